@@ -1,0 +1,9 @@
+"""The two errors a user can cause, so that the command line can tell them from bugs."""
+
+
+class DatasetError(Exception):
+    """A file or a data set is not what it should be: says what, where, and what to do."""
+
+
+class UsageError(Exception):
+    """A command was asked for something it cannot do: a flag, a name, an environment variable."""

@@ -1,0 +1,23 @@
+"""From the raters of one case to one soft label. Each fusion is a pure function in ``FUSIONS``.
+
+A fusion takes :class:`RaterVotes` and keyword options, and returns foreground probabilities
+``(C, *spatial)`` float32; the background of exclusive channels is 1 minus their sum. Voxels that no rater
+answered get 0, which the caller masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nnunet_softlabel.fusion.votes import RaterVotes
+from nnunet_softlabel.fusion.voting import agreement_weights, majority_vote, mean_vote, weighted_vote
+
+FUSIONS: dict[str, Callable[..., np.ndarray]] = {
+    "mean": mean_vote,
+    "weighted": weighted_vote,
+    "majority": majority_vote,
+}
+
+__all__ = ["FUSIONS", "RaterVotes", "agreement_weights", "majority_vote", "mean_vote", "weighted_vote"]

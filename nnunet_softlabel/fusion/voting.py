@@ -1,0 +1,110 @@
+"""Fusion by counting votes: mean, weighted mean, majority."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from nnunet_softlabel.fusion.votes import RaterVotes
+
+
+def mean_vote(raters: RaterVotes) -> np.ndarray:
+    """Share of the answering raters who marked the voxel: ``q_c = n_c / n``.
+
+    Args:
+        raters: the votes of one case.
+
+    Returns:
+        ``(C, *spatial)`` float32; 0 where nobody answered.
+    """
+    answers = raters.n_answers()
+    soft = raters.n_votes().astype(np.float32)
+    soft /= np.maximum(answers, np.uint8(1), dtype=np.float32)
+    return soft
+
+
+def weighted_vote(
+    raters: RaterVotes, *, weights: Mapping[str, float] | Literal["agreement"] = "agreement"
+) -> np.ndarray:
+    """Weighted share of the answering raters who marked the voxel: ``sum_r w_r v_rc / sum_r w_r``.
+
+    Args:
+        raters: the votes of one case.
+        weights: of each rater, by name (names that did not rate this case are passed over), or "agreement":
+            :func:`agreement_weights` of this case.
+
+    Returns:
+        ``(C, *spatial)`` float32; 0 where nobody of positive weight answered.
+    """
+    if weights == "agreement":
+        weights = agreement_weights(raters)
+    chosen = _weights_in_order(raters, weights)
+    soft = np.zeros(raters.votes.shape[1:], dtype=np.float32)
+    # Summed in the same order as the votes, so that a unanimous voxel gets exactly 1.
+    total = np.zeros(() if raters.answered is None else raters.spatial_shape, dtype=np.float32)
+    for rater, (weight, votes) in enumerate(zip(chosen, raters.counted_votes(), strict=True)):
+        np.add(soft, weight, out=soft, where=votes)
+        total += weight if raters.answered is None else weight * raters.answered[rater]
+    soft /= np.where(total > 0, total, np.float32(1))
+    return soft
+
+
+def agreement_weights(raters: RaterVotes) -> dict[str, float]:
+    """Mean Dice of each rater with the others, over all channels and the voxels that both answered.
+
+    Two empty annotations agree (Dice 1). All weigh 1 where there is one rater, or no two overlap.
+    """
+    dice = np.full((raters.n_raters, raters.n_raters), np.nan)
+    for first in range(raters.n_raters):
+        for second in range(first + 1, raters.n_raters):
+            dice[first, second] = dice[second, first] = _pair_dice(raters, first, second)
+    weights = np.ones(1) if raters.n_raters == 1 else np.nanmean(dice, axis=1)
+    if not weights.any():
+        weights = np.ones(raters.n_raters)
+    return dict(zip(raters.names, weights.tolist(), strict=True))
+
+
+def majority_vote(raters: RaterVotes) -> np.ndarray:
+    """1 where most of the answering raters marked the voxel, else 0; a tie goes to the background.
+
+    Classes: the class with strictly more votes than every other class and than the background; where two lead
+    alike, the voxel is background. Regions: more than half of the answering raters.
+
+    Args:
+        raters: the votes of one case.
+
+    Returns:
+        ``(C, *spatial)`` float32 of 0 and 1; 0 where nobody answered.
+    """
+    counts = raters.n_votes()
+    answers = raters.n_answers()
+    if not raters.exclusive or raters.n_channels == 1:
+        # Unlike 2 * counts > answers, this cannot overflow small integers.
+        return (counts > answers - np.minimum(counts, answers)).astype(np.float32)
+    background = answers - counts.sum(axis=0, dtype=counts.dtype)
+    leading = counts == counts.max(axis=0)
+    is_won = (counts.max(axis=0) > background) & (leading.sum(axis=0, dtype=np.uint8) == 1)
+    return (leading & is_won).astype(np.float32)
+
+
+def _weights_in_order(raters: RaterVotes, weights: Mapping[str, float]) -> np.ndarray:
+    missing = [name for name in raters.names if name not in weights]
+    if missing:
+        raise ValueError(f"weights lack {', '.join(missing)}: give one weight per rater")
+    chosen = np.array([weights[name] for name in raters.names], dtype=np.float32)
+    if not np.isfinite(chosen).all() or (chosen < 0).any() or not chosen.any():
+        raise ValueError(
+            f"weights of {raters.names} must be finite, not negative, and not all 0, got {chosen.tolist()}"
+        )
+    return chosen
+
+
+def _pair_dice(raters: RaterVotes, first: int, second: int) -> float:
+    one, other = raters.votes[first], raters.votes[second]
+    if raters.answered is not None:
+        both = raters.answered[first] & raters.answered[second]
+        one, other = one & both, other & both
+    total = np.count_nonzero(one) + np.count_nonzero(other)
+    return 2 * np.count_nonzero(one & other) / total if total else 1.0

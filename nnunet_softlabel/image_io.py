@@ -1,0 +1,174 @@
+"""Images and masks on disk: SimpleITK for volumes, scikit-image for flat images, as nnU-Net reads them.
+
+Arrays are in numpy order, ``(z, y, x)`` or ``(y, x)``; geometry stays in SimpleITK's order, ``(x, y, z)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from skimage import io as skimage_io
+
+from nnunet_softlabel.errors import DatasetError
+
+FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
+PNG_ONE = 65535  # a probability of 1 in a 16 bit flat image
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of an image lie.
+
+    Attributes:
+        size: voxels per axis, ``(x, y[, z])``.
+        spacing_mm: distance of neighbouring voxels per axis, ``(x, y[, z])``.
+        origin: physical position of the first voxel.
+        direction: direction cosines, row by row.
+    """
+
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def flat(cls, shape: tuple[int, ...]) -> Grid:
+        """The grid of a flat image without geometry: unit spacing."""
+        rows, columns = shape[:2]
+        return cls((columns, rows), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array, ``(z, y, x)`` or ``(y, x)``."""
+        return self.size[::-1]
+
+    @property
+    def spacing_of_axes_mm(self) -> tuple[float, ...]:
+        """Spacing in the order of the array's axes."""
+        return self.spacing_mm[::-1]
+
+    def difference(self, other: Grid) -> str | None:
+        """Name of the first property in which two grids differ beyond nnU-Net's tolerance, or None."""
+        if self.size != other.size:
+            return f"size {other.size} instead of {self.size}"
+        for name in ("spacing_mm", "origin", "direction"):
+            mine, theirs = np.asarray(getattr(self, name)), np.asarray(getattr(other, name))
+            # a shift below a hundredth of a voxel is rounding in a header, not another grid
+            tolerance = 1e-2 * min(self.spacing_mm) if name == "origin" else 1e-3
+            if not np.allclose(mine, theirs, rtol=1e-4, atol=tolerance):
+                return f"{name} {tuple(theirs.tolist())} instead of {tuple(mine.tolist())}"
+        return None
+
+
+def file_ending(path: Path) -> str:
+    """The ending of an image file, ``.nii.gz`` in one piece.
+
+    Raises:
+        DatasetError: if it is not the ending of an image format that is read here.
+    """
+    name = path.name.lower()
+    for ending in (*VOLUME_ENDINGS, *FLAT_ENDINGS):
+        if name.endswith(ending):
+            return ending
+    raise DatasetError(
+        f"{path}: not an image format that can be read; use one of {', '.join(VOLUME_ENDINGS + FLAT_ENDINGS)}."
+    )
+
+
+def is_flat(path: Path) -> bool:
+    """True for formats without geometry (png, bmp, tif)."""
+    return file_ending(path) in FLAT_ENDINGS
+
+
+def read_image(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read an image as stored.
+
+    Returns:
+        The array, ``(z, y, x)``, ``(y, x)`` or, for colour images, ``(y, x, 3 or 4)``; and its grid.
+
+    Raises:
+        DatasetError: if the file is missing or unreadable.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file.")
+    flat = is_flat(path)
+    try:
+        if flat:
+            array = np.asarray(skimage_io.imread(path))
+        else:
+            image = sitk.ReadImage(str(path))
+            array = sitk.GetArrayFromImage(image)
+    except (RuntimeError, OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow on a broken PNG
+        reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
+        raise DatasetError(f"{path}: cannot be read as an image ({reason}); replace or convert the file.") from error
+    if flat:
+        if array.ndim == 3 and array.shape[-1] not in (3, 4):
+            raise DatasetError(f"{path}: a stack of {array.shape[0]} flat images; convert it to .nii.gz first.")
+        return array, Grid.flat(array.shape)
+    if image.GetNumberOfComponentsPerPixel() > 1 or array.ndim > 3:
+        raise DatasetError(f"{path}: several channels in one file; store one file per channel.")
+    return array, Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read a label map or probability map: one value per voxel, no NaN, no infinity.
+
+    Colour images whose channels are equal, and 1-bit images, are reduced to one channel.
+
+    Raises:
+        DatasetError: if the file is missing, unreadable, coloured, or holds NaN or infinite values.
+    """
+    array, grid = read_image(path)
+    if array.ndim == 3 and is_flat(path):
+        colours = array[..., :3]
+        if not (colours == colours[..., :1]).all():
+            raise DatasetError(f"{path}: a colour image is no label map; store one grey value per label.")
+        array = colours[..., 0]
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DatasetError(f"{path}: holds NaN or infinite values; labels must be finite numbers.")
+    return array, grid
+
+
+def read_probability(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read a probability map as float32 in [0, 1]; integers of flat images are divided by their full scale.
+
+    Raises:
+        DatasetError: as `read_mask`, and for values outside [0, 1].
+    """
+    array, grid = read_mask(path)
+    if is_flat(path) and array.dtype.kind in "ui":
+        array = array / np.float32(np.iinfo(array.dtype).max)
+    array = array.astype(np.float32, copy=False)
+    if array.size and (array.min() < -1e-4 or array.max() > 1 + 1e-4):
+        raise DatasetError(
+            f"{path}: values from {array.min():.4g} to {array.max():.4g} are no probabilities; rescale to [0, 1]."
+        )
+    return np.clip(array, 0, 1), grid
+
+
+def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write an array, ``(z, y, x)``, ``(y, x)`` or flat colour, under the name and in the format of ``path``."""
+    if is_flat(path):
+        skimage_io.imsave(path, array, check_contrast=False)
+        return
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(grid.spacing_mm)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    # level 1: soft labels are mostly zeros, higher levels cost time and gain little
+    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+
+
+def write_probability(path: Path, array: np.ndarray, grid: Grid) -> None:
+    """Write a probability map: float32, or 16 bit with 65535 = 1 where the format is flat."""
+    if is_flat(path):
+        array = np.rint(np.clip(array, 0, 1) * PNG_ONE).astype(np.uint16)
+    else:
+        array = array.astype(np.float32, copy=False)
+    write_image(path, array, grid)

@@ -1,0 +1,99 @@
+"""Losses made of other losses."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from .inputs import Activation, check_weights
+from .registry import ACTIVE, PASSIVE
+
+Mode = Literal["consistent", "expectation"]
+
+# The terms of each mode, its default first. Mixing them (NCE with TV, say) is not minimised at p = q and
+# not noise tolerant either.
+ACTIVE_OF_MODE: dict[str, tuple[str, ...]] = {"consistent": ("nkl",), "expectation": ("nce", "nfl")}
+PASSIVE_OF_MODE: dict[str, tuple[str, ...]] = {"consistent": ("tv",), "expectation": ("mae", "rce", "nnce")}
+
+
+def active_passive_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    mode: Mode = "consistent",
+    active: str | None = None,
+    passive: str | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    mask: Tensor | None = None,
+    activation: Activation = "softmax",
+) -> Tensor:
+    """APL: ``alpha * active + beta * passive`` [1], carried to soft targets after Felfeliyan et al. [2].
+
+    ``consistent`` is minimised at ``p = target``; ``expectation`` enters the target linearly, keeps the noise
+    tolerance theorem and is minimised at the majority class. Both are the same function on one-hot targets.
+
+    Args:
+        logits: ``(B, K, *spatial)``, before the activation.
+        target: probabilities, same shape as ``logits``.
+        mode: ``consistent`` or ``expectation``.
+        active: a name in ``ACTIVE_OF_MODE[mode]``; None takes its first, ``nkl`` or ``nce``.
+        passive: a name in ``PASSIVE_OF_MODE[mode]``; None takes its first, ``tv`` or ``mae``.
+        alpha: weight of the active term.
+        beta: weight of the passive term; above 0 in ``consistent`` mode with three or more classes.
+        mask: ``(B, 1, *spatial)``, True where a voxel counts. None counts all.
+        activation: ``softmax`` over classes or ``sigmoid`` per channel.
+
+    Returns:
+        Scalar float32 (float64 if the logits are); 0 if the mask is empty.
+
+    References:
+        [1] Ma et al., "Normalized Loss Functions for Deep Learning with Noisy Labels", ICML 2020.
+        [2] Felfeliyan et al., "Weakly Supervised Medical Image Segmentation With Soft Labels and Noise Robust
+            Loss", arXiv 2209.08172.
+    """
+    check_weights(alpha=alpha, beta=beta)
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {list(get_args(Mode))}, got {mode!r}.")
+    active = _choose("active", active, mode, ACTIVE_OF_MODE[mode])
+    passive = _choose("passive", passive, mode, PASSIVE_OF_MODE[mode])
+    active_value = ACTIVE[active](logits, target, mask=mask, activation=activation)
+    passive_value = PASSIVE[passive](logits, target, mask=mask, activation=activation)
+    return alpha * active_value + beta * passive_value
+
+
+def _choose(kind: str, name: str | None, mode: str, choices: tuple[str, ...]) -> str:
+    if name is not None and name not in choices:
+        raise ValueError(f"{kind} must be one of {list(choices)} in {mode} mode, got {name!r}.")
+    return name or choices[0]
+
+
+class WeightedSum(nn.Module):
+    """Sum of losses, each with its weight: ``WeightedSum((1.0, f), (0.5, partial(g, q=0.7)))``.
+
+    Args:
+        *terms: pairs of a weight and a function ``f(logits, target, *, mask, activation)``. A term of weight 0
+            is not computed.
+    """
+
+    def __init__(self, *terms: tuple[float, Callable[..., Tensor]]) -> None:
+        super().__init__()
+        if not any(weight > 0 for weight, _ in terms):
+            raise ValueError("WeightedSum needs at least one term with a weight above 0.")
+        for weight, _ in terms:
+            check_weights(weight=weight)
+        self.terms = [(weight, term) for weight, term in terms if weight > 0]
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        activation: Activation = "softmax",
+    ) -> Tensor:
+        """The weighted sum of the terms, each called with the same arguments."""
+        values = [w * term(logits, target, mask=mask, activation=activation) for w, term in self.terms]
+        total = values[0]
+        for value in values[1:]:
+            total = total + value
+        return total

@@ -1,0 +1,273 @@
+"""Simulated raters: from one true label map to the maps that raters of stated skill would draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.stats import norm
+
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class RaterSkill:
+    """How one rater errs.
+
+    Attributes:
+        sensitivity: probability that the rater draws a lesion at all. A lesion is a connected component of the
+            foreground, whatever its classes.
+        false_positives: expected number of things per image that are drawn and are none.
+        false_positive_radius_mm: mean radius of these; each is a ball of 0.7 to 1.3 times that.
+        boundary_bias_mm: how far outside (positive) or inside the true outline the rater draws it.
+        boundary_jitter_mm: standard deviation of the outline about the biased one.
+        jitter_length_mm: correlation length of the jitter along the outline (sigma of a Gaussian).
+    """
+
+    sensitivity: float = 1.0
+    false_positives: float = 0.0
+    false_positive_radius_mm: float = 3.0
+    boundary_bias_mm: float = 0.0
+    boundary_jitter_mm: float = 0.0
+    jitter_length_mm: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if not 0 <= self.sensitivity <= 1:
+            raise ValueError(f"sensitivity must lie in [0, 1], got {self.sensitivity}")
+        if not self.false_positives >= 0 or not self.boundary_jitter_mm >= 0:
+            raise ValueError(
+                f"false_positives and boundary_jitter_mm must not be negative, "
+                f"got {self.false_positives} and {self.boundary_jitter_mm}"
+            )
+        if not self.false_positive_radius_mm > 0 or not self.jitter_length_mm > 0:
+            raise ValueError(
+                f"false_positive_radius_mm and jitter_length_mm must be positive, "
+                f"got {self.false_positive_radius_mm} and {self.jitter_length_mm}"
+            )
+
+
+def simulate_raters(
+    truth: np.ndarray,
+    *,
+    spacing_mm: Sequence[float],
+    raters: Sequence[RaterSkill],
+    seed: int | np.random.Generator,
+    correlation: float = 0.0,
+    false_positive_roi: np.ndarray | None = None,
+    labels: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Label maps that raters of the given skills would draw.
+
+    Detection is a Gaussian copula over lesions, the outline a threshold of the signed distance plus a smooth
+    Gaussian field, false positives a Poisson number of balls. A lesion that is detected keeps at least its
+    innermost voxel, so that ``sensitivity`` means what it says for small lesions, too.
+
+    Args:
+        truth: ``(*spatial)`` integers, 0 is background.
+        spacing_mm: voxel size in array order.
+        raters: one skill per rater.
+        seed: the same seed gives the same maps.
+        correlation: 0 to 1, how much of every error the raters share: what is hard for one is hard for all.
+        false_positive_roi: ``(*spatial)`` bool, where centres of false positives may lie. None: anywhere. They
+            never cover true foreground.
+        labels: false positives draw one of these; None: one of those in ``truth``, or 1 if there are none.
+
+    Returns:
+        ``(R, *spatial)`` in the type of ``truth``.
+    """
+    _check_arguments(truth, spacing_mm, raters, correlation, false_positive_roi)
+    rng = np.random.default_rng(seed)
+    found = _draw_detections(truth, raters, correlation, rng)
+    drawn = _draw_outlines(truth, found, tuple(spacing_mm), raters, correlation, rng)
+    candidates = (truth == 0) if false_positive_roi is None else (truth == 0) & (false_positive_roi != 0)
+    classes = np.unique(truth[truth != 0]) if labels is None else np.asarray(labels)
+    _add_false_positives(
+        drawn, truth, candidates, classes if classes.size else np.ones(1), tuple(spacing_mm), raters, correlation, rng
+    )
+    return drawn
+
+
+def _check_arguments(
+    truth: np.ndarray,
+    spacing_mm: Sequence[float],
+    raters: Sequence[RaterSkill],
+    correlation: float,
+    false_positive_roi: np.ndarray | None,
+) -> None:
+    if not np.issubdtype(truth.dtype, np.integer) and truth.dtype != np.bool_:
+        raise ValueError(f"truth must be a map of integer labels, got {truth.dtype}")
+    if len(spacing_mm) != truth.ndim or not all(s > 0 for s in spacing_mm):
+        raise ValueError(f"spacing_mm must hold {truth.ndim} positive numbers, got {tuple(spacing_mm)}")
+    if not raters:
+        raise ValueError("raters must name the skill of at least one rater")
+    if not 0 <= correlation <= 1:
+        raise ValueError(f"correlation must lie in [0, 1], got {correlation}")
+    if false_positive_roi is not None and false_positive_roi.shape != truth.shape:
+        raise ValueError(f"false_positive_roi has shape {false_positive_roi.shape}, truth {truth.shape}")
+
+
+def _draw_detections(
+    truth: np.ndarray, raters: Sequence[RaterSkill], correlation: float, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Per rater the lesions drawn: ``(*spatial)`` component numbers, 0 where nothing is drawn."""
+    lesions, n_lesions = ndimage.label(truth != 0, structure=np.ones((3,) * truth.ndim))
+    shared = rng.standard_normal(n_lesions)
+    own = rng.standard_normal((len(raters), n_lesions))
+    difficulty = norm.cdf(_mix(shared, own, correlation))
+    numbers = np.arange(1, n_lesions + 1)
+    found = []
+    for skill, hard in zip(raters, difficulty, strict=True):
+        kept = np.concatenate([[0], np.where(hard < skill.sensitivity, numbers, 0)]).astype(lesions.dtype)
+        found.append(kept[lesions])
+    return found
+
+
+def _draw_outlines(
+    truth: np.ndarray,
+    found: list[np.ndarray],
+    spacing_mm: tuple[float, ...],
+    raters: Sequence[RaterSkill],
+    correlation: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    drawn = np.zeros((len(raters), *truth.shape), dtype=truth.dtype)
+    reach_mm = max(abs(s.boundary_bias_mm) + 4 * s.boundary_jitter_mm for s in raters)
+    box = _box_around(truth != 0, spacing_mm, reach_mm)
+    if box is None:
+        return drawn
+    classes = np.unique(truth[truth != 0])
+    # One field moves the outer outline, one per class the outline between classes.
+    n_fields = 1 if classes.size == 1 else 1 + classes.size
+    shape = (n_fields, *truth[box].shape)
+    shared = rng.standard_normal(shape)
+    for rater, skill in enumerate(raters):
+        noise = _mix(shared, rng.standard_normal(shape), correlation)
+        lesions = found[rater][box]
+        if not lesions.any():
+            continue
+        fields = [smooth_unit_field(n, spacing_mm, skill.jitter_length_mm) for n in noise]
+        jitter_mm = skill.boundary_jitter_mm * np.stack(fields)
+        drawn[rater][box] = _draw_one(truth[box], lesions, classes, spacing_mm, skill, jitter_mm)
+    return drawn
+
+
+def _draw_one(
+    truth: np.ndarray,
+    lesions: np.ndarray,
+    classes: np.ndarray,
+    spacing_mm: tuple[float, ...],
+    skill: RaterSkill,
+    jitter_mm: np.ndarray,
+) -> np.ndarray:
+    outline_mm = signed_distance_mm(lesions != 0, spacing_mm)
+    inside = outline_mm < skill.boundary_bias_mm + jitter_mm[0]
+    for number, where in enumerate(ndimage.find_objects(lesions), start=1):
+        if where is not None and not inside[where][lesions[where] == number].any():
+            depth_mm = np.where(lesions[where] == number, outline_mm[where], np.inf)
+            inside[where].flat[depth_mm.argmin()] = True
+    if classes.size == 1:
+        return np.where(inside, classes[0], 0).astype(truth.dtype)
+    # Moving both classes' distances by sqrt(2) * jitter moves the outline between them, where they are equal
+    # and change by 2 mm per mm, by (sqrt(2) * sqrt(2) / 2) * jitter.
+    distance_mm = [
+        signed_distance_mm((truth == label) & (lesions != 0), spacing_mm) + np.sqrt(2) * moved
+        for label, moved in zip(classes, jitter_mm[1:], strict=True)
+    ]
+    return np.where(inside, classes[np.argmin(distance_mm, axis=0)], 0).astype(truth.dtype)
+
+
+def _add_false_positives(
+    drawn: np.ndarray,
+    truth: np.ndarray,
+    candidates: np.ndarray,
+    classes: np.ndarray,
+    spacing_mm: tuple[float, ...],
+    raters: Sequence[RaterSkill],
+    correlation: float,
+    rng: np.random.Generator,
+) -> None:
+    """Draw balls into ``drawn``, in place.
+
+    A share ``correlation`` of each rater's false positives is thinned from one common Poisson pool, the rest is
+    the rater's own, so that the number of each rater is Poisson with the stated mean.
+    """
+    centres = np.flatnonzero(candidates)
+    most = max(skill.false_positives for skill in raters)
+    if most == 0 or centres.size == 0:
+        return
+
+    def draw(number: int) -> list[tuple[int, int, float]]:
+        return list(
+            zip(rng.choice(centres, number), rng.choice(classes, number), rng.uniform(0.7, 1.3, number), strict=True)
+        )
+
+    pool = draw(rng.poisson(most))
+    for rater, skill in enumerate(raters):
+        taken = rng.random(len(pool)) < correlation * skill.false_positives / most
+        common = [ball for ball, take in zip(pool, taken, strict=True) if take]
+        for centre, label, size in common + draw(rng.poisson((1 - correlation) * skill.false_positives)):
+            radius_mm = size * skill.false_positive_radius_mm
+            box, inside = _ball(np.unravel_index(centre, truth.shape), radius_mm, truth.shape, spacing_mm)
+            drawn[rater][box][inside & (truth[box] == 0)] = label
+
+
+def _ball(
+    centre: Sequence[int], radius_mm: float, shape: tuple[int, ...], spacing_mm: tuple[float, ...]
+) -> tuple[Box, np.ndarray]:
+    """Box and, within it, the voxels whose centres lie within the radius (the centre's own always)."""
+    box, squared = [], np.zeros(())
+    for c, size, spacing in zip(centre, shape, spacing_mm, strict=True):
+        reach = int(radius_mm / spacing)
+        box.append(slice(max(0, int(c) - reach), min(size, int(c) + reach + 1)))
+        offset_mm = (np.arange(box[-1].start, box[-1].stop) - c) * spacing
+        squared = squared[..., None] + offset_mm**2
+    return tuple(box), squared <= radius_mm**2
+
+
+def signed_distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Distance to the outline, negative inside; the outline runs midway between inner and outer voxels.
+
+    ``+inf`` everywhere for an empty mask, ``-inf`` for a full one.
+    """
+    if not mask.any() or mask.all():
+        return np.full(mask.shape, -np.inf if mask.any() else np.inf, dtype=np.float32)
+    outside = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
+    inside = ndimage.distance_transform_edt(mask, sampling=spacing_mm)
+    # The distance to the nearest voxel on the other side counts half a voxel too much.
+    half = 0.5 * min(spacing_mm)
+    return (np.maximum(outside - half, 0) - np.maximum(inside - half, 0)).astype(np.float32)
+
+
+def smooth_unit_field(
+    white_noise: np.ndarray, spacing_mm: Sequence[float], length_mm: float
+) -> np.ndarray:
+    """White noise smoothed with a Gaussian of sigma ``length_mm``, scaled to variance 1 at every voxel.
+
+    Smoothing wraps around, which keeps the variance alike up to the edges.
+    """
+    field = white_noise
+    for axis, (size, spacing) in enumerate(zip(white_noise.shape, spacing_mm, strict=True)):
+        impulse = np.zeros(size)
+        impulse[0] = 1
+        gain = np.linalg.norm(ndimage.gaussian_filter1d(impulse, length_mm / spacing, mode="wrap"))
+        field = ndimage.gaussian_filter1d(field, length_mm / spacing, axis=axis, mode="wrap") / gain
+    return field
+
+
+def _mix(shared: np.ndarray, own: np.ndarray, correlation: float) -> np.ndarray:
+    return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+
+
+def _box_around(mask: np.ndarray, spacing_mm: tuple[float, ...], margin_mm: float) -> Box | None:
+    """Smallest box around the mask, widened by the margin and one voxel; None for an empty mask."""
+    boxes = ndimage.find_objects(mask.astype(np.uint8))
+    if not boxes:
+        return None
+    margins = [int(np.ceil(margin_mm / spacing)) + 1 for spacing in spacing_mm]
+    return tuple(
+        slice(max(0, side.start - margin), min(size, side.stop + margin))
+        for side, margin, size in zip(boxes[0], margins, mask.shape, strict=True)
+    )
