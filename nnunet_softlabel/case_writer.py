@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +106,7 @@ def write_case(case: Case, folder: Path, settings: CaseSettings) -> dict[str, An
             path.parent.mkdir(parents=True, exist_ok=True)
             write_image(path, label_map, loaded.grid)
         record |= _describe(soft, loaded, settings.labels)
+        record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     write_json(folder / RECORDS / "cases" / f"{case.name}.json", record)
     return record
 

@@ -12,7 +12,7 @@ from nnunet_softlabel import __version__
 from nnunet_softlabel.errors import DatasetError, UsageError
 
 # Each module of `nnunet_softlabel.commands` has add_parser(commands); they import what is slow only when run.
-COMMANDS = ("convert", "env")
+COMMANDS = ("convert", "env", "preprocess", "reduce_plans")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,6 +6,7 @@ as its last file, so that `convert` can resume after a kill and end with the sam
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -344,6 +345,8 @@ def _about(cases: Sequence[Case], records: Sequence[dict[str, Any]], settings: C
         "dropped_cases": [record["case"] for record in records if record.get("is_dropped")],
         "disputed_share": {record["case"]: round(record["disputed_share"], 6) for record in kept},
         "soft_voxels": sum(record["soft_voxels"] for record in kept),
+        "made_hard_labels": settings.writes_images,
+        "digest": hashlib.sha256("".join(record["hash"] for record in kept).encode()).hexdigest(),
     }
     if all(case.group is not None for case in cases):
         about["groups"] = {case.name: case.group for case in cases}

@@ -17,8 +17,8 @@ class RaterSkill:
     """How one rater errs.
 
     Attributes:
-        sensitivity: probability that the rater draws a lesion at all. A lesion is a connected component of the
-            foreground, whatever its classes.
+        sensitivity: probability that the rater draws a lesion at all. A lesion is a connected component of
+            the foreground, whatever its classes.
         false_positives: expected number of things per image that are drawn and are none.
         false_positive_radius_mm: mean radius of these; each is a ball of 0.7 to 1.3 times that.
         boundary_bias_mm: how far outside (positive) or inside the true outline the rater draws it.
@@ -49,6 +49,28 @@ class RaterSkill:
             )
 
 
+_BOUNDARY = [
+    {"boundary_bias_mm": -1.0, "boundary_jitter_mm": 1.0},
+    {"boundary_bias_mm": 0.0, "boundary_jitter_mm": 1.5},
+    {"boundary_bias_mm": 1.5, "boundary_jitter_mm": 2.0},
+]
+_MISSED = [{"sensitivity": 0.6}, {"sensitivity": 0.45}, {"sensitivity": 0.3}]
+_FALSE_POSITIVES = [
+    {"false_positives": number, "false_positive_radius_mm": 4.0} for number in (1.0, 2.0, 3.0)
+]
+
+# What goes wrong among three raters of unlike skill.
+RATER_REGIMES: dict[str, tuple[RaterSkill, ...]] = {
+    "boundary": tuple(RaterSkill(**errors) for errors in _BOUNDARY),
+    "missed": tuple(RaterSkill(**errors) for errors in _MISSED),
+    "false_positives": tuple(RaterSkill(**errors) for errors in _FALSE_POSITIVES),
+    "all": tuple(
+        RaterSkill(**outline, **missed, **added)
+        for outline, missed, added in zip(_BOUNDARY, _MISSED, _FALSE_POSITIVES, strict=True)
+    ),
+}
+
+
 def simulate_raters(
     truth: np.ndarray,
     *,
@@ -71,8 +93,8 @@ def simulate_raters(
         raters: one skill per rater.
         seed: the same seed gives the same maps.
         correlation: 0 to 1, how much of every error the raters share: what is hard for one is hard for all.
-        false_positive_roi: ``(*spatial)`` bool, where centres of false positives may lie. None: anywhere. They
-            never cover true foreground.
+        false_positive_roi: ``(*spatial)`` bool, where centres of false positives may lie. None: anywhere.
+            They never cover true foreground.
         labels: false positives draw one of these; None: one of those in ``truth``, or 1 if there are none.
 
     Returns:
@@ -85,7 +107,14 @@ def simulate_raters(
     candidates = (truth == 0) if false_positive_roi is None else (truth == 0) & (false_positive_roi != 0)
     classes = np.unique(truth[truth != 0]) if labels is None else np.asarray(labels)
     _add_false_positives(
-        drawn, truth, candidates, classes if classes.size else np.ones(1), tuple(spacing_mm), raters, correlation, rng
+        drawn,
+        truth,
+        candidates,
+        classes if classes.size else np.ones(1),
+        tuple(spacing_mm),
+        raters,
+        correlation,
+        rng,
     )
     return drawn
 
@@ -191,8 +220,8 @@ def _add_false_positives(
 ) -> None:
     """Draw balls into ``drawn``, in place.
 
-    A share ``correlation`` of each rater's false positives is thinned from one common Poisson pool, the rest is
-    the rater's own, so that the number of each rater is Poisson with the stated mean.
+    A share ``correlation`` of each rater's false positives is thinned from one common Poisson pool, the rest
+    is the rater's own, so that the number of each rater is Poisson with the stated mean.
     """
     centres = np.flatnonzero(candidates)
     most = max(skill.false_positives for skill in raters)
@@ -201,7 +230,12 @@ def _add_false_positives(
 
     def draw(number: int) -> list[tuple[int, int, float]]:
         return list(
-            zip(rng.choice(centres, number), rng.choice(classes, number), rng.uniform(0.7, 1.3, number), strict=True)
+            zip(
+                rng.choice(centres, number),
+                rng.choice(classes, number),
+                rng.uniform(0.7, 1.3, number),
+                strict=True,
+            )
         )
 
     pool = draw(rng.poisson(most))
@@ -218,11 +252,12 @@ def _ball(
     centre: Sequence[int], radius_mm: float, shape: tuple[int, ...], spacing_mm: tuple[float, ...]
 ) -> tuple[Box, np.ndarray]:
     """Box and, within it, the voxels whose centres lie within the radius (the centre's own always)."""
-    box, squared = [], np.zeros(())
-    for c, size, spacing in zip(centre, shape, spacing_mm, strict=True):
+    box: list[slice] = []
+    squared: np.ndarray = np.zeros(())
+    for middle, size, spacing in zip(centre, shape, spacing_mm, strict=True):
         reach = int(radius_mm / spacing)
-        box.append(slice(max(0, int(c) - reach), min(size, int(c) + reach + 1)))
-        offset_mm = (np.arange(box[-1].start, box[-1].stop) - c) * spacing
+        box.append(slice(max(0, int(middle) - reach), min(size, int(middle) + reach + 1)))
+        offset_mm = (np.arange(box[-1].start, box[-1].stop) - middle) * spacing
         squared = squared[..., None] + offset_mm**2
     return tuple(box), squared <= radius_mm**2
 
@@ -230,7 +265,7 @@ def _ball(
 def signed_distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Distance to the outline, negative inside; the outline runs midway between inner and outer voxels.
 
-    ``+inf`` everywhere for an empty mask, ``-inf`` for a full one.
+    ``+inf`` everywhere for an empty mask, ``-inf`` for a full one. "Midway" is half the smallest spacing.
     """
     if not mask.any() or mask.all():
         return np.full(mask.shape, -np.inf if mask.any() else np.inf, dtype=np.float32)
@@ -241,9 +276,7 @@ def signed_distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndar
     return (np.maximum(outside - half, 0) - np.maximum(inside - half, 0)).astype(np.float32)
 
 
-def smooth_unit_field(
-    white_noise: np.ndarray, spacing_mm: Sequence[float], length_mm: float
-) -> np.ndarray:
+def smooth_unit_field(white_noise: np.ndarray, spacing_mm: Sequence[float], length_mm: float) -> np.ndarray:
     """White noise smoothed with a Gaussian of sigma ``length_mm``, scaled to variance 1 at every voxel.
 
     Smoothing wraps around, which keeps the variance alike up to the edges.

@@ -132,7 +132,7 @@ def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int, int]]:
 
 
 def quantise(soft: np.ndarray) -> np.ndarray:
-    """Probabilities as int16 multiples of 1 / `SCALE` (error <= 1.6e-5; exact for k / R, R <= 10, except R = 0)."""
+    """Probabilities as int16 multiples of 1 / `SCALE` (error <= 1.6e-5; exact for k / R with R <= 10)."""
     return np.rint(soft * np.float32(SCALE)).astype(np.int16)
 
 

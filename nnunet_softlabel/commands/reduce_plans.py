@@ -1,0 +1,36 @@
+"""``nnunet_softlabel reduce-plans``: a plans file with a small network, for a CPU or a quick study."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser("reduce-plans", help="Write a plans file with a smaller network, batch and patch.")
+    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="Plan to reduce, default nnUNetPlans.")
+    parser.add_argument("-o", default="nnUNetPlansReduced", metavar="NAME", help="Name of the reduced plan.")
+    parser.add_argument("--features", type=int, default=8, metavar="N", help="Features of the first stage, default 8.")
+    parser.add_argument("--batch-size", type=int, default=2, metavar="N", help="Default 2.")
+    parser.add_argument("--patch-size", type=int, nargs=3, metavar="N", help="Largest patch, default the plan's.")
+    parser.add_argument("--max-stages", type=int, default=4, metavar="N", help="Most resolution stages, default 4.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace a reduced plan that is there.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reduce and say how to use the result."""
+    from nnunet_softlabel.plans import reduce_plans
+
+    path = reduce_plans(
+        args.d,
+        plans=args.p,
+        name=args.o,
+        features=args.features,
+        batch_size=args.batch_size,
+        patch_size=args.patch_size,
+        max_stages=args.max_stages,
+        overwrite=args.overwrite,
+    )
+    print(f"Reduced plan written to {path}; train with -p {args.o}")

@@ -1,0 +1,263 @@
+"""All scores of one case: the model against every reference, and the raters against the same.
+
+Rows of a class (or region), by ``reference``, with ``prediction`` = ``model``, and ``rater`` for the ceiling:
+
+==========  ====================================  ======================================================
+reference   model row                             rater row (the ceiling)
+==========  ====================================  ======================================================
+soft        map against the soft label            mean over raters i: i against the mean of the others
+consensus   map against the hard consensus        mean over raters i: i against the others' consensus
+rater:NAME  map against what NAME drew            mean over the others i: i against NAME
+raters      mean of the rater:NAME rows, and GED  mean of the rater:NAME rows; GED of {i} and the others
+truth       map against a known truth             mean over raters i: i against the truth
+==========  ====================================  ======================================================
+
+The ceiling for soft and consensus leaves the judged rater out of the fusion, always by mean, whatever the
+data set's own fusion: a rater who helps to make the reference would agree with it too well. Others who did
+not mark the case, or who did not answer a voxel, do not count there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunet_softlabel.evaluation.agreement import generalised_energy_distance, level_sets
+from nnunet_softlabel.evaluation.calibration import near_object, reliability
+from nnunet_softlabel.evaluation.lesions import case_score
+from nnunet_softlabel.evaluation.metrics import GED, METRICS, Comparison, Parameters, measure
+from nnunet_softlabel.soft_labels import Labels, channels_of, consensus
+
+Row = dict[str, str | float]
+MODEL, RATER = "model", "rater"
+SOFT, CONSENSUS, RATERS, TRUTH = "soft", "consensus", "raters", "truth"
+KEYS = ("case", "group", "class", "reference", "prediction")
+EXTRA = ("case_score", "case_positive")
+ASYMMETRIC = frozenset(name for name, metric in METRICS.items() if not metric.is_symmetric)
+
+
+@dataclass(frozen=True)
+class CaseData:
+    """One case, read.
+
+    Attributes:
+        case: its name.
+        group: the patient, or "".
+        labels: what the channels mean.
+        soft: ``(C, *spatial)``.
+        hard: consensus label map ``(*spatial)``.
+        raters: rater -> label map ``(*spatial)``.
+        spacing_mm: in the order of the axes.
+        probabilities: foreground ``(C, *spatial)`` of the model.
+        decision: label map ``(*spatial)`` of the model.
+        truth: label map ``(*spatial)`` if a truth is known.
+    """
+
+    case: str
+    group: str
+    labels: Labels
+    soft: np.ndarray
+    hard: np.ndarray
+    raters: Mapping[str, np.ndarray]
+    spacing_mm: tuple[float, ...]
+    probabilities: np.ndarray
+    decision: np.ndarray
+    truth: np.ndarray | None = None
+
+
+@dataclass
+class CaseScores:
+    """Rows of one case, and its share of the reliability diagrams: class -> place -> `reliability` table."""
+
+    case: str
+    rows: list[Row]
+    reliability: dict[str, dict[str, np.ndarray]]
+
+
+def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = True) -> CaseScores:
+    """All rows of one case."""
+    rows: list[Row] = []
+    tables: dict[str, dict[str, np.ndarray]] = {}
+    everyone = _Raters.of(data.raters, data.labels)
+    mask = None if data.labels.ignore is None else data.hard != data.labels.ignore
+    hard = channels_of(data.hard, data.labels)
+    decision = channels_of(data.decision, data.labels)
+    truth = None if data.truth is None else channels_of(data.truth, data.labels)
+    for index, name in enumerate(data.labels.names):
+        marked = (data.soft[index] > 0) | hard[index]
+        for members in everyone.members.values():
+            marked |= members[index]
+        near = near_object(marked, spacing_mm=data.spacing_mm, near_mm=parameters.near_mm)
+        channel = _Channel(
+            index=index,
+            soft=data.soft[index],
+            hard=hard[index],
+            truth=None if truth is None else truth[index],
+            probability=data.probabilities[index],
+            decision=decision[index],
+            near=near,
+            mask=mask,
+            spacing_mm=data.spacing_mm,
+            parameters=parameters,
+        )
+        found = {MODEL: model_scores(channel, everyone)}
+        if with_ceiling and everyone.members:
+            found[RATER] = ceiling_scores(channel, everyone, data.labels)
+        for prediction, scores in found.items():
+            for reference, values in scores.items():
+                keys = dict(zip(KEYS, (data.case, data.group, name, reference, prediction), strict=True))
+                rows.append({**keys, **values})
+        bins, near_mask = parameters.bins, near if mask is None else near & mask
+        tables[name] = {
+            "image": reliability(channel.soft, channel.probability, bins=bins, mask=mask),
+            "near": reliability(channel.soft, channel.probability, bins=bins, mask=near_mask),
+        }
+    return CaseScores(data.case, rows, tables)
+
+
+@dataclass(frozen=True)
+class _Raters:
+    """Raters of a case: membership ``(C, *spatial)`` of each, and the voxels each answered (None: all)."""
+
+    members: dict[str, np.ndarray]
+    answered: dict[str, np.ndarray | None]
+
+    @classmethod
+    def of(cls, maps: Mapping[str, np.ndarray], labels: Labels) -> _Raters:
+        answered = {name: None if labels.ignore is None else m != labels.ignore for name, m in maps.items()}
+        return cls({name: channels_of(m, labels) for name, m in maps.items()}, answered)
+
+    def others(self, name: str) -> list[str]:
+        return [other for other in self.members if other != name]
+
+    def mean_of(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Mean of these raters over those who answered, and where anyone did (None: everywhere)."""
+        answered = [a for name in names if (a := self.answered[name]) is not None]
+        if not answered:
+            return np.asarray(np.mean([self.members[n] for n in names], axis=0, dtype=np.float32)), None
+        count = np.sum(answered, axis=0)
+        votes = np.sum([self.members[n] & a for n, a in zip(names, answered, strict=True)], axis=0)
+        return (votes / np.maximum(count, 1)).astype(np.float32), count > 0
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One class or region of a case."""
+
+    index: int
+    soft: np.ndarray
+    hard: np.ndarray
+    truth: np.ndarray | None
+    probability: np.ndarray
+    decision: np.ndarray
+    near: np.ndarray
+    mask: np.ndarray | None
+    spacing_mm: tuple[float, ...]
+    parameters: Parameters
+
+    def compare(
+        self,
+        reference: np.ndarray,
+        prediction: np.ndarray,
+        hard_prediction: np.ndarray,
+        *masks: np.ndarray | None,
+    ) -> Comparison:
+        counted = [m for m in (self.mask, *masks) if m is not None]
+        return Comparison(
+            reference=reference,
+            prediction=prediction,
+            hard_reference=reference if reference.dtype == bool else None,
+            hard_prediction=hard_prediction,
+            spacing_mm=self.spacing_mm,
+            parameters=self.parameters,
+            near=self.near,
+            mask=np.logical_and.reduce(counted) if counted else None,
+        )
+
+
+def model_scores(channel: _Channel, raters: _Raters) -> dict[str, dict[str, float]]:
+    """Reference -> metric -> value of the model."""
+
+    def against(reference: np.ndarray, *masks: np.ndarray | None) -> dict[str, float]:
+        comparison = channel.compare(reference, channel.probability, channel.decision, *masks)
+        scores = measure(comparison)
+        scores["case_score"] = case_score(channel.probability, mask=comparison.mask)
+        counted = reference if comparison.mask is None else reference[comparison.mask]
+        scores["case_positive"] = float((counted > 0.5).any())
+        return scores
+
+    found = {SOFT: against(channel.soft), CONSENSUS: against(channel.hard)}
+    if channel.truth is not None:
+        found[TRUTH] = against(channel.truth)
+    for name, members in raters.members.items():
+        found[f"rater:{name}"] = against(members[channel.index], raters.answered[name])
+    if raters.members:
+        found[RATERS] = average(
+            scores for reference, scores in found.items() if reference.startswith("rater:")
+        )
+        samples = level_sets(channel.probability, levels=channel.parameters.ged_levels)
+        masks = [members[channel.index] for members in raters.members.values()]
+        found[RATERS][GED] = generalised_energy_distance(masks, samples, mask=channel.mask)
+    return found
+
+
+def ceiling_scores(channel: _Channel, raters: _Raters, labels: Labels) -> dict[str, dict[str, float]]:
+    """Reference -> metric -> value of the raters themselves; see the table above."""
+    found: dict[str, dict[str, float]] = {}
+    if channel.truth is not None:
+        found[TRUTH] = average(
+            measure(channel.compare(channel.truth, m[channel.index], m[channel.index], raters.answered[name]))
+            for name, m in raters.members.items()
+        )
+    if len(raters.members) < 2:
+        return found
+    fused: dict[str, list[dict[str, float]]] = {SOFT: [], CONSENSUS: []}
+    for name, members in raters.members.items():
+        mean, answered = raters.mean_of(raters.others(name))
+        masks = (raters.answered[name], answered)
+        own = members[channel.index]
+        agreed = channels_of(consensus(mean, labels), labels)[channel.index]
+        fused[SOFT].append(measure(channel.compare(mean[channel.index], own, own, *masks)))
+        fused[CONSENSUS].append(measure(channel.compare(agreed, own, own, *masks)))
+    found |= {reference: average(scores) for reference, scores in fused.items()}
+    pairs = _pair_scores(channel, raters)
+    for name in raters.members:
+        found[f"rater:{name}"] = average(pairs[other, name] for other in raters.others(name))
+    found[RATERS] = average(pairs.values())
+    found[RATERS][GED] = _mean(
+        generalised_energy_distance(
+            [raters.members[other][channel.index] for other in raters.others(name)],
+            [raters.members[name][channel.index]],
+            mask=channel.mask,
+        )
+        for name in raters.members
+    )
+    return found
+
+
+def _pair_scores(channel: _Channel, raters: _Raters) -> dict[tuple[str, str], dict[str, float]]:
+    """(prediction, reference) -> scores; what is symmetric is computed once per pair."""
+    names = list(raters.members)
+    pairs: dict[tuple[str, str], dict[str, float]] = {}
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            a, b = raters.members[first][channel.index], raters.members[second][channel.index]
+            answered = raters.answered[first], raters.answered[second]
+            there = channel.compare(b, a, a, *answered)
+            back = channel.compare(a, b, b, *answered)
+            pairs[first, second] = measure(there)
+            pairs[second, first] = pairs[first, second] | measure(back, names=ASYMMETRIC)
+    return pairs
+
+
+def average(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean per metric, NaN left out; NaN only where all are."""
+    rows = list(scores)
+    return {name: _mean(row[name] for row in rows) for name in (rows[0] if rows else ())}
+
+
+def _mean(values: Iterable[float]) -> float:
+    defined = [value for value in values if value == value]
+    return float(np.mean(defined)) if defined else float("nan")

@@ -1,0 +1,123 @@
+"""Overlap and volume: pure functions of one reference and one prediction of one class or region.
+
+Masks are boolean, probability maps float in [0, 1], all of one shape. ``mask`` is True where a voxel counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+NAN = float("nan")
+QUBIQ_THRESHOLDS = tuple(k / 10 for k in range(1, 10))
+
+
+def check_same_shape(**arrays: np.ndarray | None) -> None:
+    """Refuse arrays of different shapes; None is skipped."""
+    shapes = {name: array.shape for name, array in arrays.items() if array is not None}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"arrays differ in shape: {shapes}")
+
+
+def voxels_that_count(
+    reference: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays, reduced to the voxels of the mask."""
+    check_same_shape(reference=reference, prediction=prediction, mask=mask)
+    return (reference, prediction) if mask is None else (reference[mask], prediction[mask])
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """``numerator / denominator``, NaN where that is undefined."""
+    return float(numerator / denominator) if denominator > 0 else NAN
+
+
+def dice(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Overlap of two masks, ``2 |r & p| / (|r| + |p|)``. NaN if both are empty, as in nnU-Net."""
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    both = np.count_nonzero(reference & prediction)
+    return ratio(2 * both, np.count_nonzero(reference) + np.count_nonzero(prediction))
+
+
+def iou(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Intersection over union (Jaccard). NaN if both masks are empty."""
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    return ratio(np.count_nonzero(reference & prediction), np.count_nonzero(reference | prediction))
+
+
+def precision(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Share of the predicted voxels that are right. NaN if nothing is predicted."""
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    return ratio(np.count_nonzero(reference & prediction), np.count_nonzero(prediction))
+
+
+def recall(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Share of the reference's voxels that are found. NaN if the reference is empty."""
+    return precision(prediction, reference, mask=mask)
+
+
+def f_beta(
+    reference: np.ndarray, prediction: np.ndarray, *, beta: float, mask: np.ndarray | None = None
+) -> float:
+    """``(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp)``: beta > 1 favours recall. NaN if both are empty."""
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    both = np.count_nonzero(reference & prediction)
+    missed = np.count_nonzero(reference) - both
+    excess = np.count_nonzero(prediction) - both
+    hits = (1 + beta**2) * both
+    return ratio(hits, hits + beta**2 * missed + excess)
+
+
+def soft_dice(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Overlap of two probability maps, ``2 * sum(min(r, p)) / sum(r + p)``, which is 1 - DML.
+
+    The usual Dice on binary masks; 1 exactly when the maps are equal. NaN if both are empty.
+    """
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    both = np.minimum(reference, prediction).sum(dtype=np.float64)
+    return ratio(2 * both, reference.sum(dtype=np.float64) + prediction.sum(dtype=np.float64))
+
+
+def qubiq_dice(
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    thresholds: Sequence[float] = QUBIQ_THRESHOLDS,
+) -> float:
+    """Mean Dice of the maps cut at 0.1, 0.2, ..., 0.9 (``>``), as in the QUBIQ challenge.
+
+    Levels at which both maps are empty say nothing and are left out; NaN if all are.
+    """
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    occupied = (reference > min(thresholds)) | (prediction > min(thresholds))
+    reference, prediction = reference[occupied], prediction[occupied]
+    levels = [dice(reference > t, prediction > t) for t in thresholds]
+    defined = [value for value in levels if value == value]
+    return float(np.mean(defined)) if defined else NAN
+
+
+def volume_error_ml(
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    voxel_volume_mm3: float,
+    mask: np.ndarray | None = None,
+) -> float:
+    """Expected volume of the prediction, ``sum(p)``, minus that of the reference, in millilitres.
+
+    Positive if the prediction is too large; 0 if both are empty. Flat images: voxels are pixels 1 mm thick.
+    """
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    excess = prediction.sum(dtype=np.float64) - reference.sum(dtype=np.float64)
+    return float(excess * voxel_volume_mm3 / 1000)
+
+
+def relative_volume_error(
+    reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None
+) -> float:
+    """Expected volume error over the expected reference volume, signed. NaN if the reference is empty."""
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    volume = reference.sum(dtype=np.float64)
+    return ratio(prediction.sum(dtype=np.float64) - volume, volume)

@@ -1,0 +1,227 @@
+"""Scores on disk and on the terminal: ``soft_metrics.csv``, ``soft_summary.json``, a table."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.case_scores import (
+    CONSENSUS,
+    EXTRA,
+    KEYS,
+    MODEL,
+    RATER,
+    RATERS,
+    SOFT,
+    TRUTH,
+    CaseScores,
+    Row,
+)
+from nnunet_softlabel.evaluation.lesions import detection_auc
+from nnunet_softlabel.evaluation.metrics import TITLES
+from nnunet_softlabel.soft_labels import Labels, write_json
+
+SUMMARY_FILE, METRICS_FILE = "soft_summary.json", "soft_metrics.csv"
+COLUMNS = (*KEYS, *TITLES, *EXTRA)
+SUMMARY_VERSION = 1
+PACKAGES = (
+    "nnunet-softlabel",
+    "nnunetv2",
+    "numpy",
+    "scipy",
+    "surface-distance",
+    "connected-components-3d",
+    "SimpleITK",
+)
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse to replace earlier results."""
+    there = [output / name for name in (SUMMARY_FILE, METRICS_FILE) if (output / name).exists()]
+    if there and not overwrite:
+        raise UsageError(f"{there[0]} is already there; choose another -o, or pass --overwrite.")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the scores."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def summarise(scores: Sequence[CaseScores], *, labels: Labels) -> dict[str, Any]:
+    """Means with their counts, reliability diagrams, detection AUC, and every case."""
+    rows = [row for case in scores for row in case.rows]
+    return {
+        "format_version": SUMMARY_VERSION,
+        "classes": list(labels.names),
+        "number_of_cases": len(scores),
+        "mean": means(rows),
+        "detection_auc": _detection(rows),
+        "reliability": {
+            name: {
+                place: np.sum([case.reliability[name][place] for case in scores], axis=0).tolist()
+                for place in ("image", "near")
+            }
+            for name in labels.names
+        },
+        "per_case": _nested(rows),
+    }
+
+
+def means(rows: Iterable[Row]) -> dict[str, Any]:
+    """Statistics as prediction -> reference -> class -> metric -> entry; NaN is left out and counted."""
+    values: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for row in rows:
+        for metric in TITLES:
+            if metric in row:
+                values[str(row["prediction"]), str(row["reference"]), str(row["class"]), metric].append(
+                    float(row[metric])
+                )
+    tree: dict[str, Any] = {}
+    for (prediction, reference, name, metric), found in values.items():
+        defined = [v for v in found if not math.isnan(v)]
+        place = tree.setdefault(prediction, {}).setdefault(reference, {}).setdefault(name, {})
+        place[metric] = {
+            "mean": float(np.mean(defined)) if defined else None,
+            "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+            "n": len(defined),
+            "nan": len(found) - len(defined),
+        }
+    return tree
+
+
+def _detection(rows: Iterable[Row]) -> dict[str, dict[str, float | None]]:
+    """AUC of the case scores as class -> reference; None if all cases are positive, or all negative."""
+    cases: dict[tuple[str, str], list[tuple[bool, float]]] = defaultdict(list)
+    for row in rows:
+        if row["prediction"] == MODEL and row["reference"] in (SOFT, CONSENSUS, TRUTH):
+            pair = bool(row["case_positive"]), float(row["case_score"])
+            cases[str(row["class"]), str(row["reference"])].append(pair)
+    found: dict[str, dict[str, float | None]] = {}
+    for (name, reference), pairs in cases.items():
+        known = [(positive, score) for positive, score in pairs if not math.isnan(score)]
+        auc = detection_auc([p for p, _ in known], [s for _, s in known])
+        found.setdefault(name, {})[reference] = None if math.isnan(auc) else auc
+    return found
+
+
+def _nested(rows: Iterable[Row]) -> dict[str, Any]:
+    """Values as case -> class -> reference -> prediction -> metric, NaN as null."""
+    tree: dict[str, Any] = {}
+    for row in rows:
+        place = tree
+        for key in ("case", "class", "reference"):
+            place = place.setdefault(str(row[key]), {})
+        values = {name: float(row[name]) for name in (*TITLES, *EXTRA) if name in row}
+        place[str(row["prediction"])] = {k: None if math.isnan(v) else v for k, v in values.items()}
+    return tree
+
+
+def write_results(output: Path, scores: Sequence[CaseScores], summary: Mapping[str, Any]) -> None:
+    """Write both files, each whole or not at all."""
+    output.mkdir(parents=True, exist_ok=True)
+    write_rows(output / METRICS_FILE, [row for case in scores for row in case.rows])
+    write_json(output / SUMMARY_FILE, summary)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write one line per case, class, reference and prediction; a metric that does not apply stays empty."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
+    os.replace(temporary, path)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read ``soft_metrics.csv``; metrics that do not apply are left out of their row.
+
+    Raises:
+        DatasetError: if it is missing, or no such file.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file; run `nnunet_softlabel evaluate` first.")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames is None or not set(KEYS) <= set(reader.fieldnames):
+            raise DatasetError(f"{path}: is no soft_metrics.csv, its columns are {reader.fieldnames}.")
+        return [
+            {k: v if k in KEYS else float(v) for k, v in line.items() if k in KEYS or v not in ("", None)}
+            for line in reader
+        ]
+
+
+def format_table(summary: Mapping[str, Any]) -> str:
+    """The table for the terminal: metrics down, references across, the raters' own score in brackets."""
+    lines = [
+        f"{summary['dataset']}, {summary['number_of_cases']} cases of split {summary['split']}, "
+        f"threshold {summary['threshold']['choice']} ({_thresholds(summary)}). "
+        f"In brackets: the raters, left out of the reference.",
+    ]
+    model, rater = summary["mean"][MODEL], summary["mean"].get(RATER, {})
+    references = [r for r in (TRUTH, SOFT, CONSENSUS, RATERS) if r in model]
+    width = max(len(title) for title in TITLES.values())
+    for name in summary["classes"]:
+        lines += ["", f"{name:<{width}}" + "".join(f"  {r:>20}" for r in references)]
+        for metric, title in TITLES.items():
+            cells = [
+                _cell(model[r].get(name, {}).get(metric), rater.get(r, {}).get(name, {}).get(metric))
+                for r in references
+            ]
+            lines.append(f"{title:<{width}}" + "".join(f"  {cell:>20}" for cell in cells))
+        lines += _notes(name, {r: model[r].get(name, {}) for r in references}, summary)
+    for key, text in (
+        ("not_evaluated", "predicted, but not in the split: not scored"),
+        ("not_predicted", "in the split, but not predicted"),
+    ):
+        if summary[key]:
+            lines += ["", f"{len(summary[key])} cases are {text}: {', '.join(summary[key][:5])}"]
+    return "\n".join(lines)
+
+
+def _thresholds(summary: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in summary["threshold"]["values"].items())
+
+
+def _cell(model: Mapping[str, Any] | None, rater: Mapping[str, Any] | None) -> str:
+    if model is None:
+        return ""
+    ceiling = "" if rater is None else f" ({_number(rater['mean'])})"
+    return _number(model["mean"]) + ceiling
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _notes(name: str, references: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
+    """What was left out of the means, and the AUC where it exists."""
+    dropped = [
+        f"{TITLES[metric]} ({reference}) {entry['nan']}"
+        for reference, metrics in references.items()
+        for metric, entry in metrics.items()
+        if entry["nan"]
+    ]
+    lines = [f"cases left out as undefined (NaN): {'; '.join(dropped)}"] if dropped else []
+    found = summary["detection_auc"].get(name, {})
+    lines += [
+        f"detection AUC ({reference}): {auc:.4f}" for reference, auc in found.items() if auc is not None
+    ]
+    return lines

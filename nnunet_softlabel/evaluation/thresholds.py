@@ -1,0 +1,189 @@
+"""From probabilities to a segmentation: nnU-Net's rule, a number, tuned ones, the one of the raters' errors.
+
+A network trained on the mean of raters learns how many of them mark a voxel, not whether it is lesion. Raters
+who miss much pull every probability down, and 0.5 then asks for too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.soft_labels import Labels, SoftDataset, read_json
+
+TUNED = "tuned"
+RATER_CORRECTED = "rater-corrected"
+FILE_NAME = "thresholds.json"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A decision rule and where it comes from.
+
+    Attributes:
+        choice: what was asked for.
+        values: channel name -> threshold.
+        tuned_on: cases that a tuned threshold has seen.
+    """
+
+    choice: str
+    values: Mapping[str, float]
+    tuned_on: tuple[str, ...] = ()
+
+    @property
+    def is_stock(self) -> bool:
+        """True for nnU-Net's own rule, 0.5 asked for as a number."""
+        return self.choice not in (TUNED, RATER_CORRECTED) and set(self.values.values()) == {0.5}
+
+    @property
+    def is_single(self) -> bool:
+        """True for one number given for all channels."""
+        return self.choice not in (TUNED, RATER_CORRECTED)
+
+    @property
+    def rule(self) -> str:
+        """The rule in words."""
+        if self.is_stock:
+            return "nnU-Net's own: most probable class, regions where p > 0.5"
+        if self.is_single:
+            return "classes: foreground where 1 - p(background) > t, then the likeliest class; regions: p > t"
+        return "classes: among those with p > t the one with the largest p / t; regions: p > t"
+
+
+def decide(probabilities: np.ndarray, labels: Labels, threshold: Threshold) -> np.ndarray:
+    """The label map that a threshold makes of probabilities; 0.5 is exactly what nnU-Net exports.
+
+    * nnU-Net's rule (0.5): classes by argmax, where the background wins ties; regions where p > 0.5.
+    * One number t: classes: foreground where ``1 - p_background > t``, then the most probable foreground
+      class;
+      regions: p > t.
+    * One per channel (tuned, rater-corrected): classes: among those with ``p_c > t_c`` the one with the
+      largest ``p_c / t_c``; regions: p > t_c.
+
+    Later regions are painted over earlier ones, as nnU-Net does. With one class all rules are p > t.
+
+    Args:
+        probabilities: ``(K, *spatial)`` as nnU-Net stores them: K = 1 + C with the background first, or C
+            regions.
+        labels: what the channels mean.
+        threshold: the rule.
+
+    Returns:
+        uint8 (or uint16 beyond 255 labels) ``(*spatial)``.
+    """
+    values = [threshold.values[name] for name in labels.names]
+    highest = max(max(v) for v in labels.values.values())
+    hard = np.zeros(probabilities.shape[1:], dtype=np.uint8 if highest < 256 else np.uint16)
+    if labels.has_regions:
+        for channel, value, t in zip(probabilities, labels.region_order, values, strict=True):
+            hard[channel > t] = value
+        return hard
+    of_class = np.array([0, *(v[0] for v in labels.values.values())], dtype=hard.dtype)
+    if threshold.is_stock:
+        return of_class[probabilities.argmax(axis=0)]
+    foreground = probabilities[1:]
+    if threshold.is_single:
+        is_foreground = 1 - probabilities[0] > values[0] if len(values) > 1 else foreground[0] > values[0]
+        best = foreground.argmax(axis=0)
+    else:
+        limits = np.asarray(values, dtype=foreground.dtype).reshape(-1, *[1] * (foreground.ndim - 1))
+        is_foreground = (foreground > limits).any(axis=0)
+        best = np.where(foreground > limits, foreground / np.maximum(limits, 1e-6), -1).argmax(axis=0)
+    return np.where(is_foreground, of_class[1:][best], 0).astype(hard.dtype)
+
+
+def choose_threshold(
+    choice: str | float, dataset: SoftDataset, *, threshold_file: Path | None = None
+) -> Threshold:
+    """The rule behind ``--threshold``: a number, ``tuned`` or ``rater-corrected``.
+
+    Raises:
+        UsageError: for anything else, a number outside (0, 1), or ``tuned`` without a file.
+        DatasetError: if the data set does not allow ``rater-corrected``, or the file does not fit.
+    """
+    names = dataset.labels.names
+    if choice == TUNED:
+        return read_thresholds(threshold_file, names)
+    if choice == RATER_CORRECTED:
+        return Threshold(RATER_CORRECTED, rater_corrected(dataset))
+    try:
+        value = float(choice)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise UsageError(f"--threshold {choice}: give a number in (0, 1), {TUNED} or {RATER_CORRECTED}.")
+    return Threshold(str(choice), dict.fromkeys(names, value))
+
+
+def read_thresholds(path: Path | None, names: Sequence[str]) -> Threshold:
+    """Read what `tune_threshold` stored.
+
+    Raises:
+        UsageError: without a file.
+        DatasetError: if it was tuned for other channels.
+    """
+    if path is None or not path.is_file():
+        where = "" if path is None else f" {path} does not exist;"
+        raise UsageError(
+            f"--threshold {TUNED}:{where} no {FILE_NAME} was found; tune one on validation cases first "
+            f"(nnunet_softlabel apply-threshold --help), or name the file."
+        )
+    content = read_json(path)
+    values = content.get("thresholds", {})
+    if set(values) != set(names):
+        raise DatasetError(
+            f"{path}: holds thresholds for {sorted(values)}, the data set has {sorted(names)}."
+        )
+    return Threshold(TUNED, {n: float(values[n]) for n in names}, tuple(content.get("cases", ())))
+
+
+def rater_corrected(dataset: SoftDataset) -> dict[str, float]:
+    """Where lesion is likelier than not, if raters mark lesion at rate s and other tissue at b: (s + b) / 2.
+
+    The network's p estimates the share of raters who mark a voxel: s inside a lesion, b outside. Right only
+    for labels fused by ``mean`` without a prior, and for calibrated probabilities.
+
+    Raises:
+        DatasetError: if the labels were made in another way, or the rates are unknown.
+    """
+    about = dataset.about or {}
+    fusion = _name_of(about.get("fusion"))
+    refused = f"{dataset.folder}: --threshold {RATER_CORRECTED} cannot be used: "
+    if fusion != "mean":
+        raise DatasetError(
+            f"{refused}labels were fused by {fusion!r}, only a mean is the raters' rate; use 0.5 or {TUNED}."
+        )
+    if _name_of(about.get("prior")) or about.get("priors"):
+        raise DatasetError(
+            f"{refused}a prior was applied, so labels are no longer the raters' rate; use 0.5 or {TUNED}."
+        )
+    rates: Mapping[str, Mapping[str, float]] = about.get("rater_rates") or {}
+    missing = [name for name in dataset.labels.names if name not in rates]
+    if missing:
+        raise DatasetError(
+            f"{refused}dataset.json holds no rater_rates for {', '.join(missing)}; "
+            f"they are estimated by `nnunet_softlabel convert` from two raters on."
+        )
+    thresholds = {}
+    for name in dataset.labels.names:
+        sensitivity, false_positive = (float(rates[name][k]) for k in ("sensitivity", "false_positive_rate"))
+        if not 0 <= false_positive < sensitivity <= 1:
+            raise DatasetError(
+                f"{refused}the raters' sensitivity for {name} ({sensitivity:.3g}) does not exceed their "
+                f"false positive rate ({false_positive:.3g}); such marks say nothing."
+            )
+        thresholds[name] = (sensitivity + false_positive) / 2
+    return thresholds
+
+
+def _name_of(entry: Any) -> str | None:
+    """``mean``, ``{"name": "mean"}`` and ``{"method": "mean"}`` all say mean; "none" is None."""
+    if isinstance(entry, Mapping):
+        entry = entry.get("name", entry.get("method"))
+    return None if entry in (None, "none", "", []) else str(entry)

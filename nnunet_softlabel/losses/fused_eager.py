@@ -1,0 +1,239 @@
+"""The fused loss in plain torch operations, one cache-sized chunk of voxels at a time.
+
+Two passes, because the gradient of DML depends on sums over the whole patch. The first leaves the
+probabilities where the gradient will be, the second turns them into the gradient. Everything else lives in
+a few chunk-sized buffers that are used again and again: fresh memory would cost more than the arithmetic.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nnunet_softlabel.soft_labels import SCALE
+
+from .fused_terms import FusedOptions, distance_terms
+from .targets import is_compact
+
+# Elements of one buffer: large enough to hide the cost of a call, small enough for the cache.
+CHUNK_ELEMENTS_PER_THREAD = 1 << 16
+CHUNK_ELEMENTS_GPU = 1 << 22
+BUFFERS = 7
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The arguments of the loss, space flattened to ``N`` voxels, and where its results go.
+
+    A distribution over two outcomes, of which sigmoid has one per channel and softmax with two classes one,
+    is worked on as one row: the probability of the second outcome, and its margin ``z_1 - z_0`` as score.
+    Otherwise the rows are the classes and the scores their logits.
+    """
+
+    logits: Tensor
+    target: Tensor
+    mask: Tensor | None
+    options: FusedOptions
+    gradient: Tensor
+    log_sums: Tensor
+    buffers: Tensor
+
+    @property
+    def has_pairs(self) -> bool:
+        return self.options.sigmoid or self.logits.shape[1] == 2
+
+    @property
+    def first_row(self) -> int:
+        return 1 if self.has_pairs and not self.options.sigmoid else 0
+
+    def chunks(self) -> Iterator["Chunk"]:
+        """The patch, piece by piece; all pieces share the same buffers."""
+        voxels, step = self.logits.shape[2], self.buffers.shape[2]
+        for index in range(len(self.logits)):
+            for start in range(0, voxels, step):
+                yield Chunk(self, index, slice(start, min(start + step, voxels)))
+
+
+class Chunk:
+    """Consecutive voxels of one case: ``p`` lies in the gradient, ``q`` and the scores in buffers.
+
+    ``weight`` is 1 where a voxel counts and 0 elsewhere, None if all count.
+    """
+
+    def __init__(self, patch: Patch, index: int, voxels: slice) -> None:
+        self.index = index
+        self.p = patch.gradient[index, patch.first_row :, voxels]
+        self.log_sum = patch.log_sums[index, :, voxels]
+        self.q, spare, *self.buffers = patch.buffers[:, :, : self.p.shape[1]].unbind()
+        z = patch.logits[index, :, voxels]
+        if patch.first_row:
+            self.scores = torch.sub(z[1:], z[:1], out=spare)
+        else:
+            self.scores = z if z.dtype == spare.dtype else spare.copy_(z)
+        target = patch.target[index, :, voxels]
+        self.weight = None if patch.mask is None else patch.mask[index, :, voxels].to(spare.dtype)
+        if is_compact(target):
+            self._expand(target, patch)
+        else:
+            self.q.copy_(target[patch.first_row :])
+
+    def _expand(self, target: Tensor, patch: Patch) -> None:
+        if patch.options.has_ignore:
+            self.weight = (target[:1] >= 0).to(self.q.dtype)
+        foreground = self.q if patch.has_pairs else self.q[1:]
+        foreground.copy_(target).div_(SCALE)
+        if self.weight is not None:
+            foreground.mul_(self.weight)
+        if not patch.has_pairs:
+            # Rounding may bring the sum of several classes one step above 1.
+            torch.sub(1, foreground.sum(0), out=self.q[0]).clamp_min_(0)
+
+    def weighted(self, x: Tensor) -> Tensor:
+        return x if self.weight is None else x.mul_(self.weight)
+
+
+def loss_and_gradient(
+    logits: Tensor, target: Tensor, mask: Tensor | None, options: FusedOptions
+) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient by the logits, in float32 (float64 if the logits are).
+
+    Args:
+        logits: ``(B, K, N)``.
+        target: compact int16 ``(B, C, N)``, or floating point ``(B, K, N)``.
+        mask: bool ``(B, 1, N)`` or None.
+        options: weights and settings.
+    """
+    patch = _prepare(logits, target, mask, options)
+    distance, total, count = _first_pass(patch)
+    terms = distance_terms(
+        distance,
+        total,
+        count,
+        options,
+        first=0 if patch.has_pairs else 1,
+        tv_factor=1.0 if patch.has_pairs else 0.5,
+    )
+    dtype = patch.gradient.dtype
+    slope, minus_shift = terms.slope.to(dtype).unsqueeze(2), -terms.shift.to(dtype).unsqueeze(2)
+    weight_ce, weight_nkl = ((w / count).to(dtype) for w in (options.weight_ce, options.weight_nkl))
+    second_pass = _pair_gradient if patch.has_pairs else _class_gradient
+    value = terms.value
+    for chunk in patch.chunks():
+        difference, d, spare, *_ = chunk.buffers
+        torch.sub(chunk.p, chunk.q, out=difference)
+        torch.addcmul(minus_shift[chunk.index], torch.sign(difference, out=spare), slope[chunk.index], out=d)
+        part = second_pass(chunk, weight_ce, weight_nkl if options.weight_nkl else None)
+        value = value + chunk.weighted(part).sum()
+        chunk.weighted(chunk.p)
+    if patch.first_row:
+        torch.neg(patch.gradient[:, 1], out=patch.gradient[:, 0])
+    return value.to(dtype), patch.gradient
+
+
+def _prepare(logits: Tensor, target: Tensor, mask: Tensor | None, options: FusedOptions) -> Patch:
+    batch, channels, voxels = logits.shape
+    settings = {
+        "dtype": torch.float64 if logits.dtype == torch.float64 else torch.float32,
+        "device": logits.device,
+    }
+    on_cpu = logits.device.type == "cpu"
+    elements = CHUNK_ELEMENTS_PER_THREAD * torch.get_num_threads() if on_cpu else CHUNK_ELEMENTS_GPU
+    rows = channels if options.sigmoid or channels > 2 else 1
+    step = min(voxels, max(1, elements // rows))
+    return Patch(
+        logits,
+        target,
+        mask,
+        options,
+        gradient=torch.empty(logits.shape, **settings),
+        log_sums=torch.empty((batch, 1 if rows == channels else 0, voxels), **settings),
+        buffers=torch.empty((BUFFERS, rows, step), **settings),
+    )
+
+
+def _first_pass(patch: Patch) -> tuple[Tensor, Tensor, Tensor]:
+    """Write ``p`` for every chunk, and ``log sum exp z`` where the rows are classes.
+
+    Returns:
+        The sums of ``|p - q|`` and of ``p + q``, each ``(B, rows)``, and the number of voxel terms.
+    """
+    shape, device = (len(patch.logits), patch.buffers.shape[1]), patch.logits.device
+    distance, total = torch.zeros((2, *shape), dtype=torch.float64, device=device)
+    count = torch.zeros((), dtype=torch.float64, device=device)
+    for chunk in patch.chunks():
+        first, second, *_ = chunk.buffers
+        if patch.has_pairs:
+            torch.sigmoid(chunk.scores, out=chunk.p)
+        else:
+            peak = chunk.scores.amax(0, keepdim=True)
+            torch.sub(chunk.scores, peak, out=first).exp_()
+            normaliser = first.sum(0, keepdim=True)
+            torch.div(first, normaliser, out=chunk.p)
+            torch.add(normaliser.log_(), peak, out=chunk.log_sum)
+        difference = torch.sub(chunk.p, chunk.q, out=first).abs_()
+        distance[chunk.index] += chunk.weighted(difference).sum(1)
+        total[chunk.index] += chunk.weighted(torch.add(chunk.p, chunk.q, out=second)).sum(1)
+        count += chunk.p.shape[1] if chunk.weight is None else chunk.weight.sum()
+    per_voxel = shape[1] if patch.options.sigmoid else 1
+    return distance, total, (count * per_voxel).clamp_min_(1)
+
+
+def _pair_gradient(chunk: Chunk, weight_ce: Tensor, weight_nkl: Tensor | None) -> Tensor:
+    """Turn ``p`` into the gradient by the margin ``log p - log(1 - p)``; return the value of CE plus NKL.
+
+    Of the buffers, the first holds ``p - q`` and the second the derivative of DML plus TV by ``p``.
+    """
+    p, q, margin = chunk.p, chunk.q, chunk.scores
+    difference, d, tail, cost, other = chunk.buffers
+    torch.sub(1, p, out=other)
+    d.mul_(p).mul_(other).addcmul_(difference, weight_ce)
+    # log(1 + exp(-|margin|)), without another exponential.
+    torch.maximum(p, other, out=tail).log_().neg_()
+    torch.clamp_min(margin, 0, out=cost).add_(tail).addcmul_(q, margin, value=-1)
+    if weight_nkl is None:
+        p.copy_(d)
+        return cost.mul_(weight_ce)
+    # d nkl / d margin = (p - q + nkl * (1 - 2 p)) / spread, where nkl = (cost - H(q)) / spread
+    slant = other.sub_(p)
+    nkl = _plogp(q, out=p)
+    value = cost * weight_ce
+    nkl.add_(cost).add_(_plogp(q.neg_().add_(1), out=cost))
+    inverse_spread = tail.mul_(2).add_(torch.abs(margin, out=cost)).reciprocal_()
+    nkl.mul_(inverse_spread)
+    value.addcmul_(nkl, weight_nkl)
+    difference.addcmul_(nkl, slant).mul_(inverse_spread)
+    torch.addcmul(d, difference, weight_nkl, out=p)
+    return value
+
+
+def _class_gradient(chunk: Chunk, weight_ce: Tensor, weight_nkl: Tensor | None) -> Tensor:
+    """Turn ``p`` into the gradient by the logits of all classes; return the value of CE plus NKL.
+
+    Of the buffers, the first holds ``p - q`` and the second the derivative ``d`` of DML plus TV by ``p``, which
+    becomes ``p * (d - sum_j p_j d_j)`` by the logits.
+    """
+    p, q, z, log_sum = chunk.p, chunk.q, chunk.scores, chunk.log_sum
+    difference, d, spare, *_ = chunk.buffers
+    cost = log_sum - torch.mul(q, z, out=spare).sum(0, keepdim=True)
+    inner = d.mul_(p).sum(0, keepdim=True)
+    value = cost * weight_ce
+    factor = weight_ce
+    if weight_nkl is not None:
+        # d nkl / d z = (p - q + nkl * (1 - K p)) / spread, where nkl = (cost - H(q)) / spread
+        inverse_spread = (len(z) * log_sum).sub_(z.sum(0, keepdim=True)).reciprocal_()
+        nkl = _plogp(q, out=spare).sum(0, keepdim=True).add_(cost).mul_(inverse_spread)
+        value.addcmul_(nkl, weight_nkl)
+        inverse_spread.mul_(weight_nkl)
+        factor = inverse_spread + weight_ce
+        pull = inverse_spread.mul_(nkl)
+        d.add_(pull)
+        inner.add_(pull, alpha=len(z))
+    d.addcmul_(difference, factor)
+    torch.addcmul(d, p, inner, value=-1, out=p)
+    return value
+
+
+def _plogp(p: Tensor, *, out: Tensor) -> Tensor:
+    """``p log p``, 0 at 0; torch.xlogy is not vectorised on the CPU."""
+    return torch.clamp_min(p, torch.finfo(p.dtype).tiny, out=out).log_().mul_(p)

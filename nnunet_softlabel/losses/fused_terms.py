@@ -1,0 +1,67 @@
+"""What the eager and the Triton form of the fused loss share: its options and its region term."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class FusedOptions:
+    """The settings of a ``FusedSoftLoss``; see there."""
+
+    weight_dml: float
+    weight_ce: float
+    weight_nkl: float
+    weight_tv: float
+    sigmoid: bool
+    batch_dice: bool
+    smooth: float
+    has_ignore: bool
+    ddp: bool
+
+
+@dataclass(frozen=True)
+class DistanceTerms:
+    """DML plus TV, which are made of ``|p - q|``: their value, and their derivative by p.
+
+    That derivative is ``slope * sign(p - q) - shift`` with one slope and one shift per channel, ``(B, G)``:
+    DML is a ratio of sums, and these two are all that a voxel has to know of the others.
+    """
+
+    value: Tensor
+    slope: Tensor
+    shift: Tensor
+
+
+def distance_terms(
+    distance: Tensor, total: Tensor, count: Tensor, options: FusedOptions, *, first: int, tv_factor: float
+) -> DistanceTerms:
+    """DML plus TV from the sums over space.
+
+    Args:
+        distance: ``(B, G)``, sum of ``|p - q|``.
+        total: ``(B, G)``, sum of ``p + q``.
+        count: scalar by which the voxel terms are divided.
+        options: weights and settings.
+        first: the first channel that DML counts; TV counts all.
+        tv_factor: what TV multiplies ``|p - q|`` with, 1 if a channel stands for both of its outcomes.
+    """
+    tv_slope = options.weight_tv * tv_factor / count
+    value = tv_slope * distance.sum()
+    region_distance, region_total = distance[:, first:], total[:, first:]
+    processes = 1
+    if options.batch_dice:
+        region_distance, region_total = region_distance.sum(0, True), region_total.sum(0, True)
+        if options.ddp:
+            sums = torch.stack([region_distance, region_total])
+            distributed.all_reduce(sums)
+            region_distance, region_total = sums
+            processes = distributed.get_world_size()
+    denominator = (region_total + options.smooth).clamp_min(1e-8)
+    ratio = region_distance / denominator
+    # The other processes' losses hold our sums too and, with nnU-Net's AllGatherGrad, send their gradient.
+    slope = options.weight_dml * processes / (ratio.numel() * denominator)
+    slopes, shifts = torch.zeros_like(distance), torch.zeros_like(distance)
+    slopes[:, first:], shifts[:, first:] = slope, slope * ratio
+    return DistanceTerms(value + options.weight_dml * ratio.mean(), slopes + tv_slope, shifts)

@@ -1,0 +1,1 @@
+"""Training on soft labels: how they travel (`data`, `transforms`), the trainer, and the recipes."""

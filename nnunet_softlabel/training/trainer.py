@@ -1,0 +1,268 @@
+"""The trainer: the only file that knows nnU-Net's.
+
+`SoftLabelTrainer` overrides methods of ``nnUNetTrainer`` and calls ``super()``, so that it combines with nnU-Net's own
+trainer variants by inheritance: ``class Mine(nnUNetTrainerAPL, nnUNetTrainerNoMirroring)``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from nnunet_softlabel import __version__
+from nnunet_softlabel.losses import CompactTargetLoss, FusedSoftLoss
+from nnunet_softlabel.preprocessing import Preparation
+from nnunet_softlabel.soft_labels import SCALE
+from nnunet_softlabel.training.data import SoftLabelDataset
+from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel
+from nnunet_softlabel.training.validation import SoftScores
+
+SCORES_FILE = "soft_validation.csv"
+
+
+class _LossTrainer(nnUNetTrainer):
+    """Swaps the loss inside nnU-Net's deep supervision; what its target is, subclasses decide."""
+
+    def build_soft_loss(self) -> Callable[..., Tensor]:
+        """The recipe: a loss ``f(logits, target, *, mask, activation)`` on probabilities, or a `FusedSoftLoss`."""
+        raise NotImplementedError(f"{type(self).__name__} must define build_soft_loss()")
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """What the plan says to a region term: ``batch_dice``, and ``ddp`` where several GPUs share a batch."""
+        return {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
+
+    @property
+    def activation(self) -> str:
+        """``sigmoid`` for regions, else ``softmax``."""
+        return "sigmoid" if self.label_manager.has_regions else "softmax"
+
+    @property
+    def num_soft_channels(self) -> int:
+        """C, the number of foreground classes or regions."""
+        return self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
+
+    def fused_loss(self, **weights: float) -> FusedSoftLoss:
+        """DML + CE + NKL + TV in one computation, with the weights given (see `FusedSoftLoss`)."""
+        return FusedSoftLoss(
+            **weights,
+            activation=self.activation,
+            has_ignore=self.label_manager.has_ignore_label,
+            **self.loss_options,
+        )
+
+    def _build_loss(self) -> nn.Module:
+        wrapped = super()._build_loss()
+        loss = self.build_soft_loss()
+        if not isinstance(loss, FusedSoftLoss):
+            loss = CompactTargetLoss(
+                loss, activation=self.activation, has_ignore=self.label_manager.has_ignore_label
+            )
+        loss = self._adapt_loss(loss)
+        if not isinstance(wrapped, DeepSupervisionWrapper):
+            return loss
+        wrapped.loss = loss
+        return wrapped
+
+    def _adapt_loss(self, loss: nn.Module) -> nn.Module:
+        return loss
+
+
+class SoftLabelTrainer(_LossTrainer):
+    """nnU-Net's trainer on soft labels. A recipe is a subclass that defines `build_soft_loss`.
+
+    Attributes:
+        oversamples_disputed: foreground oversampling also draws voxels that some rater, but not the consensus,
+            marked. False draws from the consensus alone, as stock nnU-Net.
+    """
+
+    oversamples_disputed = True
+
+    def get_tr_and_val_datasets(self) -> tuple[SoftLabelDataset, SoftLabelDataset]:
+        """nnU-Net's data sets with the soft labels stacked on; makes those that are missing."""
+        preparation = Preparation(
+            Path(self.preprocessed_dataset_folder_base), self.plans_manager, self.configuration_manager
+        )
+        manifest = preparation.ensure(num_processes=default_num_processes, log=self.print_to_log_file)
+        self._log_labels(manifest)
+        manager = self.label_manager
+        keys = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+        training, validation = super().get_tr_and_val_datasets()
+        return tuple(
+            SoftLabelDataset(data, preparation.folder, keys, oversamples_disputed=self.oversamples_disputed)
+            for data in (training, validation)
+        )
+
+    def _log_labels(self, manifest: dict[str, Any]) -> None:
+        about = manifest["about"]
+        channels = next(iter(manifest["cases"].values()))["shape"][0]
+        if channels != self.num_soft_channels:
+            raise ValueError(f"Soft labels have {channels} channels, the data set {self.num_soft_channels} labels.")
+        fusion = about["fusion"] or {"method": "none, ready probability maps"}
+        self.print_to_log_file(
+            f"nnunet_softlabel {__version__}: loss {describe(self.build_soft_loss())}; raters "
+            f"{', '.join(about['raters']) or 'unknown'}; fusion {fusion}; prior {about['prior']}; "
+            f"{about['soft_voxels']} soft voxels in {len(about['disputed_share'])} cases; "
+            f"oversampling of disputed voxels {'on' if self.oversamples_disputed else 'off'}"
+        )
+
+    def get_training_transforms(  # type: ignore[override]  # static in nnU-Net
+        self,
+        patch_size: Any,
+        rotation_for_DA: Any,  # noqa: N803  # nnU-Net's name
+        deep_supervision_scales: Any,
+        *args: Any,
+        use_mask_for_norm: list[bool] | None = None,
+        is_cascaded: bool = False,
+        regions: Any = None,
+        ignore_label: int | None = None,
+        **kwargs: Any,
+    ) -> BasicTransform:
+        """nnU-Net's own list between Split and Merge."""
+        needs_hard = is_cascaded or ignore_label is not None or any(use_mask_for_norm or [])
+        inner = super().get_training_transforms(
+            patch_size,
+            rotation_for_DA,
+            None,
+            *args,
+            use_mask_for_norm=use_mask_for_norm,
+            is_cascaded=is_cascaded,
+            regions=None,
+            ignore_label=ignore_label,
+            **kwargs,
+        )
+        split = SplitSoftLabel(self.num_soft_channels, keeps_hard=needs_hard)
+        merge = MergeSoftLabel(
+            deep_supervision_scales, ignore_label=ignore_label, is_exclusive=not self.label_manager.has_regions
+        )
+        return ComposeTransforms([split, inner, merge])
+
+    def get_validation_transforms(  # type: ignore[override]  # static in nnU-Net
+        self,
+        deep_supervision_scales: Any,
+        *args: Any,
+        ignore_label: int | None = None,
+        **kwargs: Any,
+    ) -> BasicTransform:
+        """As for training, but the hard segmentation stays: nnU-Net's pseudo Dice is against it."""
+        inner = super().get_validation_transforms(None, *args, ignore_label=ignore_label, **kwargs)
+        split = SplitSoftLabel(self.num_soft_channels, keeps_hard=True, ignore_label=ignore_label)
+        merge = MergeSoftLabel(
+            deep_supervision_scales, keeps_hard=True, is_exclusive=not self.label_manager.has_regions
+        )
+        return ComposeTransforms([split, inner, merge])
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the soft scores of this epoch."""
+        super().on_validation_epoch_start()
+        self._scores = SoftScores(self.num_soft_channels, self.activation)
+
+    def validation_step(self, batch: dict) -> dict:
+        """nnU-Net's step against the hard segmentation, with the loss and soft scores against the soft label."""
+        target = batch["target"]
+        has_scales = isinstance(target, list)
+        stacked = target[0] if has_scales else target
+        num_hard = stacked.shape[1] - self.num_soft_channels
+        hard, soft = stacked[:, :num_hard], stacked[:, num_hard:].to(self.device, non_blocking=True)
+        if self.label_manager.has_regions:
+            hard = hard.bool()
+        training_loss = self.loss
+
+        def soft_loss(output: Any, _: Any) -> Tensor:
+            self._scores.update(output[0] if has_scales else output, soft)
+            if not has_scales:
+                return training_loss(output, soft)
+            return training_loss(output, [soft, *(t.to(self.device, non_blocking=True) for t in target[1:])])
+
+        self.loss = soft_loss
+        try:
+            return super().validation_step({**batch, "target": [hard] if has_scales else hard})
+        finally:
+            self.loss = training_loss
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """Log soft Dice and Brier score beside nnU-Net's pseudo Dice, into a file of our own."""
+        super().on_validation_epoch_end(val_outputs)
+        sums = self._scores.sums()
+        if self.is_ddp:
+            gathered: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, sums)
+            sums = np.sum(gathered, axis=0)
+        dice, brier = SoftScores.results(sums)
+        self.print_to_log_file(
+            "Pseudo soft dice", [round(float(d), 4) for d in dice], "Brier", round(float(brier), 6)
+        )
+        if self.local_rank == 0:
+            self._append_scores([float(d) for d in dice], float(brier))
+
+    def _append_scores(self, dice: list[float], brier: float) -> None:
+        """Append a row to `SCORES_FILE`; rows of epochs that are trained again after --c go."""
+        path = Path(self.output_folder) / SCORES_FILE
+        header = ["epoch", *(f"soft_dice_{i}" for i in range(1, len(dice) + 1)), "brier"]
+        rows: list[list[str]] = []
+        if path.is_file() and self.current_epoch > 0:
+            with path.open(newline="") as file:
+                rows = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) < self.current_epoch]
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows, [self.current_epoch, *dice, brier]])
+
+
+class HardLabelTrainer(_LossTrainer):
+    """A loss of ours on the hard consensus: nnU-Net's pipeline unchanged, labels one-hot."""
+
+    def _adapt_loss(self, loss: nn.Module) -> nn.Module:
+        return HardTargetLoss(loss, self.num_soft_channels, self.label_manager.ignore_label)
+
+
+class HardTargetLoss(nn.Module):
+    """Gives a loss on compact soft targets nnU-Net's hard targets.
+
+    Args:
+        loss: takes logits and compact targets.
+        num_channels: C, the number of foreground classes or regions.
+        ignore_label: nnU-Net's, or None.
+    """
+
+    def __init__(self, loss: nn.Module, num_channels: int, ignore_label: int | None) -> None:
+        super().__init__()
+        self.loss, self.num_channels, self.ignore_label = loss, num_channels, ignore_label
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss for labels ``(B, 1, *spatial)``, or regions ``(B, C[+1 for ignore], *spatial)``."""
+        if target.shape[1] > 1 or target.dtype == torch.bool:
+            compact = target[:, : self.num_channels].to(torch.int16) * SCALE
+            if target.shape[1] > self.num_channels:
+                compact = torch.where(target[:, -1:].bool(), -1, compact)
+            return self.loss(logits, compact)
+        classes = torch.arange(1, self.num_channels + 1, device=target.device)
+        classes = classes.view(1, -1, *(1 for _ in target.shape[2:]))
+        compact = (target == classes).to(torch.int16) * SCALE
+        if self.ignore_label is not None:
+            compact = torch.where(target == self.ignore_label, -1, compact)
+        return self.loss(logits, compact)
+
+
+def describe(loss: Any) -> str:
+    """A loss in words for the log."""
+    if isinstance(loss, FusedSoftLoss):
+        o = loss.options
+        return f"{o.weight_dml} DML + {o.weight_ce} CE + {o.weight_nkl} NKL + {o.weight_tv} TV"
+    terms = getattr(loss, "terms", None)
+    if terms:
+        return " + ".join(f"{weight} {describe(term)}" for weight, term in terms)
+    function = getattr(loss, "func", loss)
+    options = ", ".join(f"{key}={value}" for key, value in getattr(loss, "keywords", {}).items())
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"{name}({options})" if options else name
