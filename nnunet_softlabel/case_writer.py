@@ -1,80 +1,30 @@
-"""One case of a conversion: read and check its files, fuse its raters, write what nnU-Net and evaluation need."""
+"""One case of a conversion: fuse its raters, write what nnU-Net and evaluation need."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from nnunet_softlabel.cases import Case, Source
+from nnunet_softlabel.case_reader import CaseSettings, LoadedCase, load_case, source_name
+from nnunet_softlabel.cases import Case
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.fusion import FUSIONS, RaterVotes
-from nnunet_softlabel.image_io import (
-    Grid,
-    file_ending,
-    is_flat,
-    read_image,
-    read_mask,
-    read_probability,
-    write_image,
-    write_probability,
-)
-from nnunet_softlabel.soft_labels import Labels, channels_of, consensus, soft_files, write_json
-
-RECORDS = ".conversion"  # folder of one record per finished case, inside the unfinished data set
+from nnunet_softlabel.image_io import Grid, file_ending, is_flat, read_mask, write_image, write_probability
+from nnunet_softlabel.labels import Labels, channels_of, consensus
+from nnunet_softlabel.soft_labels import soft_files, write_json
 
 
-@dataclass(frozen=True)
-class CaseSettings:
-    """What is the same for all cases of a conversion.
-
-    Attributes:
-        labels: what the foreground channels mean.
-        mapping: label value in the raters' files -> label value in the data set.
-        channel_names: one per image channel.
-        ending: file ending of everything written.
-        fusion: a name of `FUSIONS`.
-        fusion_options: keyword arguments of the fusion.
-        min_raters: fewer make a case unusable.
-        few_raters: what happens to such a case.
-        writes_images: False if the data set has its images and hard labels already.
-    """
-
-    labels: Labels
-    mapping: Mapping[int, int]
-    channel_names: Sequence[str]
-    ending: str
-    fusion: str = "mean"
-    fusion_options: Mapping[str, Any] = field(default_factory=dict)
-    min_raters: int = 1
-    few_raters: Literal["refuse", "drop"] = "refuse"
-    writes_images: bool = True
+def record_file(work: Path, case: str) -> Path:
+    """Where the record of a finished case is."""
+    return work / "cases" / f"{case}.json"
 
 
-@dataclass(frozen=True)
-class LoadedCase:
-    """A case in memory, checked.
-
-    Attributes:
-        images: one array per file.
-        grid: where the voxels lie.
-        rater_maps: rater -> label map in the data set's values.
-        soft: ready foreground probabilities ``(C, *spatial)``, or None if they are to be fused.
-    """
-
-    images: list[np.ndarray]
-    grid: Grid
-    rater_maps: dict[str, np.ndarray]
-    soft: np.ndarray | None
-
-
-def write_case(case: Case, folder: Path, settings: CaseSettings) -> dict[str, Any]:
-    """Convert one case into ``folder``; its record is written last.
+def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+    """Convert one case into ``work/dataset``; its record is written last.
 
     Returns:
         The record: raters, disputed share of the marked voxels, number of soft voxels, expected volume per label.
@@ -93,55 +43,74 @@ def write_case(case: Case, folder: Path, settings: CaseSettings) -> dict[str, An
         record["is_dropped"] = True
     else:
         loaded = load_case(case, settings)
-        soft, ignored = fuse_case(loaded, settings)
-        if settings.writes_images:
-            _write_images(case, loaded, folder / f"images{split}", settings.ending)
-            hard = consensus(soft, settings.labels, ignored)
-            write_image(folder / f"labels{split}" / f"{case.name}{settings.ending}", hard, loaded.grid)
-        files = soft_files(folder / f"softLabels{split}", case.name, len(soft), settings.ending)
-        for path, channel in zip(files, soft, strict=True):
-            write_probability(path, channel, loaded.grid)
-        for rater, label_map in loaded.rater_maps.items():
-            path = folder / f"raterLabels{split}" / rater / f"{case.name}{settings.ending}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, label_map, loaded.grid)
+        soft, ignored = fuse_case(case, loaded, settings)
+        _write_files(case, loaded, soft, ignored, work / "dataset", settings)
         record |= _describe(soft, loaded, settings.labels)
+        files = soft_files(work / "dataset" / f"softLabels{split}", case.name, len(soft), settings.ending)
         record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    write_json(folder / RECORDS / "cases" / f"{case.name}.json", record)
+    write_json(record_file(work, case.name), record)
     return record
 
 
-def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
-    """Read all files of a case and check that they fit together.
+def _write_files(
+    case: Case,
+    loaded: LoadedCase,
+    soft: np.ndarray,
+    ignored: np.ndarray | None,
+    folder: Path,
+    settings: CaseSettings,
+) -> None:
+    split, ending = "Ts" if case.is_test else "Tr", settings.ending
+    if settings.hard_labels is None:
+        _write_images(case, loaded, _made(folder / f"images{split}"), ending)
+        hard = consensus(soft, settings.labels, ignored)
+        write_image(_made(folder / f"labels{split}") / f"{case.name}{ending}", hard, loaded.grid)
+    else:
+        _check_hard_label(case, ignored, settings)
+    files = soft_files(_made(folder / f"softLabels{split}"), case.name, len(soft), ending)
+    for path, channel in zip(files, soft, strict=True):
+        write_probability(path, channel, loaded.grid)
+    for rater, label_map in loaded.rater_maps.items():
+        write_image(
+            _made(folder / f"raterLabels{split}" / rater) / f"{case.name}{ending}", label_map, loaded.grid
+        )
 
-    Raises:
-        DatasetError: for a file that is missing, unreadable, on another grid than the image, or holds values that are
-            not finite or not named.
-    """
-    images, grid = _read_images(case, len(settings.channel_names))
-    rater_maps = {}
-    for rater, source in sorted(case.raters.items()):
-        array, own_grid = _read(source, read_mask, f"Case {case.name}: rater {rater}")
-        _check_grid(case, grid, own_grid, array, f"rater {rater} ({_name(source)})")
-        rater_maps[rater] = _recode(array, settings.mapping, f"Case {case.name}: rater {rater} ({_name(source)})")
-    soft = _read_soft(case, grid, settings.labels) if case.soft else None
-    if soft is None and not rater_maps:
-        raise DatasetError(f"Case {case.name}: has neither raters nor a soft label; add one or remove the case.")
-    return LoadedCase(images, grid, rater_maps, soft)
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-def fuse_case(loaded: LoadedCase, settings: CaseSettings) -> tuple[np.ndarray, np.ndarray | None]:
+def _check_hard_label(case: Case, ignored: np.ndarray | None, settings: CaseSettings) -> None:
+    """Refuse voxels that nobody answered and a hard label that is there already does not ignore."""
+    if ignored is None or not ignored.any() or settings.hard_labels is None:
+        return
+    path = settings.hard_labels / f"{case.name}{settings.ending}"
+    unmarked = int((ignored & (read_mask(path)[0] != settings.labels.ignore)).sum())
+    if unmarked:
+        raise DatasetError(
+            f"{path}: {unmarked} voxels that no rater answered have a label; "
+            f"give them the value {settings.labels.ignore} (ignore) there."
+        )
+
+
+def fuse_case(case: Case, loaded: LoadedCase, settings: CaseSettings) -> tuple[np.ndarray, np.ndarray | None]:
     """Fuse the raters of a case.
 
     Returns:
-        Foreground probabilities, float32 ``(C, *spatial)``; and bool ``(*spatial)``, True where nobody answered, or
-        None if the labels know no ignore value.
+        Foreground probabilities, float32 ``(C, *spatial)``; and bool ``(*spatial)``, True where nothing is to be
+        learnt (nobody answered, or masked), or None if the labels know no ignore value.
+
+    Raises:
+        DatasetError: if the fusion cannot work with these raters.
     """
-    labels, ignored = settings.labels, None
+    labels, ignored = settings.labels, loaded.ignored
     answered = None
     if labels.ignore is not None and loaded.rater_maps:
         answered = np.stack([label_map != labels.ignore for label_map in loaded.rater_maps.values()])
-        ignored = ~answered.any(axis=0)
+        if loaded.soft is None:
+            nobody = ~answered.any(axis=0)
+            ignored = nobody if ignored is None else ignored | nobody
     soft = loaded.soft
     if soft is None:
         votes = np.stack([channels_of(label_map, labels) for label_map in loaded.rater_maps.values()])
@@ -152,104 +121,13 @@ def fuse_case(loaded: LoadedCase, settings: CaseSettings) -> tuple[np.ndarray, n
             spacing_mm=loaded.grid.spacing_of_axes_mm,
             exclusive=not labels.has_regions,
         )
-        soft = FUSIONS[settings.fusion](raters, **settings.fusion_options)
+        try:
+            soft = FUSIONS[settings.fusion](raters, **settings.fusion_options)
+        except ValueError as error:
+            raise DatasetError(f"Case {case.name}: --fusion {settings.fusion}: {error}") from error
     if ignored is not None:
         soft = np.where(ignored, np.float32(0), soft)
     return soft.astype(np.float32, copy=False), ignored
-
-
-def _read(source: Source, reader: Any, what: str) -> tuple[np.ndarray, Grid | None]:
-    """An array from a file, from memory, or from a function; arrays without geometry have no grid."""
-    if isinstance(source, Path):
-        return reader(source)
-    result = source if isinstance(source, np.ndarray) else source()
-    array, grid = result if isinstance(result, tuple) else (result, None)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DatasetError(f"{what}: holds NaN or infinite values; they must be finite numbers.")
-    return array, grid
-
-
-def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]:
-    images: list[np.ndarray] = []
-    grid: Grid | None = None
-    for source in case.images:
-        array, own_grid = _read(source, read_image, f"Case {case.name}: image")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DatasetError(f"{_name(source)}: image holds NaN or infinite values; replace them.")
-        if own_grid is None:
-            if array.ndim != 2:
-                raise DatasetError(f"Case {case.name}: a volume in memory needs its Grid; return (array, Grid).")
-            own_grid = Grid.flat(array.shape)
-        if grid is None:
-            grid = own_grid
-        else:
-            _check_grid(case, grid, own_grid, array, f"image {_name(source)}")
-        images.append(array)
-    if grid is None:
-        raise DatasetError(f"Case {case.name}: has no image.")
-    found = sum(array.shape[-1] if array.ndim > len(grid.shape) else 1 for array in images)
-    if found != num_channels:
-        raise DatasetError(
-            f"Case {case.name}: {found} image channels, but {num_channels} channel names; "
-            f"--channel-names must name every channel (a colour image has three or four)."
-        )
-    return images, grid
-
-
-def _check_grid(case: Case, grid: Grid, own: Grid | None, array: np.ndarray, what: str) -> None:
-    if own is None:
-        difference = None if array.shape == grid.shape else f"shape {array.shape} instead of {grid.shape}"
-    else:
-        difference = grid.difference(own)
-    if difference:
-        raise DatasetError(
-            f"Case {case.name}: {what} is on another grid than the image: {difference}. Resample it onto the image first."
-        )
-
-
-def _recode(array: np.ndarray, mapping: Mapping[int, int], what: str) -> np.ndarray:
-    """Label values of the source to those of the data set, by one look-up table."""
-    if array.dtype.kind == "f":
-        rounded = np.rint(array)
-        if (rounded != array).any():
-            raise DatasetError(f"{what}: holds fractions such as {array[rounded != array][0]:g}; give whole labels.")
-        array = rounded
-    lowest, highest = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    dtype = np.uint8 if max(mapping.values()) < 255 else np.uint16
-    unknown = np.iinfo(dtype).max
-    if lowest < 0 or highest > max(mapping):
-        value = lowest if lowest < 0 else highest
-        raise DatasetError(f"{what}: holds the value {value}, which no --labels entry names; name it or remove it.")
-    table = np.full(max(mapping) + 1, unknown, dtype=dtype)
-    for value, label in mapping.items():
-        table[value] = label
-    recoded = table[array.astype(np.intp if array.dtype.kind == "f" else array.dtype, copy=False)]
-    if recoded.max(initial=0) == unknown:
-        value = int(array[recoded == unknown][0])
-        raise DatasetError(f"{what}: holds the value {value}, which no --labels entry names; name it or remove it.")
-    return recoded
-
-
-def _read_soft(case: Case, grid: Grid, labels: Labels) -> np.ndarray:
-    channels = []
-    for name in labels.names:
-        if name not in case.soft:
-            raise DatasetError(f"Case {case.name}: no probability map for label {name}; add it.")
-        source = case.soft[name]
-        array, own_grid = _read(source, read_probability, f"Case {case.name}: soft label {name}")
-        _check_grid(case, grid, own_grid, array, f"soft label {_name(source)}")
-        channels.append(array.astype(np.float32, copy=False))
-    soft = np.stack(channels)
-    if soft.min(initial=0) < 0 or soft.max(initial=0) > 1:
-        raise DatasetError(f"Case {case.name}: soft labels outside [0, 1]; rescale them.")
-    if not labels.has_regions:
-        total = soft.sum(axis=0)
-        if total.max(initial=0) > 1 + 1e-3:
-            raise DatasetError(
-                f"Case {case.name}: the soft labels of its classes sum to {total.max():.3f}; classes must sum to at most 1."
-            )
-        soft /= np.maximum(total, 1)  # takes off rounding of 16 bit files
-    return soft
 
 
 def _write_images(case: Case, loaded: LoadedCase, folder: Path, ending: str) -> None:
@@ -260,21 +138,26 @@ def _write_images(case: Case, loaded: LoadedCase, folder: Path, ending: str) -> 
             continue
         if is_flat(target) and array.dtype not in (np.uint8, np.uint16):
             if array.dtype != bool:
-                raise DatasetError(f"{_name(source)}: a {array.dtype} image does not fit into PNG; store 8 or 16 bit.")
+                raise DatasetError(
+                    f"{source_name(source)}: a {array.dtype} image does not fit into PNG; store 8 or 16 bit."
+                )
             array = array.astype(np.uint8)
         write_image(target, array, loaded.grid)
 
 
 def _describe(soft: np.ndarray, loaded: LoadedCase, labels: Labels) -> dict[str, Any]:
     maps = list(loaded.rater_maps.values())
+    if labels.ignore is not None:
+        maps = [np.where(label_map == labels.ignore, 0, label_map) for label_map in maps]
     marked = np.any([label_map > 0 for label_map in maps], axis=0) if maps else soft.max(axis=0) > 0
-    disputed = np.any([label_map != maps[0] for label_map in maps[1:]], axis=0) if len(maps) > 1 else marked & False
+    disputed = (
+        np.any([label_map != maps[0] for label_map in maps[1:]], axis=0) if len(maps) > 1 else marked & False
+    )
     return {
+        "marked_voxels": int(marked.sum()),
         "disputed_share": float(disputed.sum() / marked.sum()) if marked.any() else 0.0,
         "soft_voxels": int(((soft > 0) & (soft < 1)).any(axis=0).sum()),
-        "expected_voxels": {name: float(q.sum(dtype=np.float64)) for name, q in zip(labels.names, soft, strict=True)},
+        "expected_voxels": {
+            name: float(q.sum(dtype=np.float64)) for name, q in zip(labels.names, soft, strict=True)
+        },
     }
-
-
-def _name(source: Source) -> str:
-    return str(source) if isinstance(source, Path) else "in memory"

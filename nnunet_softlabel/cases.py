@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from glob import escape, glob
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.soft_labels import check_case_names
+from nnunet_softlabel.patterns import CaseMatcher, Pattern
+from nnunet_softlabel.soft_labels import check_case_names, check_file_name
 
 # A file, the array itself, or a function that makes the array: a script that must recode masks passes a function,
 # so that a process of the pool does the reading.
@@ -30,6 +29,7 @@ class Case:
         raters: rater name -> label map in the raters' values, on the grid of the image.
         soft: label name -> ready probability map; replaces fusion.
         rois: ROI name -> mask, for priors.
+        ignore: mask of voxels from which nothing is to be learnt (not 0), or None.
         group: patient or other unit that must not be on both sides of a split.
         is_test: goes to ``imagesTs`` and is never trained on.
     """
@@ -39,52 +39,9 @@ class Case:
     raters: Mapping[str, Source] = field(default_factory=dict)
     soft: Mapping[str, Source] = field(default_factory=dict)
     rois: Mapping[str, Source] = field(default_factory=dict)
+    ignore: Source | None = None
     group: str | None = None
     is_test: bool = False
-
-
-class Pattern:
-    """A path with placeholders, as in ``raters/{case}_rater{rater}.nii.gz``.
-
-    Raises:
-        UsageError: for an unknown placeholder, or if ``{case}`` is missing.
-    """
-
-    def __init__(self, text: str, flag: str, placeholders: Sequence[str]) -> None:
-        self.text, self.flag = str(Path(text).expanduser()), flag
-        self.parts = re.split(r"\{(\w+)\}", self.text)
-        unknown = set(self.parts[1::2]) - set(placeholders)
-        if unknown:
-            known = ", ".join(f"{{{name}}}" for name in placeholders)
-            raise UsageError(f"{flag} {text}: unknown placeholder {{{min(unknown)}}}; known are {known}.")
-        if "case" not in self.parts[1::2]:
-            raise UsageError(f"{flag} {text}: needs {{case}} where the case's name stands, as in {{case}}.nii.gz.")
-
-    def has(self, placeholder: str) -> bool:
-        """True if the placeholder occurs."""
-        return placeholder in self.parts[1::2]
-
-    def files(self) -> list[str]:
-        """All files that fit, whatever the placeholders stand for."""
-        found = glob("".join("*" if i % 2 else escape(part) for i, part in enumerate(self.parts)))
-        return sorted(path for path in found if Path(path).is_file())
-
-    def regex(self, **choices: Iterable[str]) -> re.Pattern[str]:
-        """A regular expression with a group per placeholder, restricted to ``choices`` where given."""
-        seen: set[str] = set()
-        expression = ""
-        for i, part in enumerate(self.parts):
-            if not i % 2:
-                expression += re.escape(part)
-            elif part in seen:
-                expression += f"(?P={part})"
-            else:
-                seen.add(part)
-                # longest first, so that of the names `a` and `a_b` the file `a_b_1` belongs to `a_b`
-                names = sorted(choices[part], key=lambda name: (-len(name), name)) if part in choices else None
-                inner = "|".join(map(re.escape, names)) if names is not None else "[^/]+"
-                expression += f"(?P<{part}>{inner})"
-        return re.compile(expression)
 
 
 def find_cases(
@@ -93,6 +50,7 @@ def find_cases(
     raters: Sequence[str] = (),
     soft: str | None = None,
     rois: Mapping[str, str] | None = None,
+    ignore: str | None = None,
     label_names: Sequence[str] = (),
     has_single_rater: bool = False,
 ) -> list[Case]:
@@ -103,6 +61,7 @@ def find_cases(
         raters: patterns with ``{case}`` and ``{rater}``.
         soft: pattern with ``{case}`` and ``{label}`` of ready probability maps.
         rois: ROI name -> pattern with ``{case}``.
+        ignore: pattern with ``{case}`` of masks from which nothing is to be learnt; a case may have none.
         label_names: what ``{label}`` may stand for.
         has_single_rater: allows rater patterns without ``{rater}``.
 
@@ -110,32 +69,35 @@ def find_cases(
         UsageError: for a wrong pattern, or one that fits no file.
         DatasetError: for images without raters, raters without images, missing channels.
     """
-    rater_patterns = [_rater_pattern(text, has_single_rater) for text in raters]
     image_patterns = [Pattern(text, "--images", ["case"]) for text in images]
-    by_case = _files_by_case(image_patterns[0])
-    if rater_patterns:
-        by_case = _without_rater_files(by_case, rater_patterns)
+    rater_patterns = [_rater_pattern(text, has_single_rater) for text in raters]
+    soft_pattern = None if soft is None else _soft_pattern(soft, label_names)
+    mask_patterns = {f"--roi {roi}": Pattern(text, "--roi", ["case"]) for roi, text in (rois or {}).items()}
+    ignore_pattern = None if ignore is None else Pattern(ignore, "--ignore", ["case"])
+    others = [*rater_patterns, soft_pattern, *mask_patterns.values(), ignore_pattern, *image_patterns[1:]]
+    by_case = _without_files_of(
+        _files_by_case(image_patterns[0]), [p for p in others if p is not None], label_names
+    )
+    check_case_names(by_case)
     cases = {name: Case(name, [Path(path)]) for name, path in by_case.items()}
-    check_case_names(cases)
     for pattern in image_patterns[1:]:
-        files = _files_by_case(pattern)
-        for name, case in cases.items():
-            if name not in files:
-                raise DatasetError(f"Case {name}: has no image that fits --images {pattern.text}; add or remove it.")
-            cases[name] = replace(case, images=[*case.images, Path(files[name])])
-    for rater_pattern in rater_patterns:
-        _add_raters(cases, rater_pattern)
-    if soft is not None:
-        _add_soft(cases, Pattern(soft, "--soft", ["case", "label"]), label_names)
-    for roi, text in (rois or {}).items():
-        files = _files_by_case(Pattern(text, "--roi", ["case"]))
-        for name, case in cases.items():
-            if name not in files:
-                raise DatasetError(f"Case {name}: has no mask that fits --roi {roi}={text}; add it.")
-            cases[name] = replace(case, rois={**case.rois, roi: Path(files[name])})
+        for name, path in _files_of_all(cases, pattern, "image").items():
+            cases[name] = replace(cases[name], images=[*cases[name].images, path])
+    for pattern in rater_patterns:
+        _add_raters(cases, pattern)
+    if soft_pattern is not None:
+        _add_soft(cases, soft_pattern, label_names)
+    for roi, pattern in zip(rois or {}, mask_patterns.values(), strict=True):
+        for name, path in _files_of_all(cases, pattern, "mask").items():
+            cases[name] = replace(cases[name], rois={**cases[name].rois, roi: path})
+    if ignore_pattern is not None:
+        for name, path in _known_files(cases, ignore_pattern, "mask").items():
+            cases[name] = replace(cases[name], ignore=path)
     for name, case in cases.items():
         if not case.raters and not case.soft:
-            raise DatasetError(f"Case {name}: image {case.images[0]} has no rater's file; add one or remove the image.")
+            raise DatasetError(
+                f"Case {name}: image {case.images[0]} has no rater's file; add one or remove the image."
+            )
     return sorted(cases.values(), key=lambda case: case.name)
 
 
@@ -148,61 +110,97 @@ def _rater_pattern(text: str, has_single_rater: bool) -> Pattern:
     return pattern
 
 
+def _soft_pattern(text: str, label_names: Sequence[str]) -> Pattern:
+    pattern = Pattern(text, "--soft", ["case", "label"])
+    if not pattern.has("label") and len(label_names) > 1:
+        raise UsageError(f"--soft {text}: needs {{label}}, since there are {len(label_names)} labels.")
+    return pattern
+
+
 def _files_by_case(pattern: Pattern) -> dict[str, str]:
     regex = pattern.regex()
-    found: dict[str, str] = {}
-    for path in pattern.files():
-        match = regex.fullmatch(path)
-        if match:
-            found[match["case"]] = path
+    found = {match["case"]: path for path in pattern.files() if (match := regex.fullmatch(path))}
     if not found:
-        raise UsageError(f"{pattern.flag} {pattern.text}: fits no file; check the path, and quote the pattern.")
+        raise UsageError(
+            f"{pattern.flag} {pattern.text}: fits no file; check the path, and quote the pattern."
+        )
     return found
 
 
-def _without_rater_files(images: dict[str, str], patterns: Sequence[Pattern]) -> dict[str, str]:
-    """Drop what the image pattern caught although it is a rater's file of another case (same folder, same ending)."""
-    rater_files = set()
+def _without_files_of(
+    images: dict[str, str], patterns: Sequence[Pattern], label_names: Sequence[str]
+) -> dict[str, str]:
+    """Drop what the image pattern caught although it is another file of a case (same folder, same ending)."""
+    own = {path: name for name, path in images.items()}
+    strangers = set()
     for pattern in patterns:
-        regex = pattern.regex(case=images)
+        matcher = CaseMatcher(pattern, images, label_names)
         for path in pattern.files():
-            match = regex.fullmatch(path)
-            if match and images[match["case"]] != path:
-                rater_files.add(path)
-    return {name: path for name, path in images.items() if path not in rater_files}
+            match = matcher.match(path) if path in own else None
+            if match and match["case"] != own[path]:
+                strangers.add(own[path])
+    return {name: path for name, path in images.items() if name not in strangers}
+
+
+def _known_files(cases: Mapping[str, Case], pattern: Pattern, what: str) -> dict[str, Path]:
+    """Case -> file of the pattern; a file of an unknown case is an error."""
+    files = {name: Path(path) for name, path in _files_by_case(pattern).items()}
+    own = {str(path) for case in cases.values() for path in case.images if isinstance(path, Path)}
+    for name in files:
+        if name not in cases and str(files[name]) not in own:
+            raise DatasetError(
+                f"{files[name]}: {what} of case {name!r}, which has no image; add or remove it."
+            )
+    return {name: path for name, path in files.items() if name in cases}
+
+
+def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str) -> dict[str, Path]:
+    files = _known_files(cases, pattern, what)
+    for name in cases:
+        if name not in files:
+            raise DatasetError(f"Case {name}: has no {what} that fits {pattern.flag} {pattern.text}; add it.")
+    return files
 
 
 def _add_raters(cases: dict[str, Case], pattern: Pattern) -> None:
-    known, anything = pattern.regex(case=cases), pattern.regex()
+    matcher = CaseMatcher(pattern, cases)
     image_files = {str(path) for case in cases.values() for path in case.images}
-    files = [path for path in pattern.files() if path not in image_files]
-    for path in files:
-        match = known.fullmatch(path)
-        if match is None:
-            stranger = anything.fullmatch(path)
-            if stranger is None:
-                continue
-            raise DatasetError(f"{path}: rater's file of case {stranger['case']!r}, which has no image; add or remove it.")
-        case, rater = cases[match["case"]], match["rater"] if pattern.has("rater") else SINGLE_RATER
-        if rater in case.raters:
-            raise DatasetError(f"Case {case.name}: rater {rater} has two files, {case.raters[rater]} and {path}.")
-        cases[case.name] = replace(case, raters={**case.raters, rater: Path(path)})
+    files = [path for path in pattern.files() if path not in image_files and matcher.anything.fullmatch(path)]
     if not files:
-        raise UsageError(f"--raters {pattern.text}: fits no file; check the path, and quote the pattern.")
+        raise UsageError(
+            f"{pattern.flag} {pattern.text}: fits no file; check the path, and quote the pattern."
+        )
+    for path in files:
+        match = matcher.match(path)
+        if match is None:
+            stranger = pattern.regex().fullmatch(path)
+            assert stranger is not None  # the files are those that match
+            raise DatasetError(
+                f"{path}: rater's file of case {stranger['case']!r}, which has no image; add or remove it."
+            )
+        case, rater = cases[match["case"]], match["rater"] if pattern.has("rater") else SINGLE_RATER
+        check_file_name(rater, f"Case {case.name}: rater")
+        if rater in case.raters:
+            raise DatasetError(
+                f"Case {case.name}: rater {rater} has two files, {case.raters[rater]} and {path}; keep one."
+            )
+        cases[case.name] = replace(case, raters={**case.raters, rater: Path(path)})
 
 
 def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[str]) -> None:
-    if not pattern.has("label") and len(label_names) > 1:
-        raise UsageError(f"--soft {pattern.text}: needs {{label}}, since there are {len(label_names)} labels.")
-    for name, case in cases.items():
-        files = {}
-        for label in label_names:
-            text = "".join(
-                part if not i % 2 else {"case": name, "label": label}[part] for i, part in enumerate(pattern.parts)
+    matcher = CaseMatcher(pattern, cases, label_names)
+    image_files = {str(path) for case in cases.values() for path in case.images}
+    for path in pattern.files():
+        stranger = None if path in image_files or matcher.match(path) else matcher.anything.fullmatch(path)
+        if stranger is not None:
+            raise DatasetError(
+                f"{path}: soft label of case {stranger['case']!r}, which has no image; add or remove it."
             )
-            if not Path(text).is_file():
-                raise DatasetError(f"Case {name}: no probability map {text} for label {label}; add it.")
-            files[label] = Path(text)
+    for name, case in cases.items():
+        files = {label: Path(pattern.filled(case=name, label=label)) for label in label_names}
+        for label, path in files.items():
+            if not path.is_file():
+                raise DatasetError(f"Case {name}: no probability map {path} for label {label}; add it.")
         cases[name] = replace(case, soft=files)
 
 
@@ -214,17 +212,24 @@ def read_groups(path: Path, *, case_column: str = "case", group_column: str = "g
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"--groups {path}: cannot be read ({error}).") from error
+    for column, flag in ((case_column, "--case-column"), (group_column, "--group-column")):
+        if column not in columns:
+            raise DatasetError(
+                f"{path}: has no column {column!r}; its columns are {', '.join(columns)} ({flag})."
+            )
     groups: dict[str, str] = {}
     for row in rows:
-        for column, flag in ((case_column, "--case-column"), (group_column, "--group-column")):
-            if row.get(column) is None:
-                raise DatasetError(f"{path}: has no column {column!r}; its columns are {', '.join(row)} ({flag}).")
         case, group = row[case_column], row[group_column]
+        if not group:
+            raise DatasetError(f"{path}: case {case} has no {group_column}; fill the cell.")
         if groups.setdefault(case, group) != group:
-            raise DatasetError(f"{path}: case {case} is in the groups {groups[case]!r} and {group!r}; keep one.")
+            raise DatasetError(
+                f"{path}: case {case} is in the groups {groups[case]!r} and {group!r}; keep one."
+            )
     return groups
 
 

@@ -6,16 +6,19 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.errors import DatasetError, UsageError
 
 # Each module of `nnunet_softlabel.commands` has add_parser(commands); they import what is slow only when run.
-COMMANDS = ("convert", "env", "preprocess", "reduce_plans")
+COMMANDS = ("convert", "preprocess", "evaluate", "benchmark", "demo", "env", "reduce_plans")
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # a mistyped flag must not pass for another
+
     def error(self, message: str) -> NoReturn:
         """Exit with the message alone: argparse would print its usage block before it."""
         message = " ".join(message.split())
@@ -38,13 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except (DatasetError, UsageError, ValueError, NotImplementedError) as error:
-        message = " ".join(str(error).split())
-        print(f"nnunet_softlabel {args.command}: error: {message}", file=sys.stderr)
-        return 2
+        return _fail(args.command, str(error))
+    except OSError as error:  # a folder that cannot be written, a full disk
+        return _fail(args.command, f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         print(f"nnunet_softlabel {args.command}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _fail(command: str, message: str) -> int:
+    print(f"nnunet_softlabel {command}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The two errors a user can cause, so that the command line can tell them from bugs."""
+"""The errors a user can cause, so that the command line can tell them from bugs."""
 
 
 class DatasetError(Exception):
@@ -7,3 +7,7 @@ class DatasetError(Exception):
 
 class UsageError(Exception):
     """A command was asked for something it cannot do: a flag, a name, an environment variable."""
+
+
+class WorkerError(UsageError):
+    """A worker process died; what is finished stays, and the command can go on from there."""

@@ -5,6 +5,11 @@ Arrays are in numpy order, ``(z, y, x)`` or ``(y, x)``; geometry stays in Simple
 
 from __future__ import annotations
 
+import errno
+import gzip
+import math
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,18 +33,20 @@ class Grid:
         spacing_mm: distance of neighbouring voxels per axis, ``(x, y[, z])``.
         origin: physical position of the first voxel.
         direction: direction cosines, row by row.
+        has_geometry: False for formats that store voxels only; such grids agree if their sizes do.
     """
 
     size: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[float, ...]
+    has_geometry: bool = True
 
     @classmethod
     def flat(cls, shape: tuple[int, ...]) -> Grid:
         """The grid of a flat image without geometry: unit spacing."""
         rows, columns = shape[:2]
-        return cls((columns, rows), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
+        return cls((columns, rows), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0), has_geometry=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,16 +59,25 @@ class Grid:
         return self.spacing_mm[::-1]
 
     def difference(self, other: Grid) -> str | None:
-        """Name of the first property in which two grids differ beyond nnU-Net's tolerance, or None."""
+        """What distinguishes two grids beyond the rounding of file headers, or None."""
         if self.size != other.size:
             return f"size {other.size} instead of {self.size}"
-        for name in ("spacing_mm", "origin", "direction"):
+        if not (self.has_geometry and other.has_geometry):
+            return None
+        tolerances = {
+            "spacing_mm": 1e-3 * min(self.spacing_mm),
+            "origin": 1e-2 * min(self.spacing_mm),
+            "direction": 1e-3,
+        }
+        for name, tolerance in tolerances.items():
             mine, theirs = np.asarray(getattr(self, name)), np.asarray(getattr(other, name))
-            # a shift below a hundredth of a voxel is rounding in a header, not another grid
-            tolerance = 1e-2 * min(self.spacing_mm) if name == "origin" else 1e-3
-            if not np.allclose(mine, theirs, rtol=1e-4, atol=tolerance):
-                return f"{name} {tuple(theirs.tolist())} instead of {tuple(mine.tolist())}"
+            if not np.allclose(mine, theirs, rtol=0, atol=tolerance):
+                return f"{name} {_rounded(theirs)} instead of {_rounded(mine)}"
         return None
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{value:.6g}") for value in values)
 
 
 def file_ending(path: Path) -> str:
@@ -102,16 +118,53 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
         else:
             image = sitk.ReadImage(str(path))
             array = sitk.GetArrayFromImage(image)
-    except (RuntimeError, OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow on a broken PNG
-        reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
-        raise DatasetError(f"{path}: cannot be read as an image ({reason}); replace or convert the file.") from error
+            if path.name.lower().endswith((".nii", ".nii.gz")):
+                check_nifti_is_whole(path)
+    except (RuntimeError, OSError, EOFError, ValueError, SyntaxError, zlib.error, struct.error) as error:
+        # Pillow and tifffile raise the last three on broken files
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+        raise DatasetError(
+            f"{path}: cannot be read as an image ({reason}); replace or convert the file."
+        ) from error
     if flat:
         if array.ndim == 3 and array.shape[-1] not in (3, 4):
-            raise DatasetError(f"{path}: a stack of {array.shape[0]} flat images; convert it to .nii.gz first.")
+            raise DatasetError(
+                f"{path}: a stack of {array.shape[0]} flat images; convert it to .nii.gz first."
+            )
         return array, Grid.flat(array.shape)
     if image.GetNumberOfComponentsPerPixel() > 1 or array.ndim > 3:
         raise DatasetError(f"{path}: several channels in one file; store one file per channel.")
     return array, Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+def check_nifti_is_whole(path: Path) -> None:
+    """Refuse a NIfTI file that was cut off: ITK reads it without a word, zeros in place of what is missing.
+
+    Raises:
+        EOFError: if the file ends early.
+    """
+    is_zipped = path.name.lower().endswith(".gz")
+    with gzip.open(path) if is_zipped else path.open("rb") as file:
+        header = file.read(112)
+    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+    if struct.unpack_from(order + "i", header)[0] != 348:
+        expected = -1  # NIfTI-2 or Analyze
+    else:
+        ndim, *shape = struct.unpack_from(order + "8h", header, 40)
+        bits = struct.unpack_from(order + "h", header, 72)[0]
+        expected = int(struct.unpack_from(order + "f", header, 108)[0]) + math.prod(shape[:ndim]) * bits // 8
+    if not is_zipped:
+        if path.stat().st_size < expected:
+            raise EOFError(f"the file ends after {path.stat().st_size} of {expected} bytes")
+        return
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        stated = struct.unpack("<I", file.read(4))[0]
+    if stated == expected % 2**32:  # gzip's last four bytes are the size of the content
+        return
+    with gzip.open(path) as unzipped:  # cut off, or zipped in several parts: reading it tells
+        while unzipped.read(1 << 24):
+            pass
 
 
 def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
@@ -142,7 +195,7 @@ def read_probability(path: Path) -> tuple[np.ndarray, Grid]:
         DatasetError: as `read_mask`, and for values outside [0, 1].
     """
     array, grid = read_mask(path)
-    if is_flat(path) and array.dtype.kind in "ui":
+    if is_flat(path) and array.dtype.kind in "ui" and array.max(initial=0) > 1:  # 1-bit files hold 0 and 1
         array = array / np.float32(np.iinfo(array.dtype).max)
     array = array.astype(np.float32, copy=False)
     if array.size and (array.min() < -1e-4 or array.max() > 1 + 1e-4):
@@ -153,7 +206,11 @@ def read_probability(path: Path) -> tuple[np.ndarray, Grid]:
 
 
 def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
-    """Write an array, ``(z, y, x)``, ``(y, x)`` or flat colour, under the name and in the format of ``path``."""
+    """Write an array, ``(z, y, x)``, ``(y, x)`` or flat colour, under the name and in the format of ``path``.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     if is_flat(path):
         skimage_io.imsave(path, array, check_contrast=False)
         return
@@ -161,8 +218,12 @@ def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
     image.SetSpacing(grid.spacing_mm)
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
-    # level 1: soft labels are mostly zeros, higher levels cost time and gain little
-    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+    try:
+        # level 1: soft labels are mostly zeros, higher levels cost time and gain little
+        sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise OSError(errno.EIO, f"cannot be written ({reason})", str(path)) from error
 
 
 def write_probability(path: Path, array: np.ndarray, grid: Grid) -> None:

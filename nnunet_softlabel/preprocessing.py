@@ -197,7 +197,11 @@ class Preparation:
         raw = SoftDataset(Path(folder) / self.name)
         before = read_json(self.preprocessed / "dataset.json").get("soft_labels")
         assert raw.about is not None  # SoftDataset refuses a data set without
-        if before is not None and raw.about.get("digest") != before.get("digest") and raw.about["made_hard_labels"]:
+        if (
+            before is not None
+            and raw.about.get("digest") != before.get("digest")
+            and raw.about["made_hard_labels"]
+        ):
             raise DatasetError(
                 f"{self.name}: was converted again after nnU-Net preprocessed it, so its hard labels are old; "
                 f"run nnUNetv2_plan_and_preprocess again."
@@ -218,7 +222,11 @@ class Preparation:
             for case, entry in _run_jobs(_make_case, jobs, num_processes):
                 entries[case] = entry
                 bar.update()
-        manifest = {"plan": self._plan(), "about": raw.about, "cases": {case: entries[case] for case in cases}}
+        manifest = {
+            "plan": self._plan(),
+            "about": raw.about,
+            "cases": {case: entries[case] for case in cases},
+        }
         write_json(self.folder / MANIFEST, manifest)
         return manifest
 
@@ -241,7 +249,9 @@ def _run_jobs(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], num
             raise
 
 
-def _make_case(preparation: Preparation, raw: SoftDataset, case: str, reuse: bool) -> tuple[str, dict[str, Any]]:
+def _make_case(
+    preparation: Preparation, raw: SoftDataset, case: str, reuse: bool
+) -> tuple[str, dict[str, Any]]:
     """Preprocess one case unless its file says that it was made from the same."""
     files = _existing_soft_files(raw, case)
     shape = (len(files), *preparation.image_shape(case))
@@ -327,7 +337,9 @@ def preprocess_case(
     return quantise(soft)
 
 
-def disputed_locations(quantised: np.ndarray, hard: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.ndarray:
+def disputed_locations(
+    quantised: np.ndarray, hard: np.ndarray, values: Sequence[tuple[int, ...]]
+) -> np.ndarray:
     """Voxels that some rater gave to a class and the consensus did not: what nnU-Net's oversampling would miss.
 
     As many are drawn per class, relative to all, as nnU-Net draws of the consensus (at most 10,000 or 1 %).
@@ -355,7 +367,9 @@ def disputed_locations(quantised: np.ndarray, hard: np.ndarray, values: Sequence
     return np.concatenate(rows).astype(np.int32)
 
 
-def _write(preparation: Preparation, target: Path, quantised: np.ndarray, locations: np.ndarray, made_from: str) -> None:
+def _write(
+    preparation: Preparation, target: Path, quantised: np.ndarray, locations: np.ndarray, made_from: str
+) -> None:
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp")
     locations_file = locations_path(preparation.folder, target.stem)
     if len(locations):

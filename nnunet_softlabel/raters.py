@@ -9,6 +9,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.stats import norm
 
+from nnunet_softlabel.fusion.distance import signed_distance_mm
+
 Box = tuple[slice, ...]
 
 
@@ -249,7 +251,7 @@ def _add_false_positives(
 
 
 def _ball(
-    centre: Sequence[int], radius_mm: float, shape: tuple[int, ...], spacing_mm: tuple[float, ...]
+    centre: Sequence[np.intp], radius_mm: float, shape: tuple[int, ...], spacing_mm: tuple[float, ...]
 ) -> tuple[Box, np.ndarray]:
     """Box and, within it, the voxels whose centres lie within the radius (the centre's own always)."""
     box: list[slice] = []
@@ -260,20 +262,6 @@ def _ball(
         offset_mm = (np.arange(box[-1].start, box[-1].stop) - middle) * spacing
         squared = squared[..., None] + offset_mm**2
     return tuple(box), squared <= radius_mm**2
-
-
-def signed_distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Distance to the outline, negative inside; the outline runs midway between inner and outer voxels.
-
-    ``+inf`` everywhere for an empty mask, ``-inf`` for a full one. "Midway" is half the smallest spacing.
-    """
-    if not mask.any() or mask.all():
-        return np.full(mask.shape, -np.inf if mask.any() else np.inf, dtype=np.float32)
-    outside = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
-    inside = ndimage.distance_transform_edt(mask, sampling=spacing_mm)
-    # The distance to the nearest voxel on the other side counts half a voxel too much.
-    half = 0.5 * min(spacing_mm)
-    return (np.maximum(outside - half, 0) - np.maximum(inside - half, 0)).astype(np.float32)
 
 
 def smooth_unit_field(white_noise: np.ndarray, spacing_mm: Sequence[float], length_mm: float) -> np.ndarray:

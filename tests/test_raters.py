@@ -9,7 +9,6 @@ from scipy import ndimage
 from nnunet_softlabel.raters import (
     RATER_REGIMES,
     RaterSkill,
-    signed_distance_mm,
     simulate_raters,
     smooth_unit_field,
 )
@@ -177,14 +176,6 @@ def test_nothing_to_draw_stays_nothing() -> None:
     empty = np.zeros((5, 5), dtype=np.uint8)
     raters = [RaterSkill(boundary_jitter_mm=1.0)]
     assert not simulate_raters(empty, spacing_mm=(1.0, 1.0), raters=raters, seed=0).any()
-
-
-def test_signed_distance_by_hand() -> None:
-    # One row, 1 mm: the outline lies midway between voxels 1 and 2.
-    mask = np.array([[True, True, False, False]])
-    np.testing.assert_allclose(signed_distance_mm(mask, (1.0, 1.0)), [[-1.5, -0.5, 0.5, 1.5]])
-    assert (signed_distance_mm(~mask & mask, (1.0, 1.0)) == np.inf).all()
-    assert (signed_distance_mm(mask | ~mask, (1.0, 1.0)) == -np.inf).all()
 
 
 @pytest.mark.parametrize(

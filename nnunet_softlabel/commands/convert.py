@@ -12,33 +12,75 @@ from nnunet_softlabel.errors import UsageError
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
-    parser = commands.add_parser("convert", help="Fuse raters into soft labels and write an nnU-Net data set.")
+    parser = commands.add_parser(
+        "convert", help="Fuse raters into soft labels and write an nnU-Net data set."
+    )
     parser.add_argument("-d", type=int, metavar="ID", help="Data set id, 1 to 999.")
     parser.add_argument("-n", metavar="NAME", help="Data set name; the folder is DatasetID_NAME.")
-    parser.add_argument("--into", metavar="DATASET", help="Add soft labels to this data set (id or name) instead.")
     parser.add_argument(
-        "--images", nargs="+", metavar="PATTERN", help="Image files, one pattern per channel: 'images/{case}.nii.gz'."
+        "--into", metavar="DATASET", help="Add soft labels to this data set (id or name) instead."
     )
-    parser.add_argument("--channel-names", nargs="+", metavar="NAME", help="nnU-Net's channel names, as CT or T2.")
     parser.add_argument(
-        "--raters", nargs="+", default=[], metavar="PATTERN", help="Raters' files: 'raters/{case}_rater{rater}.nii.gz'."
+        "--images",
+        nargs="+",
+        metavar="PATTERN",
+        help="Image files, one pattern per channel: 'images/{case}.nii.gz'.",
     )
-    parser.add_argument("--single-rater", action="store_true", help="--raters has no {rater}: one rater per case.")
-    parser.add_argument("--soft", metavar="PATTERN", help="Ready probability maps: 'prob/{case}_{label}.nii.gz'.")
     parser.add_argument(
-        "--labels", nargs="+", metavar="NAME=VALUE", help="Label values in the raters' files: nodule=1, whole=1,2."
+        "--channel-names", nargs="+", metavar="NAME", help="nnU-Net's channel names, as CT or T2."
     )
-    parser.add_argument("--fusion", default="mean", metavar="METHOD", help="mean (default), weighted, majority, ...")
-    parser.add_argument("--weights", nargs="+", default=[], metavar="RATER=WEIGHT", help="For --fusion weighted.")
-    parser.add_argument("--min-raters", type=int, default=1, metavar="N", help="Fewer make a case unusable (default 1).")
     parser.add_argument(
-        "--few-raters", choices=["refuse", "drop"], default="refuse", help="What happens to such a case (default refuse)."
+        "--raters",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="Raters' files: 'raters/{case}_rater{rater}.nii.gz'.",
     )
-    parser.add_argument("--groups", type=Path, metavar="CSV", help="Which group (patient) a case is in: splits keep groups.")
-    parser.add_argument("--case-column", default="case", metavar="NAME", help="Column of --groups (default case).")
-    parser.add_argument("--group-column", default="group", metavar="NAME", help="Column of --groups (default group).")
     parser.add_argument(
-        "--test-cases", nargs="+", default=[], metavar="CASE", help="Cases of the test set, or a text file of names."
+        "--single-rater", action="store_true", help="--raters has no {rater}: one rater per case."
+    )
+    parser.add_argument(
+        "--soft", metavar="PATTERN", help="Ready probability maps: 'prob/{case}_{label}.nii.gz'."
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="Label values in the raters' files: nodule=1, whole=1,2.",
+    )
+    parser.add_argument(
+        "--ignore", metavar="PATTERN", help="Masks of voxels nothing is learnt from: 'ignore/{case}.nii.gz'."
+    )
+    parser.add_argument(
+        "--fusion", default="mean", metavar="METHOD", help="mean (default), weighted, majority, ..."
+    )
+    parser.add_argument(
+        "--weights", nargs="+", default=[], metavar="RATER=WEIGHT", help="For --fusion weighted."
+    )
+    parser.add_argument(
+        "--min-raters", type=int, default=1, metavar="N", help="Fewer make a case unusable (default 1)."
+    )
+    parser.add_argument(
+        "--few-raters",
+        choices=["refuse", "drop"],
+        default="refuse",
+        help="What happens to such a case (default refuse).",
+    )
+    parser.add_argument(
+        "--groups", type=Path, metavar="CSV", help="Which group (patient) a case is in: splits keep groups."
+    )
+    parser.add_argument(
+        "--case-column", default="case", metavar="NAME", help="Column of --groups (default case)."
+    )
+    parser.add_argument(
+        "--group-column", default="group", metavar="NAME", help="Column of --groups (default group)."
+    )
+    parser.add_argument(
+        "--test-cases",
+        nargs="+",
+        default=[],
+        metavar="CASE",
+        help="Cases of the test set, or a text file of names.",
     )
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
     parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
@@ -84,8 +126,11 @@ def _check_flags(args: argparse.Namespace) -> None:
     needed |= {"--labels": args.labels}
     if args.into:
         extra = [flag for flag, value in needed.items() if value is not None and flag != "--labels"]
-        if extra or args.groups or args.test_cases:
-            raise UsageError(f"--into takes images and cases from the data set; leave out {' '.join(extra) or '--groups'}.")
+        extra += ["--groups"] * bool(args.groups) + ["--test-cases"] * bool(args.test_cases)
+        if extra:
+            raise UsageError(
+                f"--into takes images and cases from the data set; leave out {', '.join(extra)}."
+            )
         if args.few_raters == "drop":
             raise UsageError("--into cannot drop cases of a data set; leave out --few-raters.")
     else:
@@ -102,16 +147,27 @@ def _cases(args: argparse.Namespace) -> list[Any]:
         args.images,
         raters=args.raters,
         soft=args.soft,
+        ignore=args.ignore,
         label_names=parse_labels(args.labels)[0].names,
         has_single_rater=args.single_rater,
     )
-    if args.groups:
+    if args.groups is not None:
         groups = read_groups(args.groups, case_column=args.case_column, group_column=args.group_column)
         cases = with_groups(cases, groups, str(args.groups))
-    names = args.test_cases
-    if len(names) == 1 and Path(names[0]).is_file():
-        names = Path(names[0]).read_text(encoding="utf-8").split()
-    return with_test_cases(cases, names) if names else cases
+    return with_test_cases(cases, _test_names(args.test_cases)) if args.test_cases else cases
+
+
+def _test_names(given: list[str]) -> list[str]:
+    """The names themselves, or the lines of the one file that is given."""
+    if len(given) > 1 or not Path(given[0]).is_file():
+        return given
+    try:
+        lines = Path(given[0]).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--test-cases {given[0]}: is no text file; write one case name per line."
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _into(args: argparse.Namespace) -> tuple[list[Any], Path]:
@@ -121,12 +177,20 @@ def _into(args: argparse.Namespace) -> tuple[list[Any], Path]:
     dataset = find_dataset(environment_folder("nnUNet_raw"), args.into)
     content = read_json(dataset / "dataset.json")
     channels = range(len(content["channel_names"]))
-    images = [str(dataset / "imagesTr" / f"{{case}}_{channel:04d}{content['file_ending']}") for channel in channels]
+    names = Labels.from_dataset_json(content).names
+    if args.ignore and "ignore" not in content["labels"]:
+        raise UsageError(
+            f"--ignore: {dataset.name} has no ignore label; add it to its dataset.json and hard labels."
+        )
+    images = [
+        str(dataset / "imagesTr" / f"{{case}}_{channel:04d}{content['file_ending']}") for channel in channels
+    ]
     cases = find_cases(
         images,
         raters=args.raters,
         soft=args.soft,
-        label_names=Labels.from_dataset_json(content).names,
+        ignore=args.ignore,
+        label_names=names,
         has_single_rater=args.single_rater,
     )
     return cases, dataset
@@ -147,5 +211,7 @@ def _fusion_options(args: argparse.Namespace) -> dict[str, Any]:
         except ValueError:
             weights[rater] = -1.0
         if not rater or weights[rater] < 0:
-            raise UsageError(f"--weights {text}: expected RATER=WEIGHT with a weight of at least 0, or `agreement`.")
+            raise UsageError(
+                f"--weights {text}: expected RATER=WEIGHT with a weight of at least 0, or `agreement`."
+            )
     return {"weights": weights}

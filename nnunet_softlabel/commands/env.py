@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-from pathlib import Path
 
-import nnunet_softlabel
-
-PLUGIN_FOLDER = Path(nnunet_softlabel.__file__).parent / "training" / "nnunet_plugin"
+from nnunet_softlabel.training.plugin import trainer_path
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -21,9 +17,3 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the line."""
     print(f"export nnUNet_extTrainer={shlex.quote(trainer_path())}")
-
-
-def trainer_path() -> str:
-    """``nnUNet_extTrainer`` with the folder of our trainers in it, once; what was there stays."""
-    before = [part for part in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if part.strip()]
-    return os.pathsep.join([*before, *([] if str(PLUGIN_FOLDER) in before else [str(PLUGIN_FOLDER)])])

@@ -172,7 +172,7 @@ def score_files(
         spacing_mm=grid.spacing_of_axes_mm,
         probabilities=foreground(probabilities, dataset.labels),
         decision=decide(probabilities, dataset.labels, threshold),
-        truth=None if truth is None else _read_truth(truth / f"{case}{dataset.file_ending}", soft.shape[1:]),
+        truth=None if truth is None else read_truth(truth / f"{case}{dataset.file_ending}", soft.shape[1:]),
     )
     return score_case(data, parameters, with_ceiling=with_ceiling)
 
@@ -201,7 +201,8 @@ def read_references(
     return soft, hard, raters, grid
 
 
-def _read_truth(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def read_truth(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Label map of a known truth."""
     array, _ = read_mask(path)
     if array.shape != shape:
         raise DatasetError(f"{path}: the truth has shape {array.shape}, the soft label {shape}.")
@@ -214,10 +215,8 @@ def inter_rater_distance(
     """How far the raters' outlines lie apart: the tolerance within which a model need not be better.
 
     The median, over pairs of raters, classes and up to 50 cases taken evenly from the split (so that it is
-    the same for all models and folds), of the mean distance of their surfaces. Without two raters: the finest
-    voxel spacing.
-
-    Never less than the finest voxel spacing, below which grids tell no distances apart.
+    the same for all models and folds), of the mean distance of their surfaces; never less than the finest
+    voxel spacing (median of the cases), below which grids tell no distances apart.
 
     Returns:
         The distance in mm, and where it comes from in words.

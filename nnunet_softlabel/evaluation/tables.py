@@ -139,11 +139,11 @@ def write_results(output: Path, scores: Sequence[CaseScores], summary: Mapping[s
     write_json(output / SUMMARY_FILE, summary)
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: Path, rows: Iterable[Row], *, more_columns: Sequence[str] = ()) -> None:
     """Write one line per case, class, reference and prediction; a metric that does not apply stays empty."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, (*more_columns, *COLUMNS), restval="", lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})

@@ -159,7 +159,7 @@ def rater_corrected(dataset: SoftDataset) -> dict[str, float]:
         raise DatasetError(
             f"{refused}labels were fused by {fusion!r}, only a mean is the raters' rate; use 0.5 or {TUNED}."
         )
-    if _name_of(about.get("prior")) or about.get("priors"):
+    if about.get("prior") not in (None, "none", {}, []):
         raise DatasetError(
             f"{refused}a prior was applied, so labels are no longer the raters' rate; use 0.5 or {TUNED}."
         )

@@ -11,6 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nnunet_softlabel.fusion.rates import RaterRates, estimate_rater_rates
+from nnunet_softlabel.fusion.shape import shape_based_average
+from nnunet_softlabel.fusion.smoothing import spatially_varying_label_smoothing
+from nnunet_softlabel.fusion.staple import staple
 from nnunet_softlabel.fusion.votes import RaterVotes
 from nnunet_softlabel.fusion.voting import agreement_weights, majority_vote, mean_vote, weighted_vote
 
@@ -18,6 +22,21 @@ FUSIONS: dict[str, Callable[..., np.ndarray]] = {
     "mean": mean_vote,
     "weighted": weighted_vote,
     "majority": majority_vote,
+    "staple": staple,
+    "sba": shape_based_average,
+    "svls": spatially_varying_label_smoothing,
 }
 
-__all__ = ["FUSIONS", "RaterVotes", "agreement_weights", "majority_vote", "mean_vote", "weighted_vote"]
+__all__ = [
+    "FUSIONS",
+    "RaterRates",
+    "RaterVotes",
+    "agreement_weights",
+    "estimate_rater_rates",
+    "majority_vote",
+    "mean_vote",
+    "shape_based_average",
+    "spatially_varying_label_smoothing",
+    "staple",
+    "weighted_vote",
+]

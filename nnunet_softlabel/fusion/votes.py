@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,6 +90,12 @@ class RaterVotes:
         if self.answered is None:
             return self.n_raters
         return self.answered.sum(axis=0, dtype=self._count_dtype())
+
+    def cropped(self, box: tuple[slice, ...]) -> RaterVotes:
+        """The same raters within a box of the image; arrays are views."""
+        inside = (slice(None), slice(None), *box)
+        answered = None if self.answered is None else self.answered[inside[1:]]
+        return replace(self, votes=self.votes[inside], answered=answered)
 
     def _count_dtype(self) -> type[np.unsignedinteger]:
         return np.uint8 if self.n_raters < 128 else np.uint32

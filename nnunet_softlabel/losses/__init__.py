@@ -1,0 +1,46 @@
+"""Losses on probabilistic targets; usable without nnU-Net. See docs/losses.md."""
+
+from .active import normalized_cross_entropy, normalized_focal_loss, normalized_kl_divergence
+from .combination import ACTIVE_OF_MODE, PASSIVE_OF_MODE, WeightedSum, active_passive_loss
+from .entropy import brier_score, cross_entropy, generalized_cross_entropy, symmetric_cross_entropy
+from .fused import FusedSoftLoss
+from .passive import (
+    mean_absolute_error,
+    normalized_negative_cross_entropy,
+    reverse_cross_entropy,
+    total_variation,
+)
+from .region import dice_semimetric_loss, noise_robust_dice_loss, soft_dice_loss
+from .registry import ACTIVE, LOSSES, PASSIVE, REGION_TERMS, VOXEL_TERMS, get_loss
+from .targets import CompactTargetLoss, check_target, expand_target
+
+__all__ = [
+    "ACTIVE",
+    "ACTIVE_OF_MODE",
+    "LOSSES",
+    "PASSIVE",
+    "PASSIVE_OF_MODE",
+    "REGION_TERMS",
+    "VOXEL_TERMS",
+    "CompactTargetLoss",
+    "FusedSoftLoss",
+    "WeightedSum",
+    "active_passive_loss",
+    "brier_score",
+    "check_target",
+    "cross_entropy",
+    "dice_semimetric_loss",
+    "expand_target",
+    "generalized_cross_entropy",
+    "get_loss",
+    "mean_absolute_error",
+    "noise_robust_dice_loss",
+    "normalized_cross_entropy",
+    "normalized_focal_loss",
+    "normalized_kl_divergence",
+    "normalized_negative_cross_entropy",
+    "reverse_cross_entropy",
+    "soft_dice_loss",
+    "symmetric_cross_entropy",
+    "total_variation",
+]

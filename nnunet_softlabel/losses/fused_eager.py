@@ -17,7 +17,8 @@ from .fused_terms import FusedOptions, distance_terms
 from .targets import is_compact
 
 # Elements of one buffer: large enough to hide the cost of a call, small enough for the cache.
-CHUNK_ELEMENTS_PER_THREAD = 1 << 16
+CHUNK_ELEMENTS_PER_THREAD = 1 << 17
+MOST_THREADS = 16
 CHUNK_ELEMENTS_GPU = 1 << 22
 BUFFERS = 7
 
@@ -138,7 +139,8 @@ def _prepare(logits: Tensor, target: Tensor, mask: Tensor | None, options: Fused
         "device": logits.device,
     }
     on_cpu = logits.device.type == "cpu"
-    elements = CHUNK_ELEMENTS_PER_THREAD * torch.get_num_threads() if on_cpu else CHUNK_ELEMENTS_GPU
+    threads = min(torch.get_num_threads(), MOST_THREADS)
+    elements = CHUNK_ELEMENTS_PER_THREAD * threads if on_cpu else CHUNK_ELEMENTS_GPU
     rows = channels if options.sigmoid or channels > 2 else 1
     step = min(voxels, max(1, elements // rows))
     return Patch(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
+from time import time
 from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+
+CURVES = ("train_losses", "val_losses", "mean_fg_dice", "ema_fg_dice", "lrs")
 
 
 def train(
@@ -24,7 +28,7 @@ def train(
     seed: int | None = None,
     device: str = "cuda",
     continues: bool = False,
-) -> Path:
+) -> dict[str, Any]:
     """Train one fold and validate it with probabilities, as ``nnUNetv2_train ... --npz`` does.
 
     Args:
@@ -41,7 +45,7 @@ def train(
         continues: from the last checkpoint, if there is one.
 
     Returns:
-        The fold's result folder.
+        What happened: seconds of training and of validation, peak memory, learning curves, result folder.
     """
     if seed is not None:
         set_seed(seed)
@@ -58,9 +62,28 @@ def train(
         instance.num_val_iterations_per_epoch = val_iterations or max(1, iterations // 5)
     instance.save_every = min(instance.save_every, max(1, instance.num_epochs // 10))
     maybe_load_checkpoint(instance, continues, False)
+    started = time()
     instance.run_training()
+    trained = time()
     instance.perform_actual_validation(True)
-    return Path(instance.output_folder)
+    curves = instance.logger.get_checkpoint()
+    return {
+        "folder": str(Path(instance.output_folder)),
+        "epochs": instance.num_epochs,
+        "iterations": instance.num_iterations_per_epoch,
+        "train_seconds": trained - started,
+        "validation_seconds": time() - trained,
+        "peak_memory_gb": peak_memory_gb(device),
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "curves": {name: [float(v) for v in curves[name]] for name in CURVES if name in curves},
+    }
+
+
+def peak_memory_gb(device: str) -> float:
+    """Most memory this process ever held: of the GPU if there is one, else of the machine."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def set_seed(seed: int) -> None:

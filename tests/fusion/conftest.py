@@ -39,6 +39,12 @@ def raters(request: pytest.FixtureRequest) -> RaterVotes:
     return random_raters(request.param)
 
 
+@pytest.fixture(params=range(5))
+def class_raters(request: pytest.FixtureRequest) -> RaterVotes:
+    """Raters of two exclusive classes, five times."""
+    return random_raters("classes", seed=request.param)
+
+
 @pytest.fixture
 def votes_of() -> Callable[..., RaterVotes]:
     """Maker of 2D raters from nested lists: ``(R, C, H, W)`` or, for one channel, ``(R, H, W)``."""

@@ -68,6 +68,15 @@ def test_result_lies_between_the_raters(name: str, raters: RaterVotes) -> None:
     assert (soft <= highest).all()
 
 
+@pytest.mark.parametrize("name", sorted(FUSIONS.keys() - BLURRING - {"majority"}))
+def test_background_lies_between_the_raters_too(name: str, class_raters: RaterVotes) -> None:
+    # Not so the majority: by its rule a tie between two classes goes to the background that nobody chose.
+    background = 1 - FUSIONS[name](class_raters).sum(axis=0)
+    chosen = ~class_raters.votes.any(axis=1)
+    assert (background >= chosen.all(axis=0) - 1e-6).all()
+    assert (background <= chosen.any(axis=0) + 1e-6).all()
+
+
 @every_voting_fusion
 def test_equal_raters_get_their_own_label(name: str, raters: RaterVotes) -> None:
     same = np.repeat(raters.votes[:1], 3, axis=0)

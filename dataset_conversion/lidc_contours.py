@@ -1,0 +1,58 @@
+"""Contours of the LIDC's XML files and the voxels inside them, for `convert_lidc_idri.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+from skimage.draw import polygon
+
+from nnunet_softlabel.errors import DatasetError
+
+NAMESPACE = {"": "http://www.nih.gov"}
+Voxel = tuple[int, int, int]
+
+
+class Outline(NamedTuple):
+    """A closed contour on one slice; an exclusion cuts a hole."""
+
+    z: int
+    is_inclusion: bool
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+def read_outline(roi: ElementTree.Element, slice_of: dict[str, int]) -> Outline:
+    uid = roi.findtext("imageSOP_UID", "", NAMESPACE).strip()
+    if uid not in slice_of:
+        raise DatasetError(f"Image {uid} of a contour is not in its series; download the series again.")
+    points = roi.findall("edgeMap", NAMESPACE)
+    rows, columns = (tuple(int(p.findtext(k, "", NAMESPACE)) for p in points) for k in ("yCoord", "xCoord"))
+    return Outline(slice_of[uid], roi.findtext("inclusion", "", NAMESPACE).strip() == "TRUE", rows, columns)
+
+
+def fill(outlines: Sequence[Outline]) -> set[Voxel]:
+    """Voxels of a nodule: inside the inclusions, then without the exclusions.
+
+    A contour never belongs to the nodule: that of an inclusion runs outside it, that of an exclusion is cut
+    out with its inside.
+    """
+    voxels: set[Voxel] = set()
+    for outline in sorted(outlines, key=lambda outline: not outline.is_inclusion):
+        rows, columns = polygon(outline.rows, outline.columns)
+        inside = set(zip(repeat(outline.z), rows.tolist(), columns.tolist()))
+        contour = set(zip(repeat(outline.z), outline.rows, outline.columns))
+        voxels = voxels | (inside - contour) if outline.is_inclusion else voxels - inside - contour
+    return voxels
+
+
+def draw(nodules: Sequence[Sequence[Outline]], box: tuple[slice, ...]) -> np.ndarray:
+    """The mask of one session in the crop; empty if it drew nothing there."""
+    mask = np.zeros([axis.stop - axis.start for axis in box], dtype=np.uint8)
+    for outlines in nodules:
+        points = np.array(sorted(fill(outlines))) - [axis.start for axis in box]
+        mask[tuple(points.T)] = 1
+    return mask

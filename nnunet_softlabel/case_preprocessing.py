@@ -1,0 +1,205 @@
+"""One soft label through nnU-Net's own crop and resampling, onto disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import blosc2
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.image_io import FLAT_ENDINGS, PNG_ONE
+from nnunet_softlabel.labels import Labels, quantise
+
+META_KEY = "made_from"
+MAX_LOCATIONS = 10_000  # nnU-Net's own number of voxels remembered per class
+MIN_SHARE_OF_LOCATIONS = 0.01
+
+
+def make_case(
+    case: str,
+    soft_files: Sequence[Path],
+    labels: Labels,
+    images: Path,
+    target: Path,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    made_from: dict[str, Any],
+    reuse: bool,
+) -> str:
+    """Preprocess the soft label of one case unless its file says that it was made from the same.
+
+    Args:
+        case: its name.
+        soft_files: one probability map per foreground channel.
+        labels: what the channels mean.
+        images: folder of the preprocessed images.
+        target: the file to write, ``CASE.b2nd``.
+        plans_manager: nnU-Net's.
+        configuration_manager: nnU-Net's.
+        made_from: what decides the result; goes into the file.
+        reuse: False makes the file again in any case.
+
+    Returns:
+        The case's name.
+
+    Raises:
+        DatasetError: for a file that cannot be read or does not have the image's size.
+    """
+    if reuse and _is_made_from(target, made_from):
+        return case
+    image, hard, _, properties = infer_dataset_class(str(images))(str(images), [case]).load_case(case)
+    try:
+        soft = _read(soft_files, plans_manager)
+        quantised = preprocess_case(
+            soft,
+            properties,
+            plans_manager,
+            configuration_manager,
+            shape=image.shape[1:],
+            is_exclusive=not labels.has_regions,
+        )
+    except (DatasetError, RuntimeError, OSError, ValueError) as error:
+        raise DatasetError(f"Case {case}: {soft_files[0]}: {error}") from error
+    locations = disputed_locations(quantised, np.asarray(hard[0]), list(labels.values.values()))
+    _write(target, quantised, locations, tuple(configuration_manager.patch_size), made_from)
+    return case
+
+
+def preprocess_case(
+    soft: np.ndarray,
+    properties: dict[str, Any],
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    *,
+    shape: Sequence[int],
+    is_exclusive: bool = True,
+) -> np.ndarray:
+    """Transpose, crop and resample foreground probabilities as nnU-Net did the image.
+
+    Args:
+        soft: ``(C, z, y, x)`` as read.
+        properties: nnU-Net's, of the preprocessed image.
+        plans_manager: nnU-Net's.
+        configuration_manager: nnU-Net's.
+        shape: spatial shape of the preprocessed image.
+        is_exclusive: channels are classes and sum to at most 1.
+
+    Returns:
+        int16 ``(C, *shape)``, see `quantise`.
+
+    Raises:
+        DatasetError: if the soft label does not have the image's size.
+    """
+    axes = plans_manager.transpose_forward
+    soft = soft.transpose([0, *(axis + 1 for axis in axes)])
+    if tuple(soft.shape[1:]) != tuple(properties["shape_before_cropping"]):
+        raise DatasetError(
+            f"has the size {soft.shape[1:]}, its image {tuple(properties['shape_before_cropping'])}; "
+            f"run nnUNetv2_plan_and_preprocess again."
+        )
+    soft = soft[(slice(None), *(slice(*bounds) for bounds in properties["bbox_used_for_cropping"]))]
+    if tuple(soft.shape[1:]) != tuple(shape):
+        spacing = [properties["spacing"][axis] for axis in axes]
+        target_spacing = list(configuration_manager.spacing)
+        if len(target_spacing) < len(spacing):  # a 2d configuration leaves the distance of slices alone
+            target_spacing = [spacing[0], *target_spacing]
+        resample = configuration_manager.resampling_fn_probabilities
+        soft = np.asarray(resample(np.ascontiguousarray(soft), list(shape), spacing, target_spacing))
+    soft = np.clip(soft, 0, 1)
+    if is_exclusive and len(soft) > 1:
+        soft = soft / np.maximum(soft.sum(axis=0), 1)
+    return quantise(soft)
+
+
+def disputed_locations(
+    quantised: np.ndarray, hard: np.ndarray, values: Sequence[tuple[int, ...]]
+) -> np.ndarray:
+    """Voxels that some rater gave to a class and the consensus did not: oversampling would miss them.
+
+    As many are drawn per class, relative to all, as nnU-Net draws of the consensus (at most 10,000 or 1 %).
+
+    Args:
+        quantised: soft label, int16 ``(C, *spatial)``.
+        hard: the preprocessed consensus ``(*spatial)``.
+        values: label values of each channel.
+
+    Returns:
+        int16 (int32 for huge images) ``(N, 1 + dimensions)``: channel, then position.
+    """
+    rows = []
+    random = np.random.default_rng(1234)
+    for channel, (soft, own) in enumerate(zip(quantised, values, strict=True)):
+        agreed = np.isin(hard, own)
+        positions = np.argwhere((soft > 0) & ~agreed & (hard >= 0))
+        total = int(agreed.sum())
+        drawn = max(min(MAX_LOCATIONS, total), int(np.ceil(total * MIN_SHARE_OF_LOCATIONS)))
+        share = drawn / total if total else min(1.0, MAX_LOCATIONS / max(len(positions), 1))
+        keep = int(np.ceil(share * len(positions)))
+        if keep < len(positions):
+            positions = positions[np.sort(random.choice(len(positions), keep, replace=False))]
+        rows.append(np.insert(positions, 0, channel, axis=1))
+    # signed, since nnU-Net subtracts half a patch from a location
+    dtype = np.int16 if max(quantised.shape) < np.iinfo(np.int16).max else np.int32
+    return np.concatenate(rows).astype(dtype)
+
+
+def locations_path(folder: Path, case: str) -> Path:
+    """Where the disputed locations of a case are; no file if it has none."""
+    return folder / f"{case}_disputed.npy"
+
+
+def image_shape(images: Path, case: str) -> tuple[int, ...]:
+    """Spatial shape of a preprocessed image."""
+    if (images / f"{case}.b2nd").is_file():
+        return tuple(blosc2.open(str(images / f"{case}.b2nd"), mode="r").shape[1:])
+    data, *_ = infer_dataset_class(str(images))(str(images), [case]).load_case(case)
+    return tuple(data.shape[1:])
+
+
+def _is_made_from(target: Path, made_from: dict[str, Any]) -> bool:
+    if not target.is_file():
+        return False
+    try:
+        return blosc2.open(str(target), mode="r").schunk.vlmeta[META_KEY] == json.dumps(made_from)
+    except (RuntimeError, KeyError, ValueError, OSError):
+        return False  # written in part by something that does not rename, or not ours: make it again
+
+
+def _read(files: Sequence[Path], plans_manager: PlansManager) -> np.ndarray:
+    """Soft files through the plan's own reader, as nnU-Net reads the images: ``(C, z, y, x)``."""
+    soft, _ = plans_manager.image_reader_writer_class().read_images([str(path) for path in files])
+    return soft / np.float32(PNG_ONE) if files[0].name.endswith(FLAT_ENDINGS) else soft
+
+
+def _write(
+    target: Path,
+    quantised: np.ndarray,
+    locations: np.ndarray,
+    patch_size: tuple[int, ...],
+    made_from: dict[str, Any],
+) -> None:
+    # a name of its own, on every machine that shares the folder; the case's file comes last and says it is whole
+    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}.b2nd")
+    if len(locations):
+        with temporary.open("wb") as file:
+            np.save(file, locations)
+        os.replace(temporary, locations_path(target.parent, target.stem))
+    else:
+        locations_path(target.parent, target.stem).unlink(missing_ok=True)
+    blocks, chunks = comp_blosc2_params(quantised.shape, patch_size, quantised.itemsize)
+    cparams = {"codec": blosc2.Codec.LZ4HC, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1, "clevel": 5}
+    array = blosc2.asarray(
+        np.ascontiguousarray(quantised), urlpath=str(temporary), chunks=chunks, blocks=blocks, cparams=cparams
+    )
+    array.schunk.vlmeta[META_KEY] = json.dumps(made_from)
+    del array
+    os.replace(temporary, target)

@@ -1,0 +1,196 @@
+"""The files of one case, read and checked: they fit together, or the error says which does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nnunet_softlabel.cases import Case, Source
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.image_io import Grid, read_image, read_mask, read_probability
+from nnunet_softlabel.labels import Labels
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """What is the same for all cases of a conversion.
+
+    Attributes:
+        labels: what the foreground channels mean.
+        mapping: label value in the raters' files -> label value in the data set.
+        channel_names: one per image channel.
+        ending: file ending of everything written.
+        fusion: a name of `FUSIONS`.
+        fusion_options: keyword arguments of the fusion.
+        min_raters: fewer make a case unusable.
+        few_raters: what happens to such a case.
+        hard_labels: folder of the hard labels if the data set has them, and its images, already.
+    """
+
+    labels: Labels
+    mapping: Mapping[int, int]
+    channel_names: Sequence[str]
+    ending: str
+    fusion: str = "mean"
+    fusion_options: Mapping[str, Any] = field(default_factory=dict)
+    min_raters: int = 1
+    few_raters: Literal["refuse", "drop"] = "refuse"
+    hard_labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """A case in memory, checked.
+
+    Attributes:
+        images: one array per file.
+        grid: where the voxels lie.
+        rater_maps: rater -> label map in the data set's values.
+        soft: ready foreground probabilities ``(C, *spatial)``, or None if they are to be fused.
+        ignored: bool ``(*spatial)``, True where nothing is to be learnt whatever raters say, or None.
+    """
+
+    images: list[np.ndarray]
+    grid: Grid
+    rater_maps: dict[str, np.ndarray]
+    soft: np.ndarray | None
+    ignored: np.ndarray | None = None
+
+
+def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
+    """Read all files of a case and check that they fit together.
+
+    Raises:
+        DatasetError: for a file that is missing, unreadable, on another grid than the image, or holds values that are
+            not finite or not named.
+    """
+    images, grid = _read_images(case, len(settings.channel_names))
+    rater_maps = {}
+    for rater, source in sorted(case.raters.items()):
+        array, own_grid = _read(source, read_mask, f"Case {case.name}: rater {rater}")
+        _check_grid(case, grid, own_grid, array, f"rater {rater} ({source_name(source)})")
+        rater_maps[rater] = _recode(
+            array, settings.mapping, f"Case {case.name}: rater {rater} ({source_name(source)})"
+        )
+    soft = _read_soft(case, grid, settings.labels) if case.soft else None
+    if soft is None and not rater_maps:
+        raise DatasetError(
+            f"Case {case.name}: has neither raters nor a soft label; add one or remove the case."
+        )
+    ignored = None
+    if case.ignore is not None:
+        array, own_grid = _read(case.ignore, read_mask, f"Case {case.name}: ignore mask")
+        _check_grid(case, grid, own_grid, array, f"ignore mask ({source_name(case.ignore)})")
+        ignored = array != 0
+    return LoadedCase(images, grid, rater_maps, soft, ignored)
+
+
+def _read(source: Source, reader: Any, what: str) -> tuple[np.ndarray, Grid | None]:
+    """An array from a file, from memory, or from a function; arrays without geometry have no grid."""
+    if isinstance(source, Path):
+        return reader(source)
+    result = source if isinstance(source, np.ndarray) else source()
+    array, grid = result if isinstance(result, tuple) else (result, None)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DatasetError(f"{what}: holds NaN or infinite values; they must be finite numbers.")
+    return array, grid
+
+
+def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]:
+    images: list[np.ndarray] = []
+    grid: Grid | None = None
+    for source in case.images:
+        array, own_grid = _read(source, read_image, f"Case {case.name}: image")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DatasetError(f"{source_name(source)}: image holds NaN or infinite values; replace them.")
+        if own_grid is None:
+            if array.ndim != 2:
+                raise DatasetError(
+                    f"Case {case.name}: a volume in memory needs its Grid; return (array, Grid)."
+                )
+            own_grid = Grid.flat(array.shape)
+        if grid is None:
+            grid = own_grid
+        else:
+            _check_grid(case, grid, own_grid, array, f"image {source_name(source)}")
+        images.append(array)
+    if grid is None:
+        raise DatasetError(f"Case {case.name}: has no image.")
+    found = sum(array.shape[-1] if array.ndim > len(grid.shape) else 1 for array in images)
+    if found != num_channels:
+        raise DatasetError(
+            f"Case {case.name}: {found} image channels, but {num_channels} channel names; "
+            f"--channel-names must name every channel (a colour image has three or four)."
+        )
+    return images, grid
+
+
+def _check_grid(case: Case, grid: Grid, own: Grid | None, array: np.ndarray, what: str) -> None:
+    if own is None:
+        difference = None if array.shape == grid.shape else f"shape {array.shape} instead of {grid.shape}"
+    else:
+        difference = grid.difference(own)
+    if difference:
+        raise DatasetError(
+            f"Case {case.name}: {what} is on another grid than the image: {difference}. Resample it onto the image first."
+        )
+
+
+def _recode(array: np.ndarray, mapping: Mapping[int, int], what: str) -> np.ndarray:
+    """Label values of the source to those of the data set, by one look-up table."""
+    if array.dtype.kind == "f":
+        rounded = np.rint(array)
+        if (rounded != array).any():
+            raise DatasetError(
+                f"{what}: holds fractions such as {array[rounded != array][0]:g}; give whole labels."
+            )
+        array = rounded
+    lowest, highest = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    dtype = np.uint8 if max(mapping.values()) < 255 else np.uint16
+    unknown = np.iinfo(dtype).max
+    if lowest < 0 or highest > max(mapping):
+        value = lowest if lowest < 0 else highest
+        raise DatasetError(
+            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
+        )
+    table = np.full(max(mapping) + 1, unknown, dtype=dtype)
+    for value, label in mapping.items():
+        table[value] = label
+    recoded = table[array.astype(np.intp if array.dtype.kind == "f" else array.dtype, copy=False)]
+    if recoded.max(initial=0) == unknown:
+        value = int(array[recoded == unknown][0])
+        raise DatasetError(
+            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
+        )
+    return recoded
+
+
+def _read_soft(case: Case, grid: Grid, labels: Labels) -> np.ndarray:
+    channels = []
+    for name in labels.names:
+        if name not in case.soft:
+            raise DatasetError(f"Case {case.name}: no probability map for label {name}; add it.")
+        source = case.soft[name]
+        array, own_grid = _read(source, read_probability, f"Case {case.name}: soft label {name}")
+        _check_grid(case, grid, own_grid, array, f"soft label {source_name(source)}")
+        channels.append(array.astype(np.float32, copy=False))
+    soft = np.stack(channels)
+    if soft.min(initial=0) < 0 or soft.max(initial=0) > 1:
+        raise DatasetError(f"Case {case.name}: soft labels outside [0, 1]; rescale them.")
+    if not labels.has_regions:
+        total = soft.sum(axis=0)
+        if total.max(initial=0) > 1 + 1e-3:
+            raise DatasetError(
+                f"Case {case.name}: the soft labels of its classes sum to {total.max():.3f}; classes must sum to at most 1."
+            )
+        soft /= np.maximum(total, 1)  # takes off rounding of 16 bit files
+    return soft
+
+
+def source_name(source: Source) -> str:
+    """The file, for messages."""
+    return str(source) if isinstance(source, Path) else "in memory"

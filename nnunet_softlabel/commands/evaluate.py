@@ -1,0 +1,47 @@
+"""``nnunet_softlabel evaluate``: probability maps against soft labels, consensus and each rater."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser("evaluate", help="Score predicted probabilities against soft labels and raters.")
+    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name: holds the references.")
+    parser.add_argument(
+        "-i", required=True, type=Path, metavar="DIR", help="Predictions with .npz: --save_probabilities, or --npz."
+    )
+    parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="For soft_summary.json, soft_metrics.csv.")
+    parser.add_argument("--split", choices=["Tr", "Ts"], default="Tr", help="Where the references are (default Tr).")
+    parser.add_argument(
+        "--threshold", default="0.5", metavar="T", help="A number (default 0.5), tuned, or rater-corrected."
+    )
+    parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
+    parser.add_argument("--truth", type=Path, metavar="DIR", help="Label maps of a known truth, one more reference.")
+    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace earlier results.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate and print the table."""
+    from nnunet_softlabel.evaluation.evaluate import evaluate
+    from nnunet_softlabel.evaluation.tables import format_table
+    from nnunet_softlabel.soft_labels import SoftDataset
+
+    summary = evaluate(
+        SoftDataset.find(args.d),
+        args.i,
+        args.o,
+        split=args.split,
+        threshold=args.threshold,
+        threshold_file=args.threshold_file,
+        truth=args.truth,
+        num_processes=args.np,
+        overwrite=args.overwrite,
+    )
+    print(format_table(summary))
+    print(f"Written: {args.o / 'soft_summary.json'}, {args.o / 'soft_metrics.csv'}")

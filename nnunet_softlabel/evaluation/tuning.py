@@ -1,0 +1,206 @@
+"""Choosing a threshold on validation cases, and applying one to probability files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.evaluate import read_references, read_truth, run_in_processes, select_cases
+from nnunet_softlabel.evaluation.overlap import f_beta
+from nnunet_softlabel.evaluation.predictions import foreground, predicted_cases, read_probabilities
+from nnunet_softlabel.evaluation.thresholds import Threshold, decide
+from nnunet_softlabel.image_io import read_image, write_image
+from nnunet_softlabel.soft_labels import Labels, SoftDataset, channels_of, write_json
+
+CANDIDATES = tuple(round(0.02 * k, 2) for k in range(1, 50))
+Against = Literal["consensus", "raters", "truth"]
+
+
+def tune_threshold(
+    dataset: SoftDataset,
+    predictions: Path | Sequence[Path],
+    file: Path,
+    *,
+    split: str = "Tr",
+    cases: Sequence[str] | None = None,
+    against: Against = "consensus",
+    truth: Path | None = None,
+    beta: float = 1.0,
+    num_processes: int = 2,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Choose and store the threshold per class with the best mean Dice (or F-beta) over validation cases.
+
+    Give validation cases only, of one fold or of several, and never the cases that are scored later: the file
+    names the cases it saw, and `evaluate` refuses them. Classes are tuned one by one, ``p > t``. A case without
+    the class counts 1 where nothing is predicted, else 0: this keeps a threshold from falling too low.
+
+    Args:
+        dataset: holds the references.
+        predictions: one or several folders with ``CASE.npz``, ``fold_X/validation`` for instance.
+        file: where the result goes; ``thresholds.json`` beside the fold's checkpoint is found by `evaluate`.
+        split: where the references are, Tr or Ts.
+        cases: only these.
+        against: the consensus, the mean over raters, or a known truth.
+        truth: folder of label maps of that truth.
+        beta: of F-beta; 1 is Dice, more favours recall.
+        num_processes: spawned workers.
+        overwrite: replace the file.
+
+    Returns:
+        What is stored: ``thresholds``, the mean score at each candidate, and the cases.
+    """
+    if file.exists() and not overwrite:
+        raise UsageError(f"{file} is already there; choose another place, or pass --overwrite.")
+    if not beta > 0:
+        raise UsageError(f"--beta {beta}: must be positive; 1 is Dice.")
+    if against == "truth" and truth is None:
+        raise UsageError("tuning against the truth needs the folder of its label maps.")
+    chosen = _cases_of_folders(dataset, predictions, split=split, cases=cases)
+    job = partial(
+        _scores_of_candidates, dataset=dataset, split=split, against=against, truth=truth, beta=beta
+    )
+    found = list(run_in_processes(job, chosen, num_processes=num_processes, title="tune"))
+    mean = np.mean(found, axis=0)  # (channels, candidates)
+    content = {
+        "thresholds": {
+            name: _best(curve) for name, curve in zip(dataset.labels.names, mean, strict=True)
+        },
+        "score": {
+            name: dict(zip(map(str, CANDIDATES), curve.round(6).tolist(), strict=True))
+            for name, curve in zip(dataset.labels.names, mean, strict=True)
+        },
+        "beta": beta,
+        "against": against,
+        "dataset": dataset.folder.name,
+        "cases": sorted({case for case, _ in chosen}),
+    }  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, content)
+    return content
+
+
+def _cases_of_folders(
+    dataset: SoftDataset, predictions: Path | Sequence[Path], *, split: str, cases: Sequence[str] | None
+) -> list[tuple[str, Path]]:
+    """(case, folder) over all folders; cases asked for must be in one of them."""
+    folders = [predictions] if isinstance(predictions, Path) else list(predictions)
+    found: list[tuple[str, Path]] = []
+    for folder in folders:
+        found += [(case, folder) for case in select_cases(dataset, folder, split=split, cases=None)[0]]
+    if cases is not None:
+        missing = sorted(set(cases).difference(case for case, _ in found))
+        if missing:
+            raise DatasetError(f"Case {missing[0]}: no prediction of it in {', '.join(map(str, folders))}.")
+        found = [(case, folder) for case, folder in found if case in set(cases)]
+    return found
+
+
+def _scores_of_candidates(
+    item: tuple[str, Path],
+    *,
+    dataset: SoftDataset,
+    split: str,
+    against: Against,
+    truth: Path | None,
+    beta: float,
+) -> np.ndarray:
+    """F-beta ``(channels, candidates)`` of one case."""
+    case, folder = item
+    labels = dataset.labels
+    _, hard, raters, _ = read_references(dataset, case, split=split)
+    if against == "truth":
+        assert truth is not None, "checked before the first case"
+        references = [read_truth(truth / f"{case}{dataset.file_ending}", hard.shape)]
+    else:
+        references = list(raters.values()) if against == "raters" else [hard]
+        if not references:
+            raise DatasetError(f"Case {case}: no rater's label map is kept; tune against the consensus.")
+    maps = foreground(read_probabilities(folder, case, labels, hard.shape), labels)
+    per_reference = []
+    for reference in references:
+        mask = None if labels.ignore is None else (reference != labels.ignore) & (hard != labels.ignore)
+        masks = channels_of(reference, labels)
+        per_reference.append(
+            [[_score(m, p > t, beta, mask) for t in CANDIDATES] for m, p in zip(masks, maps, strict=True)]
+        )
+    return np.asarray(np.mean(per_reference, axis=0))
+
+
+def _score(reference: np.ndarray, prediction: np.ndarray, beta: float, mask: np.ndarray | None) -> float:
+    score = f_beta(reference, prediction, beta=beta, mask=mask)
+    return 1.0 if score != score else score  # both are empty: rightly nothing
+
+
+def _best(curve: np.ndarray) -> float:
+    """The best candidate; of equals, the one nearest to 0.5."""
+    best = np.flatnonzero(curve >= curve.max() - 1e-9)
+    return float(min((CANDIDATES[i] for i in best), key=lambda t: abs(t - 0.5)))
+
+
+def apply_threshold(
+    predictions: Path,
+    output: Path,
+    threshold: Threshold,
+    labels: Labels,
+    *,
+    file_ending: str,
+    images: Path | None = None,
+    num_processes: int = 2,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Make segmentations of probability files, as nnU-Net would have, at another threshold.
+
+    Args:
+        predictions: folder with ``CASE.npz``.
+        output: folder for ``CASE<file_ending>``.
+        threshold: from `thresholds.choose_threshold`.
+        labels: what the channels mean.
+        file_ending: of the images.
+        images: where ``CASE_0000<file_ending>`` gives the geometry; by default nnU-Net's own segmentation beside
+            the probabilities does.
+        num_processes: spawned workers.
+        overwrite: replace earlier segmentations.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DatasetError: if a geometry is missing or does not fit.
+        UsageError: if a file exists, or the output is the folder of the predictions.
+    """
+    if output.resolve() == predictions.resolve():
+        raise UsageError(f"-o {output}: nnU-Net's own segmentations lie there; choose another folder.")
+    cases = sorted(path.stem for path in predictions.glob("*.npz"))
+    if images is None or not cases:
+        cases = predicted_cases(predictions, file_ending=file_ending)
+    files = [output / f"{case}{file_ending}" for case in cases]
+    there = [file for file in files if file.exists()]
+    if there and not overwrite:
+        raise UsageError(f"{there[0]} is already there; choose another -o, or pass --overwrite.")
+    geometry = [
+        predictions / f"{case}{file_ending}" if images is None else images / f"{case}_0000{file_ending}"
+        for case in cases
+    ]
+    for case, source in zip(cases, geometry, strict=True):
+        if not source.is_file():
+            raise DatasetError(f"Case {case}: its geometry should come from {source}, which does not exist.")
+    output.mkdir(parents=True, exist_ok=True)
+    job = partial(_write_decision, predictions=predictions, threshold=threshold, labels=labels)
+    items = list(zip(cases, geometry, files, strict=True))
+    return list(run_in_processes(job, items, num_processes=num_processes, title="apply threshold"))
+
+
+def _write_decision(
+    item: tuple[str, Path, Path], *, predictions: Path, threshold: Threshold, labels: Labels
+) -> Path:
+    case, source, target = item
+    _, grid = read_image(source)
+    hard = decide(read_probabilities(predictions, case, labels, grid.shape), labels, threshold)
+    write_image(target, hard, grid)
+    return target

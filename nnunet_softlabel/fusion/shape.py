@@ -1,0 +1,56 @@
+"""Fusion by shape: averages of signed distances."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnunet_softlabel.fusion.distance import signed_distance_mm
+from nnunet_softlabel.fusion.votes import RaterVotes, marked_box, share_excess
+
+
+def shape_based_average(
+    raters: RaterVotes, *, slope_mm: float = 1.0, max_distance_mm: float = 10.0
+) -> np.ndarray:
+    """Soft label ``1/2 - d / (2 slope_mm)`` of the raters' mean signed distance ``d``, negative inside [1].
+
+    Clipped to [0, 1], so the probability falls from 1 to 0 between ``slope_mm`` inside and ``slope_mm``
+    outside the average outline. ``slope_mm -> 0`` gives the hard label of [1] for one class. By design not
+    exact on unanimous raters nearer to their outline than ``slope_mm``, nor bound to what any rater marked.
+    Classes that add up to more than 1 share 1 in proportion.
+
+    Args:
+        raters: the votes of one case.
+        slope_mm: half the width of the soft edge.
+        max_distance_mm: each rater's distances are cut at plus and minus this before averaging, so that one
+            who missed a structure (no outline: everywhere at ``max_distance_mm``) does not outvote the others
+            alone. Must be at least ``slope_mm``; [1] does not cut.
+
+    Returns:
+        ``(C, *spatial)`` float32; 0 where nobody answered.
+
+    References:
+        [1] Rohlfing and Maurer, "Shape-based averaging", IEEE Transactions on Image Processing 16, 2007.
+    """
+    if not 0 < slope_mm <= max_distance_mm < np.inf:
+        raise ValueError(
+            f"slope_mm must be positive and at most max_distance_mm, which must be finite, "
+            f"got {slope_mm} and {max_distance_mm}"
+        )
+    soft = np.zeros(raters.votes.shape[1:], dtype=np.float32)
+    # Farther from everything marked than slope_mm, every rater's distance exceeds it: the result is 0.
+    box = marked_box(raters, margin_mm=slope_mm + max(raters.spacing_mm))
+    if box is None:
+        return soft
+    inside = raters.cropped(box)
+    answers = np.zeros(inside.spatial_shape, dtype=np.float32)
+    answers += inside.n_answers()
+    for channel in range(raters.n_channels):
+        here = soft[channel][box]
+        for rater, votes in enumerate(inside.counted_votes()):
+            distance = signed_distance_mm(votes[channel], raters.spacing_mm)
+            np.clip(distance, -max_distance_mm, max_distance_mm, out=distance)
+            here += distance if inside.answered is None else distance * inside.answered[rater]
+        here /= np.maximum(answers, 1)
+        np.clip(0.5 - here / (2 * slope_mm), 0, 1, out=here)
+        here *= answers > 0
+    return share_excess(soft, exclusive=raters.exclusive)

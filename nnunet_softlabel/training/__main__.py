@@ -1,0 +1,12 @@
+"""``python -m nnunet_softlabel.training ARGUMENTS.json RESULT.json``: one training in a process of its own."""
+
+import json
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # nnU-Net's worker processes import this module again
+    from nnunet_softlabel.soft_labels import write_json
+    from nnunet_softlabel.training.run import train
+
+    arguments, result = map(Path, sys.argv[1:3])
+    write_json(result, train(**json.loads(arguments.read_text(encoding="utf-8"))))

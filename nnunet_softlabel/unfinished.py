@@ -1,0 +1,187 @@
+"""The folder of an unfinished conversion: what makes `convert` all or nothing.
+
+::
+
+    .unfinished_NAME/
+      lock             held by the process that works here
+      settings.json    what was asked for; a resumed conversion must ask for the same
+      cases/CASE.json  the record of a finished case, its last file
+      dataset/         what becomes the data set
+      replaced/        what `dataset` takes the place of, until it has
+
+The name does not begin with "Dataset", or nnU-Net would find it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from nnunet_softlabel import __version__
+from nnunet_softlabel.case_writer import CaseSettings, record_file, write_case
+from nnunet_softlabel.cases import Case, Source
+from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
+from nnunet_softlabel.processes import run_jobs
+from nnunet_softlabel.soft_labels import read_json, write_json
+
+UNFINISHED = ".unfinished_"
+
+
+@contextmanager
+def unfinished_folder(
+    work: Path, cases: Sequence[Case], settings: CaseSettings, *, overwrite: bool, resume: bool
+) -> Iterator[Path]:
+    """Make or take up the folder of an unfinished conversion; a user's error removes it, a kill leaves it.
+
+    Raises:
+        UsageError: if there is one already that was not asked to be resumed, was asked for something else, or is
+            being worked on.
+    """
+    is_new = not work.exists()
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(f"{work}: another process is converting into it; wait until it is done.") from error
+    try:
+        if not is_new and not resume and not overwrite:
+            raise UsageError(
+                f"{work}: an earlier conversion was interrupted; "
+                f"add --resume to complete it, or --overwrite to start again."
+            )
+        _take_up(work, _description(cases, settings), resume=resume)
+        try:
+            yield work
+        except WorkerError:
+            raise
+        except (DatasetError, UsageError, ValueError):
+            remove(work)
+            raise
+    finally:
+        lock.release()
+
+
+def _take_up(work: Path, description: dict[str, Any], *, resume: bool) -> None:
+    started = work / "settings.json"
+    if resume and started.is_file():
+        if read_json(started) != description:
+            raise UsageError(
+                f"{work}: was started with other options or files; add --overwrite to start again."
+            )
+        return
+    started.unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks like a good start
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
+    (work / "cases").mkdir()
+    (work / "dataset").mkdir()
+    write_json(started, description)
+
+
+def remove(work: Path) -> None:
+    """Delete the folder; its settings first, so that a kill leaves nothing to resume."""
+    (work / "settings.json").unlink(missing_ok=True)
+    shutil.rmtree(work)
+
+
+def write_cases(
+    cases: Sequence[Case], work: Path, settings: CaseSettings, *, num_processes: int, show_progress: bool
+) -> list[dict[str, Any]]:
+    """Convert the cases that have no record yet; returns the records of all, in order."""
+    files = {case.name: record_file(work, case.name) for case in cases}
+    records = {name: read_json(path) for name, path in files.items() if path.is_file()}
+    jobs = [(case, work, settings) for case in cases if case.name not in records]
+    with tqdm(total=len(cases), initial=len(records), desc="Converting", disable=not show_progress) as bar:
+        for record in run_jobs(write_case, jobs, num_processes):
+            records[record["case"]] = record
+            bar.update()
+    return [records[case.name] for case in cases]
+
+
+def put_in_place(work: Path, final: Path) -> None:
+    """Make ``work/dataset`` the data set ``final``, whatever was there, and remove ``work``."""
+    if (work / "dataset").is_dir():
+        if final.exists():
+            os.rename(final, work / "replaced")
+        os.rename(work / "dataset", final)
+    remove(work)
+
+
+def bring_back(work: Path, final: Path) -> None:
+    """Undo the first half of a `put_in_place` that was killed in the middle."""
+    if (work / "replaced").is_dir() and not final.exists():
+        os.rename(work / "replaced", final)
+
+
+def put_folders_in_place(work: Path, dataset: Path, kinds: Sequence[str]) -> None:
+    """Put those of the folders ``kinds`` that are in ``work/dataset`` into ``dataset``; old ones go."""
+    marker = work / "old_folders_are_away"
+    if not marker.is_file():
+        for kind in kinds:
+            if (dataset / kind).exists():
+                (work / "replaced").mkdir(exist_ok=True)
+                os.rename(dataset / kind, work / "replaced" / kind)
+        marker.touch()
+    for kind in kinds:
+        if (work / "dataset" / kind).exists():
+            os.rename(work / "dataset" / kind, dataset / kind)
+
+
+def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
+    """One word for what was asked for, without the places of files: stored in ``dataset.json``."""
+    request = {
+        "settings": _settings_as_json(settings),
+        "cases": {
+            case.name: [len(case.images), sorted(case.raters), sorted(case.soft), case.group, case.is_test]
+            for case in cases
+        },
+    }
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _settings_as_json(settings: CaseSettings) -> dict[str, Any]:
+    return {**asdict(settings), "mapping": {str(value): label for value, label in settings.mapping.items()}}
+
+
+def _description(cases: Sequence[Case], settings: CaseSettings) -> dict[str, Any]:
+    """What decides the bytes of the result, files included."""
+
+    def described(source: Source) -> list[Any]:
+        if not isinstance(source, Path):
+            return ["in memory"]
+        status = source.stat() if source.is_file() else None  # what is missing has its own error later
+        return [str(source.absolute()), *((status.st_size, status.st_mtime_ns) if status else ())]
+
+    def all_described(sources: Mapping[str, Source]) -> dict[str, list[Any]]:
+        return {key: described(source) for key, source in sources.items()}
+
+    description = {
+        "version": __version__,
+        "settings": _settings_as_json(settings),
+        "cases": {
+            case.name: {
+                "images": [described(source) for source in case.images],
+                "raters": all_described(case.raters),
+                "soft": all_described(case.soft),
+                "rois": all_described(case.rois),
+                "ignore": None if case.ignore is None else described(case.ignore),
+                "group": case.group,
+                "is_test": case.is_test,
+            }
+            for case in cases
+        },
+    }
+    return json.loads(json.dumps(description))  # lists where the settings hold tuples, as in the file

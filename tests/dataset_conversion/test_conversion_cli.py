@@ -1,0 +1,71 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import convert_bubil
+import convert_curvas
+import convert_kits23
+import convert_lidc_idri
+import convert_lidc_nodules
+import convert_msseg2016
+import convert_oai_knee
+import convert_qubiq2021
+import convert_riga_plus
+import convert_scgm
+import pytest
+
+SCRIPTS = (
+    convert_bubil,
+    convert_curvas,
+    convert_kits23,
+    convert_lidc_idri,
+    convert_lidc_nodules,
+    convert_msseg2016,
+    convert_oai_knee,
+    convert_qubiq2021,
+    convert_riga_plus,
+    convert_scgm,
+)
+MORE_FLAGS = {convert_qubiq2021: ["--set", "kidney"]}
+every_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+
+
+@every_script
+def test_docstring_says_source_terms_citation_tree_and_what_was_tested(script):
+    for word in ("\nSource: ", "\nTerms: ", "\nCitation: ", "\nExpected tree", "\nTested on "):
+        assert word in script.__doc__
+
+
+@every_script
+def test_a_missing_folder_is_one_line_and_code_2(script, tmp_path, capsys):
+    assert script.main([str(tmp_path / "absent"), "-d", "501", *MORE_FLAGS.get(script, [])]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "no such folder" in error
+
+
+@every_script
+def test_a_folder_without_the_data_is_one_line_and_code_2(script, source, capsys):
+    assert script.main([str(source), "-d", "501", *MORE_FLAGS.get(script, [])]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@every_script
+def test_a_wrong_flag_is_one_line_and_code_2(script, source, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script.main([str(source), "-d", "501", "--colour", *MORE_FLAGS.get(script, [])])
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_script_runs_with_several_processes(source, tools, tmp_path):
+    for subject in ("site1-sc01", "site2-sc01"):
+        tools.write_volume(source / f"{subject}-image.nii.gz", tools.ct())
+        tools.write_volume(source / f"{subject}-mask-r1.nii.gz", tools.box_mask((3, 6, 6)))
+    script = Path(convert_scgm.__file__)
+    command = [sys.executable, str(script), str(source), "-d", "12", "-np", "2"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "nnUNet_raw" / "Dataset012_SCGM" / "dataset.json").is_file()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr

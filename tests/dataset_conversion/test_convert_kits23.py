@@ -1,0 +1,56 @@
+import convert_kits23
+import pytest
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.soft_labels import SoftDataset
+
+
+@pytest.fixture
+def kidneys(source, tools):
+    for case, annotations in (("case_00000", (1, 2, 3)), ("case_00002", (1, 2, 3)), ("case_00586", (1,))):
+        folder = source / "dataset" / case
+        tools.write_volume(folder / "imaging.nii.gz", tools.ct())
+        for number in annotations:
+            for name, stop in (
+                ("kidney_instance-1", (3, 10, 9)),
+                ("cyst_instance-1", (3, 5, 5)),
+                ("tumor_instance-1", (3, 4, 2 + number)),
+            ):
+                path = folder / "instances" / f"{name}_annotation-{number}.nii.gz"
+                tools.write_volume(path, tools.box_mask(stop))
+        tools.write_volume(folder / "segmentation.nii.gz", tools.box_mask((3, 10, 9)))
+    return source
+
+
+def test_objects_are_merged_as_kits_merges_them(kidneys, tools):
+    merged = tools.voxels(next(convert_kits23.cases(kidneys)).raters["annotation2"])
+    # tumour (2 columns) over cyst (3) over kidney, all from row 2 and column 2
+    assert merged[1, 2, 2:8].tolist() == [2, 2, 3, 1, 1, 1]
+
+
+def test_regions_hold_the_share_of_annotations_and_single_ones_are_dropped(kidneys, tools):
+    folder, content = tools.to_dataset(
+        convert_kits23.cases(kidneys),
+        labels=convert_kits23.LABELS,
+        channel_names=["CT"],
+        min_raters=2,
+        few_raters="drop",
+    )
+    assert content["soft_labels"]["dropped_cases"] == ["case_00586"]
+    assert content["regions_class_order"] == [1, 3, 2]
+    whole, mass, tumor = SoftDataset(folder).read_soft("case_00000")[:, 1, 2, 2:6]
+    assert whole.tolist() == [1, 1, 1, 1]
+    assert mass.tolist() == pytest.approx([1, 1, 1, 0])
+    assert tumor.tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
+
+
+def test_an_annotation_some_object_lacks_is_no_rater(kidneys):
+    (kidneys / "dataset" / "case_00000" / "instances" / "tumor_instance-1_annotation-1.nii.gz").unlink()
+    assert sorted(next(convert_kits23.cases(kidneys)).raters) == ["annotation2", "annotation3"]
+
+
+def test_objects_on_different_grids_are_refused(kidneys, tools):
+    path = kidneys / "dataset" / "case_00000" / "instances" / "tumor_instance-1_annotation-1.nii.gz"
+    tools.write_volume(path, tools.box_mask((3, 4, 4)), spacing=(1.0, 1.0, 1.0))
+    with pytest.raises(DatasetError, match=r"tumor_instance-1_annotation-1\.nii\.gz: is on another grid"):
+        tools.voxels(next(convert_kits23.cases(kidneys)).raters["annotation1"])

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.thresholds import Threshold, choose_threshold, decide, rater_corrected
+from nnunet_softlabel.soft_labels import Labels, consensus, with_background
+
+CLASSES = Labels({"a": (1,), "b": (2,)})
+REGIONS = Labels({"whole": (1, 2), "core": (2,)})
+RATES = {"lesion": {"sensitivity": 0.45, "false_positive_rate": 0.05}}
+
+
+def test_half_is_nnunets_own_rule_for_classes(rng):
+    soft = rng.dirichlet((1, 1, 1), 500).T[1:].astype(np.float32)
+    half = Threshold("0.5", {"a": 0.5, "b": 0.5})
+    np.testing.assert_array_equal(decide(with_background(soft), CLASSES, half), consensus(soft, CLASSES))
+
+
+def test_half_is_nnunets_own_rule_for_regions(rng):
+    whole = rng.random(500).astype(np.float32)
+    soft = np.stack([whole, whole * rng.random(500).astype(np.float32)])
+    half = Threshold("0.5", {"whole": 0.5, "core": 0.5})
+    np.testing.assert_array_equal(decide(soft, REGIONS, half), consensus(soft, REGIONS))
+
+
+def test_one_number_asks_whether_it_is_background_then_which_class():
+    # background .6 .75 .3, so foreground .4 .25 .7
+    p = np.array([[0.6, 0.75, 0.3], [0.1, 0.25, 0.4], [0.3, 0.0, 0.3]])
+    third = Threshold("0.3", {"a": 0.3, "b": 0.3})
+    assert decide(p, CLASSES, third).tolist() == [2, 0, 1]
+
+
+def test_a_number_per_class_weighs_each_by_its_own():
+    # a needs .5, b .2: b alone passes; both pass and b is the further above (.3 / .2 > .6 / .5); none passes
+    p = np.array([[0.3, 0.1, 0.4], [0.45, 0.6, 0.45], [0.25, 0.3, 0.15]])
+    tuned = Threshold("tuned", {"a": 0.5, "b": 0.2})
+    assert decide(p, CLASSES, tuned).tolist() == [2, 2, 0]
+
+
+@pytest.mark.parametrize("choice", ["0.3", "tuned"])
+def test_with_one_class_every_rule_is_p_above_t(choice, rng):
+    p = rng.random(200).astype(np.float32)
+    hard = decide(np.stack([1 - p, p]), Labels({"lesion": (1,)}), Threshold(choice, {"lesion": 0.3}))
+    np.testing.assert_array_equal(hard, p > np.float32(0.3))
+
+
+def test_regions_are_painted_in_order():
+    p = np.array([[0.4, 0.4, 0.1], [0.1, 0.35, 0.35]])
+    assert decide(p, REGIONS, Threshold("0.3", {"whole": 0.3, "core": 0.3})).tolist() == [1, 2, 2]
+
+
+@pytest.mark.parametrize(("choice", "value"), [("0.25", 0.25), (0.7, 0.7)])
+def test_a_number_holds_for_all_classes(build, choice, value):
+    dataset = build(CLASSES).dataset
+    assert choose_threshold(choice, dataset).values == {"a": value, "b": value}
+
+
+@pytest.mark.parametrize("choice", ["half", "0", "1", "-0.2", "nan", 1.5])
+def test_no_threshold_is_refused(build, choice):
+    with pytest.raises(UsageError, match=r"number in \(0, 1\), tuned or rater-corrected"):
+        choose_threshold(choice, build().dataset)
+
+
+def test_rater_corrected_lies_between_the_rates(build):
+    dataset = build(about={"rater_rates": RATES}).dataset
+    assert choose_threshold("rater-corrected", dataset).values == {"lesion": pytest.approx(0.25)}
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({}, "no rater_rates for lesion"),
+        ({"rater_rates": RATES, "fusion": {"method": "staple"}}, "fused by 'staple'"),
+        ({"rater_rates": RATES, "fusion": None}, "fused by None"),
+        ({"rater_rates": RATES, "prior": {"roi": "bone"}}, "a prior was applied"),
+        (
+            {"rater_rates": {"lesion": {"sensitivity": 0.2, "false_positive_rate": 0.3}}},
+            "does not exceed their false positive rate",
+        ),
+    ],
+)
+def test_rater_corrected_is_refused_where_it_would_be_wrong(build, about, message):
+    with pytest.raises(DatasetError, match=message):
+        rater_corrected(build(about=about).dataset)
+
+
+def test_tuned_reads_its_file(build, tmp_path):
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps({"thresholds": {"lesion": 0.34}, "cases": ["x"]}))
+    found = choose_threshold("tuned", build().dataset, threshold_file=file)
+    assert (found.values, found.tuned_on) == ({"lesion": 0.34}, ("x",))
+
+
+def test_tuned_without_its_file_is_refused(build, tmp_path):
+    dataset = build().dataset
+    for file in (None, tmp_path / "missing.json"):
+        with pytest.raises(UsageError, match="tune one on validation cases first"):
+            choose_threshold("tuned", dataset, threshold_file=file)
+
+
+def test_tuned_for_other_classes_is_refused(build, tmp_path):
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps({"thresholds": {"liver": 0.34}}))
+    with pytest.raises(DatasetError, match="liver"):
+        choose_threshold("tuned", build().dataset, threshold_file=file)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "words"),
+    [
+        (Threshold("0.5", {"a": 0.5}), "nnU-Net's own"),
+        (Threshold("0.3", {"a": 0.3}), "1 - p"),
+        (Threshold("tuned", {"a": 0.5}), "p / t"),
+    ],
+)
+def test_the_rule_is_told_in_words(threshold, words):
+    assert words in threshold.rule

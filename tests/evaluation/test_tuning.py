@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.evaluate import evaluate
+from nnunet_softlabel.evaluation.thresholds import Threshold
+from nnunet_softlabel.evaluation.tuning import apply_threshold, tune_threshold
+from nnunet_softlabel.image_io import read_mask
+from nnunet_softlabel.soft_labels import Labels
+
+
+def shrink(predictions, factor: float) -> None:
+    """Make every foreground probability smaller, as a network that learned from raters who miss much."""
+    for path in predictions.glob("*.npz"):
+        p = np.load(path)["probabilities"][1:] * factor
+        np.savez_compressed(path, probabilities=np.concatenate([1 - p.sum(axis=0, keepdims=True), p]))
+
+
+def test_tuning_finds_the_low_threshold_that_low_probabilities_need(build, tmp_path):
+    data = build()
+    shrink(data.predictions, 0.5)
+    found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
+    assert 0.2 <= found["thresholds"]["lesion"] <= 0.36
+    assert json.loads((tmp_path / "t.json").read_text()) == found
+    assert found["cases"] == ["case0", "case1", "case2", "case3"]
+
+
+def test_more_weight_on_recall_lowers_the_threshold(build, tmp_path):
+    data = build()
+    tuned = [
+        tune_threshold(data.dataset, data.predictions, tmp_path / f"{b}.json", beta=b, num_processes=1)
+        for b in (0.5, 3.0)
+    ]
+    assert tuned[1]["thresholds"]["lesion"] < tuned[0]["thresholds"]["lesion"]
+
+
+def test_several_folds_are_tuned_together_and_cases_can_be_chosen(build, tmp_path):
+    data = build()
+    second = tmp_path / "second"
+    second.mkdir()
+    for path in data.predictions.glob("case3*"):
+        shutil.move(path, second / path.name)
+    folders = [data.predictions, second]
+    found = tune_threshold(
+        data.dataset,
+        folders,
+        tmp_path / "t.json",
+        cases=["case1", "case3"],
+        against="raters",
+        num_processes=1,
+    )
+    assert found["cases"] == ["case1", "case3"]
+
+
+def test_tuning_against_the_truth(build, tmp_path):
+    data = build()
+    truth = data.dataset.folder / "raterLabelsTr" / "eve"  # the one who draws the largest balls
+    found = tune_threshold(
+        data.dataset, data.predictions, tmp_path / "t.json", against="truth", truth=truth, num_processes=1
+    )
+    assert found["thresholds"]["lesion"] < 0.5
+
+
+def test_a_case_without_the_class_is_right_if_nothing_is_predicted(build, tmp_path):
+    data = build(empty=(0, 1, 2, 3))
+    found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
+    assert set(found["score"]["lesion"].values()) == {1.0}
+    assert found["thresholds"]["lesion"] == 0.5
+
+
+def test_scores_on_the_tuning_cases_are_refused(build, tmp_path):
+    data = build()
+    file = data.predictions.parent / "thresholds.json"
+    tune_threshold(data.dataset, data.predictions, file, cases=["case0", "case1"], num_processes=1)
+    with pytest.raises(UsageError, match="chose it"):
+        evaluate(data.dataset, data.predictions, tmp_path / "out", threshold="tuned", num_processes=1)
+    assert not (tmp_path / "out").exists()
+    summary = evaluate(
+        data.dataset,
+        data.predictions,
+        tmp_path / "out",
+        threshold="tuned",
+        cases=["case2", "case3"],
+        num_processes=1,
+    )
+    assert summary["threshold"]["choice"] == "tuned"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"beta": 0}, UsageError, "--beta 0"),
+        ({"against": "truth"}, UsageError, "folder of its label maps"),
+        ({"cases": ["case9"]}, DatasetError, "Case case9: no prediction"),
+    ],
+)
+def test_wrong_arguments_are_refused(build, tmp_path, arguments, error, message):
+    data = build()
+    with pytest.raises(error, match=message):
+        tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1, **arguments)
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_tuning_against_raters_needs_raters(build, tmp_path):
+    data = build(raters=())
+    with pytest.raises(DatasetError, match="tune against the consensus"):
+        tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", against="raters", num_processes=1)
+
+
+def test_tuning_overwrites_only_when_asked(build, tmp_path):
+    data = build()
+    (tmp_path / "t.json").write_text("{}")
+    with pytest.raises(UsageError, match="--overwrite"):
+        tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
+    tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1, overwrite=True)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+def test_applied_threshold_keeps_the_geometry(build, tmp_path, ending):
+    data = build(ending=ending)
+    rule = Threshold("0.2", {"lesion": 0.2})
+    files = apply_threshold(
+        data.predictions, tmp_path / "out", rule, data.dataset.labels, file_ending=ending, num_processes=1
+    )
+    assert [f.name for f in files] == [f"case{i}{ending}" for i in range(4)]
+    hard, grid = read_mask(files[0])
+    stock, stock_grid = read_mask(data.predictions / f"case0{ending}")
+    assert grid.difference(stock_grid) is None
+    assert hard.sum() > stock.sum()
+
+
+def test_half_applied_is_what_nnunet_exported(build, tmp_path):
+    labels = Labels({"whole": (1, 2), "core": (2,)})
+    data = build(labels)
+    rule = Threshold("0.5", dict.fromkeys(labels.names, 0.5))
+    images = data.dataset.folder / "imagesTr"
+    files = apply_threshold(
+        data.predictions,
+        tmp_path / "out",
+        rule,
+        labels,
+        file_ending=".nii.gz",
+        images=images,
+        num_processes=1,
+    )
+    assert set(np.unique(read_mask(files[0])[0])) == {0, 1, 2}
+
+
+def test_applying_is_refused_where_it_would_do_harm(build, tmp_path):
+    data = build()
+    rule, labels = Threshold("0.2", {"lesion": 0.2}), data.dataset.labels
+    with pytest.raises(UsageError, match="nnU-Net's own segmentations"):
+        apply_threshold(data.predictions, data.predictions, rule, labels, file_ending=".nii.gz")
+    with pytest.raises(DatasetError, match="Case case0: its geometry"):
+        apply_threshold(
+            data.predictions,
+            tmp_path / "out",
+            rule,
+            labels,
+            file_ending=".nii.gz",
+            images=tmp_path,
+            num_processes=1,
+        )
+    assert not (tmp_path / "out").exists()
+    for _ in range(2):
+        apply_threshold(
+            data.predictions,
+            tmp_path / "out",
+            rule,
+            labels,
+            file_ending=".nii.gz",
+            overwrite=True,
+            num_processes=1,
+        )
+    with pytest.raises(UsageError, match="--overwrite"):
+        apply_threshold(data.predictions, tmp_path / "out", rule, labels, file_ending=".nii.gz")

@@ -1,0 +1,205 @@
+"""The fused loss is the weighted sum of its terms, in value and gradient."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from torch import Tensor, multiprocessing, nn
+
+from nnunet_softlabel.losses import (
+    FusedSoftLoss,
+    cross_entropy,
+    dice_semimetric_loss,
+    expand_target,
+    fused_eager,
+    normalized_kl_divergence,
+    total_variation,
+)
+from nnunet_softlabel.soft_labels import SCALE
+
+WEIGHTS = [(1, 1, 1, 1), (0.3, 0.7, 0, 2), (0, 0, 1, 0), (1, 0, 0, 0), (0, 0, 0, 0)]
+
+
+def reference(logits: Tensor, target: Tensor, mask: Tensor | None, weights=(1, 1, 1, 1), **options) -> Tensor:
+    activation = options.get("activation", "softmax")
+    dml, *others = weights
+    value = dml * dice_semimetric_loss(logits, target, mask=mask, **options)
+    for weight, term in zip(others, (cross_entropy, normalized_kl_divergence, total_variation), strict=True):
+        value = value + weight * term(logits, target, mask=mask, activation=activation)
+    return value
+
+
+def fused(weights=(1, 1, 1, 1), **options) -> FusedSoftLoss:
+    names = ("weight_dml", "weight_ce", "weight_nkl", "weight_tv")
+    return FusedSoftLoss(**dict(zip(names, weights, strict=True)), **options)
+
+
+def compact_target(channels: int, activation: str, *, has_ignore: bool = False) -> Tensor:
+    """A case with hard, soft and, on request, ignored voxels."""
+    shares = torch.softmax(3 * torch.randn(2, channels, 13, 7), dim=1)
+    shares[..., :4] = shares[..., :4].round()
+    first = 1 if activation == "softmax" else 0
+    compact = (shares[:, first:] * SCALE).to(torch.int16)
+    if has_ignore:
+        compact[:, 0][torch.rand(2, 13, 7) < 0.2] = -1
+    return compact
+
+
+def value_and_gradient(loss, logits: Tensor, *arguments) -> tuple[Tensor, Tensor]:
+    logits = logits.detach().clone().requires_grad_()
+    value = loss(logits, *arguments)
+    (2 * value).backward()
+    return value.detach(), logits.grad
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("channels", [2, 3, 8])
+@pytest.mark.parametrize("batch_dice", [True, False])
+@pytest.mark.parametrize("has_ignore", [True, False])
+@pytest.mark.parametrize("is_compact", [True, False])
+def test_fused_loss_is_the_sum_of_its_terms(
+    weights, channels, activation, batch_dice, has_ignore, is_compact, monkeypatch
+):
+    monkeypatch.setattr(fused_eager, "CHUNK_ELEMENTS_PER_THREAD", 50)  # several chunks, the last one cut
+    compact = compact_target(channels, activation, has_ignore=has_ignore)
+    target, mask = expand_target(compact, activation=activation, has_ignore=has_ignore)
+    logits = 3 * torch.randn(2, channels, 13, 7, dtype=torch.float64)
+    options = {"activation": activation, "batch_dice": batch_dice}
+    expected = value_and_gradient(lambda z: reference(z, target, mask, weights, **options), logits)
+    if is_compact:
+        result = value_and_gradient(fused(weights, has_ignore=has_ignore, **options), logits, compact)
+    else:
+        result = value_and_gradient(fused(weights, **options), logits, target, mask)
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_fused_gradient_is_the_derivative(channels, activation):
+    logits = torch.randn(2, channels, 5, dtype=torch.float64, requires_grad=True)
+    target = torch.softmax(torch.randn(2, channels, 5, dtype=torch.float64), dim=1)
+    mask = torch.rand(2, 1, 5) < 0.7
+    loss = fused((1, 0.5, 2, 0.7), activation=activation)
+    assert torch.autograd.gradcheck(lambda z: loss(z, target, mask), logits)
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_fused_gradient_is_zero_at_the_target(channels):
+    logits = torch.zeros(1, channels, 6, dtype=torch.float64)
+    logits[:, 0, :3] = -1000  # q = 0 there
+    target = torch.sigmoid(logits[:, 1:] - logits[:, :1])
+    target = torch.cat([1 - target, target], 1) if channels == 2 else torch.softmax(logits, 1)
+    value, gradient = value_and_gradient(fused((1, 0, 1, 1)), logits, target)
+    assert value.abs() < 1e-12
+    assert gradient.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_fused_loss_is_finite_for_confident_logits(channels, activation):
+    target = torch.eye(channels)[torch.randint(channels, (2, 30))].movedim(-1, 1)
+    logits = 1000.0 * torch.randint(-1, 2, (2, channels, 30))
+    expected = value_and_gradient(lambda z: reference(z, target, None, activation=activation), logits)
+    result = value_and_gradient(fused(activation=activation), logits, target)
+    assert result[1].isfinite().all()
+    torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_fused_loss_raises_half_precision_under_autocast(dtype, activation):
+    compact = compact_target(3, activation)
+    target, _ = expand_target(compact, activation=activation)
+    logits = torch.randn(2, 3, 13, 7).to(dtype)
+    expected = value_and_gradient(lambda z: reference(z, target, None, activation=activation), logits)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = value_and_gradient(fused(activation=activation), logits, compact)
+    assert result[0].dtype == torch.float32
+    assert result[1].dtype == dtype
+    torch.testing.assert_close(result, expected, rtol=1e-2, atol=1e-6)
+
+
+def test_fused_loss_of_no_voxel_is_zero(activation):
+    compact = torch.full_like(compact_target(3, activation), -1)
+    logits = torch.randn(2, 3, 13, 7)
+    value, gradient = value_and_gradient(fused(activation=activation, has_ignore=True), logits, compact)
+    assert value == 0
+    assert gradient.eq(0).all()
+
+
+def test_a_retained_graph_gives_the_same_gradient_again():
+    logits = torch.randn(2, 3, 13, 7, requires_grad=True)
+    value = fused()(logits, compact_target(3, "softmax"))
+    (first,) = torch.autograd.grad(value, logits, retain_graph=True)
+    (second,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(first, second)
+
+
+def test_fused_loss_works_on_views_and_leaves_its_arguments_alone():
+    logits = torch.randn(2, 13, 7, 3).movedim(-1, 1)
+    compact = compact_target(3, "softmax").transpose(2, 3).contiguous().transpose(2, 3)
+    before = logits.clone(), compact.clone()
+    result = value_and_gradient(fused(), logits, compact)
+    torch.testing.assert_close((logits, compact), before)
+    expected = value_and_gradient(fused(), logits.contiguous(), compact.contiguous())
+    torch.testing.assert_close(result, expected)
+
+
+def test_fused_loss_works_behind_deep_supervision_and_a_compiled_network():
+    network = torch.compile(nn.Conv2d(1, 3, 3, padding=1), backend="eager")
+    loss = DeepSupervisionWrapper(fused(), (0.75, 0.25))
+    compact = compact_target(3, "softmax")
+    output = network(torch.randn(2, 1, 13, 7))
+    value = loss([output, output[..., :4, :4]], [compact, compact[..., :4, :4]])
+    value.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+def _compare_with_the_whole_batch(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 3, 40, generator=generator, dtype=torch.float64)
+    target = torch.softmax(torch.randn(2, 3, 40, generator=generator, dtype=torch.float64), dim=1)
+    mine = slice(rank, rank + 1)
+    whole = value_and_gradient(lambda z: reference(z, target, None, (1, 0, 0, 0), batch_dice=True), logits)
+    for loss in (
+        lambda z: dice_semimetric_loss(z, target[mine], batch_dice=True, ddp=True),
+        lambda z: fused((1, 0, 0, 0), batch_dice=True, ddp=True)(z, target[mine]),
+    ):
+        value, gradient = value_and_gradient(loss, logits[mine])
+        torch.testing.assert_close(value, whole[0])
+        # Each of two processes has the whole loss; DDP then averages their gradients.
+        torch.testing.assert_close(gradient / 2, whole[1][mine])
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_share_the_sums_of_the_batch(tmp_path):
+    multiprocessing.spawn(_compare_with_the_whole_batch, (str(tmp_path),), nprocs=2)
+
+
+def test_triton_kernels_agree_with_the_eager_code_in_the_interpreter():
+    pytest.importorskip("triton")
+    script = Path(__file__).with_name("run_triton_interpreter.py")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "agree", done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("channels", [2, 3, 8])
+@pytest.mark.parametrize("has_ignore", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_fused_loss_on_the_gpu_is_that_on_the_cpu(channels, activation, has_ignore, dtype):
+    compact = compact_target(channels, activation, has_ignore=has_ignore)
+    target, mask = expand_target(compact, activation=activation, has_ignore=has_ignore)
+    logits = (3 * torch.randn(2, channels, 13, 7)).to(dtype)
+    options = {"activation": activation, "batch_dice": has_ignore}
+    expected = value_and_gradient(lambda z: reference(z.double(), target, mask, **options), logits)
+    on_gpu = value_and_gradient(fused(has_ignore=has_ignore, **options), logits.cuda(), compact.cuda())
+    assert on_gpu[1].dtype == dtype
+    tolerance = {torch.float16: 2e-3, torch.bfloat16: 2e-2}.get(dtype, 1e-4)
+    torch.testing.assert_close(on_gpu[0].cpu().double(), expected[0].double(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(on_gpu[1].cpu(), expected[1], rtol=tolerance, atol=1e-5)
