@@ -34,12 +34,11 @@ from xml.etree import ElementTree
 import numpy as np
 import SimpleITK as sitk
 from conversion_cli import build_parser, run
-from lidc_contours import NAMESPACE, Outline, Voxel, draw, fill, read_outline
+from lidc_files import NAMESPACE, Outline, Voxel, draw, fill, read_crop, read_outline, tag
 from scipy.sparse.csgraph import connected_components
 
 from nnunet_softlabel.cases import Case
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.image_io import Grid
 
 MARGIN_MM = 15.0
 
@@ -57,17 +56,6 @@ def cases(source: Path, silent: str = "empty") -> Iterator[Case]:
         if root.tag.endswith("LidcReadMessage") and series in folders:  # others are radiographs
             files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folders.pop(series)), series)
             yield from nodules(root, files, silent, numbers)
-
-
-def tag(path: Path | str, key: str) -> str:
-    """A DICOM header entry, without reading the pixels."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        return str(reader.GetMetaData(key)).strip("\0 ")
-    except RuntimeError as error:
-        raise DatasetError(f"{path}: no DICOM file with the entry {key}; download it again.") from error
 
 
 def nodules(
@@ -109,13 +97,6 @@ def box_around(voxels: set[Voxel], files: Sequence[str]) -> tuple[slice, ...]:
     low = np.maximum(points.min(axis=0) - margin, 0).tolist()
     high = np.minimum(points.max(axis=0) + margin + 1, shape).tolist()
     return tuple(map(slice, low, high))
-
-
-def read_crop(files: Sequence[str], box: tuple[slice, ...]) -> tuple[np.ndarray, Grid]:
-    """The crop of the scan in Hounsfield units, as GDCM rescales it."""
-    image = sitk.ReadImage(files)[box[2], box[1], :]
-    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return sitk.GetArrayFromImage(image), grid
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

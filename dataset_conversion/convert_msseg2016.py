@@ -4,8 +4,7 @@ Tested on a tree built with the set's real names and formats; the data themselve
 confirmed by several loaders on GitHub that read Training and Testing, centres, patients and these file
 names.
 
-Source: https://shanoir.irisa.fr after signing the terms of use (the MICCAI 2016 challenge,
-    portal.fli-iam.irisa.fr).
+Source: the Shanoir server of Inria, on request (the MICCAI 2016 challenge of OFSEP and France Life Imaging).
 Terms: the data user agreement of OFSEP and France Life Imaging (not read here).
 Citation: Commowick et al., "Multiple sclerosis lesions segmentation from multiple experts: The MICCAI 2016
     challenge dataset", NeuroImage 244, 2021.

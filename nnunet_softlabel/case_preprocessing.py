@@ -11,8 +11,7 @@ from uuid import uuid4
 
 import blosc2
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_pickle
-from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, infer_dataset_class
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_softlabel.errors import DatasetError
@@ -20,6 +19,7 @@ from nnunet_softlabel.image_io import FLAT_ENDINGS, PNG_ONE
 from nnunet_softlabel.labels import Labels, quantise
 
 META_KEY = "made_from"
+TEMPORARY = ".unfinished_"
 MAX_LOCATIONS = 10_000  # nnU-Net's own number of voxels remembered per class
 MIN_SHARE_OF_LOCATIONS = 0.01
 
@@ -29,6 +29,7 @@ def make_case(
     soft_files: Sequence[Path],
     labels: Labels,
     images: Path,
+    dataset_class: Any,
     target: Path,
     plans_manager: PlansManager,
     configuration_manager: ConfigurationManager,
@@ -42,6 +43,7 @@ def make_case(
         soft_files: one probability map per foreground channel.
         labels: what the channels mean.
         images: folder of the preprocessed images.
+        dataset_class: nnU-Net's, that reads them.
         target: the file to write, ``CASE.b2nd``.
         plans_manager: nnU-Net's.
         configuration_manager: nnU-Net's.
@@ -56,7 +58,7 @@ def make_case(
     """
     if reuse and _is_made_from(target, made_from):
         return case
-    image, hard, _, properties = infer_dataset_class(str(images))(str(images), [case]).load_case(case)
+    image, hard, _, properties = dataset_class(str(images), [case]).load_case(case)
     try:
         soft = _read(soft_files, plans_manager)
         quantised = preprocess_case(
@@ -67,9 +69,11 @@ def make_case(
             shape=image.shape[1:],
             is_exclusive=not labels.has_regions,
         )
-    except (DatasetError, RuntimeError, OSError, ValueError) as error:
-        raise DatasetError(f"Case {case}: {soft_files[0]}: {error}") from error
-    locations = disputed_locations(quantised, np.asarray(hard[0]), list(labels.values.values()))
+    except DatasetError as error:
+        raise DatasetError(f"Case {case}: soft label {soft_files[0]} {error}") from error
+    locations = np.empty((0, soft.ndim), dtype=np.int16)
+    if ((soft > 0) & (soft < 1)).any():  # resampling blurs unanimous labels too, which disputes nothing
+        locations = disputed_locations(quantised, np.asarray(hard[0]), list(labels.values.values()))
     _write(target, quantised, locations, tuple(configuration_manager.patch_size), made_from)
     return case
 
@@ -157,11 +161,11 @@ def locations_path(folder: Path, case: str) -> Path:
     return folder / f"{case}_disputed.npy"
 
 
-def image_shape(images: Path, case: str) -> tuple[int, ...]:
+def image_shape(images: Path, case: str, dataset_class: Any) -> tuple[int, ...]:
     """Spatial shape of a preprocessed image."""
-    if (images / f"{case}.b2nd").is_file():
+    if (images / f"{case}.b2nd").is_file():  # without the properties, which are slow to read
         return tuple(blosc2.open(str(images / f"{case}.b2nd"), mode="r").shape[1:])
-    data, *_ = infer_dataset_class(str(images))(str(images), [case]).load_case(case)
+    data, *_ = dataset_class(str(images), [case]).load_case(case)
     return tuple(data.shape[1:])
 
 
@@ -176,7 +180,10 @@ def _is_made_from(target: Path, made_from: dict[str, Any]) -> bool:
 
 def _read(files: Sequence[Path], plans_manager: PlansManager) -> np.ndarray:
     """Soft files through the plan's own reader, as nnU-Net reads the images: ``(C, z, y, x)``."""
-    soft, _ = plans_manager.image_reader_writer_class().read_images([str(path) for path in files])
+    try:
+        soft, _ = plans_manager.image_reader_writer_class().read_images([str(path) for path in files])
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DatasetError("cannot be read; convert the data set again.") from error
     return soft / np.float32(PNG_ONE) if files[0].name.endswith(FLAT_ENDINGS) else soft
 
 

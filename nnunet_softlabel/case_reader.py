@@ -123,8 +123,8 @@ def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]
     found = sum(array.shape[-1] if array.ndim > len(grid.shape) else 1 for array in images)
     if found != num_channels:
         raise DatasetError(
-            f"Case {case.name}: {found} image channels, but {num_channels} channel names; "
-            f"--channel-names must name every channel (a colour image has three or four)."
+            f"Case {case.name}: {found} channels in {', '.join(map(source_name, case.images))}, but {num_channels} "
+            f"channel names; name every channel (a colour image has three or four), or store the image as grey."
         )
     return images, grid
 

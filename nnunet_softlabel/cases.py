@@ -11,11 +11,12 @@ import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.patterns import CaseMatcher, Pattern
+from nnunet_softlabel.image_io import Grid
 from nnunet_softlabel.soft_labels import check_case_names, check_file_name
 
 # A file, the array itself, or a function that makes the array: a script that must recode masks passes a function,
 # so that a process of the pool does the reading.
-Source = Path | np.ndarray | Callable[[], np.ndarray]
+Source = Path | np.ndarray | Callable[[], np.ndarray | tuple[np.ndarray, Grid]]
 SINGLE_RATER = "rater"
 
 

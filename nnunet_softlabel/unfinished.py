@@ -153,7 +153,11 @@ def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
 
 
 def _settings_as_json(settings: CaseSettings) -> dict[str, Any]:
-    return {**asdict(settings), "mapping": {str(value): label for value, label in settings.mapping.items()}}
+    return {
+        **asdict(settings),
+        "mapping": {str(value): label for value, label in settings.mapping.items()},
+        "hard_labels": None if settings.hard_labels is None else settings.hard_labels.name,
+    }
 
 
 def _description(cases: Sequence[Case], settings: CaseSettings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,7 +214,11 @@ def plan_in_process(dataset_id: int, configurations: tuple[str, ...]) -> None:
 
 
 def make_planned_dataset(
-    base: Path, dataset_id: int, num_classes: int, configurations: tuple[str, ...] = ("3d_fullres", "2d")
+    base: Path,
+    dataset_id: int,
+    num_classes: int,
+    configurations: tuple[str, ...] = ("3d_fullres", "2d"),
+    **options: Any,
 ) -> PlannedDataset:
     from nnunet_softlabel.cases import find_cases, read_groups, with_groups
     from nnunet_softlabel.conversion import convert
@@ -224,7 +229,7 @@ def make_planned_dataset(
         for name in ("raw", "preprocessed", "results"):
             (base / name).mkdir(parents=True)
             patch.setenv(f"nnUNet_{name}", str(base / name))
-        folder = make_rater_folder(base / "source", num_classes=num_classes, seed=dataset_id)
+        folder = make_rater_folder(base / "source", num_classes=num_classes, seed=dataset_id, **options)
         groups = read_groups(folder.root / "cases.csv", group_column="patient")
         cases = with_groups(find_cases(folder.images, raters=[folder.rater_pattern]), groups, "cases.csv")
         raw = convert(

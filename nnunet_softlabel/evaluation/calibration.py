@@ -13,6 +13,7 @@ from scipy.special import xlogy
 from nnunet_softlabel.evaluation.overlap import NAN, voxels_that_count
 
 BINS = 15
+CHUNK = 1 << 20  # voxels worked on at a time
 SMALLEST_PROBABILITY = 1e-6  # NLL: a certain and wrong voxel costs 13.8, not infinity
 
 
@@ -34,11 +35,20 @@ def nll_above_entropy(
     reference, prediction = voxels_that_count(reference, prediction, mask)
     if reference.size == 0:
         return NAN
+    return sum(map(_nll_sum, *_chunks(reference, prediction))) / reference.size
+
+
+def _nll_sum(reference: np.ndarray, prediction: np.ndarray) -> float:
     r = reference.astype(np.float64)
     p = np.clip(prediction.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     per_voxel = xlogy(r, r) - r * np.log(p) + xlogy(1 - r, 1 - r) - (1 - r) * np.log1p(-p)
     # p = r in {0, 1} leaves -log(1 - 1e-6), and rounding may fall below 0: neither is an error of the map
-    return float(max(np.where(prediction == reference, 0, per_voxel).mean(), 0))
+    return float(np.where(prediction == reference, 0, np.maximum(per_voxel, 0)).sum())
+
+
+def _chunks(*arrays: np.ndarray) -> list[list[np.ndarray]]:
+    """Each array flat and in pieces, so that a large image needs no large temporary arrays."""
+    return [[a.ravel()[i : i + CHUNK] for i in range(0, a.size, CHUNK)] for a in arrays]
 
 
 def reliability(
@@ -50,9 +60,10 @@ def reliability(
         ``(bins, 3)``: per bin of equal width the number of voxels, the sum of p and the sum of r.
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    p, r = prediction.ravel(), reference.ravel()
-    which = np.minimum((p * bins).astype(np.int64), bins - 1)
-    return _sums(which, p, r, bins)
+    table = np.zeros((bins, 3))
+    for r, p in zip(*_chunks(reference, prediction), strict=True):
+        table += _sums(np.minimum((p * bins).astype(np.intp), bins - 1), p, r, bins)
+    return table
 
 
 def calibration_error(table: np.ndarray) -> float:
@@ -82,12 +93,14 @@ def adaptive_calibration_error(
         Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019.
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    p, r = prediction.ravel(), reference.ravel()
-    if p.size == 0:
+    if prediction.size == 0:
         return NAN
-    ranks = (np.arange(1, bins) * p.size) // bins
-    edges = np.unique(np.partition(p, ranks)[ranks]) if bins > 1 else p[:0]
-    return calibration_error(_sums(np.searchsorted(edges, p, side="right"), p, r, bins))
+    ranks = (np.arange(1, bins) * prediction.size) // bins
+    edges = np.unique(np.partition(prediction, ranks, axis=None)[ranks])
+    table = np.zeros((bins, 3))
+    for r, p in zip(*_chunks(reference, prediction), strict=True):
+        table += _sums(np.searchsorted(edges, p, side="right"), p, r, bins)
+    return calibration_error(table)
 
 
 def _sums(which: np.ndarray, p: np.ndarray, r: np.ndarray, bins: int) -> np.ndarray:

@@ -237,9 +237,9 @@ def inter_rater_distance(
 
 
 def _distances_of_raters(case: str, *, dataset: SoftDataset, split: str) -> tuple[float, list[float]]:
-    _, grid = read_mask(dataset.label_file(case, split))
+    _, _, raters, grid = read_references(dataset, case, split=split)
     spacing_mm = grid.spacing_of_axes_mm
-    maps = [channels_of(m, dataset.labels) for m in dataset.read_raters(case, split).values()]
+    maps = [channels_of(m, dataset.labels) for m in raters.values()]
     distances = [
         mean_distance_mm(surface_distances(a[c], b[c], spacing_mm=spacing_mm))
         for i, a in enumerate(maps)

@@ -37,8 +37,9 @@ def tune_threshold(
     """Choose and store the threshold per class with the best mean Dice (or F-beta) over validation cases.
 
     Give validation cases only, of one fold or of several, and never the cases that are scored later: the file
-    names the cases it saw, and `evaluate` refuses them. Classes are tuned one by one, ``p > t``. A case without
-    the class counts 1 where nothing is predicted, else 0: this keeps a threshold from falling too low.
+    names the cases it saw, and `evaluate` refuses them. Classes are tuned one by one, ``p > t``. A case
+    without the class counts 1 where nothing is predicted, else 0, which keeps a threshold from falling too
+    low.
 
     Args:
         dataset: holds the references.
@@ -162,8 +163,8 @@ def apply_threshold(
         threshold: from `thresholds.choose_threshold`.
         labels: what the channels mean.
         file_ending: of the images.
-        images: where ``CASE_0000<file_ending>`` gives the geometry; by default nnU-Net's own segmentation beside
-            the probabilities does.
+        images: where ``CASE_0000<file_ending>`` gives the geometry; by default nnU-Net's own segmentation
+            beside the probabilities does.
         num_processes: spawned workers.
         overwrite: replace earlier segmentations.
 

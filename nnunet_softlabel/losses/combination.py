@@ -72,8 +72,8 @@ class WeightedSum(nn.Module):
     """Sum of losses, each with its weight: ``WeightedSum((1.0, f), (0.5, partial(g, q=0.7)))``.
 
     Args:
-        *terms: pairs of a weight and a function ``f(logits, target, *, mask, activation)``. A term of weight 0
-            is not computed.
+        *terms: pairs of a weight and a function ``f(logits, target, *, mask, activation)``. A term of weight
+            0 is not computed.
     """
 
     def __init__(self, *terms: tuple[float, Callable[..., Tensor]]) -> None:

@@ -97,10 +97,18 @@ class FusedSoftLoss(nn.Module):
         check_mask(logits, mask)
 
 
+def _flattened(logits: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The tensors with space as one dimension, outside autograd."""
+    mask = None if mask is None else mask.flatten(2)
+    return logits.detach().flatten(2), target.detach().flatten(2), mask
+
+
 class _FusedFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, mask: Tensor | None, options: FusedOptions) -> Tensor:
-        flat = [None if x is None else x.detach().flatten(2) for x in (logits, target, mask)]
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, mask: Tensor | None, options: FusedOptions
+    ) -> Tensor:
+        flat = _flattened(logits, target, mask)
         ctx.save_for_backward(logits, target, mask)
         ctx.options = options
         if fused_triton.can_run(logits, target):
@@ -113,7 +121,7 @@ class _FusedFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         logits, target, mask = ctx.saved_tensors
-        flat = [None if x is None else x.detach().flatten(2) for x in (logits, target, mask)]
+        flat = _flattened(logits, target, mask)
         if fused_triton.can_run(logits, target):
             gradient = fused_triton.gradient(*flat, ctx.options, ctx.terms, grad_output)
         else:

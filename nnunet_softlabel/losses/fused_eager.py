@@ -7,6 +7,7 @@ a few chunk-sized buffers that are used again and again: fresh memory would cost
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -42,10 +43,12 @@ class Patch:
 
     @property
     def has_pairs(self) -> bool:
+        """Whether a row is a distribution over two outcomes."""
         return self.options.sigmoid or self.logits.shape[1] == 2
 
     @property
     def first_row(self) -> int:
+        """The first channel that is worked on; with two classes the background mirrors the foreground."""
         return 1 if self.has_pairs and not self.options.sigmoid else 0
 
     def chunks(self) -> Iterator["Chunk"]:
@@ -91,6 +94,7 @@ class Chunk:
             torch.sub(1, foreground.sum(0), out=self.q[0]).clamp_min_(0)
 
     def weighted(self, x: Tensor) -> Tensor:
+        """``x`` with 0 where a voxel does not count, in place."""
         return x if self.weight is None else x.mul_(self.weight)
 
 
@@ -134,10 +138,8 @@ def loss_and_gradient(
 
 def _prepare(logits: Tensor, target: Tensor, mask: Tensor | None, options: FusedOptions) -> Patch:
     batch, channels, voxels = logits.shape
-    settings = {
-        "dtype": torch.float64 if logits.dtype == torch.float64 else torch.float32,
-        "device": logits.device,
-    }
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    new = partial(torch.empty, dtype=dtype, device=logits.device)
     on_cpu = logits.device.type == "cpu"
     threads = min(torch.get_num_threads(), MOST_THREADS)
     elements = CHUNK_ELEMENTS_PER_THREAD * threads if on_cpu else CHUNK_ELEMENTS_GPU
@@ -148,9 +150,9 @@ def _prepare(logits: Tensor, target: Tensor, mask: Tensor | None, options: Fused
         target,
         mask,
         options,
-        gradient=torch.empty(logits.shape, **settings),
-        log_sums=torch.empty((batch, 1 if rows == channels else 0, voxels), **settings),
-        buffers=torch.empty((BUFFERS, rows, step), **settings),
+        gradient=new(logits.shape),
+        log_sums=new((batch, 1 if rows == channels else 0, voxels)),
+        buffers=new((BUFFERS, rows, step)),
     )
 
 
@@ -212,8 +214,8 @@ def _pair_gradient(chunk: Chunk, weight_ce: Tensor, weight_nkl: Tensor | None) -
 def _class_gradient(chunk: Chunk, weight_ce: Tensor, weight_nkl: Tensor | None) -> Tensor:
     """Turn ``p`` into the gradient by the logits of all classes; return the value of CE plus NKL.
 
-    Of the buffers, the first holds ``p - q`` and the second the derivative ``d`` of DML plus TV by ``p``, which
-    becomes ``p * (d - sum_j p_j d_j)`` by the logits.
+    Of the buffers, the first holds ``p - q`` and the second the derivative ``d`` of DML plus TV by ``p``,
+    which becomes ``p * (d - sum_j p_j d_j)`` by the logits.
     """
     p, q, z, log_sum = chunk.p, chunk.q, chunk.scores, chunk.log_sum
     difference, d, spare, *_ = chunk.buffers

@@ -104,9 +104,7 @@ def gradient(
     grid, settings = _launch(logits, target, mask, options)
     scaled = [x * grad_output for x in (terms.slope, terms.shift, terms.weights)]
     with _device_of(logits):
-        gradient_kernel[grid](
-            *_inputs(logits, target, mask), *scaled, result, logits.shape[2], **settings
-        )
+        gradient_kernel[grid](*_inputs(logits, target, mask), *scaled, result, logits.shape[2], **settings)
     return result
 
 
@@ -128,15 +126,15 @@ def _launch(
     rows = 1 << (channels - 1).bit_length()
     block = max(64, TILE_ELEMENTS // rows)
     settings = {
-        "K": channels,
-        "ROWS": rows,
-        "BLOCK": block,
-        "BLOCKS": BLOCKS_PER_PROGRAM,
-        "SCALE": SCALE,
-        "SIGMOID": options.sigmoid,
-        "COMPACT": is_compact(target),
-        "HAS_IGNORE": options.has_ignore and is_compact(target),
-        "HAS_MASK": mask is not None,
+        "classes": channels,
+        "rows": rows,
+        "block_size": block,
+        "blocks": BLOCKS_PER_PROGRAM,
+        "scale": SCALE,
+        "is_sigmoid": options.sigmoid,
+        "is_compact": is_compact(target),
+        "has_ignore": options.has_ignore and is_compact(target),
+        "has_mask": mask is not None,
         "num_warps": 4 if rows * block <= 4096 else 8,
     }
     programs = -(-voxels // (block * BLOCKS_PER_PROGRAM))

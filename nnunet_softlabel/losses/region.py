@@ -29,8 +29,8 @@ def dice_semimetric_loss(
 ) -> Tensor:
     """DML: mean over channels of ``sum |p - q| / (sum p + sum q + smooth)``, in [0, 1] [1].
 
-    On one-hot targets it is 1 plus nnU-Net's ``MemoryEfficientSoftDiceLoss``; it is 0 only at ``p = q``, where
-    the usual soft Dice prefers a thresholded q. Over raters drawn at random it leans to the median.
+    On one-hot targets it is 1 plus nnU-Net's ``MemoryEfficientSoftDiceLoss``; it is 0 only at ``p = q``,
+    where the usual soft Dice prefers a thresholded q. Over raters drawn at random it leans to the median.
 
     References:
         [1] Wang et al., "Dice Semimetric Losses: Optimizing the Dice Score with Soft Labels", MICCAI 2023.

@@ -46,28 +46,35 @@ def expand_target(
     return torch.cat([background, foreground], dim=1), mask
 
 
-def check_target(target: Tensor, *, activation: Activation, tolerance: float = 1e-3) -> None:
+def check_target(
+    target: Tensor, *, activation: Activation, has_ignore: bool = False, tolerance: float = 1e-3
+) -> None:
     """Refuse a target, compact or not, that is no probability; call it once per run, not per step.
 
     Args:
         target: compact int16 ``(B, C, *spatial)``, or floating point ``(B, K, *spatial)`` with background.
         activation: with softmax the channels must also sum to 1.
+        has_ignore: whether a negative value in channel 0 of a compact target marks an ignored voxel.
         tolerance: how far a value may leave [0, 1], and the sum 1.
     """
     check_activation(activation)
     if is_compact(target):
-        foreground = torch.where(target[:, :1] >= 0, target, 0).float() / SCALE
+        foreground = (torch.where(target[:, :1] >= 0, target, 0) if has_ignore else target).float() / SCALE
         _check_range(foreground, tolerance)
         excess = foreground.sum(dim=1).max().item() - 1
         if activation == "softmax" and excess > tolerance:
-            raise ValueError(f"Foreground probabilities of a softmax target sum to {1 + excess:.4f}, above 1.")
+            raise ValueError(
+                f"Foreground probabilities of a softmax target sum to {1 + excess:.4f}, above 1."
+            )
         return
     target = at_least_float32(target)
     _check_range(target, tolerance)
     if activation == "softmax":
         error = (target.sum(dim=1) - 1).abs().max().item()
         if not error <= tolerance:
-            raise ValueError(f"The channels of a softmax target must sum to 1; they are off by up to {error:.4f}.")
+            raise ValueError(
+                f"The channels of a softmax target must sum to 1; they are off by up to {error:.4f}."
+            )
 
 
 def _check_range(target: Tensor, tolerance: float) -> None:

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import convert_bubil
 import convert_curvas
@@ -58,14 +57,18 @@ def test_a_wrong_flag_is_one_line_and_code_2(script, source, capsys):
 
 
 def test_a_script_runs_with_several_processes(source, tools, tmp_path):
-    for subject in ("site1-sc01", "site2-sc01"):
-        tools.write_volume(source / f"{subject}-image.nii.gz", tools.ct())
-        tools.write_volume(source / f"{subject}-mask-r1.nii.gz", tools.box_mask((3, 6, 6)))
-    script = Path(convert_scgm.__file__)
-    command = [sys.executable, str(script), str(source), "-d", "12", "-np", "2"]
+    for case in (
+        "case_00000",
+        "case_00001",
+    ):  # rater masks are made by functions, which the processes must find
+        tools.write_volume(source / "dataset" / case / "imaging.nii.gz", tools.ct())
+        for number in (1, 2):
+            name = f"kidney_instance-1_annotation-{number}.nii.gz"
+            tools.write_volume(source / "dataset" / case / "instances" / name, tools.box_mask((3, 6, 6)))
+    command = [sys.executable, convert_kits23.__file__, str(source), "-d", "12", "-np", "2"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "nnUNet_raw" / "Dataset012_SCGM" / "dataset.json").is_file()
+    assert (tmp_path / "nnUNet_raw" / "Dataset012_KiTS23" / "dataset.json").is_file()
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr

@@ -2,7 +2,7 @@ import convert_lidc_idri
 import numpy as np
 import pytest
 import SimpleITK
-from lidc_contours import Outline, draw, fill
+from lidc_files import Outline, draw, fill
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.soft_labels import SoftDataset
@@ -113,7 +113,7 @@ def test_masks_lie_where_the_contours_were_drawn(scan, tools, monkeypatch):
     case = next(convert_lidc_idri.cases(scan))
     image, grid = case.images[0]()
     mask = tools.voxels(case.raters["session1"])
-    assert mask.shape == image.shape == (4, 12, 14)  # slices 3 to 6, rows 7 to 18, columns 7 to 20
+    assert mask.shape == image.shape == (4, 12, 13)  # slices 3 to 6, rows 7 to 18, columns 7 to 19
     # the image holds 100 z + y: contours on slices 4 and 5, inside rows 10 to 14
     assert sorted(set(image[mask > 0].tolist())) == [*range(410, 415), *range(510, 515)]
     first = np.argwhere(mask)[0][::-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,36 +43,44 @@ Builder = Callable[..., Evaluated]
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Builder:
-    """Write a data set of balls that the raters draw larger or smaller, and predictions that blur the soft label."""
+def build(build_at: Callable[..., Evaluated], tmp_path: Path) -> Builder:
+    """`write_dataset` in the folder of this test."""
+    return partial(build_at, tmp_path)
 
-    def make(
-        labels: Labels | None = None,
-        cases: int = 4,
-        ending: str = ".nii.gz",
-        raters: tuple[str, ...] = RATERS,
-        about: dict | None = None,
-        empty: tuple[int, ...] = (),
-        name: str = "Dataset900_Balls",
-    ) -> Evaluated:
-        labels = labels or Labels({"lesion": (1,)})
-        folder, predictions = tmp_path / name, tmp_path / f"{name}_predictions"
-        for split in ("imagesTr", "labelsTr", "softLabelsTr"):
-            (folder / split).mkdir(parents=True)
-        predictions.mkdir()
-        rng = np.random.default_rng(3)
-        for index in range(cases):
-            _write_case(folder, predictions, f"case{index}", labels, ending, raters, index in empty, rng)
-        content = {
-            "channel_names": {"0": "CT"},
-            "numTraining": cases,
-            "file_ending": ending,
-            "soft_labels": {"format_version": 1, "fusion": {"method": "mean"}, "prior": None} | (about or {}),
-        }
-        (folder / "dataset.json").write_text(json.dumps(content | labels.to_dataset_json()))
-        return Evaluated(SoftDataset(folder), predictions)
 
-    return make
+@pytest.fixture(scope="session")
+def build_at() -> Callable[..., Evaluated]:
+    """`write_dataset`, for fixtures that several tests share."""
+    return write_dataset
+
+
+def write_dataset(
+    root: Path,
+    labels: Labels | None = None,
+    *,
+    cases: int = 4,
+    ending: str = ".nii.gz",
+    raters: tuple[str, ...] = RATERS,
+    about: dict | None = None,
+    empty: tuple[int, ...] = (),
+) -> Evaluated:
+    """Write a data set of balls, larger with some raters, and predictions that blur the soft label."""
+    labels = labels or Labels({"lesion": (1,)})
+    folder, predictions = root / "Dataset900_Balls", root / "predictions"
+    for name in ("imagesTr", "labelsTr", "softLabelsTr"):
+        (folder / name).mkdir(parents=True)
+    predictions.mkdir()
+    rng = np.random.default_rng(3)
+    for index in range(cases):
+        _write_case(folder, predictions, f"case{index}", labels, ending, raters, index in empty, rng)
+    content = {
+        "channel_names": {"0": "CT"},
+        "numTraining": cases,
+        "file_ending": ending,
+        "soft_labels": {"format_version": 1, "fusion": {"method": "mean"}, "prior": None} | (about or {}),
+    }
+    (folder / "dataset.json").write_text(json.dumps(content | labels.to_dataset_json()))
+    return Evaluated(SoftDataset(folder), predictions)
 
 
 def _write_case(folder, predictions, case, labels, ending, raters, is_empty, rng) -> None:

@@ -113,3 +113,11 @@ def test_near_is_within_millimetres_not_voxels():
 
 def test_nothing_is_near_nothing():
     assert not near_object(np.zeros((3, 3), bool), spacing_mm=(1.0, 1.0), near_mm=5).any()
+
+
+def test_large_arrays_are_worked_on_in_pieces(rng, monkeypatch):
+    r, p = rng.random((7, 9)), rng.random((7, 9))
+    metrics = (nll_above_entropy, expected_calibration_error, adaptive_calibration_error)
+    whole = [metric(r, p) for metric in metrics]
+    monkeypatch.setattr("nnunet_softlabel.evaluation.calibration.CHUNK", 5)
+    assert [metric(r, p) for metric in metrics] == pytest.approx(whole)

@@ -300,7 +300,7 @@ def test_a_case_without_reference_asked_for_by_name_is_refused(build, tmp_path):
     data = build(cases=2)
     for path in data.dataset.soft_files("case1"):
         path.unlink()
-    with pytest.raises(DatasetError, match="Case case1: .* no reference"):
+    with pytest.raises(DatasetError, match=r"Case case1: .* no reference"):
         evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, cases=["case1"])
 
 

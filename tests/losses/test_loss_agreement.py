@@ -1,4 +1,4 @@
-"""Agreement with torch, nnU-Net and MONAI, with an independent numpy version, and with numbers worked by hand."""
+"""Agreement with torch, nnU-Net and MONAI, with an independent numpy version, with numbers worked by hand."""
 
 import math
 
@@ -128,9 +128,7 @@ def test_dml_is_the_soft_label_dice_of_monai(logits, target, batch_dice, include
         smooth_nr=1e-5,
         smooth_dr=1e-5,
     )
-    ours = dice_semimetric_loss(
-        logits, target, batch_dice=batch_dice, include_background=include_background
-    )
+    ours = dice_semimetric_loss(logits, target, batch_dice=batch_dice, include_background=include_background)
     torch.testing.assert_close(ours, theirs(logits, target))
 
 
@@ -146,5 +144,7 @@ def test_gce_tends_to_cross_entropy_and_ends_at_mae(logits, target):
 
 def test_weighted_sum_adds_its_terms(logits, target, mask):
     recipe = WeightedSum((1.0, dice_semimetric_loss), (0.5, cross_entropy), (0.0, soft_dice_loss))
-    expected = dice_semimetric_loss(logits, target, mask=mask) + 0.5 * cross_entropy(logits, target, mask=mask)
+    expected = dice_semimetric_loss(logits, target, mask=mask) + 0.5 * cross_entropy(
+        logits, target, mask=mask
+    )
     torch.testing.assert_close(recipe(logits, target, mask=mask), expected)

@@ -1,16 +1,19 @@
-"""Contours of the LIDC's XML files and the voxels inside them, for `convert_lidc_idri.py`."""
+"""Parts of the LIDC's DICOM and XML files, and the voxels inside a contour, for `convert_lidc_idri.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+import SimpleITK as sitk
 from skimage.draw import polygon
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.image_io import Grid
 
 NAMESPACE = {"": "http://www.nih.gov"}
 Voxel = tuple[int, int, int]
@@ -23,6 +26,17 @@ class Outline(NamedTuple):
     is_inclusion: bool
     rows: tuple[int, ...]
     columns: tuple[int, ...]
+
+
+def tag(path: Path | str, key: str) -> str:
+    """A DICOM header entry, without reading the pixels."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        return str(reader.GetMetaData(key)).strip("\0 ")
+    except RuntimeError as error:
+        raise DatasetError(f"{path}: no DICOM file with the entry {key}; download it again.") from error
 
 
 def read_outline(roi: ElementTree.Element, slice_of: dict[str, int]) -> Outline:
@@ -56,3 +70,10 @@ def draw(nodules: Sequence[Sequence[Outline]], box: tuple[slice, ...]) -> np.nda
         points = np.array(sorted(fill(outlines))) - [axis.start for axis in box]
         mask[tuple(points.T)] = 1
     return mask
+
+
+def read_crop(files: Sequence[str], box: tuple[slice, ...]) -> tuple[np.ndarray, Grid]:
+    """The crop of the scan in Hounsfield units, as GDCM rescales it."""
+    image = sitk.ReadImage(files)[box[2], box[1], :]
+    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    return sitk.GetArrayFromImage(image), grid

@@ -1,0 +1,151 @@
+"""How far the raters of one case agree: pure functions of their votes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from sklearn.metrics import cohen_kappa_score
+
+from nnunet_softlabel.evaluation.overlap import NAN, dice
+from nnunet_softlabel.fusion import RaterVotes
+from nnunet_softlabel.fusion.votes import marked_box
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class CaseMeasures:
+    """Agreement of the raters of one case on one class or region.
+
+    Attributes:
+        dice: pair of raters -> Dice over the voxels that both answered; NaN if both drew nothing.
+        volume_mm3: rater -> what was drawn.
+        marked_mm3: what any rater marked.
+        disputed_mm3: what the answering raters disagree on.
+        coincidences: of `fleiss_kappa`; add them up over cases.
+    """
+
+    dice: Mapping[Pair, float]
+    volume_mm3: Mapping[str, float]
+    marked_mm3: float
+    disputed_mm3: float
+    coincidences: np.ndarray
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean over the pairs, NaN if no pair drew anything."""
+        defined = [value for value in self.dice.values() if value == value]
+        return float(np.mean(defined)) if defined else NAN
+
+    @property
+    def lowest_pair(self) -> Pair | None:
+        """The two who agree least, None if no pair drew anything."""
+        defined = {pair: value for pair, value in self.dice.items() if value == value}
+        return min(defined, key=defined.__getitem__) if defined else None
+
+    @property
+    def disputed_share(self) -> float:
+        """Disputed over marked volume, NaN if nothing is marked."""
+        return self.disputed_mm3 / self.marked_mm3 if self.marked_mm3 > 0 else NAN
+
+    def with_others(self, rater: str) -> float:
+        """Mean Dice of one rater with the others."""
+        return _mean(value for pair, value in self.dice.items() if rater in pair)
+
+    def among_others(self, rater: str) -> float:
+        """Mean Dice of the others among themselves."""
+        return _mean(value for pair, value in self.dice.items() if rater not in pair)
+
+    def volume_bias(self, rater: str) -> float:
+        """Volume over the mean of the others', minus 1; NaN if the others drew nothing."""
+        others = [value for name, value in self.volume_mm3.items() if name != rater]
+        mean = float(np.mean(others)) if others else 0.0
+        return self.volume_mm3[rater] / mean - 1 if mean > 0 else NAN
+
+
+def measure_case(raters: RaterVotes) -> list[CaseMeasures]:
+    """Compare all raters of a case, one `CaseMeasures` per channel."""
+    box = marked_box(raters, margin_mm=0)
+    voxel_mm3 = float(np.prod(raters.spacing_mm))
+    inside = raters if box is None or raters.answered is not None else raters.cropped(box)
+    n_outside = int(np.prod(raters.spatial_shape) - np.prod(inside.spatial_shape))
+    counts, answers = inside.n_votes(), inside.n_answers()
+    measures = []
+    for channel in range(raters.n_channels):
+        masks = {name: votes[channel] for name, votes in zip(raters.names, inside.counted_votes(), strict=True)}
+        count = counts[channel]
+        measures.append(
+            CaseMeasures(
+                {pair: _pair_dice(inside, masks, pair) for pair in combinations(raters.names, 2)},
+                {name: float(np.count_nonzero(mask) * voxel_mm3) for name, mask in masks.items()},
+                float(np.count_nonzero(count) * voxel_mm3),
+                float(np.count_nonzero((count > 0) & (count < answers)) * voxel_mm3),
+                _coincidences(count, answers, n_outside, raters.n_raters),
+            )
+        )
+    return measures
+
+
+def identical_pairs(raters: RaterVotes) -> list[Pair]:
+    """Pairs whose masks are the same, voxel by voxel, and not empty."""
+    found = []
+    for first, second in combinations(range(raters.n_raters), 2):
+        one, other = raters.votes[first], raters.votes[second]
+        answered = raters.answered
+        if answered is not None and not np.array_equal(answered[first], answered[second]):
+            continue
+        if one.any() and np.array_equal(one, other):
+            found.append((raters.names[first], raters.names[second]))
+    return found
+
+
+def fleiss_kappa(coincidences: np.ndarray) -> float:
+    """Fleiss' kappa: how far agreement exceeds that of raters who mark as often, anywhere [1].
+
+    All ordered pairs of answers to the same voxel form a symmetric table, on which Cohen's kappa (scikit-learn's)
+    is Fleiss' kappa. A voxel with n answers gives each pair the weight 1 / (n - 1), as in Krippendorff's
+    coefficient [2], so that raters may be missing; that coefficient differs by a factor (N - 1) / N of the
+    disagreement, N answers in all. The table is small and adds up over cases, however many voxels they have.
+
+    Args:
+        coincidences: ``(2, 2)`` of a case, or the sum over cases.
+
+    Returns:
+        1 for perfect agreement, 0 for chance; NaN if all answers are the same, or no voxel has two.
+
+    References:
+        [1] Fleiss, "Measuring nominal scale agreement among many raters", Psychological Bulletin 76, 1971.
+        [2] Krippendorff, "Content Analysis", 2nd edition, Sage 2004, chapter 11.
+    """
+    if np.count_nonzero(coincidences.sum(axis=0)) < 2:
+        return NAN
+    first, second = np.indices(coincidences.shape).reshape(2, -1)
+    return float(cohen_kappa_score(first, second, sample_weight=coincidences.ravel()))
+
+
+def _coincidences(count: np.ndarray, answers: np.ndarray | int, n_outside: int, n_raters: int) -> np.ndarray:
+    """Weighted pairs (no-no, no-yes; yes-no, yes-yes) of ``count`` votes among ``answers`` per voxel."""
+    code = count.astype(np.int64) + np.multiply(answers, n_raters + 1, dtype=np.int64)
+    numbers = np.bincount(code.ravel(), minlength=(n_raters + 1) ** 2).astype(np.float64)
+    numbers[n_raters * (n_raters + 1)] += n_outside
+    n, yes = np.divmod(np.arange(numbers.size), n_raters + 1)
+    no = n - yes
+    weight = np.where(n > 1, numbers / np.maximum(n - 1, 1), 0)
+    mixed = (weight * yes * no).sum()
+    return np.array([[(weight * no * (no - 1)).sum(), mixed], [mixed, (weight * yes * (yes - 1)).sum()]])
+
+
+def _pair_dice(raters: RaterVotes, masks: Mapping[str, np.ndarray], pair: Pair) -> float:
+    both = None
+    if raters.answered is not None:
+        first, second = (raters.names.index(name) for name in pair)
+        both = raters.answered[first] & raters.answered[second]
+    return dice(masks[pair[0]], masks[pair[1]], mask=both)
+
+
+def _mean(values: object) -> float:
+    defined = [value for value in values if value == value]  # type: ignore[attr-defined]
+    return float(np.mean(defined)) if defined else NAN
