@@ -105,8 +105,6 @@ def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]
     grid: Grid | None = None
     for source in case.images:
         array, own_grid = _read(source, read_image, f"Case {case.name}: image")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DatasetError(f"{source_name(source)}: image holds NaN or infinite values; replace them.")
         if own_grid is None:
             if array.ndim != 2:
                 raise DatasetError(

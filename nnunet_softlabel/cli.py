@@ -12,7 +12,18 @@ from nnunet_softlabel import __version__
 from nnunet_softlabel.errors import DatasetError, UsageError
 
 # Each module of `nnunet_softlabel.commands` has add_parser(commands); they import what is slow only when run.
-COMMANDS = ("convert", "preprocess", "evaluate", "benchmark", "demo", "env", "reduce_plans")
+COMMANDS = (
+    "convert",
+    "inspect",
+    "preprocess",
+    "evaluate",
+    "tune_threshold",
+    "apply_threshold",
+    "benchmark",
+    "demo",
+    "env",
+    "reduce_plans",
+)
 
 
 class _Parser(argparse.ArgumentParser):

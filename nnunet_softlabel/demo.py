@@ -6,9 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from time import time
 
@@ -127,14 +124,14 @@ def set_environment(output: Path) -> None:
     os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
 
 
-def write_knees(folder: Path, *, seed: int, number: int, regime: str, num_processes: int = 2) -> list[str]:
+def write_knees(folder: Path, *, seed: int, number: int, regime: str) -> list[str]:
     """Write images, raters and truth of generated knees; returns their names."""
     for name in ("images", "raters", "truth", "bone"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     names = [f"knee_{i:03d}" for i in range(number)]
     seeds = np.random.SeedSequence(seed).generate_state(number).tolist()
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(_write_knee, folder, regime), names, seeds))
+    for name, own_seed in zip(names, seeds, strict=True):
+        _write_knee(folder, regime, name, own_seed)
     return names
 
 

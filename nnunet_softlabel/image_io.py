@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
+import tifffile
 from skimage import io as skimage_io
 
 from nnunet_softlabel.errors import DatasetError
 
 FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
+NIFTI_FLOATS = {16: "f4", 64: "f8"}  # NIfTI's code -> numpy's
 PNG_ONE = 65535  # a probability of 1 in a 16 bit flat image
 
 
@@ -107,7 +109,7 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
         The array, ``(z, y, x)``, ``(y, x)`` or, for colour images, ``(y, x, 3 or 4)``; and its grid.
 
     Raises:
-        DatasetError: if the file is missing or unreadable.
+        DatasetError: if the file is missing or unreadable, or holds NaN or infinite values.
     """
     if not path.is_file():
         raise DatasetError(f"{path}: no such file.")
@@ -119,13 +121,15 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
             image = sitk.ReadImage(str(path))
             array = sitk.GetArrayFromImage(image)
             if path.name.lower().endswith((".nii", ".nii.gz")):
-                check_nifti_is_whole(path)
+                _check_nifti(path)
     except (RuntimeError, OSError, EOFError, ValueError, SyntaxError, zlib.error, struct.error) as error:
         # Pillow and tifffile raise the last three on broken files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         raise DatasetError(
             f"{path}: cannot be read as an image ({reason}); replace or convert the file."
         ) from error
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
     if flat:
         if array.ndim == 3 and array.shape[-1] not in (3, 4):
             raise DatasetError(
@@ -137,43 +141,46 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
     return array, Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
 
-def check_nifti_is_whole(path: Path) -> None:
-    """Refuse a NIfTI file that was cut off: ITK reads it without a word, zeros in place of what is missing.
+def _check_nifti(path: Path) -> None:
+    """Refuse what ITK reads without a word as zeros: a NIfTI file that was cut off, and NaN.
 
     Raises:
         EOFError: if the file ends early.
+        DatasetError: if it holds NaN or infinite values.
     """
     is_zipped = path.name.lower().endswith(".gz")
     with gzip.open(path) if is_zipped else path.open("rb") as file:
         header = file.read(112)
-    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
-    if struct.unpack_from(order + "i", header)[0] != 348:
-        expected = -1  # NIfTI-2 or Analyze
-    else:
+        order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+        is_nifti_1 = struct.unpack_from(order + "i", header)[0] == 348
         ndim, *shape = struct.unpack_from(order + "8h", header, 40)
-        bits = struct.unpack_from(order + "h", header, 72)[0]
-        expected = int(struct.unpack_from(order + "f", header, 108)[0]) + math.prod(shape[:ndim]) * bits // 8
-    if not is_zipped:
-        if path.stat().st_size < expected:
-            raise EOFError(f"the file ends after {path.stat().st_size} of {expected} bytes")
-        return
+        datatype, bits = struct.unpack_from(order + "2h", header, 70)
+        start = int(struct.unpack_from(order + "f", header, 108)[0])
+        expected = start + math.prod(shape[:ndim]) * bits // 8 if is_nifti_1 else 0
+        is_float = is_nifti_1 and datatype in NIFTI_FLOATS
+        if is_zipped and not is_float and _stated_size(path) == expected % 2**32:
+            return
+        content = header + file.read()  # zipped in several parts, or cut off: reading it tells
+    if len(content) < expected:
+        raise EOFError(f"the file ends after {len(content)} of {expected} bytes")
+    if is_float and not np.isfinite(np.frombuffer(content[start:expected], order + NIFTI_FLOATS[datatype])).all():
+        raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
+
+
+def _stated_size(path: Path) -> int:
+    """Size of the content that the last four bytes of a gzip file state."""
     with path.open("rb") as file:
         file.seek(-4, 2)
-        stated = struct.unpack("<I", file.read(4))[0]
-    if stated == expected % 2**32:  # gzip's last four bytes are the size of the content
-        return
-    with gzip.open(path) as unzipped:  # cut off, or zipped in several parts: reading it tells
-        while unzipped.read(1 << 24):
-            pass
+        return int(struct.unpack("<I", file.read(4))[0])
 
 
 def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
-    """Read a label map or probability map: one value per voxel, no NaN, no infinity.
+    """Read a label map or probability map: one value per voxel.
 
     Colour images whose channels are equal, and 1-bit images, are reduced to one channel.
 
     Raises:
-        DatasetError: if the file is missing, unreadable, coloured, or holds NaN or infinite values.
+        DatasetError: as `read_image`, and for colours.
     """
     array, grid = read_image(path)
     if array.ndim == 3 and is_flat(path):
@@ -183,8 +190,6 @@ def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
         array = colours[..., 0]
     if array.dtype == bool:
         array = array.astype(np.uint8)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DatasetError(f"{path}: holds NaN or infinite values; labels must be finite numbers.")
     return array, grid
 
 
@@ -211,6 +216,11 @@ def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
     Raises:
         OSError: if it cannot be written.
     """
+    if path.suffix in (".tif", ".tiff"):
+        # scikit-image takes an image of three or four rows for a colour image
+        photometric = "minisblack" if array.ndim == 2 else "rgb"
+        tifffile.imwrite(path, array, photometric=photometric, compression="zlib")
+        return
     if is_flat(path):
         skimage_io.imsave(path, array, check_contrast=False)
         return

@@ -59,11 +59,11 @@ class CaseMeasures:
         """Mean Dice of the others among themselves."""
         return _mean(value for pair, value in self.dice.items() if rater not in pair)
 
-    def volume_bias(self, rater: str) -> float:
-        """Volume over the mean of the others', minus 1; NaN if the others drew nothing."""
+    def volume_ratio(self, rater: str) -> float:
+        """Volume over the median of the others'; NaN if most of the others drew nothing."""
         others = [value for name, value in self.volume_mm3.items() if name != rater]
-        mean = float(np.mean(others)) if others else 0.0
-        return self.volume_mm3[rater] / mean - 1 if mean > 0 else NAN
+        median = float(np.median(others)) if others else 0.0
+        return self.volume_mm3[rater] / median if median > 0 else NAN
 
 
 def measure_case(raters: RaterVotes) -> list[CaseMeasures]:
@@ -75,7 +75,9 @@ def measure_case(raters: RaterVotes) -> list[CaseMeasures]:
     counts, answers = inside.n_votes(), inside.n_answers()
     measures = []
     for channel in range(raters.n_channels):
-        masks = {name: votes[channel] for name, votes in zip(raters.names, inside.counted_votes(), strict=True)}
+        masks = {
+            name: votes[channel] for name, votes in zip(raters.names, inside.counted_votes(), strict=True)
+        }
         count = counts[channel]
         measures.append(
             CaseMeasures(

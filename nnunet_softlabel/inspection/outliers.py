@@ -25,9 +25,11 @@ RULES = {
         f"a rater's mean Dice with the others minus theirs among themselves, over all cases and raters, "
         f"modified z-score below -{LIMIT}"
     ),
-    "volume": f"log of a rater's volume over the mean of the others', modified z-score beyond {LIMIT}",
+    "volume": f"log of a rater's volume over the median of the others', modified z-score beyond {LIMIT}",
     "rater apart": f"median over cases of the same difference of Dice below -{RATER_GAP}",
-    "rater's volume": f"sum of the volumes more than {RATER_BIAS:.0%} off the mean of the others",
+    "rater's volume": (
+        f"median over cases of the volume over the median of the others', more than {RATER_BIAS:.0%} off 1"
+    ),
 }
 
 
@@ -109,10 +111,10 @@ def _volumes(class_name: str, cases: Mapping[str, CaseMeasures]) -> list[Finding
     keys = [
         (name, rater) for name, case in cases.items() for rater, mm3 in case.volume_mm3.items() if mm3 > 0
     ]
-    biases = [cases[name].volume_bias(rater) for name, rater in keys]
+    ratios = np.array([cases[name].volume_ratio(rater) for name, rater in keys])
     return [
-        Finding(name, class_name, "volume", f"{rater} drew {1 + bias:.2f} times the others' mean volume")
-        for (name, rater), bias, z in zip(keys, biases, modified_z(np.log1p(biases)), strict=True)
+        Finding(name, class_name, "volume", f"{rater} drew {ratio:.2f} times the others' median volume")
+        for (name, rater), ratio, z in zip(keys, ratios, modified_z(np.log(ratios)), strict=True)
         if abs(z) > LIMIT
     ]
 
@@ -122,16 +124,21 @@ def outlying_raters(class_name: str, cases: Mapping[str, CaseMeasures]) -> list[
     found = []
     for rater in sorted({rater for case in cases.values() for rater in case.volume_mm3}):
         own = [case for case in cases.values() if rater in case.volume_mm3]
-        gaps = np.array([case.with_others(rater) - case.among_others(rater) for case in own])
-        gap = float(np.median(gaps[~np.isnan(gaps)])) if not np.isnan(gaps).all() else 0.0
+        gap = median_or_nan([case.with_others(rater) - case.among_others(rater) for case in own])
         if gap < -RATER_GAP:
             reason = f"agrees with the others by {-gap:.3f} less than they among themselves (median)"
             found.append(Finding(rater, class_name, "rater apart", reason))
-        bias = total_volume_bias(rater, own)
-        if abs(bias) > RATER_BIAS:
-            reason = f"draws {1 + bias:.2f} times the volume of the others"
+        ratio = median_or_nan([case.volume_ratio(rater) for case in own])
+        if abs(ratio - 1) > RATER_BIAS:
+            reason = f"draws {ratio:.2f} times the volume of the others (median)"
             found.append(Finding(rater, class_name, "rater's volume", reason))
     return found
+
+
+def median_or_nan(values: Sequence[float]) -> float:
+    """Median of the values that are defined."""
+    defined = [value for value in values if value == value]
+    return float(np.median(defined)) if defined else float("nan")
 
 
 def total_volume_bias(rater: str, cases: Sequence[CaseMeasures]) -> float:

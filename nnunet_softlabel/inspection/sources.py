@@ -49,27 +49,27 @@ def dataset_cases(dataset: SoftDataset, split: str = "Tr") -> list[Case]:
     return cases
 
 
-def pattern_cases(
-    raters: Sequence[str], images: Sequence[str] = (), *, foreground_below: float | None = None
-) -> list[Case]:
+def pattern_cases(raters: Sequence[str], images: Sequence[str] = (), *, is_dark: bool = False) -> list[Case]:
     """Cases from file patterns; without images, names come from the raters' files.
 
     Args:
         raters: patterns with ``{case}`` and ``{rater}``.
         images: patterns with ``{case}``; what is read is the first one's.
-        foreground_below: masks are inverted: the object (label 1) is where values are below this.
+        is_dark: masks are inverted: the object (label 1) is darker than half of full scale.
 
     Raises:
         UsageError: for a wrong pattern, or one that fits no file.
         DatasetError: for images without raters, and raters without images.
     """
     cases = find_cases(images, raters=raters) if images else _cases_of_raters(raters)
-    if foreground_below is None:
+    if not is_dark:
         return cases
     return [
-        Case(case.name, case.images, {rater: partial(_read_dark, path, foreground_below) for rater, path in case.raters.items()})
+        Case(
+            case.name, case.images, {rater: partial(_read_dark, path) for rater, path in case.raters.items()}
+        )
         for case in cases
-    ]  # fmt: skip
+    ]
 
 
 def _cases_of_raters(texts: Sequence[str]) -> list[Case]:
@@ -94,10 +94,13 @@ def _cases_of_raters(texts: Sequence[str]) -> list[Case]:
     return [Case(name, [], raters=raters) for name, raters in sorted(found.items())]
 
 
-def _read_dark(path: Source, below: float) -> tuple[np.ndarray, Grid]:
+def _read_dark(path: Source) -> tuple[np.ndarray, Grid]:
+    """1 where the mask is dark; some raters' files of a data set may have 1 bit (0, 1) and others 8 (0, 255)."""
     assert isinstance(path, Path)  # patterns find files
     array, grid = read_mask(path)
-    return (array < below).astype(np.uint8), grid
+    highest = array.max(initial=0)
+    full_scale = next(scale for scale in (1, 255, 65535, float("inf")) if highest <= scale)
+    return (array < full_scale / 2).astype(np.uint8), grid
 
 
 def read_case(case: Case, labels: Labels, mapping: Mapping[int, int]) -> ReadCase:

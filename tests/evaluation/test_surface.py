@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import surface_distance
 
 from nnunet_softlabel.evaluation.surface import hd95, mean_distance_mm, nsd, surface_distances
 
@@ -27,6 +28,24 @@ def test_distance_of_shifted_plates_is_the_shift_in_millimetres():
     # the farthest faces of plates shifted by 3 slices of 2 mm are 6 mm apart
     distances = surface_distances(plate(4), plate(7), spacing_mm=(2.0, 1.0, 1.0))
     assert hd95(distances) == pytest.approx(6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("shape", "spacing_mm"), [((9, 10, 11), (2.5, 0.7, 0.8)), ((15, 12), (0.5, 1.5))])
+def test_distances_are_those_of_surface_distance(rng, shape, spacing_mm):
+    for density in (0.02, 0.4):  # lone voxels, and masks that touch the border of the image
+        a, b = rng.random(shape) < density, rng.random(shape) < density
+        a.flat[0] = b.flat[-1] = True  # the library fails on empty masks
+        expected = surface_distance.compute_surface_distances(a, b, spacing_mm)
+        found = surface_distances(a, b, spacing_mm=spacing_mm)
+        assert found.keys() == expected.keys()
+        assert hd95(found) == pytest.approx(surface_distance.compute_robust_hausdorff(expected, 95))
+        for way, side in (("gt_to_pred", "gt"), ("pred_to_gt", "pred")):
+            columns = [
+                np.stack([d[f"distances_{way}"], d[f"surfel_areas_{side}"]]) for d in (found, expected)
+            ]
+            ordered = [c[:, np.lexsort(c[::-1].round(9))] for c in columns]
+            np.testing.assert_allclose(*ordered)
 
 
 def test_equal_masks_have_no_distance():

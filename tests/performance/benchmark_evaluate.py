@@ -1,7 +1,7 @@
 """How long `evaluate` takes on the LIDC nodules against four raters, and the report for six trainers.
 
-Run from the source tree: ``python tests/performance/benchmark_evaluate.py FOLDER_OF_LIDC_NODULES [PROCESSES]``.
-Goals: evaluate 486 cases in <= 60 s on 2 cores at constant memory; the report for 500 cases x 6 trainers in <= 30 s.
+Run: ``python tests/performance/benchmark_evaluate.py FOLDER_OF_LIDC_NODULES [PROCESSES]``.
+Goals: 486 cases in <= 60 s on 2 cores at constant memory; the report for six trainers in <= 30 s.
 """
 
 from __future__ import annotations

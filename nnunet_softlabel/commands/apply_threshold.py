@@ -1,0 +1,42 @@
+"""``nnunet_softlabel apply-threshold``: probability files -> segmentations at a chosen decision threshold."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser("apply-threshold", help="Make segmentations of probabilities at another threshold.")
+    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean.")
+    parser.add_argument("-i", required=True, type=Path, metavar="DIR", help="Predictions with .npz files.")
+    parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="For the segmentations.")
+    parser.add_argument(
+        "--threshold", required=True, metavar="T", help="A number, tuned (see tune-threshold), or rater-corrected."
+    )
+    parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
+    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace earlier segmentations.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Apply and say how many."""
+    from nnunet_softlabel.evaluation.thresholds import choose_threshold
+    from nnunet_softlabel.evaluation.tuning import apply_threshold
+    from nnunet_softlabel.soft_labels import SoftDataset
+
+    dataset = SoftDataset.find(args.d)
+    threshold = choose_threshold(args.threshold, dataset, threshold_file=args.threshold_file)
+    files = apply_threshold(
+        args.i,
+        args.o,
+        threshold,
+        dataset.labels,
+        file_ending=dataset.file_ending,
+        num_processes=args.np,
+        overwrite=args.overwrite,
+    )
+    print(f"{len(files)} segmentations written to {args.o}")

@@ -1,0 +1,114 @@
+"""``nnunet_softlabel inspect``: who disagrees with whom, and where."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from nnunet_softlabel.errors import UsageError
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser("inspect", help="Rater agreement of a data set or of a folder of raters.")
+    parser.add_argument("-d", metavar="DATASET", help="Data set id or name that `convert` made.")
+    parser.add_argument("--split", choices=["Tr", "Ts"], default="Tr", help="Of that data set (default Tr).")
+    parser.add_argument(
+        "--raters",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="Without -d: raters' files, 'raters/{case}_rater{rater}.nii.gz'.",
+    )
+    parser.add_argument(
+        "--labels", nargs="+", metavar="NAME=VALUE", help="Label values in these files: nodule=1, whole=1,2."
+    )
+    parser.add_argument(
+        "--dark-foreground",
+        action="store_true",
+        help="In place of --labels: the object is black on white, as in some png masks.",
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="Images, 'images/{case}.nii.gz': their grid is checked, and they are under the pictures.",
+    )
+    parser.add_argument(
+        "--anonymous", action="store_true", help="Rater 1 of one case is not rater 1 of another."
+    )
+    parser.add_argument(
+        "-o", type=Path, metavar="DIR", help="For inspection.json, inspection.csv, inspection.html."
+    )
+    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace an earlier inspection.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Inspect, print the tables, write the files."""
+    _check_flags(args)
+
+    from nnunet_softlabel.inspection import format_inspection, inspect_raters, write_inspection
+    from nnunet_softlabel.inspection.output import check_output
+
+    if args.o is not None:
+        check_output(args.o, overwrite=args.overwrite)
+    cases, labels, mapping, prior, title = _from_dataset(args) if args.d else _from_files(args)
+    summary = inspect_raters(
+        cases,
+        labels=labels,
+        mapping=mapping,
+        is_anonymous=args.anonymous,
+        prior=prior,
+        num_processes=args.np,
+        show_progress=True,
+    )
+    print(format_inspection(summary))
+    if args.o is not None:
+        write_inspection(
+            args.o, summary, cases, labels=labels, mapping=mapping, title=title, overwrite=args.overwrite
+        )
+        print(f"Written: {args.o / 'inspection.html'}, inspection.json, inspection.csv")
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    if args.np < 1:
+        raise UsageError("-np takes a number from 1.")
+    given = {"--raters": args.raters, "--labels": args.labels, "--images": args.images}
+    given |= {"--dark-foreground": args.dark_foreground}
+    if args.d:
+        extra = [flag for flag, value in given.items() if value]
+        if extra:
+            raise UsageError(
+                f"-d takes raters, labels and images from the data set; leave out {', '.join(extra)}."
+            )
+    elif not args.raters:
+        raise UsageError("give -d (a converted data set) or --raters (files of raters).")
+    elif bool(args.labels) == args.dark_foreground:
+        raise UsageError("--raters needs either --labels or --dark-foreground.")
+
+
+def _from_dataset(args: argparse.Namespace) -> tuple[Any, ...]:
+    from nnunet_softlabel.inspection import dataset_cases
+    from nnunet_softlabel.soft_labels import SoftDataset
+
+    dataset = SoftDataset.find(args.d)
+    labels = dataset.labels
+    values = {0} | {value for region in labels.values.values() for value in region}
+    values |= {labels.ignore} if labels.ignore is not None else set()
+    prior = (dataset.about or {}).get("prior")
+    title = f"Raters of {dataset.folder.name}"
+    return dataset_cases(dataset, args.split), labels, {value: value for value in values}, prior, title
+
+
+def _from_files(args: argparse.Namespace) -> tuple[Any, ...]:
+    from nnunet_softlabel.inspection import pattern_cases
+    from nnunet_softlabel.labels import parse_labels
+
+    labels, mapping = parse_labels(args.labels or ["object=1"])
+    cases = pattern_cases(args.raters, args.images, is_dark=args.dark_foreground)
+    return cases, labels, mapping, None, f"Raters in {args.raters[0]}"

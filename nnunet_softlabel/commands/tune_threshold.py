@@ -1,0 +1,45 @@
+"""``nnunet_softlabel tune-threshold``: choose the decision threshold on validation cases."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser("tune-threshold", help="Choose the decision threshold on validation cases.")
+    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name: holds the references.")
+    parser.add_argument(
+        "-i", required=True, type=Path, nargs="+", metavar="DIR", help="Validation folders with .npz, of one or more folds."
+    )
+    parser.add_argument(
+        "-o", required=True, type=Path, metavar="FILE", help="The result; fold_X/thresholds.json is found by evaluate."
+    )
+    parser.add_argument(
+        "--against", choices=["consensus", "raters"], default="consensus", help="The reference (default consensus)."
+    )
+    parser.add_argument("--beta", type=float, default=1.0, help="Of F-beta; 1 (default) is Dice, more favours recall.")
+    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace an earlier result.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Tune and print the thresholds."""
+    from nnunet_softlabel.evaluation.tuning import tune_threshold
+    from nnunet_softlabel.soft_labels import SoftDataset
+
+    found = tune_threshold(
+        SoftDataset.find(args.d),
+        args.i,
+        args.o,
+        against=args.against,
+        beta=args.beta,
+        num_processes=args.np,
+        overwrite=args.overwrite,
+    )
+    for name, value in found["thresholds"].items():
+        print(f"{name}: {value:.3f}")
+    print(f"Written: {args.o}")

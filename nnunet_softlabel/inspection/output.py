@@ -1,0 +1,194 @@
+"""What `inspect` found, on the terminal and on disk: ``inspection.json``, ``.csv``, ``.html``."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_softlabel.cases import Case
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.inspection.page import write_page
+from nnunet_softlabel.labels import Labels
+from nnunet_softlabel.soft_labels import write_json
+
+JSON_FILE, CSV_FILE, PAGE_FILE = "inspection.json", "inspection.csv", "inspection.html"
+COLUMNS = (
+    "case", "class", "raters", "mean_dice", "lowest_dice", "lowest_pair", "kappa", "marked_mm3", "disputed_share",
+    "stands_out", "problems", "prior_before_mm3", "prior_after_mm3",
+)  # fmt: skip
+MOST_LINES = 12  # of each list on the terminal
+MOST_COLUMNS = 10  # raters in the matrix on the terminal
+
+
+def write_inspection(
+    output: Path,
+    summary: Mapping[str, Any],
+    cases: Sequence[Case],
+    *,
+    labels: Labels,
+    mapping: Mapping[int, int],
+    title: str,
+    overwrite: bool = False,
+) -> None:
+    """Write all three files, each whole or not at all.
+
+    Args:
+        output: folder.
+        summary: of `inspect_raters`.
+        cases: the same cases, for the pictures.
+        labels: what the channels mean.
+        mapping: label value in the files -> label value in ``labels``.
+        title: of the page.
+        overwrite: replace what is there.
+
+    Raises:
+        UsageError: if there is an inspection already.
+    """
+    check_output(output, overwrite=overwrite)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / JSON_FILE, without_nan(summary))
+    _write_csv(output / CSV_FILE, summary)
+    write_page(output / PAGE_FILE, summary, cases, labels=labels, mapping=mapping, title=title)
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse to replace an earlier inspection."""
+    there = [output / name for name in (JSON_FILE, CSV_FILE, PAGE_FILE) if (output / name).exists()]
+    if there and not overwrite:
+        raise UsageError(f"{there[0]} is already there; choose another -o, or pass --overwrite.")
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for NaN, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for row in case_rows(summary):
+            row["lowest_pair"] = " ".join(row["lowest_pair"] or [])
+            for key in ("stands_out", "problems"):
+                row[key] = "; ".join(row[key])
+            writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
+    os.replace(temporary, path)
+
+
+def case_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per case and class; a case that could not be compared has one row with its problems."""
+    rows: list[dict[str, Any]] = []
+    problems: dict[str, list[str]] = {}
+    for found in summary["problems"]:
+        problems.setdefault(found["case"], []).append(found["problem"])
+    reasons = {(found["case"], found["class"]): found["reasons"] for found in summary["stand_out"]["cases"]}
+    for case, classes in summary["per_case"].items():
+        for name, measured in classes.items():
+            prior = summary["prior"].get(case, {}).get(name, {})
+            rows.append(
+                {
+                    "case": case,
+                    "class": name,
+                    **measured,
+                    "raters": len(measured["volume_mm3"]),
+                    "stands_out": reasons.get((case, name), []),
+                    "problems": problems.get(case, []),
+                    "prior_before_mm3": prior.get("before_mm3", ""),
+                    "prior_after_mm3": prior.get("after_mm3", ""),
+                }
+            )
+    alone = [case for case in problems if case not in summary["per_case"]]
+    empty: dict[str, Any] = {"class": "", "lowest_pair": None, "stands_out": []}
+    return rows + [{"case": case, "problems": problems[case], **empty} for case in alone]
+
+
+def format_inspection(summary: Mapping[str, Any]) -> str:
+    """The tables for the terminal."""
+    lines = [
+        f"{summary['cases_compared']} of {summary['number_of_cases']} cases have two raters or more; "
+        + ("anonymous raters" if summary["is_anonymous"] else f"{len(summary['raters'])} raters")
+    ]
+    for name, found in summary["per_class"].items():
+        lines += [
+            "",
+            f"{name}: mean pairwise Dice {found['mean_dice']:.3f}, Fleiss' kappa {found['kappa']:.3f}, "
+            f"disputed {found['disputed_share']:.1%} of what anyone marked; "
+            f"{found['cases_marked']} cases with something marked",
+        ]
+        if found["shared_rates"]:
+            rates = found["shared_rates"]
+            lines.append(
+                f"STAPLE, one rater like another: sensitivity {rates['sensitivity']:.3f}, "
+                f"specificity {rates['specificity']:.5f}, precision {rates['precision']:.3f}"
+            )
+        else:
+            lines += [*_rater_table(found["raters"]), "", *_matrix(found)]
+    lines += _stand_out(summary)
+    return "\n".join(lines)
+
+
+def _rater_table(raters: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    width = max(len("rater"), *map(len, raters))
+    lines = [
+        f"{'rater':<{width}}  cases  empty  Dice with others  volume bias  sensitivity  specificity  precision"
+    ]
+    lines += [
+        f"{rater:<{width}}  {r['cases']:>5}  {r['empty_where_others_marked']:>5}  {r['dice_with_others']:>16.3f}  "
+        f"{r['volume_bias']:>+11.1%}  {r['sensitivity']:>11.3f}  {r['specificity']:>11.5f}  {r['precision']:>9.3f}"
+        for rater, r in raters.items()
+    ]
+    return lines
+
+
+def _matrix(found: Mapping[str, Any]) -> list[str]:
+    """Mean Dice of every pair, or a pointer to the page where there are many raters."""
+    values = {tuple(pair["raters"]): pair["mean_dice"] for pair in found["pairs"]}
+    raters = list(found["raters"])
+    if len(raters) > MOST_COLUMNS:
+        return [f"(the Dice of {len(values)} pairs is in {JSON_FILE} and {PAGE_FILE})"]
+    width = max(map(len, raters))
+    lines = [f"{'Dice':<{width}}" + "".join(f"  {rater[-8:]:>8}" for rater in raters)]
+    for row in raters:
+        cells = [values.get((row, column), values.get((column, row))) for column in raters]
+        lines.append(f"{row:<{width}}" + "".join(f"  {'-' if c is None else f'{c:.3f}':>8}" for c in cells))
+    return lines
+
+
+def _stand_out(summary: Mapping[str, Any]) -> list[str]:
+    found = summary["stand_out"]
+    sections = {
+        "Raters with the same masks in all cases": [
+            f"{', '.join(group['raters'])} ({group['cases']} cases)"
+            for group in summary["identical"]["raters"]
+        ],
+        "Raters who stand out": [f"{f['rater']} ({f['class']}): {f['reason']}" for f in found["raters"]],
+        "Cases that stand out": [
+            f"{f['case']} ({f['class']}): {'; '.join(f['reasons'])}" for f in found["cases"]
+        ],
+        "Identical masks in a case": [
+            f"{pair['case']}: {' and '.join(pair['raters'])}" for pair in summary["identical"]["pairs"]
+        ],
+        "Problems with files": [f"{p['case']}: {p['problem']}" for p in summary["problems"]],
+    }
+    lines = []
+    for title, entries in sections.items():
+        if entries:
+            lines += ["", f"{title} ({len(entries)}):", *(f"  {entry}" for entry in entries[:MOST_LINES])]
+            if len(entries) > MOST_LINES:
+                lines.append(f"  ... and {len(entries) - MOST_LINES} more")
+    if summary["prior"]:
+        before, after = (
+            sum(label[key] for case in summary["prior"].values() for label in case.values())
+            for key in ("before_mm3", "after_mm3")
+        )
+        lines += ["", f"Prior: expected volume {before:.0f} mm3 before, {after:.0f} mm3 after."]
+    return lines

@@ -1,0 +1,118 @@
+"""``inspection.html``: one page that stands alone, with pictures of the cases to look at first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from nnunet_softlabel.cases import Case
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation import figures
+from nnunet_softlabel.evaluation.pictures import slice_through
+from nnunet_softlabel.evaluation.tables import versions
+from nnunet_softlabel.image_io import read_image
+from nnunet_softlabel.inspection.sources import read_case
+from nnunet_softlabel.labels import Labels
+
+PICTURED_CASES = 9
+# Where nothing is disputed a little weight keeps everything marked within the picture.
+MARKED_WEIGHT = 1e-3
+
+
+def write_page(
+    path: Path,
+    summary: Mapping[str, Any],
+    cases: Sequence[Case],
+    *,
+    labels: Labels,
+    mapping: Mapping[int, int],
+    title: str,
+) -> None:
+    """Write the page, whole or not at all."""
+    by_name = {case.name: case for case in cases}
+    reasons = {(found["case"], found["class"]): found["reasons"] for found in summary["stand_out"]["cases"]}
+    pictures = [
+        case_panels(by_name[case], name, labels, mapping) | {"reasons": reasons.get((case, name), [])}
+        for case, name in worst_cases(summary)
+    ]
+    page = _environment().get_template("inspection.html.jinja").render(
+        title=title, summary=summary, pictures=pictures, matrix=_matrix, versions=versions()
+    )  # fmt: skip
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _environment() -> jinja2.Environment:
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("nnunet_softlabel.inspection", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["number"] = lambda value, digits=3: "-" if value != value else f"{value:.{digits}f}"
+    found.filters["percent"] = lambda value: "-" if value != value else f"{100 * value:+.1f} %"
+    return found
+
+
+def worst_cases(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Case and class: first those that stand out, then those of the lowest mean Dice."""
+    picked = {(found["case"], found["class"]): None for found in summary["stand_out"]["cases"]}
+    rest = sorted(
+        (measured["mean_dice"], case, name)
+        for case, classes in summary["per_case"].items()
+        for name, measured in classes.items()
+        if measured["mean_dice"] == measured["mean_dice"]
+    )
+    picked |= {(case, name): None for _, case, name in rest[:PICTURED_CASES]}
+    return list(picked)[:PICTURED_CASES]
+
+
+def _matrix(found: Mapping[str, Any]) -> list[tuple[str, list[float | None]]]:
+    """Rows of the Dice matrix."""
+    values = {tuple(pair["raters"]): pair["mean_dice"] for pair in found["pairs"]}
+    raters = list(found["raters"])
+    return [(row, [values.get((row, c), values.get((c, row))) for c in raters]) for row in raters]
+
+
+def case_panels(case: Case, class_name: str, labels: Labels, mapping: Mapping[int, int]) -> dict[str, Any]:
+    """The image and the raters' outlines: the slice most disputed, and all slices on top of each other."""
+    votes = read_case(case, labels, mapping).votes
+    assert votes is not None  # cases without raters have no numbers, so nobody asks for them
+    masks = votes.votes[:, labels.names.index(class_name)]
+    marked, agreed = masks.any(axis=0), masks.all(axis=0)
+    image = _image(case, marked.shape)
+    weight = (marked & ~agreed) + MARKED_WEIGHT * marked
+    cut, aspect = slice_through(weight, spacing_mm=votes.spacing_mm)
+    shade = masks.sum(axis=0, dtype=np.float32) if image is None else image
+    panels = [] if image is None else [("image", figures.panel(shade[cut], aspect=aspect))]
+    outlines = [mask[cut] for mask in masks]
+    panels.append(("most disputed slice", figures.panel(shade[cut], aspect=aspect, outlines=outlines)))
+    if marked.ndim == 3:
+        axis = next(a for a, index in enumerate(cut) if isinstance(index, int))
+        window = tuple(index for index in cut if not isinstance(index, int))
+        projected = [mask.any(axis=axis)[window] for mask in masks]
+        votes_per_pixel = np.sum(projected, axis=0, dtype=np.float32)
+        text = "all slices: outlines of what each marked anywhere"
+        panels.append((text, figures.panel(votes_per_pixel, aspect=aspect, outlines=projected)))
+    colours = [(rater, figures.colour(index)) for index, rater in enumerate(votes.names)]
+    return {"case": case.name, "class_name": class_name, "panels": panels, "raters": colours}
+
+
+def _image(case: Case, shape: tuple[int, ...]) -> np.ndarray | None:
+    """First channel of the image; None if there is none that fits the masks."""
+    if not case.images or not isinstance(case.images[0], Path):
+        return None
+    try:
+        image, grid = read_image(case.images[0])
+    except DatasetError:
+        return None  # it is among the problems
+    if image.ndim > len(grid.shape):
+        image = image.mean(axis=-1)  # colours
+    return image.astype(np.float32) if image.shape == shape else None
