@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,7 +91,7 @@ class PlannedDataset:
 def write_volume(
     path: Path, array: np.ndarray, spacing_mm: tuple[float, ...] = (1.0, 1.0, 2.0), **geometry: object
 ) -> None:
-    """Write ``(z, y, x)`` or ``(y, x)`` with spacing ``(x, y[, z])``; ``origin`` and ``direction`` as SimpleITK's."""
+    """Write ``(z, y, x)`` or ``(y, x)``; spacing, ``origin`` and ``direction`` are SimpleITK's."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing_mm[: array.ndim])
     if "origin" in geometry:
@@ -182,6 +182,22 @@ def nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNam
     return SimpleNamespace(**folders)
 
 
+@pytest.fixture
+def plain_dataset(rater_folder: RaterFolder, nnunet_folders: SimpleNamespace) -> Path:
+    """A converted data set whose soft labels were taken away."""
+    from nnunet_softlabel.cli import main
+    from nnunet_softlabel.soft_labels import read_json, write_json
+
+    assert main(rater_folder.arguments()) == 0
+    folder = nnunet_folders.raw / "Dataset901_Tiny"
+    content = read_json(folder / "dataset.json")
+    del content["soft_labels"]
+    write_json(folder / "dataset.json", content)
+    rmtree(folder / "softLabelsTr")
+    rmtree(folder / "raterLabelsTr")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real data sets beside the source tree."""
@@ -270,14 +286,14 @@ def _enter(dataset: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def planned_dataset(
     planned_one_class: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[PlannedDataset]:
+) -> PlannedDataset:
     """`planned_one_class` with nnU-Net's variables set, results in ``tmp_path``. Read only: see `copy_to`."""
-    yield _enter(planned_one_class, tmp_path, monkeypatch)
+    return _enter(planned_one_class, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def planned_dataset_two_classes(
     planned_two_classes: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[PlannedDataset]:
-    """`planned_two_classes` with nnU-Net's variables set, results in ``tmp_path``. Read only: see `copy_to`."""
-    yield _enter(planned_two_classes, tmp_path, monkeypatch)
+) -> PlannedDataset:
+    """`planned_two_classes` with nnU-Net's variables set. Read only: see `copy_to`."""
+    return _enter(planned_two_classes, tmp_path, monkeypatch)

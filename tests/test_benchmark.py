@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from nnunet_softlabel import benchmark as module
 from nnunet_softlabel.benchmark import Budget, Grid, benchmark
 from nnunet_softlabel.benchmark_report import format_benchmark, report
@@ -27,8 +28,9 @@ def grid_factory(planned_dataset, tmp_path):
 def fake_training(monkeypatch, planned_dataset):
     """Stands in for the training process: writes the probabilities of the soft label, a little blurred."""
     import numpy as np
-    from nnunet_softlabel.soft_labels import SoftDataset, with_background
     from scipy.ndimage import gaussian_filter
+
+    from nnunet_softlabel.soft_labels import SoftDataset, with_background
 
     started = []
 

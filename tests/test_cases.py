@@ -105,7 +105,11 @@ def test_single_rater_soft_labels_and_masks(make_files) -> None:
 )  # fmt: skip
 def test_files_that_do_not_fit_are_named(make_files, files: list[str], options: dict, message: str) -> None:
     root = make_files("i/a.png", "r/a_1.png", *files)
-    given = {"images": ["i/{case}.png"], "raters": ["r/{case}_{rater}.png"], "label_names": ["x", "y"]} | options
+    given = {
+        "images": ["i/{case}.png"],
+        "raters": ["r/{case}_{rater}.png"],
+        "label_names": ["x", "y"],
+    } | options
     for key in ("images", "raters"):
         given[key] = [f"{root}/{text}" for text in given[key]]
     for key in ("soft", "ignore"):
@@ -124,7 +128,10 @@ def test_files_that_do_not_fit_are_named(make_files, files: list[str], options: 
         (b"\xff\xfe\x00", "groups.csv: cannot be read"),
         (b"", "has no column 'case'"),
         (b"name,patient\na,1\n", r"has no column 'case'; its columns are name, patient \(--case-column\)"),
-        (b"case,subject\na,1\n", r"has no column 'patient'; its columns are case, subject \(--group-column\)"),
+        (
+            b"case,subject\na,1\n",
+            r"has no column 'patient'; its columns are case, subject \(--group-column\)",
+        ),
         (b"case,patient\na,1\na,2\n", "case a is in the groups '1' and '2'; keep one"),
         (b"case,patient\na,\n", "case a has no patient; fill the cell"),
         (b"case,patient\na\n", "case a has no patient; fill the cell"),
@@ -138,9 +145,14 @@ def test_wrong_groups_are_named(tmp_path: Path, text: bytes | None, message: str
 
 
 def test_groups_may_have_more_rows_but_not_fewer(tmp_path: Path) -> None:
-    (tmp_path / "groups.csv").write_text("\ufeffcase,group\na,1\nb,1\nc,2\n", encoding="utf-8")  # as Excel writes
+    (tmp_path / "groups.csv").write_text(
+        "\ufeffcase,group\na,1\nb,1\nc,2\n", encoding="utf-8"
+    )  # as Excel writes
     groups = read_groups(tmp_path / "groups.csv")
-    assert [case.group for case in with_groups([Case("a", []), Case("c", [])], groups, "groups.csv")] == ["1", "2"]
+    assert [case.group for case in with_groups([Case("a", []), Case("c", [])], groups, "groups.csv")] == [
+        "1",
+        "2",
+    ]
     with pytest.raises(DatasetError, match=r"groups.csv: has no row for case d; add one"):
         with_groups([Case("d", [])], groups, "groups.csv")
 

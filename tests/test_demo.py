@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from nnunet_softlabel import demo as module
 from nnunet_softlabel.demo import demo, write_knees
 from nnunet_softlabel.errors import UsageError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from skimage import io
 
 from nnunet_softlabel.errors import DatasetError
@@ -117,12 +117,18 @@ def test_file_that_was_cut_off_is_refused(tmp_path: Path, ending: str, share: fl
     noise = np.random.default_rng(0).integers(0, 255, (20, 30, 30)).astype(np.uint8)
     write_image(path, noise[0] if ending in (".png", ".tif") else noise, _grid_of(ending))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(DatasetError, match=rf"image{ending}: cannot be read as an image .*; replace or convert"):
+    with pytest.raises(
+        DatasetError, match=rf"image{ending}: cannot be read as an image .*; replace or convert"
+    ):
         read_image(path)
 
 
 def _grid_of(ending: str) -> Grid:
-    return Grid.flat((30, 30)) if ending in (".png", ".tif") else Grid((30, 30, 20), (1.0,) * 3, (0.0,) * 3, OBLIQUE)
+    return (
+        Grid.flat((30, 30))
+        if ending in (".png", ".tif")
+        else Grid((30, 30, 20), (1.0,) * 3, (0.0,) * 3, OBLIQUE)
+    )
 
 
 def test_gzip_of_several_parts_is_read(tmp_path: Path, volume: np.ndarray) -> None:
@@ -185,7 +191,9 @@ def test_several_channels_in_one_volume_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "image.nii.gz")
 
 
-def test_folder_that_cannot_be_written_is_an_os_error_with_the_file(tmp_path: Path, volume: np.ndarray) -> None:
+def test_folder_that_cannot_be_written_is_an_os_error_with_the_file(
+    tmp_path: Path, volume: np.ndarray
+) -> None:
     with pytest.raises(OSError, match="cannot be written") as caught:
         write_image(tmp_path / "absent" / "image.nii.gz", volume, GRID)
     assert caught.value.filename.endswith("image.nii.gz")

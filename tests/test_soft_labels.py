@@ -124,7 +124,10 @@ def test_labels_survive_dataset_json() -> None:
 
 
 def test_given_region_order_is_honoured() -> None:
-    dataset_json = {"labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3]}, "regions_class_order": [1, 3]}
+    dataset_json = {
+        "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3]},
+        "regions_class_order": [1, 3],
+    }
     labels = Labels.from_dataset_json(dataset_json)
     np.testing.assert_array_equal(consensus(np.ones((2, 1), np.float32), labels), [3])
 

@@ -77,8 +77,11 @@ class PairedDifference:
         return None if not sign else (self.second if sign > 0 else self.first)
 
     def is_significant(self, alpha: float = 0.05) -> bool:
-        """True if the difference stands after Holm's correction."""
-        return self.p_holm < alpha
+        """True if the difference stands after Holm's correction and its interval leaves out 0.
+
+        Ranks and mean can point to opposite sides; such a difference is nobody's win.
+        """
+        return self.p_holm < alpha and (self.difference.low > 0 or self.difference.high < 0)
 
 
 def home_reference(metric: str) -> str:

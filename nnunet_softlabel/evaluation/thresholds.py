@@ -132,7 +132,7 @@ def read_thresholds(path: Path | None, names: Sequence[str]) -> Threshold:
         where = "" if path is None else f" {path} does not exist;"
         raise UsageError(
             f"--threshold {TUNED}:{where} no {FILE_NAME} was found; tune one on validation cases first "
-            f"(nnunet_softlabel apply-threshold --help), or name the file."
+            f"(nnunet_softlabel tune-threshold), or name the file."
         )
     content = read_json(path)
     values = content.get("thresholds", {})

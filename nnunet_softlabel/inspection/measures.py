@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from nnunet_softlabel.evaluation.overlap import NAN, dice
 from nnunet_softlabel.fusion import RaterVotes
@@ -107,10 +106,11 @@ def identical_pairs(raters: RaterVotes) -> list[Pair]:
 def fleiss_kappa(coincidences: np.ndarray) -> float:
     """Fleiss' kappa: how far agreement exceeds that of raters who mark as often, anywhere [1].
 
-    All ordered pairs of answers to the same voxel form a symmetric table, on which Cohen's kappa (scikit-learn's)
-    is Fleiss' kappa. A voxel with n answers gives each pair the weight 1 / (n - 1), as in Krippendorff's
-    coefficient [2], so that raters may be missing; that coefficient differs by a factor (N - 1) / N of the
-    disagreement, N answers in all. The table is small and adds up over cases, however many voxels they have.
+    All ordered pairs of answers to the same voxel form a symmetric table, on which Cohen's kappa (that of
+    scikit-learn) is Fleiss' kappa. A voxel with n answers gives each pair the weight 1 / (n - 1), as in
+    Krippendorff's coefficient [2], so that raters may be missing; that coefficient differs by a factor
+    (N - 1) / N of the disagreement, N answers in all. The table is small and adds up over cases, however many
+    voxels they have.
 
     Args:
         coincidences: ``(2, 2)`` of a case, or the sum over cases.
@@ -122,6 +122,8 @@ def fleiss_kappa(coincidences: np.ndarray) -> float:
         [1] Fleiss, "Measuring nominal scale agreement among many raters", Psychological Bulletin 76, 1971.
         [2] Krippendorff, "Content Analysis", 2nd edition, Sage 2004, chapter 11.
     """
+    from sklearn.metrics import cohen_kappa_score  # takes seconds to import: not for every worker
+
     if np.count_nonzero(coincidences.sum(axis=0)) < 2:
         return NAN
     first, second = np.indices(coincidences.shape).reshape(2, -1)

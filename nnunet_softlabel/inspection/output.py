@@ -11,14 +11,13 @@ from typing import Any
 
 from nnunet_softlabel.cases import Case
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.inspection.page import write_page
 from nnunet_softlabel.labels import Labels
 from nnunet_softlabel.soft_labels import write_json
 
 JSON_FILE, CSV_FILE, PAGE_FILE = "inspection.json", "inspection.csv", "inspection.html"
 COLUMNS = (
-    "case", "class", "raters", "mean_dice", "lowest_dice", "lowest_pair", "kappa", "marked_mm3", "disputed_share",
-    "stands_out", "problems", "prior_before_mm3", "prior_after_mm3",
+    "case", "class", "raters", "mean_dice", "lowest_dice", "lowest_pair", "kappa", "marked_mm3",
+    "disputed_share", "stands_out", "problems", "prior_before_mm3", "prior_after_mm3",
 )  # fmt: skip
 MOST_LINES = 12  # of each list on the terminal
 MOST_COLUMNS = 10  # raters in the matrix on the terminal
@@ -48,6 +47,8 @@ def write_inspection(
     Raises:
         UsageError: if there is an inspection already.
     """
+    from nnunet_softlabel.inspection.page import write_page  # matplotlib: not for every worker
+
     check_output(output, overwrite=overwrite)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / JSON_FILE, without_nan(summary))
@@ -139,13 +140,15 @@ def format_inspection(summary: Mapping[str, Any]) -> str:
 def _rater_table(raters: Mapping[str, Mapping[str, Any]]) -> list[str]:
     width = max(len("rater"), *map(len, raters))
     lines = [
-        f"{'rater':<{width}}  cases  empty  Dice with others  volume bias  sensitivity  specificity  precision"
-    ]
-    lines += [
-        f"{rater:<{width}}  {r['cases']:>5}  {r['empty_where_others_marked']:>5}  {r['dice_with_others']:>16.3f}  "
-        f"{r['volume_bias']:>+11.1%}  {r['sensitivity']:>11.3f}  {r['specificity']:>11.5f}  {r['precision']:>9.3f}"
-        for rater, r in raters.items()
-    ]
+        f"{'rater':<{width}}  cases  empty  Dice with others  volume bias  "
+        "sensitivity  specificity  precision"
+    ]  # fmt: skip
+    for rater, r in raters.items():
+        lines.append(
+            f"{rater:<{width}}  {r['cases']:>5}  {r['empty_where_others_marked']:>5}  "
+            f"{r['dice_with_others']:>16.3f}  {r['volume_bias']:>+11.1%}  {r['sensitivity']:>11.3f}  "
+            f"{r['specificity']:>11.5f}  {r['precision']:>9.3f}"
+        )
     return lines
 
 

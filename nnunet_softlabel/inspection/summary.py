@@ -257,7 +257,7 @@ def _by_case(
     """All reasons of a case and class together; cases without overlap first, then by their mean Dice."""
     cases: dict[tuple[str, str], dict[str, Any]] = {}
     for found in findings:
-        entry = {"case": found.name, "class": found.class_name, "rules": [], "reasons": []}
+        entry: dict[str, Any] = {"case": found.name, "class": found.class_name, "rules": [], "reasons": []}
         entry = cases.setdefault((found.name, found.class_name), entry)
         entry["rules"] += [] if found.rule in entry["rules"] else [found.rule]
         entry["reasons"].append(found.reason)

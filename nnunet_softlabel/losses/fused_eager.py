@@ -3,9 +3,12 @@
 Two passes, because the gradient of DML depends on sums over the whole patch. The first leaves the
 probabilities where the gradient will be, the second turns them into the gradient. Everything else lives in
 a few chunk-sized buffers that are used again and again: fresh memory would cost more than the arithmetic.
+On the CPU each thread takes chunks of its own: if all shared every small operation, they would wait for each
+other after each, and for as long as another process keeps one of them from its core.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +21,7 @@ from .fused_terms import FusedOptions, distance_terms
 from .targets import is_compact
 
 # Elements of one buffer: large enough to hide the cost of a call, small enough for the cache.
-CHUNK_ELEMENTS_PER_THREAD = 1 << 17
+CHUNK_ELEMENTS = 1 << 17
 MOST_THREADS = 16
 CHUNK_ELEMENTS_GPU = 1 << 22
 BUFFERS = 7
@@ -51,12 +54,25 @@ class Patch:
         """The first channel that is worked on; with two classes the background mirrors the foreground."""
         return 1 if self.has_pairs and not self.options.sigmoid else 0
 
-    def chunks(self) -> Iterator["Chunk"]:
-        """The patch, piece by piece; all pieces share the same buffers."""
-        voxels, step = self.logits.shape[2], self.buffers.shape[2]
-        for index in range(len(self.logits)):
-            for start in range(0, voxels, step):
-                yield Chunk(self, index, slice(start, min(start + step, voxels)))
+    def map(self, work: Callable[["Chunk"], Tensor]) -> list[tuple[int, Tensor]]:
+        """Index into the batch and result of every chunk, in order, whatever the number of threads."""
+        voxels, step = self.logits.shape[2], self.buffers.shape[3]
+        places = [(i, slice(v, min(v + step, voxels))) for i in range(len(self.logits)) for v in range(0, voxels, step)]
+        threads = len(self.buffers)
+        results: list[Tensor] = [torch.empty(0)] * len(places)
+
+        def run(thread: int) -> None:
+            for number in range(thread, len(places), threads):
+                results[number] = work(Chunk(self, *places[number], self.buffers[thread]))
+
+        if threads == 1:
+            run(0)
+        else:
+            # The number of threads of torch belongs to the calling thread; only its default is global.
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                list(pool.map(run, range(threads)))
+            torch.set_num_threads(torch.get_num_threads())
+        return [(index, result) for (index, _), result in zip(places, results, strict=True)]
 
 
 class Chunk:
@@ -65,11 +81,11 @@ class Chunk:
     ``weight`` is 1 where a voxel counts and 0 elsewhere, None if all count.
     """
 
-    def __init__(self, patch: Patch, index: int, voxels: slice) -> None:
+    def __init__(self, patch: Patch, index: int, voxels: slice, buffers: Tensor) -> None:
         self.index = index
         self.p = patch.gradient[index, patch.first_row :, voxels]
         self.log_sum = patch.log_sums[index, :, voxels]
-        self.q, spare, *self.buffers = patch.buffers[:, :, : self.p.shape[1]].unbind()
+        self.q, spare, *self.buffers = buffers[:, :, : self.p.shape[1]].unbind()
         z = patch.logits[index, :, voxels]
         if patch.first_row:
             self.scores = torch.sub(z[1:], z[:1], out=spare)
@@ -123,14 +139,16 @@ def loss_and_gradient(
     slope, minus_shift = terms.slope.to(dtype).unsqueeze(2), -terms.shift.to(dtype).unsqueeze(2)
     weight_ce, weight_nkl = ((w / count).to(dtype) for w in (options.weight_ce, options.weight_nkl))
     second_pass = _pair_gradient if patch.has_pairs else _class_gradient
-    value = terms.value
-    for chunk in patch.chunks():
+
+    def turn(chunk: Chunk) -> Tensor:
         difference, d, spare, *_ = chunk.buffers
         torch.sub(chunk.p, chunk.q, out=difference)
         torch.addcmul(minus_shift[chunk.index], torch.sign(difference, out=spare), slope[chunk.index], out=d)
         part = second_pass(chunk, weight_ce, weight_nkl if options.weight_nkl else None)
-        value = value + chunk.weighted(part).sum()
         chunk.weighted(chunk.p)
+        return chunk.weighted(part).sum()
+
+    value = terms.value + torch.stack([part for _, part in patch.map(turn)]).double().sum()
     if patch.first_row:
         torch.neg(patch.gradient[:, 1], out=patch.gradient[:, 0])
     return value.to(dtype), patch.gradient
@@ -141,10 +159,10 @@ def _prepare(logits: Tensor, target: Tensor, mask: Tensor | None, options: Fused
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     new = partial(torch.empty, dtype=dtype, device=logits.device)
     on_cpu = logits.device.type == "cpu"
-    threads = min(torch.get_num_threads(), MOST_THREADS)
-    elements = CHUNK_ELEMENTS_PER_THREAD * threads if on_cpu else CHUNK_ELEMENTS_GPU
     rows = channels if options.sigmoid or channels > 2 else 1
-    step = min(voxels, max(1, elements // rows))
+    step = min(voxels, max(1, (CHUNK_ELEMENTS if on_cpu else CHUNK_ELEMENTS_GPU) // rows))
+    chunks = batch * -(-voxels // step)
+    threads = min(torch.get_num_threads(), MOST_THREADS, chunks) if on_cpu else 1
     return Patch(
         logits,
         target,
@@ -152,7 +170,7 @@ def _prepare(logits: Tensor, target: Tensor, mask: Tensor | None, options: Fused
         options,
         gradient=new(logits.shape),
         log_sums=new((batch, 1 if rows == channels else 0, voxels)),
-        buffers=new((BUFFERS, rows, step)),
+        buffers=new((threads, BUFFERS, rows, step)),
     )
 
 
@@ -162,10 +180,8 @@ def _first_pass(patch: Patch) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         The sums of ``|p - q|`` and of ``p + q``, each ``(B, rows)``, and the number of voxel terms.
     """
-    shape, device = (len(patch.logits), patch.buffers.shape[1]), patch.logits.device
-    distance, total = torch.zeros((2, *shape), dtype=torch.float64, device=device)
-    count = torch.zeros((), dtype=torch.float64, device=device)
-    for chunk in patch.chunks():
+
+    def sums(chunk: Chunk) -> Tensor:
         first, second, *_ = chunk.buffers
         if patch.has_pairs:
             torch.sigmoid(chunk.scores, out=chunk.p)
@@ -175,12 +191,17 @@ def _first_pass(patch: Patch) -> tuple[Tensor, Tensor, Tensor]:
             normaliser = first.sum(0, keepdim=True)
             torch.div(first, normaliser, out=chunk.p)
             torch.add(normaliser.log_(), peak, out=chunk.log_sum)
-        difference = torch.sub(chunk.p, chunk.q, out=first).abs_()
-        distance[chunk.index] += chunk.weighted(difference).sum(1)
-        total[chunk.index] += chunk.weighted(torch.add(chunk.p, chunk.q, out=second)).sum(1)
-        count += chunk.p.shape[1] if chunk.weight is None else chunk.weight.sum()
-    per_voxel = shape[1] if patch.options.sigmoid else 1
-    return distance, total, (count * per_voxel).clamp_min_(1)
+        difference = chunk.weighted(torch.sub(chunk.p, chunk.q, out=first).abs_())
+        both = chunk.weighted(torch.add(chunk.p, chunk.q, out=second))
+        count = both.new_full((1,), both.shape[1]) if chunk.weight is None else chunk.weight.sum().view(1)
+        return torch.cat([difference.sum(1), both.sum(1), count])
+
+    rows = patch.buffers.shape[2]
+    total = torch.zeros((len(patch.logits), 2 * rows + 1), dtype=torch.float64, device=patch.logits.device)
+    for index, part in patch.map(sums):
+        total[index] += part
+    per_voxel = rows if patch.options.sigmoid else 1
+    return total[:, :rows], total[:, rows:-1], (total[:, -1].sum() * per_voxel).clamp_min_(1)
 
 
 def _pair_gradient(chunk: Chunk, weight_ce: Tensor, weight_nkl: Tensor | None) -> Tensor:

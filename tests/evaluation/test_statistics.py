@@ -61,6 +61,14 @@ def test_where_lower_is_better_a_rise_is_a_loss(rng):
     assert (test.better, test.wins) == ("stock", (0, 0, 30))
 
 
+def test_ranks_that_contradict_the_mean_are_nobodys_win():
+    second = np.array([0.51] * 29 + [0.1])  # a little better 29 times, much worse once
+    test = compare_values(np.full(30, 0.5), second)
+    assert test.p_holm < 0.05
+    assert test.difference.mean < 0
+    assert not test.is_significant()
+
+
 def test_signed_errors_have_no_better_side():
     assert compare_values([1.0, 2, 3], [2.0, 3, 4], metric="volume_error").better is None
 

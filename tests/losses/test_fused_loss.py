@@ -64,7 +64,7 @@ def value_and_gradient(loss, logits: Tensor, *arguments) -> tuple[Tensor, Tensor
 def test_fused_loss_is_the_sum_of_its_terms(
     weights, channels, activation, batch_dice, has_ignore, is_compact, monkeypatch
 ):
-    monkeypatch.setattr(fused_eager, "CHUNK_ELEMENTS_PER_THREAD", 50)  # several chunks, the last one cut
+    monkeypatch.setattr(fused_eager, "CHUNK_ELEMENTS", 50)  # several chunks, the last one cut
     compact = compact_target(channels, activation, has_ignore=has_ignore)
     target, mask = expand_target(compact, activation=activation, has_ignore=has_ignore)
     logits = 3 * torch.randn(2, channels, 13, 7, dtype=torch.float64)
