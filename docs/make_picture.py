@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+
 from nnunet_softlabel.fusion import FUSIONS, RaterVotes
 from nnunet_softlabel.phantom import make_knee_phantom, phantom_raters
 

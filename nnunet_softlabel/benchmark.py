@@ -1,7 +1,7 @@
 """Trainers x configurations x folds x seeds: train what is missing, evaluate, compare, report.
 
-Every cell of the grid is one training in a process of its own, and leaves a record of what it was made with. A killed
-benchmark goes on where it stopped; a cell that was made with something else is refused, never mixed in.
+Every cell of the grid is one training in a process of its own, and leaves a record of what it was made with. A
+killed benchmark goes on where it stopped; a cell that was made with something else is refused, never mixed in.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from nnunet_softlabel import __version__
-from nnunet_softlabel.training.plugin import trainer_path
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.evaluate import evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.soft_labels import SoftDataset, environment_folder, find_dataset, read_json, write_json
+from nnunet_softlabel.training.plugin import trainer_path
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,15 @@ class Grid:
         base = find_dataset(environment_folder("nnUNet_preprocessed"), self.dataset.folder.name)
         self.plans_file = base / f"{plans}.json"
         if not self.plans_file.is_file():
-            raise UsageError(f"-p {plans}: {self.plans_file} is not there; run nnUNetv2_plan_and_preprocess first.")
+            raise UsageError(
+                f"-p {plans}: {self.plans_file} is not there; run nnUNetv2_plan_and_preprocess first."
+            )
         planned = read_json(self.plans_file)["configurations"]
         for configuration in configurations:
             if configuration not in planned:
-                raise UsageError(f"-c {configuration}: {plans} has no such configuration; it has {', '.join(planned)}.")
+                raise UsageError(
+                    f"-c {configuration}: {plans} has no such configuration; it has {', '.join(planned)}."
+                )
         self.cells = [
             Cell(trainer, configuration, fold, seed)
             for seed in seeds
@@ -149,7 +153,8 @@ class Grid:
         for key, wanted in self.made_with(cell).items():
             if record["made_with"].get(key) != wanted:
                 raise UsageError(
-                    f"{path}: was made with {key} {record['made_with'].get(key)}, this benchmark asks for {wanted}; "
+                    f"{path}: was made with {key} {record['made_with'].get(key)}, "
+                    f"this benchmark asks for {wanted}; "
                     f"choose another -o, or delete that file and its results."
                 )
         return record
@@ -226,7 +231,9 @@ def _wait(process: subprocess.Popen, log: Path, epochs: int | None) -> int:
         with tqdm(total=epochs, unit="epoch", disable=None) as bar:
             while process.poll() is None:
                 sleep(1)
-                found = re.findall(r"Epoch (\d+)\s*$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+                found = re.findall(
+                    r"Epoch (\d+)\s*$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+                )
                 if found:
                     bar.update(int(found[-1]) - bar.n)
     finally:
@@ -257,7 +264,9 @@ def benchmark(grid: Grid, *, num_processes: int = 2, log: Any = print) -> dict[s
         log(f"[{number}/{len(grid.cells)}] {cell.name}")
         is_done = grid.train(cell)
         record = grid.record(cell)
-        outcome[cell.name] = "done" if is_done else "failed" if record and record["status"] == "failed" else "elsewhere"
+        outcome[cell.name] = (
+            "done" if is_done else "failed" if record and record["status"] == "failed" else "elsewhere"
+        )
         if is_done:
             grid.evaluate(cell, num_processes=num_processes)
         elif outcome[cell.name] == "failed":

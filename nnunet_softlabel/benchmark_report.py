@@ -14,12 +14,21 @@ from nnunet_softlabel.benchmark import Cell, Grid
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.pictures import CasePicture, case_picture, pick_cases
 from nnunet_softlabel.evaluation.report import RunResult, write_report
-from nnunet_softlabel.evaluation.statistics import PRIMARY, PairedDifference, compare, home_reference
+from nnunet_softlabel.evaluation.statistics import PairedDifference, compare, home_reference
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, TITLES, means, write_rows
 from nnunet_softlabel.soft_labels import read_json, write_json
 
 REPORT_FILE = "report.html"
-TABLE_METRICS = ("dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "ece_near", "volume_error_abs")
+TABLE_METRICS = (
+    "dice",
+    "precision",
+    "recall",
+    "soft_dice",
+    "qubiq_dice",
+    "brier_near",
+    "ece_near",
+    "volume_error_abs",
+)
 
 
 def report(grid: Grid, outcome: Mapping[str, str], *, commands: Sequence[str] = ()) -> Path:
@@ -40,7 +49,9 @@ def report(grid: Grid, outcome: Mapping[str, str], *, commands: Sequence[str] = 
     if not finished:
         raise DatasetError(f"{grid.output}: no training is done; see {grid.output / 'logs'}.")
     runs = [_run(grid, name, cells) for name, cells in finished.items()]
-    comparisons = [test for run in runs[1:] for test in compare(runs[0].rows, run.rows, names=(runs[0].name, run.name))]
+    comparisons = [
+        test for run in runs[1:] for test in compare(runs[0].rows, run.rows, names=(runs[0].name, run.name))
+    ]
     notes = _notes(grid, outcome, finished)
     named_rows = [{"trainer": run.name, **row} for run in runs for row in run.rows]
     write_rows(grid.output / METRICS_FILE, named_rows, more_columns=["trainer"])
@@ -76,7 +87,8 @@ def _run(grid: Grid, name: str, cells: Sequence[Cell]) -> RunResult:
             curves[curve].append(values)
     # trainings of one grid are equally long; after a resume with other folds the shortest decides
     averaged = {
-        curve: np.mean([v[: min(map(len, values))] for v in values], axis=0).tolist() for curve, values in curves.items()
+        curve: np.mean([v[: min(map(len, values))] for v in values], axis=0).tolist()
+        for curve, values in curves.items()
     }
     return RunResult.from_folders(
         name,
@@ -111,14 +123,25 @@ def _settings(grid: Grid) -> dict[str, Any]:
 
 
 def _notes(grid: Grid, outcome: Mapping[str, str], finished: Mapping[str, Sequence[Cell]]) -> list[str]:
-    notes = [f"{cell.name}: {outcome[cell.name]}, not in this page." for cell in grid.cells if outcome[cell.name] != "done"]
-    sets = {name: sorted((cell.configuration, cell.fold, cell.seed) for cell in cells) for name, cells in finished.items()}
+    notes = [
+        f"{cell.name}: {outcome[cell.name]}, not in this page."
+        for cell in grid.cells
+        if outcome[cell.name] != "done"
+    ]
+    sets = {
+        name: sorted((cell.configuration, cell.fold, cell.seed) for cell in cells)
+        for name, cells in finished.items()
+    }
     if len({json.dumps(folds) for folds in sets.values()}) > 1:
-        notes.append("Trainers have finished different folds or seeds: tests use the cases they share, means do not.")
+        notes.append(
+            "Trainers have finished different folds or seeds: tests use the cases they share, means do not."
+        )
     return notes
 
 
-def _pictures(grid: Grid, runs: Sequence[RunResult], finished: Mapping[str, Sequence[Cell]]) -> list[CasePicture]:
+def _pictures(
+    grid: Grid, runs: Sequence[RunResult], finished: Mapping[str, Sequence[Cell]]
+) -> list[CasePicture]:
     """Best, median and worst case of the last trainer in each class, with what every trainer predicted."""
     pictures = []
     last = runs[-1]
@@ -177,7 +200,7 @@ def _finite(value: float) -> float | None:
 
 
 def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
-    """The table for the terminal: trainers down, metrics across, each against its home reference or the one given."""
+    """The table for the terminal: each metric against its home reference, or all against the one given."""
     summary = read_json(folder / SUMMARY_FILE)
     lines = []
     trainers = summary["trainers"]
@@ -188,7 +211,9 @@ def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
         for name, found in trainers.items():
             cells = []
             for metric in TABLE_METRICS:
-                place = found["mean"]["model"].get(reference or home_reference(metric), {}).get(class_name, {})
+                place = (
+                    found["mean"]["model"].get(reference or home_reference(metric), {}).get(class_name, {})
+                )
                 value = place.get(metric, {}).get("mean")
                 cells.append(f"  {'-' if value is None else format(value, '.4f'):>18}")
             lines.append(f"{name:<{width}}" + "".join(cells))

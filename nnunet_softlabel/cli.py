@@ -23,6 +23,7 @@ COMMANDS = (
     "demo",
     "env",
     "reduce_plans",
+    "export_stock",
 )
 
 

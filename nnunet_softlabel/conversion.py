@@ -96,15 +96,13 @@ def convert(
     final = _final_folder(dataset_id, name)
     work = final.with_name(f"{UNFINISHED}{final.name}")
     bring_back(work, final)
-    is_unfinished = (work / "dataset").is_dir()
-    if final.exists() and not overwrite and not (resume and is_unfinished):
-        if not (resume and _is_complete(final, cases, settings)):
-            raise UsageError(
-                f"{final}: is already there; add --overwrite to replace it, or choose another -d and -n."
-            )
-        if work.exists():
-            remove(work)
+    if resume and final.exists() and _is_complete(final, work, cases, settings):
         return final
+    is_resumed = resume and (work / "dataset").is_dir()
+    if final.exists() and not overwrite and not is_resumed:
+        raise UsageError(
+            f"{final}: is already there; add --overwrite to replace it, or choose another -d and -n."
+        )
     splits_file = environment_folder("nnUNet_preprocessed") / final.name / "splits_final.json"
     splits = make_splits(cases) if cases[0].group is not None else None
     check_splits_file(splits_file, splits, may_replace=overwrite or resume)
@@ -172,12 +170,11 @@ def add_soft_labels(
         own, mapping, tuple(content["channel_names"].values()), ending, fusion, dict(fusion_options or {}), min_raters,
         hard_labels=dataset / "labelsTr",
     )  # fmt: skip
-    if "soft_labels" in content and not overwrite and not (resume and (work / "dataset").is_dir()):
-        if not (resume and _is_complete(dataset, cases, settings)):
-            raise UsageError(f"{dataset}: has soft labels already; add --overwrite to replace them.")
-        if work.exists():
-            remove(work)
+    if resume and _is_complete(dataset, work, cases, settings):
         return dataset
+    is_resumed = resume and (work / "dataset").is_dir()
+    if "soft_labels" in content and not overwrite and not is_resumed:
+        raise UsageError(f"{dataset}: has soft labels already; add --overwrite to replace them.")
     with unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume):
         records = write_cases(cases, work, settings, num_processes=num_processes, show_progress=show_progress)
         # a data set with old and new files mixed must not look complete
@@ -280,10 +277,14 @@ def _check_covers_training(cases: Sequence[Case], dataset: Path, ending: str) ->
         raise DatasetError(f"Case {stranger}: is no training case of {dataset.name}; remove it.")
 
 
-def _is_complete(dataset: Path, cases: Sequence[Case], settings: CaseSettings) -> bool:
-    """True if the data set holds what is asked for."""
+def _is_complete(dataset: Path, work: Path, cases: Sequence[Case], settings: CaseSettings) -> bool:
+    """True if the data set holds what is asked for and nothing is unfinished; removes what is left of ``work``."""
     about = read_json(dataset / "dataset.json").get("soft_labels") or {}
-    return about.get("request") == request_digest(cases, settings)
+    if (work / "dataset").is_dir() or about.get("request") != request_digest(cases, settings):
+        return False
+    if work.exists():
+        remove(work)
+    return True
 
 
 def _about(

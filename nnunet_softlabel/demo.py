@@ -20,6 +20,7 @@ DATASET_ID, DATASET_NAME = 999, "KneePhantom"
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardBCE", "nnUNetTrainerAPL")
 SHAPE = (24, 64, 64)
 PATCH_SIZE = (24, 48, 48)
+LESION_RADIUS_MM = (8.0, 14.0)  # a few hundred iterations do not learn smaller ones
 REDUCED = "nnUNetPlansReduced"
 
 
@@ -36,7 +37,7 @@ def demo(
     overwrite: bool = False,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Generate knees and raters, convert, plan, train three trainers on a reduced plan, compare with the truth.
+    """Generate knees and raters, convert, plan, train on a reduced plan, compare with the truth.
 
     nnU-Net's folders are made under ``output``, whatever the environment says.
 
@@ -81,7 +82,8 @@ def demo(
     step("Converting raters into soft labels")
     convert(
         find_cases(
-            [str(output / "knees/images/{case}.nii.gz")], raters=[str(output / "knees/raters/{case}_{rater}.nii.gz")]
+            [str(output / "knees/images/{case}.nii.gz")],
+            raters=[str(output / "knees/raters/{case}_{rater}.nii.gz")],
         ),
         dataset_id=DATASET_ID,
         name=DATASET_NAME,
@@ -94,7 +96,9 @@ def demo(
     plan(output / "plan_and_preprocess.txt")
     reduce_plans(DATASET_ID, patch_size=PATCH_SIZE, overwrite=overwrite)
     split = {"train": cases[:num_training], "val": cases[num_training:]}
-    write_json(output / "nnUNet_preprocessed" / f"Dataset{DATASET_ID}_{DATASET_NAME}" / "splits_final.json", [split])
+    write_json(
+        output / "nnUNet_preprocessed" / f"Dataset{DATASET_ID}_{DATASET_NAME}" / "splits_final.json", [split]
+    )
     step(f"Training {', '.join(TRAINERS)}: {epochs} x {iterations} iterations each, on the CPU")
     grid = BenchmarkGrid(
         DATASET_ID,
@@ -136,7 +140,7 @@ def write_knees(folder: Path, *, seed: int, number: int, regime: str) -> list[st
 
 
 def _write_knee(folder: Path, regime: str, name: str, seed: int) -> None:
-    knee = make_knee_phantom(seed, shape=SHAPE)
+    knee = make_knee_phantom(seed, shape=SHAPE, n_lesions=1 + seed % 3, lesion_radius_mm=LESION_RADIUS_MM)
     size, spacing = knee.image.shape[::-1], tuple(float(s) for s in knee.spacing_mm[::-1])
     grid = Grid(size, spacing, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     write_image(folder / "images" / f"{name}.nii.gz", knee.image, grid)
@@ -152,11 +156,26 @@ def plan(log_file: Path) -> None:
     Raises:
         DatasetError: if it fails, with the place of its output.
     """
-    entry = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as main"
-    arguments = ["-d", str(DATASET_ID), "-c", "3d_fullres", "--verify_dataset_integrity", "-np", "1", "-npfp", "1"]
+    module = "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints"
+    arguments = [
+        "-d",
+        str(DATASET_ID),
+        "-c",
+        "3d_fullres",
+        "--verify_dataset_integrity",
+        "-np",
+        "1",
+        "-npfp",
+        "1",
+    ]
     # nnU-Net's planner hands nnUNet_n_proc_DA to torch.set_num_threads, which refuses 0
     environment = os.environ | {"nnUNet_n_proc_DA": "1"}
-    command = [sys.executable, "-c", f"{entry}; main()", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        f"from {module} import plan_and_preprocess_entry as main; main()",
+        *arguments,
+    ]
     with log_file.open("w", encoding="utf-8") as file:
         code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
     if code:

@@ -74,7 +74,7 @@ def unfinished_folder(
 
 def _take_up(work: Path, description: dict[str, Any], *, resume: bool) -> None:
     started = work / "settings.json"
-    if resume and started.is_file():
+    if resume and started.is_file() and (work / "dataset").is_dir():
         if read_json(started) != description:
             raise UsageError(
                 f"{work}: was started with other options or files; add --overwrite to start again."

@@ -229,11 +229,22 @@ def plan_in_process(dataset_id: int, configurations: tuple[str, ...]) -> None:
         preprocess_dataset(dataset_id, configurations=configurations, num_processes=[1], **options)
 
 
+def preprocess_in_process(dataset_id: int, plans: str, configurations: tuple[str, ...]) -> None:
+    """``nnUNetv2_preprocess`` with threads in place of processes."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
+        preprocess_dataset(dataset_id, plans, configurations, num_processes=[1], show_progress_bar=False)
+
+
 def make_planned_dataset(
     base: Path,
     dataset_id: int,
     num_classes: int,
     configurations: tuple[str, ...] = ("3d_fullres", "2d"),
+    change_source: Callable[[RaterFolder], RaterFolder] = lambda folder: folder,
+    with_cascade: bool = False,
     **options: Any,
 ) -> PlannedDataset:
     from nnunet_softlabel.cases import find_cases, read_groups, with_groups
@@ -246,6 +257,7 @@ def make_planned_dataset(
             (base / name).mkdir(parents=True)
             patch.setenv(f"nnUNet_{name}", str(base / name))
         folder = make_rater_folder(base / "source", num_classes=num_classes, seed=dataset_id, **options)
+        folder = change_source(folder)
         groups = read_groups(folder.root / "cases.csv", group_column="patient")
         cases = with_groups(find_cases(folder.images, raters=[folder.rater_pattern]), groups, "cases.csv")
         raw = convert(
@@ -256,9 +268,13 @@ def make_planned_dataset(
             channel_names=folder.channel_names,
         )
         plan_in_process(dataset_id, configurations)
-        reduce_plans(dataset_id, features=4, patch_size=[16, 24, 24], max_stages=3)
+        reduce_plans(
+            dataset_id, features=4, patch_size=[16, 24, 24], max_stages=3, with_cascade=with_cascade
+        )
         for configuration in configurations:
             preprocess(dataset_id, configuration)
+        if with_cascade:
+            preprocess_in_process(dataset_id, "nnUNetPlansReduced", ("3d_lowres",))
     return PlannedDataset(dataset_id, raw.name, base / "raw", base / "preprocessed", folder.cases)
 
 

@@ -18,7 +18,12 @@ TRAINERS = ("nnUNetTrainer", "nnUNetTrainerAPL")
 @pytest.fixture
 def grid_factory(planned_dataset, tmp_path):
     def make(**options):
-        options = {"trainers": TRAINERS, "folds": [0], "plans": "nnUNetPlansReduced", "budget": Budget(1, 1)} | options
+        options = {
+            "trainers": TRAINERS,
+            "folds": [0],
+            "plans": "nnUNetPlansReduced",
+            "budget": Budget(1, 1),
+        } | options
         return Grid(planned_dataset.id, tmp_path / "benchmark", device="cpu", **options)
 
     return make
@@ -42,7 +47,9 @@ def fake_training(monkeypatch, planned_dataset):
             return SimpleNamespace(poll=lambda: 1, returncode=1)
         dataset = SoftDataset(planned_dataset.raw)
         name = f"{arguments['trainer']}__{arguments['plans']}__{arguments['configuration']}"
-        folder = module.Path(env["nnUNet_results"]) / planned_dataset.name / name / f"fold_{arguments['fold']}"
+        folder = (
+            module.Path(env["nnUNet_results"]) / planned_dataset.name / name / f"fold_{arguments['fold']}"
+        )
         (folder / "validation").mkdir(parents=True, exist_ok=True)
         blur = 0.5 + TRAINERS.index(arguments["trainer"])
         split = read_json_list(planned_dataset.preprocessed / "splits_final.json")[arguments["fold"]]
@@ -50,7 +57,12 @@ def fake_training(monkeypatch, planned_dataset):
             soft = with_background(gaussian_filter(dataset.read_soft(case), (0, blur, blur, blur)))
             np.savez(folder / "validation" / f"{case}.npz", probabilities=soft)
             (folder / "validation" / f"{case}.pkl").write_bytes(b"")
-        result = {"train_seconds": 1.0, "validation_seconds": 1.0, "peak_memory_gb": 0.1, "curves": {"train_losses": [1.0]}}
+        result = {
+            "train_seconds": 1.0,
+            "validation_seconds": 1.0,
+            "peak_memory_gb": 0.1,
+            "curves": {"train_losses": [1.0]},
+        }
         write_json(module.Path(command[4]), result | {"epochs": 1, "iterations": 1, "device": "cpu"})
         return SimpleNamespace(poll=lambda: 0, returncode=0)
 
@@ -74,7 +86,10 @@ def test_benchmark_trains_what_is_missing_and_reports(grid_factory, fake_trainin
     differences = {(d["metric"], d["baseline"], d["trainer"]) for d in summary["differences"]}
     assert ("dice", *TRAINERS) in differences
     # the sharper baseline is nearer to the soft label
-    soft_dice = {name: t["mean"]["model"]["soft"]["lesion"]["soft_dice"]["mean"] for name, t in summary["trainers"].items()}
+    soft_dice = {
+        name: t["mean"]["model"]["soft"]["lesion"]["soft_dice"]["mean"]
+        for name, t in summary["trainers"].items()
+    }
     assert soft_dice["nnUNetTrainer"] > soft_dice["nnUNetTrainerAPL"]
     assert "nnUNetTrainerAPL" in format_benchmark(grid.output)
     benchmark(grid_factory(), num_processes=1, log=lambda text: None)
@@ -112,7 +127,7 @@ def test_seeds_have_results_of_their_own(grid_factory):
 
 
 def test_unknown_plan_and_configuration_are_refused(grid_factory):
-    with pytest.raises(UsageError, match="-p nnUNetPlansOther: .* is not there"):
+    with pytest.raises(UsageError, match=r"-p nnUNetPlansOther: .* is not there"):
         grid_factory(plans="nnUNetPlansOther")
     with pytest.raises(UsageError, match="-c 3d_lowres: nnUNetPlansReduced has no such configuration"):
         grid_factory(configurations=["3d_lowres"])
@@ -139,8 +154,29 @@ def test_benchmark_command_trains_for_real(planned_dataset, tmp_path, capsys, mo
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    arguments = ["benchmark", "-d", str(planned_dataset.id), "-f", "0", "-p", "nnUNetPlansReduced", "-device", "cpu"]
-    arguments += ["--epochs", "1", "--iterations", "2", "-o", str(tmp_path / "b"), "-np", "1", "-tr", "nnUNetTrainerAPL"]
+    arguments = [
+        "benchmark",
+        "-d",
+        str(planned_dataset.id),
+        "-f",
+        "0",
+        "-p",
+        "nnUNetPlansReduced",
+        "-device",
+        "cpu",
+    ]
+    arguments += [
+        "--epochs",
+        "1",
+        "--iterations",
+        "2",
+        "-o",
+        str(tmp_path / "b"),
+        "-np",
+        "1",
+        "-tr",
+        "nnUNetTrainerAPL",
+    ]
     monkeypatch.setattr(sys, "argv", ["nnunet_softlabel", *arguments])
     assert main(arguments) == 0
     assert "Report:" in capsys.readouterr().out

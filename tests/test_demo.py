@@ -26,7 +26,13 @@ def test_demo_refuses_a_folder_that_is_not_empty(tmp_path):
 def test_demo_runs_to_the_report(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHAPE", (12, 32, 32))
     monkeypatch.setattr(module, "TRAINERS", ("nnUNetTrainer", "nnUNetTrainerAPL"))
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA", "nnUNet_def_n_proc"):
+    for name in (
+        "nnUNet_raw",
+        "nnUNet_preprocessed",
+        "nnUNet_results",
+        "nnUNet_n_proc_DA",
+        "nnUNet_def_n_proc",
+    ):
         monkeypatch.setenv(name, "elsewhere")  # the demo sets its own, monkeypatch restores them
     lines: list[str] = []
     page = demo(tmp_path / "demo", num_training=5, num_validation=2, epochs=1, iterations=2, log=lines.append)

@@ -20,7 +20,9 @@ def installed(tmp_path_factory):
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     target = folder / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(target), str(wheel)], check=True, capture_output=True)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--target", str(target), str(wheel)], check=True, capture_output=True
+    )
     return target
 
 
@@ -48,6 +50,11 @@ def test_nnunet_finds_and_pickles_the_trainers_of_the_wheel(installed, tmp_path)
         "nnUNet_extTrainer": str(installed / "nnunet_softlabel" / "training" / "nnunet_plugin"),
     }
     result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert result.stdout.splitlines()[-1].startswith(f"nnunet_softlabel.training.recipes {installed}")

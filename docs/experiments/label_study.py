@@ -1,6 +1,6 @@
 """Which fusion and which prior bring a label closest to the truth, before any network.
 
-    python docs/experiments/label_study.py            # all cells, about 10 minutes on one core
+    python docs/experiments/label_study.py            # all cells, about 2 minutes
     python docs/experiments/label_study.py --tables   # only rewrites the tables in docs/labels.md
 
 Design, cells, seeds and criteria are in docs/labels.md, which was written before the first run. Results go to
@@ -23,6 +23,8 @@ from nnunet_softlabel.evaluation.lesions import count_lesions, lesion_precision,
 from nnunet_softlabel.evaluation.overlap import dice, soft_dice
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote, staple
 from nnunet_softlabel.fusion.priors import (
+    LesionModel,
+    TissueModel,
     apply_intensity_prior,
     apply_roi,
     estimate_tissue,
@@ -39,7 +41,7 @@ ROI_MARGIN_MM = 2.0
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "label_study.csv", HERE.parent / "labels.md"
-METRICS = ("brier_per_mille", "soft_dice", "dice", "lesion_recall", "lesion_precision")
+METRICS = ("brier_per_mille", "soft_dice", "dice", "lesion_recall", "lesion_precision", "healthy_ml")
 COLUMNS = ("regime", "contrast", "method", "seed", *METRICS, "note")
 TITLES = {
     "brier_per_mille": "Brier, 1e-3 (lower)",
@@ -47,6 +49,7 @@ TITLES = {
     "dice": "Dice at 0.5",
     "lesion_recall": "lesion recall",
     "lesion_precision": "lesion precision",
+    "healthy_ml": "ml in healthy knees (lower)",
 }
 
 Labels = list[np.ndarray]
@@ -60,14 +63,21 @@ def mean_in_bone(knees: Sequence[KneePhantom], votes: Sequence[RaterVotes]) -> L
     ]
 
 
-def mean_in_bone_bright(knees: Sequence[KneePhantom], votes: Sequence[RaterVotes]) -> Labels:
-    """ROI, then the intensity prior with its defaults; the lesion model is pooled over all knees."""
+def lesion_model(
+    knees: Sequence[KneePhantom], votes: Sequence[RaterVotes]
+) -> tuple[Labels, list[TissueModel], LesionModel]:
+    """The label in bone, normal tissue of each knee, and lesions pooled over all knees."""
     in_bone = mean_in_bone(knees, votes)
     tissues = [estimate_tissue(k.image, k.bone_mask, q) for k, q in zip(knees, in_bone, strict=True)]
     parts = [
         lesion_statistics(k.image, k.bone_mask, q, t) for k, q, t in zip(knees, in_bone, tissues, strict=True)
     ]
-    lesions = reduce(add, parts).model()
+    return in_bone, tissues, reduce(add, parts).model()
+
+
+def mean_in_bone_bright(knees: Sequence[KneePhantom], votes: Sequence[RaterVotes]) -> Labels:
+    """ROI, then the intensity prior with its defaults."""
+    in_bone, tissues, lesions = lesion_model(knees, votes)
     return [
         apply_intensity_prior(q, k.image, k.bone_mask, t, lesions)
         for k, q, t in zip(knees, in_bone, tissues, strict=True)
@@ -87,9 +97,15 @@ METHODS: dict[str, Callable[[Sequence[KneePhantom], Sequence[RaterVotes]], Label
     "mean + roi": mean_in_bone,
     "mean + roi + intensity": mean_in_bone_bright,
 }
+SEES_THE_IMAGE = ("mean + roi + intensity",)  # the others are the same at any contrast
+DIFFERENCES = (
+    ("mean", "mean + roi", "roi, against mean"),
+    ("mean + roi", "mean + roi + intensity", "intensity, against roi"),
+    ("mean", "mean + roi + intensity", "roi and intensity, against mean"),
+)
 
 
-def score(truth: np.ndarray, soft: np.ndarray) -> dict[str, float]:
+def score(truth: np.ndarray, soft: np.ndarray, voxel_ml: float) -> dict[str, float]:
     """Error of one label; NaN where a number is undefined (no lesion, nothing predicted)."""
     hard = soft > 0.5
     counts = count_lesions(truth, hard)
@@ -99,6 +115,7 @@ def score(truth: np.ndarray, soft: np.ndarray) -> dict[str, float]:
         "dice": dice(truth, hard),
         "lesion_recall": lesion_recall(counts),
         "lesion_precision": lesion_precision(counts),
+        "healthy_ml": float("nan") if truth.any() else float(soft.sum(dtype=np.float64) * voxel_ml),
     }
 
 
@@ -107,15 +124,22 @@ def cell_rows(knees: Sequence[KneePhantom], regime: str, contrast: float) -> Ite
         RaterVotes(phantom_raters(knee, regime, seed=seed)[:, None] == 1, NAMES, knee.spacing_mm)
         for seed, knee in zip(SEEDS, knees, strict=True)
     ]
+    voxel_ml = float(np.prod(knees[0].spacing_mm)) / 1000
     for method, function in METHODS.items():
+        if contrast != CONTRASTS[0] and method not in SEES_THE_IMAGE:
+            continue
         cell: Row = {"regime": regime, "contrast": contrast, "method": method}
+        note = ""
         try:
             labels = function(knees, votes)
+            if method in SEES_THE_IMAGE:
+                model = lesion_model(knees, votes)[2]
+                note = f"lesion model {model.mean[0]:.2f} +- {model.spread[0]:.2f}"
         except ValueError as error:  # the prior refuses lesions that are not brighter
             yield cell | {"seed": "", "note": f"refused: {error}"}
             continue
         for seed, knee, label in zip(SEEDS, knees, labels, strict=True):
-            yield cell | {"seed": seed, "note": ""} | score(knee.truth == 1, label[0])
+            yield cell | {"seed": seed, "note": note} | score(knee.truth == 1, label[0], voxel_ml)
 
 
 def run() -> None:
@@ -131,42 +155,56 @@ def run() -> None:
 
 
 def tables(rows: Sequence[Mapping[str, str]]) -> str:
-    """All tables as Markdown: one per contrast, then differences to the mean."""
-    parts = []
-    for contrast in CONTRASTS:
-        parts += [f"#### Lesion contrast {contrast:g}", "", *_table(rows, contrast), ""]
-    parts += ["#### What the priors change, against the mean vote", "", *_differences(rows)]
-    return "\n".join(parts)
+    """All tables as Markdown."""
+    usual, dim = CONTRASTS[0], CONTRASTS[1:]
+    head = " | ".join(TITLES[m] for m in METRICS)
+    line = "---|" * len(METRICS)
+    return "\n".join(
+        [
+            f"#### Every label, lesion contrast {usual:g}\n\n| error | label | {head} |\n|---|---|{line}",
+            *(_values(rows, regime, usual, method, method) for regime in RATER_REGIMES for method in METHODS),
+            "\n#### The intensity prior where lesions are less bright, or not at all\n",
+            "Only this label depends on the image. Lesion model: mean and standard deviation, in spreads of the",
+            f"normal marrow.\n\n| error | contrast, lesion model | {head} |\n|---|---|{line}",
+            *(
+                _values(
+                    rows, regime, contrast, method, f"{contrast:g}{_model(rows, regime, contrast, method)}"
+                )
+                for regime in RATER_REGIMES
+                for contrast in (usual, *dim)
+                for method in SEES_THE_IMAGE
+            ),
+            "\n#### What a prior changes, knee by knee\n",
+            "A star: the interval leaves out 0. Where a number is undefined in one of the two labels, the knee is",
+            f"left out.\n\n| error | contrast | prior | {head} |\n|---|---|---|{line}",
+            *_differences(rows),
+        ]
+    )
 
 
-def _table(rows: Sequence[Mapping[str, str]], contrast: float) -> Iterator[str]:
-    yield "| error | fusion | " + " | ".join(TITLES[m] for m in METRICS) + " |"
-    yield "|---|---|" + "---|" * len(METRICS)
-    for regime in RATER_REGIMES:
-        for method in METHODS:
-            found = _cell(rows, regime, contrast, method)
-            if found[0]["note"]:
-                cells = ["refused", *[""] * (len(METRICS) - 1)]
-            else:
-                cells = [_interval([row[m] for row in found]) for m in METRICS]
-            yield f"| {regime} | {method} | " + " | ".join(cells) + " |"
+def _model(rows: Sequence[Mapping[str, str]], regime: str, contrast: float, method: str) -> str:
+    note = _cell(rows, regime, contrast, method)[0]["note"]
+    return ", " + note.removeprefix("lesion model ") if note.startswith("lesion model") else ""
+
+
+def _values(rows: Sequence[Mapping[str, str]], regime: str, contrast: float, method: str, title: str) -> str:
+    found = _cell(rows, regime, contrast, method)
+    is_refused = found[0]["note"].startswith("refused")
+    cells = ["refused"] if is_refused else [_interval([row[m] for row in found]) for m in METRICS]
+    return f"| {regime} | {title} | " + " | ".join(cells) + " |"
 
 
 def _differences(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """Paired by knee: mean difference with its interval; a star where the interval leaves out 0."""
-    yield "| error | contrast | prior | " + " | ".join(TITLES[m] for m in METRICS) + " |"
-    yield "|---|---|---|" + "---|" * len(METRICS)
     for regime in RATER_REGIMES:
-        for contrast in CONTRASTS:
-            base = _cell(rows, regime, contrast, "mean")
-            for method in ("mean + roi", "mean + roi + intensity"):
-                found = _cell(rows, regime, contrast, method)
-                if found[0]["note"]:
-                    cells = ["refused", *[""] * (len(METRICS) - 1)]
-                else:
-                    cells = [_difference(base, found, metric) for metric in METRICS]
-                prior = method.removeprefix("mean + ")
-                yield f"| {regime} | {contrast:g} | {prior} | " + " | ".join(cells) + " |"
+        for first, second, title in DIFFERENCES:
+            for contrast in CONTRASTS if second in SEES_THE_IMAGE else CONTRASTS[:1]:
+                base = _cell(rows, regime, CONTRASTS[0], first)
+                found = _cell(rows, regime, contrast, second)
+                is_refused = found[0]["note"].startswith("refused")
+                cells = ["refused"] if is_refused else [_difference(base, found, m) for m in METRICS]
+                at = f"{contrast:g}" if second in SEES_THE_IMAGE else "any"
+                yield f"| {regime} | {at} | {title} | " + " | ".join(cells) + " |"
 
 
 def _cell(

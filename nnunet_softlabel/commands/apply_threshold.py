@@ -9,12 +9,19 @@ from pathlib import Path
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
-    parser = commands.add_parser("apply-threshold", help="Make segmentations of probabilities at another threshold.")
-    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean.")
+    parser = commands.add_parser(
+        "apply-threshold", help="Make segmentations of probabilities at another threshold."
+    )
+    parser.add_argument(
+        "-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean."
+    )
     parser.add_argument("-i", required=True, type=Path, metavar="DIR", help="Predictions with .npz files.")
     parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="For the segmentations.")
     parser.add_argument(
-        "--threshold", required=True, metavar="T", help="A number, tuned (see tune-threshold), or rater-corrected."
+        "--threshold",
+        required=True,
+        metavar="T",
+        help="A number, tuned (see tune-threshold), or rater-corrected.",
     )
     parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")

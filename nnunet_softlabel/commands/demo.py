@@ -9,7 +9,9 @@ from pathlib import Path
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("demo", help="Raters to report on generated knees, on a CPU, in minutes.")
-    parser.add_argument("-o", type=Path, default=Path("nnunet_softlabel_demo"), metavar="DIR", help="A new folder.")
+    parser.add_argument(
+        "-o", type=Path, default=Path("nnunet_softlabel_demo"), metavar="DIR", help="A new folder."
+    )
     parser.add_argument("--seed", type=int, default=0, help="Same seed, same data (default 0).")
     parser.add_argument("--epochs", type=int, default=5, metavar="N", help="Of every trainer (default 5).")
     parser.add_argument("--iterations", type=int, default=60, metavar="N", help="Per epoch (default 60).")

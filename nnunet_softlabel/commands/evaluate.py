@@ -9,18 +9,32 @@ from pathlib import Path
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
-    parser = commands.add_parser("evaluate", help="Score predicted probabilities against soft labels and raters.")
-    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name: holds the references.")
-    parser.add_argument(
-        "-i", required=True, type=Path, metavar="DIR", help="Predictions with .npz: --save_probabilities, or --npz."
+    parser = commands.add_parser(
+        "evaluate", help="Score predicted probabilities against soft labels and raters."
     )
-    parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="For soft_summary.json, soft_metrics.csv.")
-    parser.add_argument("--split", choices=["Tr", "Ts"], default="Tr", help="Where the references are (default Tr).")
+    parser.add_argument(
+        "-d", required=True, metavar="DATASET", help="Data set id or name: holds the references."
+    )
+    parser.add_argument(
+        "-i",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="Predictions with .npz: --save_probabilities, or --npz.",
+    )
+    parser.add_argument(
+        "-o", required=True, type=Path, metavar="DIR", help="For soft_summary.json, soft_metrics.csv."
+    )
+    parser.add_argument(
+        "--split", choices=["Tr", "Ts"], default="Tr", help="Where the references are (default Tr)."
+    )
     parser.add_argument(
         "--threshold", default="0.5", metavar="T", help="A number (default 0.5), tuned, or rater-corrected."
     )
     parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
-    parser.add_argument("--truth", type=Path, metavar="DIR", help="Label maps of a known truth, one more reference.")
+    parser.add_argument(
+        "--truth", type=Path, metavar="DIR", help="Label maps of a known truth, one more reference."
+    )
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
     parser.add_argument("--overwrite", action="store_true", help="Replace earlier results.")
     parser.set_defaults(run=run)

@@ -12,8 +12,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "preprocess", help="Preprocess soft labels (a trainer does it by itself if they are missing)."
     )
     parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
-    parser.add_argument("-c", nargs="+", default=["3d_fullres"], metavar="CONFIGURATION", help="Default 3d_fullres.")
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans.")
+    parser.add_argument(
+        "-c", nargs="+", default=["3d_fullres"], metavar="CONFIGURATION", help="Default 3d_fullres."
+    )
+    parser.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans."
+    )
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
     parser.add_argument("--overwrite", action="store_true", help="Preprocess again even if nothing changed.")
     parser.set_defaults(run=run)
@@ -25,6 +29,11 @@ def run(args: argparse.Namespace) -> None:
 
     for configuration in args.c:
         folder = preprocess(
-            args.d, configuration, plans=args.p, num_processes=args.np, overwrite=args.overwrite, show_progress=True
+            args.d,
+            configuration,
+            plans=args.p,
+            num_processes=args.np,
+            overwrite=args.overwrite,
+            show_progress=True,
         )
         print(f"Soft labels of {configuration} are in {folder}")

@@ -7,14 +7,27 @@ import argparse
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
-    parser = commands.add_parser("reduce-plans", help="Write a plans file with a smaller network, batch and patch.")
+    parser = commands.add_parser(
+        "reduce-plans", help="Write a plans file with a smaller network, batch and patch."
+    )
     parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="Plan to reduce, default nnUNetPlans.")
+    parser.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="Plan to reduce, default nnUNetPlans."
+    )
     parser.add_argument("-o", default="nnUNetPlansReduced", metavar="NAME", help="Name of the reduced plan.")
-    parser.add_argument("--features", type=int, default=8, metavar="N", help="Features of the first stage, default 8.")
+    parser.add_argument(
+        "--features", type=int, default=8, metavar="N", help="Features of the first stage, default 8."
+    )
     parser.add_argument("--batch-size", type=int, default=2, metavar="N", help="Default 2.")
-    parser.add_argument("--patch-size", type=int, nargs=3, metavar="N", help="Largest patch, default the plan's.")
-    parser.add_argument("--max-stages", type=int, default=4, metavar="N", help="Most resolution stages, default 4.")
+    parser.add_argument(
+        "--patch-size", type=int, nargs=3, metavar="N", help="Largest patch, default the plan's."
+    )
+    parser.add_argument(
+        "--max-stages", type=int, default=4, metavar="N", help="Most resolution stages, default 4."
+    )
+    parser.add_argument(
+        "--cascade", action="store_true", help="Add 3d_lowres and 3d_cascade_fullres to small images."
+    )
     parser.add_argument("--overwrite", action="store_true", help="Replace a reduced plan that is there.")
     parser.set_defaults(run=run)
 
@@ -31,6 +44,9 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         patch_size=args.patch_size,
         max_stages=args.max_stages,
+        with_cascade=args.cascade,
         overwrite=args.overwrite,
     )
     print(f"Reduced plan written to {path}; train with -p {args.o}")
+    if args.cascade:
+        print(f"First run: nnUNetv2_preprocess -d {args.d} -plans_name {args.o} -c 3d_lowres")

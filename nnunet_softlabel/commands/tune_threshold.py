@@ -10,17 +10,33 @@ from pathlib import Path
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("tune-threshold", help="Choose the decision threshold on validation cases.")
-    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name: holds the references.")
     parser.add_argument(
-        "-i", required=True, type=Path, nargs="+", metavar="DIR", help="Validation folders with .npz, of one or more folds."
+        "-d", required=True, metavar="DATASET", help="Data set id or name: holds the references."
     )
     parser.add_argument(
-        "-o", required=True, type=Path, metavar="FILE", help="The result; fold_X/thresholds.json is found by evaluate."
+        "-i",
+        required=True,
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="Validation folders with .npz, of one or more folds.",
     )
     parser.add_argument(
-        "--against", choices=["consensus", "raters"], default="consensus", help="The reference (default consensus)."
+        "-o",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="The result; fold_X/thresholds.json is found by evaluate.",
     )
-    parser.add_argument("--beta", type=float, default=1.0, help="Of F-beta; 1 (default) is Dice, more favours recall.")
+    parser.add_argument(
+        "--against",
+        choices=["consensus", "raters"],
+        default="consensus",
+        help="The reference (default consensus).",
+    )
+    parser.add_argument(
+        "--beta", type=float, default=1.0, help="Of F-beta; 1 (default) is Dice, more favours recall."
+    )
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
     parser.add_argument("--overwrite", action="store_true", help="Replace an earlier result.")
     parser.set_defaults(run=run)

@@ -95,7 +95,7 @@ def _cases_of_raters(texts: Sequence[str]) -> list[Case]:
 
 
 def _read_dark(path: Source) -> tuple[np.ndarray, Grid]:
-    """1 where the mask is dark, whatever its full scale: some files may have 1 bit (0, 1), others 8 (0, 255)."""
+    """1 where the mask is dark, whatever its full scale: some files have 1 bit (0, 1), others 8 (0, 255)."""
     assert isinstance(path, Path)  # patterns find files
     array, grid = read_mask(path)
     highest = array.max(initial=0)

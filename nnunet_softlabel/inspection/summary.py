@@ -183,7 +183,9 @@ def _rate(rates: RaterRates, rater: str, channel: int) -> dict[str, float]:
     sensitivity, specificity = rates.sensitivity[rater][channel], rates.specificity[rater][channel]
     prevalence = rates.prevalence[channel]
     right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    return {"sensitivity": sensitivity, "specificity": specificity, "precision": right / (right + wrong)}
+    found = {"sensitivity": sensitivity, "specificity": specificity, "precision": right / (right + wrong)}
+    # EM stops at 1e-7; what lies beyond depends on which process was first.
+    return {name: round(value, 7) for name, value in found.items()}
 
 
 def _class_summary(

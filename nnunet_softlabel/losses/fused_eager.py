@@ -56,22 +56,21 @@ class Patch:
 
     def map(self, work: Callable[["Chunk"], Tensor]) -> list[tuple[int, Tensor]]:
         """Index into the batch and result of every chunk, in order, whatever the number of threads."""
-        voxels, step = self.logits.shape[2], self.buffers.shape[3]
-        places = [(i, slice(v, min(v + step, voxels))) for i in range(len(self.logits)) for v in range(0, voxels, step)]
-        threads = len(self.buffers)
-        results: list[Tensor] = [torch.empty(0)] * len(places)
+        batch, _, voxels = self.logits.shape
+        threads, step = len(self.buffers), self.buffers.shape[3]
+        places = [(i, slice(v, min(v + step, voxels))) for i in range(batch) for v in range(0, voxels, step)]
+        results: list[Tensor] = [self.buffers] * len(places)
+        is_inference = torch.is_inference_mode_enabled()  # a setting of the calling thread
 
         def run(thread: int) -> None:
-            for number in range(thread, len(places), threads):
-                results[number] = work(Chunk(self, *places[number], self.buffers[thread]))
+            with torch.inference_mode(is_inference), torch.no_grad():
+                for number in range(thread, len(places), threads):
+                    results[number] = work(Chunk(self, *places[number], self.buffers[thread]))
 
         if threads == 1:
             run(0)
         else:
-            # The number of threads of torch belongs to the calling thread; only its default is global.
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                list(pool.map(run, range(threads)))
-            torch.set_num_threads(torch.get_num_threads())
+            _run_in_threads(run, threads)
         return [(index, result) for (index, _), result in zip(places, results, strict=True)]
 
 
@@ -112,6 +111,16 @@ class Chunk:
     def weighted(self, x: Tensor) -> Tensor:
         """``x`` with 0 where a voxel does not count, in place."""
         return x if self.weight is None else x.mul_(self.weight)
+
+
+def _run_in_threads(run: Callable[[int], None], threads: int) -> None:
+    """``run(0), run(1), ...``, each in a thread in which torch does not start further ones."""
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(run, range(threads)))
+    finally:
+        # The number belongs to the thread that sets it, but is also what threads to come begin with.
+        torch.set_num_threads(torch.get_num_threads())
 
 
 def loss_and_gradient(

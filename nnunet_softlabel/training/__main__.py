@@ -1,4 +1,4 @@
-"""``python -m nnunet_softlabel.training ARGUMENTS.json RESULT.json``: one training in a process of its own."""
+"""``python -m nnunet_softlabel.training ARGUMENTS.json RESULT.json``: a training in a process of its own."""
 
 import json
 import sys

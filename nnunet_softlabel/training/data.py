@@ -14,9 +14,10 @@ from nnunet_softlabel.preprocessing import locations_path
 
 
 class StackedLabels:
-    """The hard segmentation and the soft label of a case as one int16 array ``(1 + C, *spatial)``, read lazily.
+    """The hard segmentation and the soft label of a case as one int16 array ``(1 + C, *spatial)``.
 
-    nnU-Net's loader crops it like any segmentation, so that only the chunks under the patch are decompressed.
+    Read lazily: nnU-Net's loader crops it like any segmentation, and only the chunks under the patch are
+    decompressed.
     """
 
     def __init__(self, hard: Any, soft: Any) -> None:
@@ -39,12 +40,17 @@ class SoftLabelDataset:
         inner: nnU-Net's data set.
         soft_folder: folder of the preprocessed soft labels.
         class_keys: key in nnU-Net's ``class_locations`` of each soft channel.
-        oversamples_disputed: add to the ``class_locations`` the voxels that some rater, but not the consensus, gave to
-            a class.
+        oversamples_disputed: add to the ``class_locations`` the voxels that some rater, but not the
+            consensus, gave to a class.
     """
 
     def __init__(
-        self, inner: Any, soft_folder: Path, class_keys: Sequence[int | tuple[int, ...]], *, oversamples_disputed: bool
+        self,
+        inner: Any,
+        soft_folder: Path,
+        class_keys: Sequence[int | tuple[int, ...]],
+        *,
+        oversamples_disputed: bool,
     ) -> None:
         self.inner, self.soft_folder = inner, soft_folder
         self.class_keys, self.oversamples_disputed = class_keys, oversamples_disputed

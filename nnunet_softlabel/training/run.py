@@ -39,7 +39,8 @@ def train(
         plans: plans identifier.
         epochs: instead of the trainer's own number.
         iterations: per epoch, instead of the trainer's own number.
-        val_iterations: of the pseudo validation per epoch; follows ``iterations`` in nnU-Net's proportion if None.
+        val_iterations: of the pseudo validation per epoch; None follows ``iterations`` in nnU-Net's
+            proportion.
         seed: of weights, augmentation and sampling (reproducible with ``nnUNet_n_proc_DA=0``).
         device: ``cuda``, ``cpu`` or ``mps``.
         continues: from the last checkpoint, if there is one.

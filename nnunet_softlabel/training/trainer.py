@@ -1,13 +1,14 @@
 """The trainer: the only file that knows nnU-Net's.
 
-`SoftLabelTrainer` overrides methods of ``nnUNetTrainer`` and calls ``super()``, so that it combines with nnU-Net's own
-trainer variants by inheritance: ``class Mine(nnUNetTrainerAPL, nnUNetTrainerNoMirroring)``.
+`SoftLabelTrainer` overrides methods of ``nnUNetTrainer`` and calls ``super()``, so that it combines with
+nnU-Net's own trainer variants by inheritance: ``class Mine(nnUNetTrainerAPL, nnUNetTrainerNoMirroring)``.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import distributed as dist
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.losses import CompactTargetLoss, FusedSoftLoss
+from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.preprocessing import Preparation
 from nnunet_softlabel.soft_labels import SCALE
 from nnunet_softlabel.training.data import SoftLabelDataset
@@ -36,16 +38,16 @@ class _LossTrainer(nnUNetTrainer):
     """Swaps the loss inside nnU-Net's deep supervision; what its target is, subclasses decide."""
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
-        """The recipe: a loss ``f(logits, target, *, mask, activation)`` on probabilities, or a `FusedSoftLoss`."""
+        """The recipe: ``f(logits, target, *, mask, activation)`` on probabilities, or a `FusedSoftLoss`."""
         raise NotImplementedError(f"{type(self).__name__} must define build_soft_loss()")
 
     @property
     def loss_options(self) -> dict[str, Any]:
-        """What the plan says to a region term: ``batch_dice``, and ``ddp`` where several GPUs share a batch."""
+        """What the plan says to a region term: ``batch_dice``, and ``ddp`` if several GPUs share a batch."""
         return {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
 
     @property
-    def activation(self) -> str:
+    def activation(self) -> Activation:
         """``sigmoid`` for regions, else ``softmax``."""
         return "sigmoid" if self.label_manager.has_regions else "softmax"
 
@@ -54,7 +56,7 @@ class _LossTrainer(nnUNetTrainer):
         """C, the number of foreground classes or regions."""
         return self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
 
-    def fused_loss(self, **weights: float) -> FusedSoftLoss:
+    def fused_loss(self, **weights: Any) -> FusedSoftLoss:
         """DML + CE + NKL + TV in one computation, with the weights given (see `FusedSoftLoss`)."""
         return FusedSoftLoss(
             **weights,
@@ -84,8 +86,8 @@ class SoftLabelTrainer(_LossTrainer):
     """nnU-Net's trainer on soft labels. A recipe is a subclass that defines `build_soft_loss`.
 
     Attributes:
-        oversamples_disputed: foreground oversampling also draws voxels that some rater, but not the consensus,
-            marked. False draws from the consensus alone, as stock nnU-Net.
+        oversamples_disputed: foreground oversampling also draws voxels that some rater, but not the
+            consensus, marked. False draws from the consensus alone, as stock nnU-Net.
     """
 
     oversamples_disputed = True
@@ -99,17 +101,22 @@ class SoftLabelTrainer(_LossTrainer):
         self._log_labels(manifest)
         manager = self.label_manager
         keys = manager.foreground_regions if manager.has_regions else manager.foreground_labels
-        training, validation = super().get_tr_and_val_datasets()
-        return tuple(
-            SoftLabelDataset(data, preparation.folder, keys, oversamples_disputed=self.oversamples_disputed)
-            for data in (training, validation)
+        wrap = partial(
+            SoftLabelDataset,
+            soft_folder=preparation.folder,
+            class_keys=keys,
+            oversamples_disputed=self.oversamples_disputed,
         )
+        training, validation = super().get_tr_and_val_datasets()
+        return wrap(training), wrap(validation)
 
     def _log_labels(self, manifest: dict[str, Any]) -> None:
         about = manifest["about"]
         channels = next(iter(manifest["cases"].values()))["shape"][0]
         if channels != self.num_soft_channels:
-            raise ValueError(f"Soft labels have {channels} channels, the data set {self.num_soft_channels} labels.")
+            raise ValueError(
+                f"Soft labels have {channels} channels, the data set {self.num_soft_channels} labels."
+            )
         fusion = about["fusion"] or {"method": "none, ready probability maps"}
         self.print_to_log_file(
             f"nnunet_softlabel {__version__}: loss {describe(self.build_soft_loss())}; raters "
@@ -118,7 +125,7 @@ class SoftLabelTrainer(_LossTrainer):
             f"oversampling of disputed voxels {'on' if self.oversamples_disputed else 'off'}"
         )
 
-    def get_training_transforms(  # type: ignore[override]  # static in nnU-Net
+    def get_training_transforms(  # static in nnU-Net
         self,
         patch_size: Any,
         rotation_for_DA: Any,  # noqa: N803  # nnU-Net's name
@@ -145,11 +152,13 @@ class SoftLabelTrainer(_LossTrainer):
         )
         split = SplitSoftLabel(self.num_soft_channels, keeps_hard=needs_hard)
         merge = MergeSoftLabel(
-            deep_supervision_scales, ignore_label=ignore_label, is_exclusive=not self.label_manager.has_regions
+            deep_supervision_scales,
+            ignore_label=ignore_label,
+            is_exclusive=not self.label_manager.has_regions,
         )
         return ComposeTransforms([split, inner, merge])
 
-    def get_validation_transforms(  # type: ignore[override]  # static in nnU-Net
+    def get_validation_transforms(  # static in nnU-Net
         self,
         deep_supervision_scales: Any,
         *args: Any,
@@ -170,7 +179,7 @@ class SoftLabelTrainer(_LossTrainer):
         self._scores = SoftScores(self.num_soft_channels, self.activation)
 
     def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's step against the hard segmentation, with the loss and soft scores against the soft label."""
+        """nnU-Net's step against the hard segmentation; loss and soft scores against the soft label."""
         target = batch["target"]
         has_scales = isinstance(target, list)
         stacked = target[0] if has_scales else target
@@ -178,7 +187,7 @@ class SoftLabelTrainer(_LossTrainer):
         hard, soft = stacked[:, :num_hard], stacked[:, num_hard:].to(self.device, non_blocking=True)
         if self.label_manager.has_regions:
             hard = hard.bool()
-        training_loss = self.loss
+        training_loss: Any = self.loss  # type: ignore[has-type]
 
         def soft_loss(output: Any, _: Any) -> Tensor:
             self._scores.update(output[0] if has_scales else output, soft)
@@ -214,7 +223,9 @@ class SoftLabelTrainer(_LossTrainer):
         rows: list[list[str]] = []
         if path.is_file() and self.current_epoch > 0:
             with path.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) < self.current_epoch]
+                rows = [
+                    row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) < self.current_epoch
+                ]
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([header, *rows, [self.current_epoch, *dice, brier]])
 

@@ -1,6 +1,7 @@
 """How soft labels pass nnU-Net's augmentation: split off before it, merged into the target after it.
 
-Between the two they are batchgeneratorsv2's ``regression_target``, which its spatial transforms interpolate linearly.
+Between the two they are batchgeneratorsv2's ``regression_target``, which its spatial transforms interpolate
+linearly.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
+from torch.nn.functional import interpolate
 
 from nnunet_softlabel.soft_labels import IGNORED, SCALE
 
@@ -19,9 +20,10 @@ class SplitSoftLabel(BasicTransform):
 
     Args:
         num_soft: C, the number of soft channels.
-        keeps_hard: keep the hard channel (and a cascade's previous segmentation after it) as segmentation. Dropped,
-            it costs no resampling.
-        ignore_label: mark voxels of this hard label as `IGNORED` right away. Only where nothing is interpolated.
+        keeps_hard: keep the hard channel (and a cascade's previous segmentation after it) as segmentation.
+            Dropped, it costs no resampling.
+        ignore_label: mark voxels of this hard label as `IGNORED` right away. Only where nothing is
+            interpolated.
     """
 
     def __init__(self, num_soft: int, *, keeps_hard: bool, ignore_label: int | None = None) -> None:
@@ -42,10 +44,10 @@ class SplitSoftLabel(BasicTransform):
 
 
 class MergeSoftLabel(BasicTransform):
-    """Make the training target of ``regression_target``: int16 multiples of 1 / `SCALE`, one tensor per scale.
+    """Make the training target of ``regression_target``: int16 multiples of 1 / `SCALE`, a tensor per scale.
 
-    Mass that interpolation lost belongs to the background, which is 1 - sum and travels not at all. Lower scales of deep
-    supervision are area averages over the voxels that are not ignored.
+    Mass that interpolation lost belongs to the background, which is 1 - sum and does not travel. Lower scales
+    of deep supervision are area averages over the voxels that are not ignored.
 
     Args:
         scales: nnU-Net's deep supervision scales, or None.
@@ -108,14 +110,12 @@ def area_average(
 def _pool(values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     factors = [size // new for size, new in zip(values.shape[1:], shape, strict=True)]
     if all(new * factor == size for size, new, factor in zip(values.shape[1:], shape, factors, strict=True)):
-        # whole factors, the usual case: averaging axis by axis over views is much faster than adaptive pooling
+        # whole factors, the usual case: averaging axis by axis over views is much faster
         for axis, factor in enumerate(factors, start=1):
             if factor > 1:
                 values = values.unflatten(axis, (-1, factor)).mean(dim=axis + 1)
         return values
-    if len(shape) == 3:
-        return adaptive_avg_pool3d(values[None], list(shape))[0]
-    return adaptive_avg_pool2d(values[None], list(shape))[0]
+    return interpolate(values[None], list(shape), mode="area")[0]
 
 
 def quantised(soft: torch.Tensor, is_valid: torch.Tensor | None) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nnunet_softlabel.losses import expand_target
+from nnunet_softlabel.losses.inputs import Activation
 
 
 class SoftScores:
@@ -17,7 +18,7 @@ class SoftScores:
         activation: ``softmax`` or ``sigmoid``.
     """
 
-    def __init__(self, num_channels: int, activation: str) -> None:
+    def __init__(self, num_channels: int, activation: Activation) -> None:
         self.activation = activation
         # per channel: sum of min(p, q), sum of p + q; then one column: squared error, voxels
         self._sums = np.zeros((num_channels + 1, 2))
@@ -26,6 +27,7 @@ class SoftScores:
     def update(self, logits: Tensor, compact: Tensor) -> None:
         """Add a batch: logits ``(B, K, *spatial)`` and compact target ``(B, C, *spatial)``."""
         target, mask = expand_target(compact, activation=self.activation, has_ignore=True)
+        assert mask is not None
         logits = logits.float()
         prediction = torch.softmax(logits, dim=1) if self.activation == "softmax" else torch.sigmoid(logits)
         axes = [0, *range(2, logits.ndim)]
@@ -43,6 +45,6 @@ class SoftScores:
 
     @staticmethod
     def results(sums: np.ndarray) -> tuple[np.ndarray, float]:
-        """Soft Dice per channel, ``2 sum min(p, q) / sum (p + q)``, and the mean Brier score; NaN where empty."""
+        """Soft Dice per channel, ``2 sum min(p, q) / sum (p + q)``, and mean Brier score; NaN where empty."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return 2 * sums[:-1, 0] / sums[:-1, 1], float(sums[-1, 0] / sums[-1, 1])

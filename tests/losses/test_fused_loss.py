@@ -156,6 +156,19 @@ def test_fused_loss_works_behind_deep_supervision_and_a_compiled_network():
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("channels", [2, 3])
+def test_fused_loss_does_not_depend_on_the_number_of_threads(channels, monkeypatch):
+    monkeypatch.setattr(fused_eager, "CHUNK_ELEMENTS", 50)
+    logits, compact = torch.randn(2, channels, 13, 7), compact_target(channels, "softmax")
+    expected = value_and_gradient(fused(), logits, compact)
+    torch.set_num_threads(3)
+    result = value_and_gradient(fused(), logits, compact)
+    assert torch.get_num_threads() == 3
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused()(logits, compact), expected[0], rtol=0, atol=0)
+
+
 def _compare_with_the_whole_batch(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)

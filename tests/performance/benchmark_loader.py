@@ -2,8 +2,9 @@
 
     python tests/performance/benchmark_loader.py [--classes 1 4] [--batches 12]
 
-Generates a data set of smooth blobs, plans it with nnU-Net (which chooses 128^3), and draws batches alternately from
-both loaders in one process, on one thread, with the same seed for both at every draw. Prints medians and their ratio.
+Generates a data set of smooth blobs, plans it with nnU-Net (which chooses 128^3), and draws batches alternately
+from both loaders in one process, on one thread, with the same seed for both at every draw. Prints medians and
+the quartiles of their ratio.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+
 from nnunet_softlabel.cases import Case
 from nnunet_softlabel.image_io import Grid
 
@@ -40,7 +42,7 @@ def main() -> None:
 
 
 def ratio(stock: list[float], ours: list[float], quantile: float) -> float:
-    """Quantile of the ratios of neighbouring draws: both saw the same load of the machine, and the same augmentation."""
+    """Quantile of the ratios of neighbouring draws: both saw the same load, and the same augmentation."""
     return float(np.quantile([b / a for a, b in zip(stock, ours, strict=True)], quantile))
 
 
@@ -65,7 +67,6 @@ def prepare(folder: Path, classes: int) -> None:
 
     from nnunet_softlabel.conversion import convert
     from nnunet_softlabel.preprocessing import preprocess
-
     from tests.conftest import plan_in_process
 
     for name in ("raw", "preprocessed", "results"):
@@ -87,8 +88,9 @@ def prepare(folder: Path, classes: int) -> None:
 
 
 def measure(classes: int, batches: int) -> tuple[list[float], list[float]]:
-    from nnunet_softlabel.training.recipes import nnUNetTrainerAPL
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from nnunet_softlabel.training.recipes import nnUNetTrainerAPL
 
     loaders = []
     for trainer_class in (nnUNetTrainer, nnUNetTrainerAPL):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,21 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import (
+    PlannedDataset,
+    RaterFolder,
+    _enter,
+    _ThreadContext,
+    ellipsoid,
+    make_planned_dataset,
+    write_volume,
+)
+
+os.environ.setdefault("nnUNet_def_n_proc", "1")  # read once, when nnU-Net is imported
 torch.set_num_threads(1)
+
+REDUCED = "nnUNetPlansReduced"
+IGNORE_VALUE = 9
 
 
 def seed_everything(seed: int = 0) -> None:
@@ -21,7 +38,12 @@ def seed_everything(seed: int = 0) -> None:
 
 
 def make_trainer(
-    trainer_class: type, dataset: Any, configuration: str = "3d_fullres", *, plans: str | None = None, fold: int = 0
+    trainer_class: type,
+    dataset: Any,
+    configuration: str = "3d_fullres",
+    *,
+    plans: str | None = None,
+    fold: int = 0,
 ) -> Any:
     """An nnU-Net trainer as its command builds it, two epochs of two iterations long."""
     from nnunet_softlabel.soft_labels import read_json
@@ -39,27 +61,106 @@ def make_trainer(
     return trainer
 
 
+def batches(trainer: Any, number: int = 4) -> tuple[list, list]:
+    """Training and validation batches of a trainer, drawn from the same seed every time."""
+    trainer.initialize()
+    seed_everything(3)
+    train, val = trainer.get_dataloaders()
+    return [next(train) for _ in range(number)], [next(val) for _ in range(number)]
+
+
+def log_text(trainer: Any) -> str:
+    return Path(trainer.log_file).read_text()
+
+
 @pytest.fixture
 def trainer_factory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`make_trainer` without background processes, seeded."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
     seed_everything()
     return make_trainer
 
 
 @pytest.fixture(scope="session")
-def planned_unanimous(tmp_path_factory: pytest.TempPathFactory, rater_folder_factory: Any) -> Any:
-    """A planned data set of a single rater: soft labels are one-hot."""
-    from tests.conftest import make_planned_dataset
-
-    return make_planned_dataset(tmp_path_factory.mktemp("unanimous"), 913, num_classes=2, num_raters=1)
+def planned_unanimous(tmp_path_factory: pytest.TempPathFactory) -> PlannedDataset:
+    """A data set with two classes, a cascade and a single rater: soft labels are one-hot."""
+    base = tmp_path_factory.mktemp("unanimous")
+    return make_planned_dataset(base, 913, num_classes=2, num_raters=1, with_cascade=True)
 
 
 @pytest.fixture
-def planned_unanimous_dataset(planned_unanimous: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def planned_unanimous_dataset(
+    planned_unanimous: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> PlannedDataset:
     """`planned_unanimous` with nnU-Net's variables set."""
-    monkeypatch.setenv("nnUNet_raw", str(planned_unanimous.raw_base))
-    monkeypatch.setenv("nnUNet_preprocessed", str(planned_unanimous.preprocessed_base))
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    return planned_unanimous
+    return _enter(planned_unanimous, tmp_path, monkeypatch)
+
+
+def _with_regions_and_ignore(folder: RaterFolder) -> RaterFolder:
+    """Background of the images 0, as in skull-stripped MRI; a block that no rater answered in every case."""
+    import SimpleITK as sitk
+
+    for case in folder.cases:
+        image = sitk.ReadImage(str(folder.image(case)))
+        array = sitk.GetArrayFromImage(image)
+        shape = np.array(array.shape)
+        array[~ellipsoid(array.shape, shape / 2, shape * 0.42)] = 0
+        write_volume(folder.image(case), array, image.GetSpacing())
+        for i, rater in enumerate(folder.raters):
+            path = folder.rater(case, rater)
+            mask = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+            mask[:, :14, 14 - i :] = IGNORE_VALUE  # all raters together ignore the smallest block
+            write_volume(path, mask, image.GetSpacing())
+    return replace(folder, labels=("whole=1,2", "core=2", f"ignore={IGNORE_VALUE}"))
+
+
+@pytest.fixture(scope="session")
+def planned_regions(tmp_path_factory: pytest.TempPathFactory) -> PlannedDataset:
+    """Two overlapping regions, an ignore label, masked normalisation and a cascade; three raters."""
+    return make_planned_dataset(
+        tmp_path_factory.mktemp("regions"),
+        914,
+        num_classes=2,
+        change_source=_with_regions_and_ignore,
+        with_cascade=True,
+    )
+
+
+@pytest.fixture
+def planned_regions_dataset(
+    planned_regions: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> PlannedDataset:
+    """`planned_regions` with nnU-Net's variables set."""
+    return _enter(planned_regions, tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    planned_one_class: PlannedDataset, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[PlannedDataset, Path]]:
+    """A data set, and the results of ``nnUNetTrainerAPL`` on it: 3d_fullres and 2d, fold 0, with probabilities."""
+    from nnunet_softlabel.training.plugin import trainer_path
+    from nnunet_softlabel.training.run import train
+
+    results = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        _enter(planned_one_class, results, patch)
+        patch.setenv("nnUNet_n_proc_DA", "0")
+        patch.setenv("nnUNet_extTrainer", trainer_path())
+        patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
+        for configuration in ("3d_fullres", "2d"):
+            options = {"epochs": 2, "iterations": 2, "val_iterations": 1, "seed": 1, "device": "cpu"}
+            train(planned_one_class.id, configuration, 0, "nnUNetTrainerAPL", plans=REDUCED, **options)
+    return planned_one_class, results / "results"
+
+
+@pytest.fixture
+def trained_model(
+    trained: tuple[PlannedDataset, Path], monkeypatch: pytest.MonkeyPatch
+) -> tuple[PlannedDataset, Path]:
+    """`trained` with nnU-Net's variables set. Read only."""
+    dataset, results = trained
+    _enter(dataset, results.parent, monkeypatch)
+    return dataset, results

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
 from nnunet_softlabel.soft_labels import SCALE
 from nnunet_softlabel.training.data import SoftLabelDataset, StackedLabels
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 
 @pytest.fixture
@@ -16,7 +17,10 @@ def soft_dataset(folder, **options):
 
 
 def test_stacked_labels_crop_like_the_concatenated_array():
-    hard, soft = np.random.randint(0, 2, (1, 5, 6, 7)), np.random.randint(0, SCALE, (2, 5, 6, 7)).astype(np.int16)
+    hard, soft = (
+        np.random.randint(0, 2, (1, 5, 6, 7)),
+        np.random.randint(0, SCALE, (2, 5, 6, 7)).astype(np.int16),
+    )
     stacked = StackedLabels(hard, soft)
     key = (slice(None), slice(1, 4), slice(0, 6), slice(2, 3))
     np.testing.assert_array_equal(stacked[key], np.concatenate([hard, soft])[key])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
 from nnunet_softlabel.soft_labels import SCALE
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerHardAPL
 from nnunet_softlabel.training.trainer import SoftLabelTrainer
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
 from tests.training.conftest import seed_everything
 
 
@@ -23,7 +23,9 @@ def test_images_and_hard_validation_labels_are_bit_equal_to_stock(
     trainer_factory, planned_unanimous_dataset, configuration
 ):
     stock_train, stock_val = batches(trainer_factory(nnUNetTrainer, planned_unanimous_dataset, configuration))
-    ours_train, ours_val = batches(trainer_factory(nnUNetTrainerAPL, planned_unanimous_dataset, configuration))
+    ours_train, ours_val = batches(
+        trainer_factory(nnUNetTrainerAPL, planned_unanimous_dataset, configuration)
+    )
     for stock, ours in zip(stock_train + stock_val, ours_train + ours_val, strict=True):
         assert list(stock["keys"]) == list(ours["keys"])
         assert torch.equal(stock["data"], ours["data"])
@@ -31,7 +33,9 @@ def test_images_and_hard_validation_labels_are_bit_equal_to_stock(
         assert torch.equal(stock["target"][0], ours["target"][0][:, :1])
 
 
-def test_soft_target_is_the_one_hot_label_where_nothing_was_interpolated(trainer_factory, planned_unanimous_dataset):
+def test_soft_target_is_the_one_hot_label_where_nothing_was_interpolated(
+    trainer_factory, planned_unanimous_dataset
+):
     stock_train, _ = batches(trainer_factory(nnUNetTrainer, planned_unanimous_dataset), 8)
     ours_train, _ = batches(trainer_factory(nnUNetTrainerAPL, planned_unanimous_dataset), 8)
     compared = 0
@@ -45,7 +49,9 @@ def test_soft_target_is_the_one_hot_label_where_nothing_was_interpolated(trainer
     assert compared > 1000
 
 
-def test_soft_target_has_the_volume_of_the_hard_label_after_augmentation(trainer_factory, planned_unanimous_dataset):
+def test_soft_target_has_the_volume_of_the_hard_label_after_augmentation(
+    trainer_factory, planned_unanimous_dataset
+):
     stock_train, _ = batches(trainer_factory(nnUNetTrainer, planned_unanimous_dataset), 8)
     ours_train, _ = batches(trainer_factory(nnUNetTrainerAPL, planned_unanimous_dataset), 8)
     hard = np.array([[(b["target"][0] == c).sum() for c in (1, 2)] for b in stock_train])
@@ -67,7 +73,7 @@ class _StockLossOnSoftLabels(SoftLabelTrainer):
 class _NoSpatial:
     """Leaves out deep supervision, mirroring and the spatial transform, where targets differ by design."""
 
-    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cpu")):
+    def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+
 from nnunet_softlabel.soft_labels import SCALE
 from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel, area_average
 
@@ -21,7 +22,9 @@ def test_split_and_merge_keep_an_unchanged_label():
 
 def test_padding_is_background():
     soft = torch.full((2, 3, 3, 3), -1)
-    out = MergeSoftLabel(None)(**SplitSoftLabel(2, keeps_hard=False)(**sample(torch.full((3, 3, 3), -1), soft)))
+    out = MergeSoftLabel(None)(
+        **SplitSoftLabel(2, keeps_hard=False)(**sample(torch.full((3, 3, 3), -1), soft))
+    )
     assert (out["segmentation"] == 0).all()
 
 
@@ -35,7 +38,9 @@ def test_split_keeps_the_previous_stage_behind_the_hard_label():
 def test_merge_averages_areas_for_deep_supervision():
     # one row of four voxels: the mean of (0, SCALE) is SCALE / 2, of (SCALE, SCALE) is SCALE
     soft = torch.tensor([0, SCALE, SCALE, SCALE]).view(1, 1, 4)
-    data = SplitSoftLabel(1, keeps_hard=False)(image=torch.zeros(1, 1, 4), segmentation=torch.cat([soft * 0, soft]).short())
+    data = SplitSoftLabel(1, keeps_hard=False)(
+        image=torch.zeros(1, 1, 4), segmentation=torch.cat([soft * 0, soft]).short()
+    )
     full, half = MergeSoftLabel([[1, 1], [1, 0.5]])(**data)["segmentation"]
     assert full.flatten().tolist() == [0, SCALE, SCALE, SCALE]
     assert half.flatten().tolist() == [SCALE // 2, SCALE]
@@ -54,7 +59,9 @@ def test_ignored_voxels_are_marked_and_do_not_enter_averages():
     hard = torch.tensor([0, 2, 0, 0, 2, 2]).view(1, 6)  # 2 is ignore
     soft = torch.tensor([SCALE, 0, 0, SCALE, 0, 0]).view(1, 1, 6)
     split = SplitSoftLabel(1, keeps_hard=True)
-    full, half = MergeSoftLabel([[1, 1], [1, 0.5]], ignore_label=2)(**split(**sample(hard, soft)))["segmentation"]
+    full, half = MergeSoftLabel([[1, 1], [1, 0.5]], ignore_label=2)(**split(**sample(hard, soft)))[
+        "segmentation"
+    ]
     assert full.flatten().tolist() == [SCALE, -1, 0, SCALE, -1, -1]
     # pairs (1, ignored), (0, 1), (ignored, ignored)
     assert half.flatten().tolist() == [SCALE, SCALE // 2, -1]
@@ -72,7 +79,9 @@ def test_classes_never_sum_above_one_after_interpolation():
     soft = torch.tensor([[SCALE, SCALE // 2], [SCALE // 2, 0]]).view(2, 1, 2).float() * 1.2
     merged = MergeSoftLabel(None)(image=torch.zeros(1, 1, 2), regression_target=soft)["segmentation"]
     assert merged.sum(0).max() <= SCALE + 1
-    regions = MergeSoftLabel(None, is_exclusive=False)(image=torch.zeros(1, 1, 2), regression_target=soft)["segmentation"]
+    regions = MergeSoftLabel(None, is_exclusive=False)(image=torch.zeros(1, 1, 2), regression_target=soft)[
+        "segmentation"
+    ]
     assert regions.max() == SCALE
 
 
@@ -81,7 +90,9 @@ def test_soft_target_of_a_rotated_ramp_is_the_rotated_ramp():
     size = 33
     axis = torch.linspace(0, 1, size)
     soft = (axis.view(1, 1, size).expand(1, size, size) * SCALE).round()
-    transform = SpatialTransform((17, 17), 0, False, p_rotation=1, rotation=(0.3, 0.3), p_scaling=1, scaling=(1.2, 1.2))
+    transform = SpatialTransform(
+        (17, 17), 0, False, p_rotation=1, rotation=(0.3, 0.3), p_scaling=1, scaling=(1.2, 1.2)
+    )
     split, merge = SplitSoftLabel(1, keeps_hard=False), MergeSoftLabel(None)
     data = split(image=soft.clone(), segmentation=torch.cat([soft * 0, soft]).short())
     params = transform.get_parameters(**data)

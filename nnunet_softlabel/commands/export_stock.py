@@ -1,0 +1,38 @@
+"""``nnunet_softlabel export-stock``: a trained model that predicts without this package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser(
+        "export-stock",
+        help="Copy a trained model to a stock nnU-Net model that predicts without this package.",
+    )
+    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="Such as 3d_fullres.")
+    parser.add_argument(
+        "-tr", default="nnUNetTrainerAPL", metavar="TRAINER", help="Default nnUNetTrainerAPL."
+    )
+    parser.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans."
+    )
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="Folds, default all that finished training.")
+    parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="Results folder to write into.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace a model that is there.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export and say how to use the result."""
+    from nnunet_softlabel.export import export_stock
+
+    folder = export_stock(
+        args.d, args.c, args.o, trainer=args.tr, plans=args.p, folds=args.f, overwrite=args.overwrite
+    )
+    print(f"Stock model written to {folder}")
+    flags = f"-d {args.d} -c {args.c} -p {args.p}"
+    print(f"Predict with nnUNet_results={args.o} nnUNetv2_predict {flags} -i IN -o OUT")

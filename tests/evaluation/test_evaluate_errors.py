@@ -1,0 +1,88 @@
+"""What `evaluate` refuses, with which words, and that it then writes nothing."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.evaluate import evaluate
+from nnunet_softlabel.image_io import Grid, read_mask, write_image
+
+
+def damage_probabilities(data) -> None:
+    np.savez_compressed(data.predictions / "case1.npz", probabilities=np.zeros((2, 3, 3, 3)))
+
+
+def store_nan(data) -> None:
+    shape = np.load(data.predictions / "case1.npz")["probabilities"].shape
+    np.savez_compressed(data.predictions / "case1.npz", probabilities=np.full(shape, np.nan))
+
+
+def damage_rater(data) -> None:
+    path = data.dataset.rater_files("case1")["bob"]
+    write_image(path, *_smaller(path))
+
+
+def _smaller(path):
+    array, grid = read_mask(path)
+    return array[:-1], Grid((*grid.size[:2], grid.size[2] - 1), grid.spacing_mm, grid.origin, grid.direction)
+
+
+BAD = {
+    "no folder": (lambda d: shutil.rmtree(d.predictions), "no such folder"),
+    "no npz": (lambda d: [p.unlink() for p in d.predictions.glob("*.npz")], "--save_probabilities"),
+    "one npz missing": (
+        lambda d: (d.predictions / "case1.npz").unlink(),
+        "case case1 has a segmentation but no",
+    ),
+    "no archive": (lambda d: (d.predictions / "case1.npz").write_bytes(b"no"), "cannot be read"),
+    "other shape": (damage_probabilities, "have shape"),
+    "nan": (store_nan, "no probabilities"),
+    "no consensus": (lambda d: d.dataset.label_file("case1").unlink(), "Case case1: its reference"),
+    "other rater": (damage_rater, "Case case1: bob has shape"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD)
+def test_bad_input_is_named_and_nothing_is_written(build, tmp_path, damage):
+    data = build(cases=2)
+    act, message = BAD[damage]
+    act(data)
+    with pytest.raises(DatasetError, match=message):
+        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"split": "Va"}, UsageError, "--split Va"),
+        ({"split": "Ts"}, DatasetError, "is it --split Tr"),
+        ({"cases": ["case7"]}, DatasetError, "Case case7"),
+    ],
+)
+def test_wrong_arguments_are_refused(build, tmp_path, arguments, error, message):
+    data = build(cases=2)
+    with pytest.raises(error, match=message):
+        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, **arguments)
+
+
+def test_a_case_without_reference_asked_for_by_name_is_refused(build, tmp_path):
+    data = build(cases=2)
+    for path in data.dataset.soft_files("case1"):
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"Case case1: .* no reference"):
+        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, cases=["case1"])
+
+
+def test_a_truth_of_another_shape_is_refused(build, tmp_path):
+    data = build(cases=2)
+    truth = tmp_path / "truth"
+    shutil.copytree(data.dataset.folder / "labelsTr", truth)
+    path = truth / "case0.nii.gz"
+    write_image(path, *_smaller(path))
+    with pytest.raises(DatasetError, match="the truth has shape"):
+        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, truth=truth)

@@ -1,0 +1,200 @@
+"""The six trainers in nnU-Net's plain modes, in process."""
+
+import csv
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.soft_labels import read_json, write_json
+from nnunet_softlabel.training import recipes
+from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerHardAPL
+from nnunet_softlabel.training.trainer import SCORES_FILE, SoftLabelTrainer
+from nnunetv2.run.run_training import maybe_load_checkpoint
+
+from tests.training.conftest import REDUCED, batches, log_text
+
+SOFT = ["nnUNetTrainerAPL", "nnUNetTrainerAPLExpectation", "nnUNetTrainerAPLNoDice", "nnUNetTrainerSoftCE"]
+HARD = ["nnUNetTrainerHardAPL", "nnUNetTrainerHardBCE"]
+
+
+def scores(trainer):
+    with open(f"{trainer.output_folder}/{SCORES_FILE}") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+@pytest.mark.parametrize("name", SOFT + HARD)
+def test_trainer_trains_two_epochs(trainer_factory, planned_dataset, name, configuration):
+    trainer = trainer_factory(getattr(recipes, name), planned_dataset, configuration)
+    trainer.initialize()
+    before = [p.detach().clone() for p in trainer.network.parameters()]
+    trainer.run_training()
+    losses = trainer.logger.get_checkpoint()["train_losses"]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    assert any((a != b).any() for a, b in zip(before, trainer.network.parameters(), strict=True))
+    checkpoint = torch.load(f"{trainer.output_folder}/checkpoint_final.pth", weights_only=False)
+    assert checkpoint["trainer_name"] == name
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerAPL", "nnUNetTrainerHardBCE"])
+def test_trainer_trains_and_validates_lowres(trainer_factory, planned_unanimous_dataset, name):
+    trainer = trainer_factory(getattr(recipes, name), planned_unanimous_dataset, "3d_lowres")
+    trainer.run_training()
+    trainer.perform_actual_validation(True)
+    summary = read_json_of(trainer, "validation/summary.json")
+    assert len(summary["metric_per_case"]) == 2
+
+
+def read_json_of(trainer, name):
+    from pathlib import Path
+
+    return read_json(Path(trainer.output_folder) / name)
+
+
+def test_validation_writes_probabilities_without_soft_labels(trained_model, trainer_factory, tmp_path):
+    """``--val --npz`` reads the images only, as prediction does."""
+    dataset, results = trained_model
+    monkey_results = tmp_path / "results"
+    shutil.copytree(results, monkey_results)
+    with pytest.MonkeyPatch.context() as patch:
+        copied = dataset.copy_to(tmp_path, patch)
+        patch.setenv("nnUNet_results", str(monkey_results))
+        shutil.rmtree(copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels")
+        shutil.rmtree(copied.raw)
+        trainer = trainer_factory(nnUNetTrainerAPL, copied)
+        validation = monkey_results / copied.name / f"nnUNetTrainerAPL__{REDUCED}__3d_fullres/fold_0/validation"
+        written = {path.name: path.read_bytes() for path in validation.glob("*.nii.gz")}
+        shutil.rmtree(validation)
+        maybe_load_checkpoint(trainer, continue_training=False, validation_only=True)
+        trainer.perform_actual_validation(True)
+    assert len(list(validation.glob("*.npz"))) == len(written) == 2
+    assert {path.name: path.read_bytes() for path in validation.glob("*.nii.gz")} == written
+
+
+def test_soft_scores_are_written_beside_nnunets_log(trainer_factory, planned_dataset):
+    trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+    trainer.run_training()
+    rows = scores(trainer)
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert all(0 <= float(row["soft_dice_1"]) <= 1 and 0 <= float(row["brier"]) <= 2 for row in rows)
+    assert "Pseudo soft dice" in log_text(trainer)
+
+
+def test_log_names_loss_raters_fusion_and_soft_voxels(trainer_factory, planned_dataset):
+    trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+    batches(trainer, 1)
+    text = log_text(trainer)
+    assert "loss 1.0 DML + 1.0 CE + 1.0 NKL + 1.0 TV" in text
+    assert "raters 1, 2, 3" in text
+    assert "'method': 'mean'" in text
+    assert "soft voxels in 6 cases" in text
+    assert "oversampling of disputed voxels on" in text
+
+
+def test_trainer_continues_where_it_stopped(trainer_factory, planned_dataset):
+    """``--c``: epoch, soft scores and learning curves go on."""
+
+    class Stopped(nnUNetTrainerAPL):
+        def on_epoch_end(self):
+            super().on_epoch_end()
+            if self.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    Stopped.__name__ = nnUNetTrainerAPL.__name__
+    first = trainer_factory(Stopped, planned_dataset)
+    first.save_every = 1
+    with pytest.raises(KeyboardInterrupt):
+        first.run_training()
+    second = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+    maybe_load_checkpoint(second, continue_training=True, validation_only=False)
+    assert second.current_epoch == 1
+    second.run_training()
+    assert [row["epoch"] for row in scores(second)] == ["0", "1"]
+    assert len(second.logger.get_checkpoint()["train_losses"]) == 2
+
+
+def test_missing_soft_labels_are_made_when_training_starts(
+    trainer_factory, planned_dataset, tmp_path, monkeypatch
+):
+    copied = planned_dataset.copy_to(tmp_path, monkeypatch)
+    folder = copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels"
+    shutil.rmtree(folder)
+    trainer = trainer_factory(nnUNetTrainerAPL, copied)
+    batches(trainer, 1)
+    assert len(list(folder.glob("*.b2nd"))) == 6
+    assert "Preprocessing soft labels" in log_text(trainer)
+
+
+def test_hard_trainers_need_no_soft_labels(trainer_factory, planned_dataset, tmp_path, monkeypatch):
+    copied = planned_dataset.copy_to(tmp_path, monkeypatch)
+    shutil.rmtree(copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels")
+    shutil.rmtree(copied.raw)
+    batches(trainer_factory(nnUNetTrainerHardAPL, copied), 1)
+
+
+def test_data_set_without_soft_labels_names_the_command_that_makes_them(
+    trainer_factory, planned_dataset, tmp_path, monkeypatch
+):
+    copied = planned_dataset.copy_to(tmp_path, monkeypatch)
+    shutil.rmtree(copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels")
+    for path in (copied.raw / "dataset.json", copied.preprocessed / "dataset.json"):
+        content = read_json(path)
+        del content["soft_labels"]
+        write_json(path, content)
+    trainer = trainer_factory(nnUNetTrainerAPL, copied)
+    trainer.initialize()
+    with pytest.raises(DatasetError, match=r"holds no soft labels.*convert.*--into"):
+        trainer.get_dataloaders()
+
+
+def test_soft_labels_of_other_channels_are_refused(trainer_factory, planned_dataset, tmp_path, monkeypatch):
+    copied = planned_dataset.copy_to(tmp_path, monkeypatch)
+    monkeypatch.delenv("nnUNet_raw")
+    path = copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels" / "manifest.json"
+    trainer = trainer_factory(nnUNetTrainerAPL, copied)
+    trainer.initialize()
+    trainer.dataset_json["labels"] = {"background": 0, "a": 1, "b": 2}
+    trainer.label_manager = trainer.plans_manager.get_label_manager(trainer.dataset_json)
+    assert path.is_file()
+    with pytest.raises(DatasetError, match=r"1 channel.*2 labels.*plan_and_preprocess"):
+        trainer.get_dataloaders()
+
+
+def test_recipe_without_a_loss_says_what_to_define(trainer_factory, planned_dataset):
+    with pytest.raises(NotImplementedError, match=r"SoftLabelTrainer must define build_soft_loss"):
+        trainer_factory(SoftLabelTrainer, planned_dataset).initialize()
+
+
+def test_what_workers_receive_can_be_pickled(trainer_factory, planned_dataset):
+    trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+    trainer.initialize()
+    train, _ = trainer.get_dataloaders()
+    loader = pickle.loads(pickle.dumps(train.data_loader))
+    assert next(loader)["target"][0].dtype == torch.int16
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_background_worker_draws_batches(trainer_factory, planned_dataset, monkeypatch, method):
+    import multiprocessing
+
+    from batchgenerators.dataloading import nondet_multi_threaded_augmenter as augmenter
+
+    monkeypatch.undo() if method == "never" else None
+    context = multiprocessing.context.SpawnContext() if method == "spawn" else multiprocessing.context.ForkContext()
+    for name in ("Process", "Queue", "Event"):
+        monkeypatch.setattr(augmenter, name, getattr(context, name))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    trainer.initialize()
+    train, val = trainer.get_dataloaders()
+    try:
+        assert next(train)["target"][0].dtype == torch.int16
+        assert next(val)["target"][0].shape[1] == 2
+    finally:
+        train._finish()
+        val._finish()
