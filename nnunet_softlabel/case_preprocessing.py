@@ -173,8 +173,8 @@ def _is_made_from(target: Path, made_from: dict[str, Any]) -> bool:
     if not target.is_file():
         return False
     try:
-        chunks = blosc2.open(str(target), mode="r").schunk  # must outlive its vlmeta
-        return chunks.vlmeta[META_KEY] == json.dumps(made_from)
+        array = blosc2.open(str(target), mode="r")  # named: freed earlier, its metadata would be read after free
+        return bool(array.schunk.vlmeta[META_KEY] == json.dumps(made_from))
     except (RuntimeError, KeyError, ValueError, OSError):
         return False  # written in part by something that does not rename, or not ours: make it again
 

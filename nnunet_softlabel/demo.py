@@ -70,9 +70,8 @@ def demo(
 
     set_environment(output)
     # imported after the environment is set, and only here: nnU-Net and torch take their time
-    from nnunet_softlabel.benchmark import Budget, benchmark
+    from nnunet_softlabel.benchmark import Budget, benchmark, format_benchmark, report
     from nnunet_softlabel.benchmark import Grid as BenchmarkGrid
-    from nnunet_softlabel.benchmark_report import format_benchmark, report
     from nnunet_softlabel.cases import find_cases
     from nnunet_softlabel.conversion import convert
     from nnunet_softlabel.plans import reduce_plans

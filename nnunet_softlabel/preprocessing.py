@@ -251,7 +251,7 @@ class Preparation:
             )  # fmt: skip
         voxels = sum(math.prod(entry["shape"]) for entry in entries.values())
         num_processes = min(num_processes, 1 + voxels // VOXELS_PER_PROCESS)
-        with tqdm(total=len(cases), desc="Soft labels", disable=not show_progress) as bar:
+        with tqdm(total=len(cases), desc="Soft labels", disable=None if show_progress else True) as bar:
             for _ in run_jobs(make_case, jobs, num_processes):
                 bar.update()
         manifest = {"plan": plan, "about": raw.about, "cases": entries}

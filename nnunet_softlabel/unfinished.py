@@ -104,7 +104,7 @@ def write_cases(
     files = {case.name: record_file(work, case.name) for case in cases}
     records = {name: read_json(path) for name, path in files.items() if path.is_file()}
     jobs = [(case, work, settings) for case in cases if case.name not in records]
-    with tqdm(total=len(cases), initial=len(records), desc="Converting", disable=not show_progress) as bar:
+    with tqdm(total=len(cases), initial=len(records), desc="Converting", disable=None if show_progress else True) as bar:
         for record in run_jobs(write_case, jobs, num_processes):
             records[record["case"]] = record
             bar.update()

@@ -214,17 +214,25 @@ class _ThreadContext:
 
 def plan_in_process(dataset_id: int, configurations: tuple[str, ...]) -> None:
     """``nnUNetv2_plan_and_preprocess`` by nnU-Net's own functions, with threads in place of processes."""
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprint_dataset,
         plan_experiment_dataset,
         preprocess_dataset,
     )
+    from nnunetv2.utilities import utils
+
+    class QuickExtractor(DatasetFingerprintExtractor):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)
+            self.num_foreground_voxels_for_intensitystats = 1e5  # nnU-Net draws 1e8, from images however small
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_n_proc_DA", "1")  # 0 makes nnU-Net's planner divide by zero
         patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
+        patch.setattr(utils, "Pool", ThreadPool)
         options = {"verbose": False, "show_progress_bar": False}
-        extract_fingerprint_dataset(dataset_id, num_processes=1, check_dataset_integrity=False, **options)
+        extract_fingerprint_dataset(dataset_id, QuickExtractor, 1, check_dataset_integrity=False, **options)
         plan_experiment_dataset(dataset_id)
         preprocess_dataset(dataset_id, configurations=configurations, num_processes=[1], **options)
 
@@ -235,6 +243,7 @@ def preprocess_in_process(dataset_id: int, plans: str, configurations: tuple[str
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
+        patch.setattr(utils, "Pool", ThreadPool)
         preprocess_dataset(dataset_id, plans, configurations, num_processes=[1], show_progress_bar=False)
 
 

@@ -318,12 +318,13 @@ def test_new_and_missing_files_are_noticed(own) -> None:
     assert remade(own) == "the preprocessed cases changed"
 
 
-@pytest.mark.parametrize("content", [b"", b"half a file"])
-def test_file_written_in_part_is_made_again(own, content: bytes) -> None:
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9])
+def test_file_written_in_part_is_made_again(own, share: float) -> None:
     made = preparation(own)
     complete = soft_files(made.folder)
     (made.folder / "manifest.json").unlink()
-    (made.folder / "case_02.b2nd").write_bytes(content)
+    path = made.folder / "case_02.b2nd"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     (made.folder / f"{case_preprocessing.TEMPORARY}abc.b2nd").write_bytes(b"left by a kill")
     assert remade(own) == "not done yet"
     assert soft_files(made.folder) == complete

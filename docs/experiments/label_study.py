@@ -99,6 +99,8 @@ METHODS: dict[str, Callable[[Sequence[KneePhantom], Sequence[RaterVotes]], Label
 }
 SEES_THE_IMAGE = ("mean + roi + intensity",)  # the others are the same at any contrast
 DIFFERENCES = (
+    ("mean", "staple (dataset)", "pooled STAPLE, against mean"),
+    ("staple (case)", "staple (dataset)", "pooled STAPLE, against STAPLE per case"),
     ("mean", "mean + roi", "roi, against mean"),
     ("mean + roi", "mean + roi + intensity", "intensity, against roi"),
     ("mean", "mean + roi + intensity", "roi and intensity, against mean"),
@@ -164,27 +166,25 @@ def tables(rows: Sequence[Mapping[str, str]]) -> str:
             f"#### Every label, lesion contrast {usual:g}\n\n| error | label | {head} |\n|---|---|{line}",
             *(_values(rows, regime, usual, method, method) for regime in RATER_REGIMES for method in METHODS),
             "\n#### The intensity prior where lesions are less bright, or not at all\n",
-            "Only this label depends on the image. Lesion model: mean and standard deviation, in spreads of the",
-            f"normal marrow.\n\n| error | contrast, lesion model | {head} |\n|---|---|{line}",
+            "Only this label depends on the image. Lesion model: mean and standard deviation, in spreads of",
+            f"the normal marrow.\n\n| error | contrast, lesion model | {head} |\n|---|---|{line}",
             *(
-                _values(
-                    rows, regime, contrast, method, f"{contrast:g}{_model(rows, regime, contrast, method)}"
-                )
+                _values(rows, regime, contrast, method, _with_model(rows, regime, contrast, method))
                 for regime in RATER_REGIMES
                 for contrast in (usual, *dim)
                 for method in SEES_THE_IMAGE
             ),
-            "\n#### What a prior changes, knee by knee\n",
-            "A star: the interval leaves out 0. Where a number is undefined in one of the two labels, the knee is",
-            f"left out.\n\n| error | contrast | prior | {head} |\n|---|---|---|{line}",
+            "\n#### What a prior or pooled rates change, knee by knee\n",
+            "A star: the interval leaves out 0. Knees where a number is undefined in one of the labels are",
+            f"left out.\n\n| error | contrast | what | {head} |\n|---|---|---|{line}",
             *_differences(rows),
         ]
     )
 
 
-def _model(rows: Sequence[Mapping[str, str]], regime: str, contrast: float, method: str) -> str:
+def _with_model(rows: Sequence[Mapping[str, str]], regime: str, contrast: float, method: str) -> str:
     note = _cell(rows, regime, contrast, method)[0]["note"]
-    return ", " + note.removeprefix("lesion model ") if note.startswith("lesion model") else ""
+    return f"{contrast:g}" + note.replace("lesion model", ",") * note.startswith("lesion model")
 
 
 def _values(rows: Sequence[Mapping[str, str]], regime: str, contrast: float, method: str, title: str) -> str:

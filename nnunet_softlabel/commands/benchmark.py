@@ -8,6 +8,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from nnunet_softlabel.errors import UsageError
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
@@ -37,25 +39,65 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--epochs", type=int, metavar="N", help="For every trainer, instead of its own number."
     )
     parser.add_argument("--iterations", type=int, metavar="N", help="Per epoch, instead of nnU-Net's 250.")
-    parser.add_argument(
-        "--truth", type=Path, metavar="DIR", help="Label maps of a known truth, one more reference."
-    )
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default="cuda", help="Default cuda.")
     parser.add_argument(
         "-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes of evaluation."
     )
+    _add_report_flags(parser)
+    _add_cluster_flags(parser)
     parser.set_defaults(run=run)
+
+
+def _add_report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--truth", type=Path, metavar="DIR", help="Label maps of a known truth, one more reference."
+    )
+    parser.add_argument(
+        "--threshold",
+        default="0.5",
+        metavar="T",
+        help="A number (default 0.5), rater-corrected, or tuned: on the validation cases of other folds.",
+    )
+    parser.add_argument(
+        "--margin",
+        nargs="+",
+        default=[],
+        metavar="METRIC=VALUE",
+        help="Margins of non-inferiority: dice=0.02 hd95_mm=1.",
+    )
+
+
+def _add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--only",
+        choices=["train", "report"],
+        help="Train without a report, or report what is trained so far.",
+    )
+    parser.add_argument(
+        "--cluster", choices=["slurm", "local"], help="Train cells as jobs, through submitit."
+    )
+    parser.add_argument(
+        "--cluster-options",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Of the jobs: partition=gpu timeout_min=2880 cpus_per_task=12.",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the grid, print the table, say where the page is."""
-    from nnunet_softlabel.benchmark import Budget, Grid, benchmark
-    from nnunet_softlabel.benchmark_report import format_benchmark, report
-    from nnunet_softlabel.errors import UsageError
+    from nnunet_softlabel.benchmark import Budget, ClusterJobs, Grid, benchmark, format_benchmark, report
 
     for flag, value in (("--epochs", args.epochs), ("--iterations", args.iterations), ("-np", args.np)):
         if value is not None and value < 1:
             raise UsageError(f"{flag} {value}: give a number from 1.")
+    margins = _margins(args.margin)
+    if args.cluster_options and args.cluster is None:
+        raise UsageError("--cluster-options belongs to --cluster.")
+    if args.cluster is not None and args.only == "report":
+        raise UsageError("--only report trains nothing; leave out --cluster.")
+    cluster = ClusterJobs.parse(args.cluster, args.cluster_options) if args.cluster else None
     grid = Grid(
         args.d,
         args.o,
@@ -67,13 +109,37 @@ def run(args: argparse.Namespace) -> None:
         budget=Budget(args.epochs, args.iterations),
         device=args.device,
         truth=args.truth,
+        threshold=args.threshold,
     )
-    outcome = benchmark(grid, num_processes=args.np)
-    page = report(grid, outcome, commands=[shlex.join(["nnunet_softlabel", *sys.argv[1:]])])
-    print(format_benchmark(args.o))
-    print(f"Report: {page}")
+    outcome = benchmark(grid, num_processes=args.np, cluster=cluster, only=args.only)
+    if args.only != "train":
+        command = shlex.join(["nnunet_softlabel", *sys.argv[1:]])
+        page = report(grid, outcome, commands=[command], margins=margins)
+        print(format_benchmark(args.o))
+        print(f"Report: {page}")
     failed = [name for name, what in outcome.items() if what == "failed"]
     if failed:
         raise UsageError(
             f"{len(failed)} trainings failed, the first is {failed[0]}; see {grid.output / 'logs'}."
         )
+
+
+def _margins(given: list[str]) -> dict[str, float]:
+    """``dice=0.02`` of the command line, refused before the first training."""
+    from nnunet_softlabel.evaluation.metrics import BETTER
+    from nnunet_softlabel.evaluation.statistics import PRIMARY
+
+    allowed = [metric for metric in PRIMARY if BETTER[metric] != "zero"]
+    margins = {}
+    for text in given:
+        metric, _, value = text.partition("=")
+        try:
+            margins[metric] = float(value)
+        except ValueError:
+            margins[metric] = -1.0
+        if metric not in allowed or not margins[metric] > 0:
+            raise UsageError(
+                f"--margin {text}: expected METRIC=VALUE, a positive value in the unit of one of "
+                f"{', '.join(allowed)}."
+            )
+    return margins

@@ -111,4 +111,4 @@ def _from_files(args: argparse.Namespace) -> tuple[Any, ...]:
 
     labels, mapping = parse_labels(args.labels or ["object=1"])
     cases = pattern_cases(args.raters, args.images, is_dark=args.dark_foreground)
-    return cases, labels, mapping, None, f"Raters in {args.raters[0]}"
+    return cases, labels, mapping, None, f"Raters in {Path(args.raters[0]).parent}"

@@ -104,7 +104,9 @@ def forest_plot(metric: str, tests: Sequence[PairedDifference]) -> str:
     axes.axvline(0, color="black", linewidth=0.8)
     _names_down(axes, [test.second for test in tests])
     side = {"higher": "right is better", "lower": "left is better", "zero": "no better side"}[BETTER[metric]]
-    axes.set_xlabel(f"minus {_literal(short(tests[0].first))}; {side}", fontsize=9)
+    firsts = {test.first for test in tests}
+    minus = _literal(short(tests[0].first)) if len(firsts) == 1 else "its own baseline"
+    axes.set_xlabel(f"minus {minus}; {side}", fontsize=9)
     return png(figure)
 
 

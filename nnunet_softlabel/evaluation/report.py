@@ -217,13 +217,15 @@ def class_plots(
         drawn = figures.distribution_plot(metric, values, float(np.mean(ceiling)) if ceiling else None)
         plots["distribution"].append((f"{TITLES[metric]} of all cases", drawn))
         if metric in SCATTER_METRICS:
-            base = found[runs[0].name]
+            baselines = {test.second: test.first for test in comparisons}
             for run in runs[1:]:
+                first = baselines.get(run.name, runs[0].name)
+                base = found[first]
                 pairs = [
                     (base[case][0], value) for case, (value, _) in found[run.name].items() if case in base
                 ]
-                drawn = figures.scatter_plot(metric, (runs[0].name, run.name), pairs)
-                plots["scatter"].append((f"{TITLES[metric]} of {run.name} against {runs[0].name}", drawn))
+                drawn = figures.scatter_plot(metric, (first, run.name), pairs)
+                plots["scatter"].append((f"{TITLES[metric]} of {run.name} against {first}", drawn))
     for where, text in (("near", "Near the object"), ("image", "Whole image")):
         tables = {r.name: r.reliability[name][where] for r in runs if where in r.reliability.get(name, {})}
         if tables:

@@ -88,17 +88,18 @@ def case_panels(case: Case, class_name: str, labels: Labels, mapping: Mapping[in
     masks = votes.votes[:, labels.names.index(class_name)]
     marked, agreed = masks.any(axis=0), masks.all(axis=0)
     image = _image(case, marked.shape)
-    weight: np.ndarray = (marked & ~agreed) + MARKED_WEIGHT * marked
+    weight = np.where(marked & ~agreed, 1.0, MARKED_WEIGHT * marked)
     cut, aspect = slice_through(weight, spacing_mm=votes.spacing_mm)
-    shade: np.ndarray = np.sum(masks, axis=0, dtype=np.float32) if image is None else image
+    shade = np.asarray(masks.sum(axis=0, dtype=np.float32)) if image is None else image
     panels = [] if image is None else [("image", figures.panel(shade[cut], aspect=aspect))]
     outlines = [mask[cut] for mask in masks]
-    panels.append(("most disputed slice", figures.panel(shade[cut], aspect=aspect, outlines=outlines)))
+    where = "most disputed slice" if marked.ndim == 3 else "what each drew"
+    panels.append((where, figures.panel(shade[cut], aspect=aspect, outlines=outlines)))
     if marked.ndim == 3:
         axis = next(a for a, index in enumerate(cut) if isinstance(index, int))
         window = tuple(index for index in cut if not isinstance(index, int))
         projected = [mask.any(axis=axis)[window] for mask in masks]
-        votes_per_pixel: np.ndarray = np.sum(projected, axis=0, dtype=np.float32)
+        votes_per_pixel = np.asarray(np.sum(projected, axis=0, dtype=np.float32))
         text = "all slices: outlines of what each marked anywhere"
         panels.append((text, figures.panel(votes_per_pixel, aspect=aspect, outlines=projected)))
     colours = [(rater, figures.colour(index)) for index, rater in enumerate(votes.names)]

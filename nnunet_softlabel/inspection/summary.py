@@ -12,30 +12,26 @@ from tqdm import tqdm
 
 from nnunet_softlabel.cases import Case
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.evaluation.overlap import NAN
 from nnunet_softlabel.fusion import RaterRates, RaterVotes, estimate_rater_rates
 from nnunet_softlabel.fusion.votes import marked_box
 from nnunet_softlabel.inspection.measures import (
     CaseMeasures,
     Pair,
-    fleiss_kappa,
     identical_pairs,
     measure_case,
 )
+from nnunet_softlabel.inspection.numbers import case_summary, class_summary, rates_of
 from nnunet_softlabel.inspection.outliers import (
     RULES,
     Finding,
-    median_or_nan,
     outlying_cases,
     outlying_raters,
-    total_volume_bias,
 )
 from nnunet_softlabel.inspection.sources import read_case
 from nnunet_softlabel.labels import Labels
 from nnunet_softlabel.processes import run_jobs
 
 FORMAT_VERSION = 1
-ANY_PAIR = "any pair"
 
 
 @dataclass(frozen=True)
@@ -92,6 +88,15 @@ def inspect_raters(
     if not any(len(case.raters) > 1 for case in looked.values()):
         problem = next((f" ({c.case}: {c.problems[0]})" for c in looked.values() if c.problems), "")
         raise UsageError(f"no case has two raters whose masks can be compared{problem}.")
+    return _summary(looked, rates, labels, is_anonymous) | {
+        "number_of_cases": len(cases),
+        "prior": prior_effects(prior),
+    }
+
+
+def _summary(
+    looked: Mapping[str, _Looked], rates: RaterRates | None, labels: Labels, is_anonymous: bool
+) -> dict[str, Any]:
     by_class = {
         name: {case.case: case.measures[index] for case in looked.values() if len(case.raters) > 1}
         for index, name in enumerate(labels.names)
@@ -103,10 +108,9 @@ def inspect_raters(
         "is_anonymous": is_anonymous,
         "classes": list(labels.names),
         "raters": sorted({rater for case in looked.values() for rater in case.raters}),
-        "number_of_cases": len(cases),
         "cases_compared": sum(len(case.raters) > 1 for case in looked.values()),
         "per_class": {
-            name: _class_summary(measured, None if is_anonymous else _rates_of(rates, index), rates, index)
+            name: class_summary(measured, None if is_anonymous else rates_of(rates, index), rates, index)
             for index, (name, measured) in enumerate(by_class.items())
         },
         "stand_out": {
@@ -116,12 +120,11 @@ def inspect_raters(
         },
         "identical": _identical(list(looked.values()), is_anonymous),
         "problems": [{"case": c.case, "problem": text} for c in looked.values() for text in c.problems],
-        "prior": prior_effects(prior),
         "per_case": {
-            case: {name: _case_summary(measured[case]) for name, measured in by_class.items()}
+            case: {name: case_summary(measured[case]) for name, measured in by_class.items()}
             for case in next(iter(by_class.values()))
         },
-    }  # fmt: skip
+    }
 
 
 def _look_at(case: Case, labels: Labels, mapping: Mapping[int, int]) -> _Looked:
@@ -170,87 +173,6 @@ def _estimated(votes: Iterator[RaterVotes], is_anonymous: bool) -> RaterRates | 
         yield from votes
 
     return estimate_rater_rates(all_of_them(), shared=is_anonymous)
-
-
-def _rates_of(rates: RaterRates | None, channel: int) -> dict[str, dict[str, float]]:
-    if rates is None:
-        return {}
-    return {rater: _rate(rates, rater, channel) for rater in rates.sensitivity}
-
-
-def _rate(rates: RaterRates, rater: str, channel: int) -> dict[str, float]:
-    """Sensitivity, specificity, and the share of marked voxels that are right, by Bayes' rule."""
-    sensitivity, specificity = rates.sensitivity[rater][channel], rates.specificity[rater][channel]
-    prevalence = rates.prevalence[channel]
-    right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    found = {"sensitivity": sensitivity, "specificity": specificity, "precision": right / (right + wrong)}
-    # EM stops at 1e-7; what lies beyond depends on which process was first.
-    return {name: round(value, 7) for name, value in found.items()}
-
-
-def _class_summary(
-    cases: Mapping[str, CaseMeasures],
-    rates: Mapping[str, Mapping[str, float]] | None,
-    all_rates: RaterRates | None,
-    channel: int,
-) -> dict[str, Any]:
-    """Means over cases of one class; ``rates`` is None for anonymous raters."""
-    pairs = _pairs(cases, is_anonymous=rates is None)
-    shared = _rates_of(all_rates, channel) if rates is None else {}
-    return {
-        "mean_dice": _mean([case.mean_dice for case in cases.values()]),
-        "kappa": fleiss_kappa(np.sum([case.coincidences for case in cases.values()], axis=0)),
-        "disputed_share": _mean([case.disputed_share for case in cases.values()]),
-        "cases_marked": sum(case.marked_mm3 > 0 for case in cases.values()),
-        "shared_rates": next(iter(shared.values()), None),
-        "pairs": pairs,
-        "raters": {} if rates is None else {r: _rater_summary(r, cases, rates) for r in sorted(rates)},
-    }
-
-
-def _pairs(cases: Mapping[str, CaseMeasures], *, is_anonymous: bool) -> list[dict[str, Any]]:
-    values: dict[Pair, list[float]] = {}
-    for case in cases.values():
-        for (first, second), value in case.dice.items():
-            pair = (ANY_PAIR, ANY_PAIR) if is_anonymous else (first, second)
-            values.setdefault(pair, []).append(value)
-    return [
-        {
-            "raters": list(pair),
-            "mean_dice": _mean(found),
-            "lowest_dice": min((v for v in found if v == v), default=NAN),
-            "n": sum(v == v for v in found),
-            "both_empty": sum(v != v for v in found),
-        }
-        for pair, found in sorted(values.items())
-    ]
-
-
-def _rater_summary(
-    rater: str, cases: Mapping[str, CaseMeasures], rates: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any]:
-    own = [case for case in cases.values() if rater in case.volume_mm3]
-    return {
-        "cases": len(own),
-        "empty_where_others_marked": sum(c.volume_mm3[rater] == 0 and c.marked_mm3 > 0 for c in own),
-        "dice_with_others": _mean([case.with_others(rater) for case in own]),
-        "volume_bias": total_volume_bias(rater, own),
-        "median_volume_ratio": median_or_nan([case.volume_ratio(rater) for case in own]),
-        **rates[rater],
-    }
-
-
-def _case_summary(case: CaseMeasures) -> dict[str, Any]:
-    lowest = case.lowest_pair
-    return {
-        "volume_mm3": dict(case.volume_mm3),
-        "mean_dice": case.mean_dice,
-        "lowest_dice": case.dice[lowest] if lowest else NAN,
-        "lowest_pair": list(lowest) if lowest else None,
-        "kappa": fleiss_kappa(case.coincidences),
-        "marked_mm3": case.marked_mm3,
-        "disputed_share": case.disputed_share,
-    }
 
 
 def _by_case(
@@ -310,9 +232,7 @@ def prior_effects(prior: Mapping[str, Any] | None) -> dict[str, dict[str, dict[s
     """Case -> label -> expected volume before and after the priors, where the data set recorded it."""
     if not prior:
         return {}
-    records = next(
-        (prior[key] for key in ("records", "cases", "effect") if isinstance(prior.get(key), dict)), prior
-    )
+    records = prior["records"] if isinstance(prior.get("records"), dict) else prior
     found: dict[str, dict[str, dict[str, float]]] = {}
     for case, record in sorted(records.items()):
         if isinstance(record, dict) and {"before", "after"} <= set(record):
@@ -322,8 +242,3 @@ def prior_effects(prior: Mapping[str, Any] | None) -> dict[str, dict[str, dict[s
                 for label in before
             }
     return found
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if value == value]
-    return float(np.mean(defined)) if defined else NAN

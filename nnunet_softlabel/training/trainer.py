@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from nnunet_softlabel import __version__
+from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.losses import CompactTargetLoss, FusedSoftLoss
 from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.preprocessing import Preparation
@@ -114,8 +115,9 @@ class SoftLabelTrainer(_LossTrainer):
         about = manifest["about"]
         channels = next(iter(manifest["cases"].values()))["shape"][0]
         if channels != self.num_soft_channels:
-            raise ValueError(
-                f"Soft labels have {channels} channels, the data set {self.num_soft_channels} labels."
+            raise DatasetError(
+                f"{self.preprocessed_dataset_folder}: soft labels have {channels} channel(s), the data "
+                f"set {self.num_soft_channels} labels; run nnUNetv2_plan_and_preprocess again."
             )
         fusion = about["fusion"] or {"method": "none, ready probability maps"}
         self.print_to_log_file(

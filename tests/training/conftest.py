@@ -42,13 +42,16 @@ def make_trainer(
     dataset: Any,
     configuration: str = "3d_fullres",
     *,
-    plans: str | None = None,
-    fold: int = 0,
+    plans: str = REDUCED,
+    fold: int | str = 0,
+    patch_size: list[int] | None = None,
 ) -> Any:
     """An nnU-Net trainer as its command builds it, two epochs of two iterations long."""
     from nnunet_softlabel.soft_labels import read_json
 
-    content = read_json(dataset.preprocessed / f"{plans or dataset.reduced_plans}.json")
+    content = read_json(dataset.preprocessed / f"{plans}.json")
+    if patch_size is not None:
+        content["configurations"][configuration]["patch_size"] = patch_size
     content["continue_training"] = False
     trainer = trainer_class(
         plans=content,
@@ -73,12 +76,19 @@ def log_text(trainer: Any) -> str:
     return Path(trainer.log_file).read_text()
 
 
+def _without_processes_and_plots(patch: pytest.MonkeyPatch) -> None:
+    from nnunetv2.training.logging.nnunet_logger import MetaLogger
+
+    patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
+    patch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: Path(folder, "progress.png").touch())
+
+
 @pytest.fixture
 def trainer_factory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`make_trainer` without background processes, seeded."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
+    _without_processes_and_plots(monkeypatch)
     seed_everything()
     return make_trainer
 
@@ -137,10 +147,57 @@ def planned_regions_dataset(
 
 
 @pytest.fixture(scope="session")
+def planned_ignore(tmp_path_factory: pytest.TempPathFactory) -> PlannedDataset:
+    """Two classes and an ignore label, 3d_fullres only; three raters."""
+
+    def with_classes(folder: RaterFolder) -> RaterFolder:
+        labels = ("part1=1", "part2=2", f"ignore={IGNORE_VALUE}")
+        return replace(_with_regions_and_ignore(folder), labels=labels)
+
+    base = tmp_path_factory.mktemp("ignore")
+    return make_planned_dataset(base, 915, 2, ("3d_fullres",), with_classes, num_cases=5)
+
+
+@pytest.fixture
+def planned_ignore_dataset(
+    planned_ignore: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> PlannedDataset:
+    """`planned_ignore` with nnU-Net's variables set."""
+    return _enter(planned_ignore, tmp_path, monkeypatch)
+
+
+def _train_lowres(dataset: PlannedDataset, folder: Path) -> Path:
+    """``3d_lowres`` of ``nnUNetTrainerAPL`` on all cases, which predicts them for the next stage."""
+    from nnunet_softlabel.training.recipes import nnUNetTrainerAPL
+
+    with pytest.MonkeyPatch.context() as patch:
+        _enter(dataset, folder, patch)
+        patch.setenv("nnUNet_n_proc_DA", "0")
+        _without_processes_and_plots(patch)
+        seed_everything()
+        trainer = make_trainer(nnUNetTrainerAPL, dataset, "3d_lowres", fold="all")
+        trainer.run_training()
+        trainer.perform_actual_validation(False)
+    return Path(trainer.output_folder_base)
+
+
+@pytest.fixture(scope="session")
+def lowres_of_unanimous(planned_unanimous: PlannedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Result folder of the lowres stage on `planned_unanimous`."""
+    return _train_lowres(planned_unanimous, tmp_path_factory.mktemp("lowres_unanimous"))
+
+
+@pytest.fixture(scope="session")
+def lowres_of_regions(planned_regions: PlannedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Result folder of the lowres stage on `planned_regions`."""
+    return _train_lowres(planned_regions, tmp_path_factory.mktemp("lowres_regions"))
+
+
+@pytest.fixture(scope="session")
 def trained(
     planned_one_class: PlannedDataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[PlannedDataset, Path]]:
-    """A data set, and the results of ``nnUNetTrainerAPL`` on it: 3d_fullres and 2d, fold 0, with probabilities."""
+    """A data set and the results of ``nnUNetTrainerAPL``: 3d_fullres and 2d, fold 0, with probabilities."""
     from nnunet_softlabel.training.plugin import trainer_path
     from nnunet_softlabel.training.run import train
 
@@ -149,7 +206,7 @@ def trained(
         _enter(planned_one_class, results, patch)
         patch.setenv("nnUNet_n_proc_DA", "0")
         patch.setenv("nnUNet_extTrainer", trainer_path())
-        patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
+        _without_processes_and_plots(patch)
         for configuration in ("3d_fullres", "2d"):
             options = {"epochs": 2, "iterations": 2, "val_iterations": 1, "seed": 1, "device": "cpu"}
             train(planned_one_class.id, configuration, 0, "nnUNetTrainerAPL", plans=REDUCED, **options)

@@ -8,14 +8,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_softlabel.soft_labels import SCALE
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerHardAPL
 from nnunet_softlabel.training.trainer import SoftLabelTrainer
-from tests.training.conftest import seed_everything
-
-
-def batches(trainer, number: int = 4) -> tuple[list, list]:
-    trainer.initialize()
-    seed_everything(3)
-    train, val = trainer.get_dataloaders()
-    return [next(train) for _ in range(number)], [next(val) for _ in range(number)]
+from tests.training.conftest import batches, seed_everything
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])

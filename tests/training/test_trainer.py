@@ -3,18 +3,21 @@
 import csv
 import pickle
 import shutil
+from multiprocessing.context import ForkContext, SpawnContext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from batchgenerators.dataloading import nondet_multi_threaded_augmenter
+from nnunetv2.run.run_training import maybe_load_checkpoint
+
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.soft_labels import read_json, write_json
 from nnunet_softlabel.training import recipes
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerHardAPL
 from nnunet_softlabel.training.trainer import SCORES_FILE, SoftLabelTrainer
-from nnunetv2.run.run_training import maybe_load_checkpoint
-
-from tests.training.conftest import REDUCED, batches, log_text
+from tests.training.conftest import batches, log_text
 
 SOFT = ["nnUNetTrainerAPL", "nnUNetTrainerAPLExpectation", "nnUNetTrainerAPLNoDice", "nnUNetTrainerSoftCE"]
 HARD = ["nnUNetTrainerHardAPL", "nnUNetTrainerHardBCE"]
@@ -45,32 +48,26 @@ def test_trainer_trains_and_validates_lowres(trainer_factory, planned_unanimous_
     trainer = trainer_factory(getattr(recipes, name), planned_unanimous_dataset, "3d_lowres")
     trainer.run_training()
     trainer.perform_actual_validation(True)
-    summary = read_json_of(trainer, "validation/summary.json")
+    summary = read_json(Path(trainer.output_folder) / "validation/summary.json")
     assert len(summary["metric_per_case"]) == 2
 
 
-def read_json_of(trainer, name):
-    from pathlib import Path
-
-    return read_json(Path(trainer.output_folder) / name)
-
-
-def test_validation_writes_probabilities_without_soft_labels(trained_model, trainer_factory, tmp_path):
+def test_validation_writes_probabilities_without_soft_labels(
+    trained_model, trainer_factory, tmp_path, monkeypatch
+):
     """``--val --npz`` reads the images only, as prediction does."""
     dataset, results = trained_model
-    monkey_results = tmp_path / "results"
-    shutil.copytree(results, monkey_results)
-    with pytest.MonkeyPatch.context() as patch:
-        copied = dataset.copy_to(tmp_path, patch)
-        patch.setenv("nnUNet_results", str(monkey_results))
-        shutil.rmtree(copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels")
-        shutil.rmtree(copied.raw)
-        trainer = trainer_factory(nnUNetTrainerAPL, copied)
-        validation = monkey_results / copied.name / f"nnUNetTrainerAPL__{REDUCED}__3d_fullres/fold_0/validation"
-        written = {path.name: path.read_bytes() for path in validation.glob("*.nii.gz")}
-        shutil.rmtree(validation)
-        maybe_load_checkpoint(trainer, continue_training=False, validation_only=True)
-        trainer.perform_actual_validation(True)
+    copied = dataset.copy_to(tmp_path, monkeypatch)
+    shutil.copytree(results, tmp_path / "results")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    shutil.rmtree(copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels")
+    shutil.rmtree(copied.raw)
+    trainer = trainer_factory(nnUNetTrainerAPL, copied)
+    validation = Path(trainer.output_folder) / "validation"
+    written = {path.name: path.read_bytes() for path in validation.glob("*.nii.gz")}
+    shutil.rmtree(validation)
+    maybe_load_checkpoint(trainer, continue_training=False, validation_only=True)
+    trainer.perform_actual_validation(True)
     assert len(list(validation.glob("*.npz"))) == len(written) == 2
     assert {path.name: path.read_bytes() for path in validation.glob("*.nii.gz")} == written
 
@@ -160,7 +157,7 @@ def test_soft_labels_of_other_channels_are_refused(trainer_factory, planned_data
     trainer.dataset_json["labels"] = {"background": 0, "a": 1, "b": 2}
     trainer.label_manager = trainer.plans_manager.get_label_manager(trainer.dataset_json)
     assert path.is_file()
-    with pytest.raises(DatasetError, match=r"1 channel.*2 labels.*plan_and_preprocess"):
+    with pytest.raises(DatasetError, match=r"1 channel\(s\).*2 labels.*plan_and_preprocess"):
         trainer.get_dataloaders()
 
 
@@ -177,19 +174,13 @@ def test_what_workers_receive_can_be_pickled(trainer_factory, planned_dataset):
     assert next(loader)["target"][0].dtype == torch.int16
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_background_worker_draws_batches(trainer_factory, planned_dataset, monkeypatch, method):
-    import multiprocessing
-
-    from batchgenerators.dataloading import nondet_multi_threaded_augmenter as augmenter
-
-    monkeypatch.undo() if method == "never" else None
-    context = multiprocessing.context.SpawnContext() if method == "spawn" else multiprocessing.context.ForkContext()
+    context = SpawnContext() if method == "spawn" else ForkContext()
     for name in ("Process", "Queue", "Event"):
-        monkeypatch.setattr(augmenter, name, getattr(context, name))
+        monkeypatch.setattr(nondet_multi_threaded_augmenter, name, getattr(context, name))
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     trainer.initialize()
     train, val = trainer.get_dataloaders()
     try:

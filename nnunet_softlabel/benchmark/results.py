@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnunet_softlabel.benchmark import Cell, Grid
+from nnunet_softlabel.benchmark.cell_training import DONE
+from nnunet_softlabel.benchmark.grid import Cell, Grid
+from nnunet_softlabel.benchmark.notes import make_notes
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.pictures import CasePicture, case_picture, pick_cases
 from nnunet_softlabel.evaluation.report import RunResult, write_report
 from nnunet_softlabel.evaluation.statistics import PairedDifference, compare, home_reference
-from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, TITLES, means, write_rows
+from nnunet_softlabel.evaluation.tables import (
+    METRICS_FILE,
+    SUMMARY_FILE,
+    TITLES,
+    means,
+    versions,
+    write_rows,
+)
 from nnunet_softlabel.soft_labels import read_json, write_json
 
 REPORT_FILE = "report.html"
@@ -29,42 +39,57 @@ TABLE_METRICS = (
     "ece_near",
     "volume_error_abs",
 )
+TRAINING_PACKAGES = ("torch", "batchgeneratorsv2", "dynamic-network-architectures")
+GIB = 2**30
 
 
-def report(grid: Grid, outcome: Mapping[str, str], *, commands: Sequence[str] = ()) -> Path:
+def report(
+    grid: Grid,
+    outcome: Mapping[str, str],
+    *,
+    commands: Sequence[str] = (),
+    margins: Mapping[str, float] | None = None,
+) -> Path:
     """Write ``soft_metrics.csv``, ``soft_summary.json`` and ``report.html`` into the benchmark's folder.
 
     Args:
         grid: the benchmark.
         outcome: what became of each cell, as `benchmark` returns it.
         commands: shown on the page.
+        margins: metric -> margin of non-inferiority.
 
     Returns:
         The page.
 
     Raises:
         DatasetError: if no cell is done.
+        ValueError: for a margin that is not positive, or of a metric without a direction.
     """
     finished = _finished_cells(grid, outcome)
     if not finished:
         raise DatasetError(f"{grid.output}: no training is done; see {grid.output / 'logs'}.")
-    runs = [_run(grid, name, cells) for name, cells in finished.items()]
+    runs = {name: _run(grid, name, cells) for name, cells in finished.items()}
     comparisons = [
-        test for run in runs[1:] for test in compare(runs[0].rows, run.rows, names=(runs[0].name, run.name))
+        test
+        for name, first in _baselines(finished).items()
+        for test in compare(runs[first].rows, runs[name].rows, names=(first, name), margins=margins)
     ]
-    notes = _notes(grid, outcome, finished)
-    named_rows = [{"trainer": run.name, **row} for run in runs for row in run.rows]
+    all_runs = list(runs.values())
+    notes = make_notes(grid, outcome, finished, all_runs)
+    named_rows = [{"trainer": run.name, **row} for run in all_runs for row in run.rows]
     write_rows(grid.output / METRICS_FILE, named_rows, more_columns=["trainer"])
-    write_json(grid.output / SUMMARY_FILE, _summary(grid, runs, comparisons, notes))
+    settings = _settings(grid, outcome)
+    write_json(grid.output / SUMMARY_FILE, _summary(settings, all_runs, comparisons, notes))
     return write_report(
         grid.output / REPORT_FILE,
-        title=f"{grid.dataset.folder.name}: {' against '.join(run.name for run in runs)}",
-        runs=runs,
+        title=f"{grid.dataset.folder.name}: {' against '.join(runs)}",
+        runs=all_runs,
         comparisons=comparisons,
-        pictures=_pictures(grid, runs, finished),
-        plan=_settings(grid),
+        pictures=_pictures(grid, all_runs, finished),
+        plan=settings,
         commands=commands,
         notes=notes,
+        package_versions=versions() | {name: metadata.version(name) for name in TRAINING_PACKAGES},
         overwrite=True,  # of this benchmark's own page, which grows with its cells
     )
 
@@ -74,9 +99,23 @@ def _finished_cells(grid: Grid, outcome: Mapping[str, str]) -> dict[str, list[Ce
     several = len({cell.configuration for cell in grid.cells}) > 1
     cells: dict[str, list[Cell]] = defaultdict(list)
     for cell in grid.cells:
-        if outcome.get(cell.name) == "done":
+        if outcome.get(cell.name) == DONE:
             cells[f"{cell.trainer} {cell.configuration}" if several else cell.trainer].append(cell)
     return dict(cells)
+
+
+def _baselines(finished: Mapping[str, Sequence[Cell]]) -> dict[str, str]:
+    """Run -> what it is tested against: the first trainer of its configuration, that one the first run."""
+    first_run = next(iter(finished))
+    baseline = finished[first_run][0].trainer
+    of_configuration = {
+        cells[0].configuration: name for name, cells in finished.items() if cells[0].trainer == baseline
+    }
+    found = {
+        name: first_run if cells[0].trainer == baseline else of_configuration.get(cells[0].configuration)
+        for name, cells in finished.items()
+    }
+    return {name: first for name, first in found.items() if first is not None and name != first_run}
 
 
 def _run(grid: Grid, name: str, cells: Sequence[Cell]) -> RunResult:
@@ -95,48 +134,45 @@ def _run(grid: Grid, name: str, cells: Sequence[Cell]) -> RunResult:
         [grid.evaluation_folder(cell) for cell in cells],
         curves=averaged,
         training_seconds=sum(record["train_seconds"] for record in records),
-        peak_memory_gib=max(record["peak_memory_gb"] for record in records),
+        peak_memory_gib=max(record["peak_memory_gb"] for record in records) * 1e9 / GIB,
         settings={"folds": sorted({c.fold for c in cells}), "seeds": sorted({c.seed for c in cells})},
     )
 
 
-def _settings(grid: Grid) -> dict[str, Any]:
-    first = grid.cells[0]
-    settings = grid.made_with(first)
-    configuration = read_json(grid.plans_file)["configurations"][first.configuration]
-    network = configuration.get("architecture", {}).get("arch_kwargs", {})
-    record = next((r for r in map(grid.record, grid.cells) if r and r["status"] == "done"), {})
+def _settings(grid: Grid, outcome: Mapping[str, str]) -> dict[str, Any]:
+    """What all trainers share."""
+    made_with = grid.made_with(grid.cells[0])
+    records = [grid.record(cell) or {} for cell in grid.cells if outcome[cell.name] == DONE]
     assert grid.dataset.about is not None
-    return {
+    settings = {
         "data set": grid.dataset.folder.name,
         "fusion": json.dumps(grid.dataset.about["fusion"]),
-        "plans": f"{grid.plans} ({settings['plans_hash'][:12]})",
-        "configuration": first.configuration,
-        "patch size": configuration.get("patch_size"),
-        "batch size": configuration.get("batch_size"),
-        "features per stage": network.get("features_per_stage"),
-        "epochs": record.get("epochs"),
-        "iterations per epoch": record.get("iterations"),
-        "device": record.get("device"),
-        "nnunet_softlabel": settings["code"],
+        "plans": f"{grid.plans} ({made_with['plans_hash'][:12]})",
+    }
+    configurations = read_json(grid.plans_file)["configurations"]
+    names = list(dict.fromkeys(cell.configuration for cell in grid.cells))
+    for name in names:
+        network = configurations[name].get("architecture", {}).get("arch_kwargs", {})
+        where = f", {name}" if len(names) > 1 else ""
+        settings |= {
+            f"patch size{where}": configurations[name].get("patch_size"),
+            f"batch size{where}": configurations[name].get("batch_size"),
+            f"spacing{where}": configurations[name].get("spacing"),
+            f"features per stage{where}": network.get("features_per_stage"),
+        }
+    return settings | {
+        "configuration": ", ".join(names),
+        "epochs": _shared(record["epochs"] for record in records),
+        "iterations per epoch": _shared(record["iterations"] for record in records),
+        "device": _shared(record["device"] for record in records),
+        "nnunet_softlabel": made_with["code"],
     }
 
 
-def _notes(grid: Grid, outcome: Mapping[str, str], finished: Mapping[str, Sequence[Cell]]) -> list[str]:
-    notes = [
-        f"{cell.name}: {outcome[cell.name]}, not in this page."
-        for cell in grid.cells
-        if outcome[cell.name] != "done"
-    ]
-    sets = {
-        name: sorted((cell.configuration, cell.fold, cell.seed) for cell in cells)
-        for name, cells in finished.items()
-    }
-    if len({json.dumps(folds) for folds in sets.values()}) > 1:
-        notes.append(
-            "Trainers have finished different folds or seeds: tests use the cases they share, means do not."
-        )
-    return notes
+def _shared(values: Any) -> Any:
+    """The one value, or all of them."""
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else found
 
 
 def _pictures(
@@ -146,13 +182,10 @@ def _pictures(
     pictures = []
     last = runs[-1]
     where = {
-        run.name: {
-            str(row["case"]): grid.fold_folder(cell) / "validation"
-            for cell in finished[run.name]
-            for row in run.rows
-            if (grid.fold_folder(cell) / "validation" / f"{row['case']}.npz").is_file()
+        name: {
+            path.stem: path.parent for cell in cells for path in grid.validation_folder(cell).glob("*.npz")
         }
-        for run in runs
+        for name, cells in finished.items()
     }
     for class_name in last.classes:
         for case, caption in pick_cases(last.rows, class_name=class_name).items():
@@ -163,35 +196,45 @@ def _pictures(
 
 
 def _summary(
-    grid: Grid, runs: Sequence[RunResult], comparisons: Sequence[PairedDifference], notes: Sequence[str]
+    settings: Mapping[str, Any],
+    runs: Sequence[RunResult],
+    comparisons: Sequence[PairedDifference],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     return {
-        "settings": _settings(grid),
+        "settings": settings,
         "notes": list(notes),
         "trainers": {
             run.name: {
                 "cases": len(run.cases),
                 "train_seconds": run.training_seconds,
-                "peak_memory_gb": run.peak_memory_gib,
+                "peak_memory_gib": run.peak_memory_gib,
+                "threshold": run.threshold,
                 **run.settings,
                 "mean": means(run.rows),
             }
             for run in runs
         },
-        "differences": [
-            {
-                "trainer": test.second,
-                "baseline": test.first,
-                "class": test.class_name,
-                "metric": test.metric,
-                "reference": test.reference,
-                "difference": _finite(test.difference.mean),
-                "low": _finite(test.difference.low),
-                "high": _finite(test.difference.high),
-                "p_holm": _finite(test.p_holm),
-            }
-            for test in comparisons
-        ],
+        "differences": [_difference(test) for test in comparisons],
+    }
+
+
+def _difference(test: PairedDifference) -> dict[str, Any]:
+    return {
+        "trainer": test.second,
+        "baseline": test.first,
+        "class": test.class_name,
+        "metric": test.metric,
+        "reference": test.reference,
+        "difference": _finite(test.difference.mean),
+        "low": _finite(test.difference.low),
+        "high": _finite(test.difference.high),
+        "p": _finite(test.p_value),
+        "p_holm": _finite(test.p_holm),
+        "effect_size": _finite(test.effect_size),
+        "margin": test.margin,
+        "non_inferior": test.non_inferior,
+        "dropped": dict(test.dropped),
     }
 
 
@@ -217,4 +260,4 @@ def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
                 value = place.get(metric, {}).get("mean")
                 cells.append(f"  {'-' if value is None else format(value, '.4f'):>18}")
             lines.append(f"{name:<{width}}" + "".join(cells))
-    return "\n".join([*lines, *summary["notes"]])
+    return "\n".join([*lines, "", *summary["notes"]])

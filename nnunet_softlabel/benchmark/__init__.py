@@ -1,0 +1,20 @@
+"""Trainers x configurations x folds x seeds: train what is missing, evaluate, compare, report.
+
+Every cell of the grid is one training in a process of its own, and leaves a record of what it was made with.
+A killed benchmark goes on where it stopped; a cell that was made with something else is refused, never mixed in.
+"""
+
+from nnunet_softlabel.benchmark.cluster import ClusterJobs
+from nnunet_softlabel.benchmark.grid import Budget, Cell, Grid
+from nnunet_softlabel.benchmark.results import format_benchmark, report
+from nnunet_softlabel.benchmark.run import benchmark
+
+__all__ = [
+    "Budget",
+    "Cell",
+    "ClusterJobs",
+    "Grid",
+    "benchmark",
+    "format_benchmark",
+    "report",
+]

@@ -1,0 +1,81 @@
+"""Scores of a cell's validation cases, with a threshold that has not seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nnunet_softlabel.benchmark.grid import Cell, Grid
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.case_scores import MODEL, TRUTH
+from nnunet_softlabel.evaluation.evaluate import evaluate
+from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
+from nnunet_softlabel.evaluation.thresholds import TUNED
+from nnunet_softlabel.evaluation.tuning import tune_threshold
+from nnunet_softlabel.soft_labels import read_json
+
+
+def score_cell(grid: Grid, cell: Cell, *, trained: Collection[Cell], num_processes: int) -> None:
+    """Evaluate a trained cell, unless it is done with this threshold and truth.
+
+    Args:
+        grid: the benchmark.
+        cell: which was trained.
+        trained: all trained cells; a tuned threshold comes from other folds among them.
+        num_processes: spawned workers.
+
+    Raises:
+        DatasetError: if predictions are missing, or no other fold is there to tune on.
+    """
+    if grid.threshold == TUNED:
+        tune_on_other_folds(grid, cell, trained, num_processes=num_processes)
+    folder = grid.evaluation_folder(cell)
+    if is_scored(grid, cell):
+        return
+    evaluate(
+        grid.dataset,
+        grid.validation_folder(cell),
+        folder,
+        threshold=grid.threshold,
+        threshold_file=grid.threshold_file(cell) if grid.threshold == TUNED else None,
+        truth=grid.truth,
+        num_processes=num_processes,
+        overwrite=True,
+    )
+
+
+def is_scored(grid: Grid, cell: Cell) -> bool:
+    """True if the scores on disk are those that this benchmark asks for."""
+    folder = grid.evaluation_folder(cell)
+    if not ((folder / METRICS_FILE).is_file() and (folder / SUMMARY_FILE).is_file()):
+        return False
+    summary = read_json(folder / SUMMARY_FILE)
+    found = summary["threshold"]
+    if found["choice"] != grid.threshold or (TRUTH in summary["mean"][MODEL]) != (grid.truth is not None):
+        return False
+    return grid.threshold != TUNED or found["values"] == read_json(grid.threshold_file(cell))["thresholds"]
+
+
+def tune_on_other_folds(
+    grid: Grid, cell: Cell, trained: Collection[Cell], *, num_processes: int = 2
+) -> None:
+    """Store the threshold of a fold beside its model, tuned on the validation cases of the other folds.
+
+    The threshold has not seen the cases that it cuts. The networks of the other folds have trained on them,
+    as in any cross validation, but are not the one that is judged.
+
+    Raises:
+        DatasetError: if no other fold of this trainer, configuration and seed is trained.
+    """
+    others = [
+        other
+        for other in trained
+        if other.fold != cell.fold
+        and (other.trainer, other.configuration, other.seed) == (cell.trainer, cell.configuration, cell.seed)
+    ]
+    if not others:
+        raise DatasetError(f"{cell.name}: no other fold is trained, so there is nothing to tune on.")
+    file = grid.threshold_file(cell)
+    folders = [grid.validation_folder(other) for other in others]
+    cases = sorted(path.stem for folder in folders for path in folder.glob("*.npz"))
+    if not file.is_file() or read_json(file)["cases"] != cases:
+        tune_threshold(grid.dataset, folders, file, num_processes=num_processes, overwrite=True)

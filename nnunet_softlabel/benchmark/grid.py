@@ -1,0 +1,178 @@
+"""The cells of a benchmark: where their files are, and what each was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_softlabel import __version__
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_threshold
+from nnunet_softlabel.soft_labels import SoftDataset, environment_folder, find_dataset, read_json
+
+TRAINING = (sys.executable, "-m", "nnunet_softlabel.training")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long every trainer trains; None leaves nnU-Net's own number."""
+
+    epochs: int | None = None
+    iterations: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid."""
+
+    trainer: str
+    configuration: str
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For files and messages."""
+        return f"{self.trainer}__{self.configuration}__fold_{self.fold}__seed_{self.seed}"
+
+
+class Grid:
+    """The cells of a benchmark, their records and results under one folder.
+
+    Args:
+        dataset: id or name.
+        output: the benchmark's folder.
+        trainers: class names; the first is the baseline.
+        configurations: such as ``3d_fullres``.
+        folds: of ``splits_final.json``.
+        seeds: each trains all the others.
+        plans: plans identifier.
+        budget: epochs and iterations of all trainers alike.
+        device: ``cuda``, ``cpu`` or ``mps``.
+        truth: folder of label maps of a known truth, or None.
+        threshold: where probabilities are cut, for all trainers alike: a number, ``rater-corrected``, or
+            ``tuned``, which tunes each fold's threshold on the validation cases of the other folds.
+        training_command: trains a cell, given a file of arguments and one for the result.
+
+    Raises:
+        UsageError: for an unknown data set, plan or configuration, or a threshold that cannot be.
+    """
+
+    def __init__(
+        self,
+        dataset: int | str,
+        output: Path,
+        *,
+        trainers: Sequence[str],
+        configurations: Sequence[str] = ("3d_fullres",),
+        folds: Sequence[int] = (0, 1, 2, 3, 4),
+        seeds: Sequence[int] = (0,),
+        plans: str = "nnUNetPlans",
+        budget: Budget | None = None,
+        device: str = "cuda",
+        truth: Path | None = None,
+        threshold: str = "0.5",
+        training_command: Sequence[str] = TRAINING,
+    ) -> None:
+        self.dataset = SoftDataset.find(dataset)
+        self.output, self.plans, self.device, self.truth = output.absolute(), plans, device, truth
+        self.budget, self.threshold = budget or Budget(), threshold
+        self.training_command = tuple(training_command)
+        base = find_dataset(environment_folder("nnUNet_preprocessed"), self.dataset.folder.name)
+        self.plans_file = base / f"{plans}.json"
+        self._check_plans(configurations)
+        if threshold != TUNED:
+            choose_threshold(threshold, self.dataset)  # refuse it before hours of training, not after
+        elif len(set(folds)) < 2:
+            raise UsageError(
+                f"--threshold {TUNED}: a fold's threshold is tuned on the validation cases of other folds; "
+                f"give at least two to -f."
+            )
+        self.cells = [
+            Cell(trainer, configuration, fold, seed)
+            for seed in dict.fromkeys(seeds)
+            for fold in dict.fromkeys(folds)
+            for configuration in dict.fromkeys(configurations)
+            for trainer in dict.fromkeys(trainers)
+        ]
+
+    def _check_plans(self, configurations: Sequence[str]) -> None:
+        if not self.plans_file.is_file():
+            raise UsageError(
+                f"-p {self.plans}: {self.plans_file} is not there; run nnUNetv2_plan_and_preprocess first."
+            )
+        planned = read_json(self.plans_file)["configurations"]
+        for configuration in configurations:
+            if configuration not in planned:
+                raise UsageError(
+                    f"-c {configuration}: {self.plans} has no such configuration; "
+                    f"it has {', '.join(planned)}."
+                )
+
+    def results_folder(self, cell: Cell) -> Path:
+        """``nnUNet_results`` of a cell: nnU-Net's path knows no seed."""
+        return self.output / "results" / f"seed_{cell.seed}"
+
+    def fold_folder(self, cell: Cell) -> Path:
+        """Where nnU-Net puts the cell."""
+        name = f"{cell.trainer}__{self.plans}__{cell.configuration}"
+        return self.results_folder(cell) / self.dataset.folder.name / name / f"fold_{cell.fold}"
+
+    def validation_folder(self, cell: Cell) -> Path:
+        """Probabilities of the cell's validation cases."""
+        return self.fold_folder(cell) / "validation"
+
+    def threshold_file(self, cell: Cell) -> Path:
+        """Beside the model, where `evaluate` looks for a tuned threshold."""
+        return self.fold_folder(cell) / FILE_NAME
+
+    def record_file(self, cell: Cell) -> Path:
+        """What the cell was made with, and what became of it."""
+        return self.output / "cells" / f"{cell.name}.json"
+
+    def log_file(self, cell: Cell) -> Path:
+        """What nnU-Net prints while it trains the cell."""
+        return self.output / "logs" / f"{cell.name}.txt"
+
+    def evaluation_folder(self, cell: Cell) -> Path:
+        """The scores of the cell's validation cases."""
+        return self.output / "evaluation" / cell.name
+
+    def made_with(self, cell: Cell) -> dict[str, Any]:
+        """What must agree before a cell is taken up again."""
+        assert self.dataset.about is not None  # SoftDataset refuses a data set without
+        return {
+            "trainer": cell.trainer,
+            "configuration": cell.configuration,
+            "fold": cell.fold,
+            "seed": cell.seed,
+            "epochs": self.budget.epochs,
+            "iterations": self.budget.iterations,
+            "plans": self.plans,
+            "plans_hash": hashlib.sha256(self.plans_file.read_bytes()).hexdigest(),
+            "soft_labels": self.dataset.about["digest"],
+            "code": __version__,
+        }
+
+    def record(self, cell: Cell) -> dict[str, Any] | None:
+        """The record of a cell, or None if it was never started.
+
+        Raises:
+            UsageError: if it was made with something else than this benchmark asks for.
+        """
+        path = self.record_file(cell)
+        if not path.is_file():
+            return None
+        record = read_json(path)
+        for key, wanted in self.made_with(cell).items():
+            if record["made_with"].get(key) != wanted:
+                raise UsageError(
+                    f"{path}: was made with {key} {record['made_with'].get(key)}, "
+                    f"this benchmark asks for {wanted}; "
+                    f"choose another -o, or delete that file and its results."
+                )
+        return record

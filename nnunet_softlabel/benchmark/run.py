@@ -1,0 +1,67 @@
+"""Training and scoring all cells of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from nnunet_softlabel.benchmark.cell_scores import score_cell
+from nnunet_softlabel.benchmark.cell_training import DONE, FAILED, last_line, recorded_status, train_cell
+from nnunet_softlabel.benchmark.cluster import ClusterJobs, train_on_cluster
+from nnunet_softlabel.benchmark.grid import Grid
+from nnunet_softlabel.errors import DatasetError
+
+Part = Literal["train", "report"]
+
+
+def benchmark(
+    grid: Grid,
+    *,
+    num_processes: int = 2,
+    cluster: ClusterJobs | None = None,
+    only: Part | None = None,
+    log: Callable[[str], None] = print,
+) -> dict[str, str]:
+    """Train and evaluate every cell of a grid; a failed cell does not lose the others.
+
+    Args:
+        grid: what to do, and where.
+        num_processes: processes of the evaluation, which runs here.
+        cluster: train the cells as jobs, instead of one after another here.
+        only: ``train`` scores nothing, ``report`` trains nothing and scores what is done.
+        log: takes one line of progress.
+
+    Returns:
+        What became of each cell: ``done``, or what else, in words.
+
+    Raises:
+        UsageError: if a cell was made with something else than this grid asks for.
+    """
+    outcome = {cell.name: recorded_status(grid, cell) for cell in grid.cells}  # refuses a mixture at once
+    if only != "report":
+        outcome = train_here(grid, log) if cluster is None else train_on_cluster(grid, cluster, log)
+    if only != "train":
+        score(grid, outcome, num_processes=num_processes, log=log)
+    return outcome
+
+
+def train_here(grid: Grid, log: Callable[[str], None]) -> dict[str, str]:
+    """Train what is missing, one cell after another."""
+    outcome = {}
+    for number, cell in enumerate(grid.cells, start=1):
+        log(f"[{number}/{len(grid.cells)}] {cell.name}")
+        outcome[cell.name] = train_cell(grid, cell)
+        if outcome[cell.name] == FAILED:
+            log(f"  failed: {last_line(grid.log_file(cell))}")
+    return outcome
+
+
+def score(grid: Grid, outcome: dict[str, str], *, num_processes: int, log: Callable[[str], None]) -> None:
+    """Score the trained cells; one that cannot be scored says so in ``outcome``."""
+    trained = [cell for cell in grid.cells if outcome[cell.name] == DONE]
+    for cell in trained:
+        try:
+            score_cell(grid, cell, trained=trained, num_processes=num_processes)
+        except DatasetError as error:
+            outcome[cell.name] = f"trained, but not scored: {error}"
+            log(f"{cell.name}: not scored: {error}")

@@ -1,0 +1,56 @@
+"""Stands in for a training: writes the probabilities of the soft label, a little blurred.
+
+Run as a process by jobs of a cluster, called by the other tests; takes the two files that
+``python -m nnunet_softlabel.training`` takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from nnunet_softlabel.soft_labels import SoftDataset, with_background, write_json
+
+BLUR = {"nnUNetTrainer": 0.5, "nnUNetTrainerAPL": 1.5}
+
+
+def fake_training(arguments_file: Path, result_file: Path, environment: Mapping[str, str]) -> int:
+    """The exit code; the trainer ``nnUNetTrainerBroken`` fails, ``...WithoutNpz`` leaves no probabilities."""
+    arguments = json.loads(arguments_file.read_text())
+    trainer, dataset = arguments["trainer"], SoftDataset.find(arguments["dataset"])
+    if trainer == "nnUNetTrainerBroken":
+        return 1
+    name = f"{trainer}__{arguments['plans']}__{arguments['configuration']}"
+    folder = Path(environment["nnUNet_results"]) / dataset.folder.name / name / f"fold_{arguments['fold']}"
+    (folder / "validation").mkdir(parents=True, exist_ok=True)
+    if trainer != "nnUNetTrainerWithoutNpz":
+        blur = BLUR[trainer]
+        splits = Path(environment["nnUNet_preprocessed"]) / dataset.folder.name / "splits_final.json"
+        for case in json.loads(splits.read_text())[arguments["fold"]]["val"]:
+            soft = with_background(gaussian_filter(dataset.read_soft(case), (0, blur, blur, blur)))
+            np.savez(folder / "validation" / f"{case}.npz", probabilities=soft)
+            (folder / "validation" / f"{case}.pkl").write_bytes(b"")
+    result = {
+        "train_seconds": 1.0,
+        "validation_seconds": 1.0,
+        "peak_memory_gb": 0.1,
+        "curves": {"train_losses": [1.0]},
+        "epochs": 1,
+        "iterations": 1,
+        "device": "cpu",
+    }
+    write_json(result_file, result)
+    return 0
+
+
+if __name__ == "__main__":
+    code = fake_training(Path(sys.argv[1]), Path(sys.argv[2]), os.environ)
+    if code:
+        print("RuntimeError: no such trainer")
+    sys.exit(code)
