@@ -41,7 +41,8 @@ def preparation(dataset, configuration: str = "3d_fullres") -> Preparation:
 
 
 def fake_plan(
-    spacing: list[float], transpose: list[int] = [0, 1, 2]  # noqa: B006  # read only
+    spacing: list[float],
+    transpose: list[int] = [0, 1, 2],  # noqa: B006  # read only
 ) -> tuple[SimpleNamespace, SimpleNamespace]:
     from functools import partial
 
@@ -62,7 +63,10 @@ def properties(shape: tuple[int, ...], box: list[list[int]], spacing: list[float
 def test_uncropped_unresampled_label_stays_exact() -> None:
     soft = np.random.default_rng(0).integers(0, 5, (1, 4, 6, 8)).astype(np.float32) / 4
     made = preprocess_case(
-        soft, properties((4, 6, 8), [[0, 4], [0, 6], [0, 8]], [1, 1, 1]), *fake_plan([1, 1, 1]), shape=(4, 6, 8)
+        soft,
+        properties((4, 6, 8), [[0, 4], [0, 6], [0, 8]], [1, 1, 1]),
+        *fake_plan([1, 1, 1]),
+        shape=(4, 6, 8),
     )
     np.testing.assert_array_equal(made, soft * SCALE)
 
@@ -70,7 +74,10 @@ def test_uncropped_unresampled_label_stays_exact() -> None:
 def test_crop_is_the_stored_box() -> None:
     soft = np.random.default_rng(0).random((1, 6, 7, 8), dtype=np.float32)
     made = preprocess_case(
-        soft, properties((6, 7, 8), [[1, 5], [2, 7], [0, 3]], [1, 1, 1]), *fake_plan([1, 1, 1]), shape=(4, 5, 3)
+        soft,
+        properties((6, 7, 8), [[1, 5], [2, 7], [0, 3]], [1, 1, 1]),
+        *fake_plan([1, 1, 1]),
+        shape=(4, 5, 3),
     )
     np.testing.assert_allclose(dequantise(made), soft[:, 1:5, 2:7, 0:3], atol=2e-5)
 
@@ -79,7 +86,10 @@ def test_ramp_is_interpolated_linearly() -> None:
     """Voxel i of n lies at (i + 0.5) / n: a ramp along an axis keeps its values there, by hand and by scipy."""
     ramp = np.broadcast_to((np.arange(10, dtype=np.float32) + 0.5) / 10, (1, 8, 8, 10)).copy()
     made = preprocess_case(
-        ramp, properties((8, 8, 10), [[0, 8], [0, 8], [0, 10]], [1, 1, 1]), *fake_plan([1, 1, 0.5]), shape=(8, 8, 20)
+        ramp,
+        properties((8, 8, 10), [[0, 8], [0, 8], [0, 10]], [1, 1, 1]),
+        *fake_plan([1, 1, 0.5]),
+        shape=(8, 8, 20),
     )
     by_hand = np.clip((np.arange(20) + 0.5) / 20, 0.05, 0.95)  # beyond the outer voxels the edge goes on
     np.testing.assert_allclose(dequantise(made)[0, 3, 4], by_hand, atol=1e-4)
@@ -114,14 +124,18 @@ def test_anisotropic_volume_is_resampled_in_plane_and_nearest_across() -> None:
 def test_2d_configuration_leaves_the_slices_of_a_volume_alone() -> None:
     soft = np.random.default_rng(3).random((1, 5, 8, 8), dtype=np.float32)
     box = [[0, 5], [0, 8], [0, 8]]
-    made = preprocess_case(soft, properties((5, 8, 8), box, [3, 1, 1]), *fake_plan([0.5, 0.5]), shape=(5, 16, 16))
+    made = preprocess_case(
+        soft, properties((5, 8, 8), box, [3, 1, 1]), *fake_plan([0.5, 0.5]), shape=(5, 16, 16)
+    )
     expected = [resize(s.astype(float), (16, 16), order=1, mode="edge", anti_aliasing=False) for s in soft[0]]
     np.testing.assert_allclose(dequantise(made)[0], np.stack(expected), atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(12, 12, 12), (5, 6, 7)])
 def test_classes_and_background_sum_to_one(shape: tuple[int, ...]) -> None:
-    soft = np.random.default_rng(0).dirichlet(np.ones(4), (8, 8, 8)).transpose(3, 0, 1, 2)[1:].astype(np.float32)
+    soft = (
+        np.random.default_rng(0).dirichlet(np.ones(4), (8, 8, 8)).transpose(3, 0, 1, 2)[1:].astype(np.float32)
+    )
     box = [[0, 8]] * 3
     spacing = [8 / size for size in shape]
     made = preprocess_case(soft, properties((8, 8, 8), box, [1, 1, 1]), *fake_plan(spacing), shape=shape)
@@ -259,7 +273,9 @@ def test_read_only_folder_is_enough_for_training(own) -> None:
 def test_missing_labels_without_raw_are_refused(own) -> None:
     shutil.rmtree(own.raw)
     (preparation(own).folder / "manifest.json").unlink()
-    with pytest.raises(DatasetError, match=r"not usable \(not done yet\), and Dataset911_Tiny is not in nnUNet_raw"):
+    with pytest.raises(
+        DatasetError, match=r"not usable \(not done yet\), and Dataset911_Tiny is not in nnUNet_raw"
+    ):
         preparation(own).ensure()
 
 
@@ -334,7 +350,9 @@ def test_conversion_after_planning_is_refused(own) -> None:
     about = read_json(own.raw / "dataset.json")
     about["soft_labels"]["digest"] = "another"
     write_json(own.raw / "dataset.json", about)
-    with pytest.raises(DatasetError, match=r"Dataset911_Tiny: was converted again after nnU-Net preprocessed it"):
+    with pytest.raises(
+        DatasetError, match=r"Dataset911_Tiny: was converted again after nnU-Net preprocessed it"
+    ):
         preparation(own).ensure()
 
 
@@ -356,7 +374,9 @@ def test_lost_soft_label_is_named(own) -> None:
 
 def test_unreadable_soft_label_is_named(own) -> None:
     SoftDataset(own.raw).soft_files("case_00")[0].write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"Case case_00: soft label .*case_00_0001.nii.gz cannot be read; convert"):
+    with pytest.raises(
+        DatasetError, match=r"Case case_00: soft label .*case_00_0001.nii.gz cannot be read; convert"
+    ):
         preparation(own).ensure()
 
 
@@ -388,7 +408,9 @@ def test_command_refuses(planned_dataset, capsys, arguments: list[str], message:
 
 def test_configuration_that_nnunet_did_not_preprocess(own) -> None:
     shutil.rmtree(own.preprocessed / "nnUNetPlans_2d")
-    with pytest.raises(DatasetError, match="nnUNetPlans_2d: is not there; run nnUNetv2_plan_and_preprocess first"):
+    with pytest.raises(
+        DatasetError, match="nnUNetPlans_2d: is not there; run nnUNetv2_plan_and_preprocess first"
+    ):
         preprocess(911, "2d")
 
 

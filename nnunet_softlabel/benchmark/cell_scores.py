@@ -55,9 +55,7 @@ def is_scored(grid: Grid, cell: Cell) -> bool:
     return grid.threshold != TUNED or found["values"] == read_json(grid.threshold_file(cell))["thresholds"]
 
 
-def tune_on_other_folds(
-    grid: Grid, cell: Cell, trained: Collection[Cell], *, num_processes: int = 2
-) -> None:
+def tune_on_other_folds(grid: Grid, cell: Cell, trained: Collection[Cell], *, num_processes: int = 2) -> None:
     """Store the threshold of a fold beside its model, tuned on the validation cases of the other folds.
 
     The threshold has not seen the cases that it cuts. The networks of the other folds have trained on them,

@@ -15,7 +15,6 @@ def test_dbg(trainer_factory, planned_regions_dataset):
             a=(2*s[i,c]>SCALE); hh=h[i,c]
             print(b["keys"][i], c, "ours", int(a.sum()), "stock", int(hh.sum()), "both", int((a&hh).sum()), "ign", int(h[i,2].sum()), "stock ∩ ign", int((hh&h[i,2]).sum()))
     import nnunetv2
-    from nnunet_softlabel.training.data import *
     f = d.preprocessed/"nnUNetPlans_3d_fullres"
     import blosc2
     for case in d.cases[:3]:
