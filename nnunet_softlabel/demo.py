@@ -18,8 +18,8 @@ from nnunet_softlabel.soft_labels import write_json
 
 DATASET_ID, DATASET_NAME = 999, "KneePhantom"
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardBCE", "nnUNetTrainerAPL")
-SHAPE = (24, 64, 64)
-PATCH_SIZE = (24, 48, 48)
+SHAPE = (16, 48, 48)
+PATCH_SIZE = (16, 48, 48)
 LESION_RADIUS_MM = (8.0, 14.0)  # a few hundred iterations do not learn smaller ones
 REDUCED = "nnUNetPlansReduced"
 

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-import tifffile
-from skimage import io as skimage_io
 
 from nnunet_softlabel.errors import DatasetError
 
@@ -73,7 +71,7 @@ class Grid:
         }
         for name, tolerance in tolerances.items():
             mine, theirs = np.asarray(getattr(self, name)), np.asarray(getattr(other, name))
-            if not np.allclose(mine, theirs, rtol=0, atol=tolerance):
+            if np.abs(mine - theirs).max() > tolerance:
                 return f"{name} {_rounded(theirs)} instead of {_rounded(mine)}"
         return None
 
@@ -116,12 +114,14 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
     flat = is_flat(path)
     try:
         if flat:
-            array = np.asarray(skimage_io.imread(path))
+            array = _read_flat(path)
+        elif path.name.lower().endswith((".nii", ".nii.gz")):
+            image = sitk.ReadImage(str(path), imageIO="NiftiImageIO")  # saves asking every other format
+            array = sitk.GetArrayFromImage(image)
+            _check_nifti(path)
         else:
             image = sitk.ReadImage(str(path))
             array = sitk.GetArrayFromImage(image)
-            if path.name.lower().endswith((".nii", ".nii.gz")):
-                _check_nifti(path)
     except (RuntimeError, OSError, EOFError, ValueError, SyntaxError, zlib.error, struct.error) as error:
         # Pillow and tifffile raise the last three on broken files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
@@ -139,6 +139,28 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
     if image.GetNumberOfComponentsPerPixel() > 1 or array.ndim > 3:
         raise DatasetError(f"{path}: several channels in one file; store one file per channel.")
     return array, Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+# scikit-image takes longer to import than many a volume to read
+
+
+def _read_flat(path: Path) -> np.ndarray:
+    from skimage import io
+
+    return np.asarray(io.imread(path))
+
+
+def _write_flat(path: Path, array: np.ndarray) -> None:
+    if path.suffix in (".tif", ".tiff"):
+        import tifffile
+
+        # scikit-image takes an image of three or four rows for a colour image
+        photometric = "minisblack" if array.ndim == 2 else "rgb"
+        tifffile.imwrite(path, array, photometric=photometric, compression="zlib")
+        return
+    from skimage import io
+
+    io.imsave(path, array, check_contrast=False)
 
 
 def _check_nifti(path: Path) -> None:
@@ -216,13 +238,8 @@ def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    if path.suffix in (".tif", ".tiff"):
-        # scikit-image takes an image of three or four rows for a colour image
-        photometric = "minisblack" if array.ndim == 2 else "rgb"
-        tifffile.imwrite(path, array, photometric=photometric, compression="zlib")
-        return
     if is_flat(path):
-        skimage_io.imsave(path, array, check_contrast=False)
+        _write_flat(path, array)
         return
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing_mm)

@@ -240,6 +240,7 @@ def plan_in_process(dataset_id: int, configurations: tuple[str, ...]) -> None:
 def preprocess_in_process(dataset_id: int, plans: str, configurations: tuple[str, ...]) -> None:
     """``nnUNetv2_preprocess`` with threads in place of processes."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+    from nnunetv2.utilities import utils
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)

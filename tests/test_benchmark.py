@@ -41,13 +41,9 @@ def fake_training(monkeypatch):
     """Arguments of the trainings that were started; none is real."""
     started = []
 
-    def run(command, env, stdout, stderr):
-        arguments_file, result_file = map(Path, command[-2:])
-        started.append(json.loads(arguments_file.read_text()))
-        code = fake.fake_training(arguments_file, result_file, env)
-        if code:
-            stdout.write("RuntimeError: no such trainer\n")
-        return SimpleNamespace(poll=lambda: code, returncode=code)
+    def run(command, **options):
+        started.append(json.loads(Path(command[-2]).read_text()))
+        return fake.popen(command, **options)
 
     monkeypatch.setattr(module.subprocess, "Popen", run)
     return started
@@ -167,7 +163,9 @@ def test_margins_reach_the_page(grid_factory, fake_training):
     outcome = benchmark(grid, num_processes=1, log=silent)
     page = report(grid, outcome, margins={"dice": 0.9})
     assert "margin 0.9" in page.read_text()
-    assert differences(grid)["dice", *TRAINERS]["non_inferior"] is True
+    found = differences(grid)
+    assert found[("dice", *TRAINERS)]["margin"] == 0.9
+    assert found[("recall", *TRAINERS)]["margin"] is None
 
 
 def test_tuned_thresholds_never_saw_the_cases_they_cut(grid_factory, fake_training):
@@ -214,7 +212,7 @@ def test_raters_who_miss_much_bring_an_advice(grid_factory, fake_training, monke
     assert "--threshold tuned (nothing is trained again" not in report(grid, outcome).read_text()
     monkeypatch.setattr(notes, "rater_sensitivity", lambda runs, class_name: 0.45)
     text = report(grid, outcome).read_text()
-    assert "another marked 45 % on average" in text
+    assert "another marked 45% on average" in text
     assert "--threshold tuned (nothing is trained again" in text
 
 

@@ -76,10 +76,10 @@ def lesion_model(
 
 
 def mean_in_bone_bright(knees: Sequence[KneePhantom], votes: Sequence[RaterVotes]) -> Labels:
-    """ROI, then the intensity prior with its defaults."""
+    """ROI, then the intensity prior with its defaults, or as it was for the tables of docs/labels.md."""
     in_bone, tissues, lesions = lesion_model(knees, votes)
     return [
-        apply_intensity_prior(q, k.image, k.bone_mask, t, lesions)
+        apply_intensity_prior(q, k.image, k.bone_mask, t, lesions, raises_unmarked=RAISES_UNMARKED)
         for k, q, t in zip(knees, in_bone, tissues, strict=True)
     ]
 

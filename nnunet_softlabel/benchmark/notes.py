@@ -59,7 +59,7 @@ def threshold_notes(grid: Grid, runs: Sequence[RunResult]) -> list[str]:
         sensitivity = rater_sensitivity(runs, class_name)
         if sensitivity < LOW_SENSITIVITY:
             notes.append(
-                f"{class_name}: of what one rater marked, another marked {100 * sensitivity:.0f} % on average. "
+                f"{class_name}: of what one rater marked, another marked {sensitivity:.0%} on average. "
                 f"Raters who miss that much pull probabilities down, and a threshold of {grid.threshold} may "
                 f"ask for too much: run the same command with --threshold tuned (nothing is trained again; "
                 f"it needs two folds), or see `nnunet_softlabel tune-threshold`."

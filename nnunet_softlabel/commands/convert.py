@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--ignore", metavar="PATTERN", help="Masks of voxels nothing is learnt from: 'ignore/{case}.nii.gz'."
     )
     parser.add_argument(
-        "--fusion", default="mean", metavar="METHOD", help="mean (default), weighted, majority, ..."
+        "--fusion", default="mean", metavar="METHOD", help="mean (default), weighted, majority, staple, sba, svls."
     )
     parser.add_argument(
         "--weights", nargs="+", default=[], metavar="RATER=WEIGHT", help="For --fusion weighted."

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nnunet_softlabel.fusion.rates import RaterRates, estimate_rater_rates
+from nnunet_softlabel.fusion.rates import RaterCounts, RaterRates, estimate_rater_rates
 from nnunet_softlabel.fusion.shape import shape_based_average
 from nnunet_softlabel.fusion.smoothing import spatially_varying_label_smoothing
 from nnunet_softlabel.fusion.staple import staple
@@ -29,6 +29,7 @@ FUSIONS: dict[str, Callable[..., np.ndarray]] = {
 
 __all__ = [
     "FUSIONS",
+    "RaterCounts",
     "RaterRates",
     "RaterVotes",
     "agreement_weights",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +20,8 @@ IMAGINED_VOXELS = 1e-3
 # 3**39 is the last power of 3 in an int64.
 MOST_RATERS = 39
 
-# For one channel, the voters and their votes as (name, vote) pairs, or how many voted (yes, no).
-Pattern = tuple[tuple[str, bool], ...] | tuple[int, int]
+# For one channel, the voters and their votes as (name, vote) pairs, in the order of the names.
+Pattern = tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,77 @@ class RaterRates:
         return self.sensitivity[known][channel], self.specificity[known][channel]
 
 
+@dataclass(frozen=True)
+class RaterCounts:
+    """How many voxels got which votes: all that rates need to know of a case; add cases up with ``+``.
+
+    Attributes:
+        names: of the raters.
+        channels: for each channel, votes -> number of voxels.
+    """
+
+    names: tuple[str, ...]
+    channels: tuple[Mapping[Pattern, int], ...]
+
+    @classmethod
+    def of(cls, raters: RaterVotes) -> RaterCounts:
+        """Count the votes of one case."""
+        return cls(raters.names, tuple(dict(_patterns(raters, c)) for c in range(raters.n_channels)))
+
+    def __add__(self, other: RaterCounts) -> RaterCounts:
+        if len(self.channels) != len(other.channels):
+            raise ValueError(f"cases differ in channels: {len(self.channels)} and {len(other.channels)}")
+        return RaterCounts(
+            tuple(dict.fromkeys(self.names + other.names)),
+            tuple(Counter(one) + Counter(two) for one, two in zip(self.channels, other.channels, strict=True)),
+        )
+
+    def estimate(
+        self,
+        *,
+        shared: bool = False,
+        has_fixed_prevalence: bool = False,
+        max_iterations: int = 5000,
+        tolerance: float = 1e-7,
+    ) -> RaterRates:
+        """Rates by EM, the same to the last bit in whatever order cases were added.
+
+        Args:
+            shared: as for :func:`estimate_rater_rates`, like the arguments after it.
+            has_fixed_prevalence: see there.
+            max_iterations: see there.
+            tolerance: see there.
+        """
+        known = [ANYONE] if shared else sorted(self.names)
+        fits = [
+            _fit(*_as_arrays(counted, known, shared), has_fixed_prevalence, max_iterations, tolerance)
+            for counted in self.channels
+        ]
+        sensitivity, specificity, prevalence = (np.stack(part, axis=-1) for part in zip(*fits, strict=True))
+        return RaterRates.from_arrays(known, sensitivity, specificity, prevalence)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers; a pattern is one letter per rater: 1 yes, 0 no, - no answer."""
+
+        def text(pattern: Pattern) -> str:
+            votes = dict(pattern)
+            return "".join("-" if name not in votes else str(int(votes[name])) for name in self.names)
+
+        channels = [{text(pattern): number for pattern, number in c.items()} for c in self.channels]
+        return {"names": list(self.names), "channels": channels}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RaterCounts:
+        """Inverse of `to_json`."""
+        names = tuple(content["names"])
+
+        def pattern(text: str) -> Pattern:
+            pairs = zip(names, text, strict=True)
+            return tuple(sorted((name, letter == "1") for name, letter in pairs if letter != "-"))
+
+        return cls(names, tuple({pattern(t): n for t, n in c.items()} for c in content["channels"]))
+
+
 def estimate_rater_rates(
     cases: Iterable[RaterVotes],
     *,
@@ -86,28 +160,18 @@ def estimate_rater_rates(
         [1] Dawid and Skene, "Maximum likelihood estimation of observer error-rates using the EM algorithm",
             Applied Statistics 28, 1979.
     """
-    counts: list[Counter[Pattern]] = []
-    names: dict[str, None] = {}
-    for raters in cases:
-        names |= dict.fromkeys(raters.names)
-        counts = counts or [Counter() for _ in range(raters.n_channels)]
-        if len(counts) != raters.n_channels:
-            raise ValueError(f"cases differ in channels: {len(counts)} and {raters.n_channels}")
-        for channel, counter in enumerate(counts):
-            for pattern, number in _patterns(raters, channel, shared):
-                counter[pattern] += number
+    counts = [RaterCounts.of(raters) for raters in cases]
     if not counts:
         raise ValueError("cases must hold at least one case to estimate rates from")
-    known = [ANYONE] if shared else list(names)
-    fits = [
-        _fit(*_as_arrays(counter, known), has_fixed_prevalence, max_iterations, tolerance)
-        for counter in counts
-    ]
-    sensitivity, specificity, prevalence = (np.stack(part, axis=-1) for part in zip(*fits, strict=True))
-    return RaterRates.from_arrays(known, sensitivity, specificity, prevalence)
+    return reduce(add, counts).estimate(
+        shared=shared,
+        has_fixed_prevalence=has_fixed_prevalence,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
 
 
-def _patterns(raters: RaterVotes, channel: int, shared: bool) -> Iterator[tuple[Pattern, int]]:
+def _patterns(raters: RaterVotes, channel: int) -> Iterator[tuple[Pattern, int]]:
     """The different votes on one channel and how many voxels got them."""
     if raters.n_raters > MOST_RATERS:
         raise ValueError(
@@ -131,38 +195,35 @@ def _patterns(raters: RaterVotes, channel: int, shared: bool) -> Iterator[tuple[
         codes += digit * 3**rater
     different, numbers = np.unique(codes, return_counts=True)
     said = different[:, None] // 3 ** np.arange(raters.n_raters) % 3
-    yield from _named_patterns(raters.names, said, numbers, shared)
+    yield from _named_patterns(raters.names, said, numbers)
     unanimous = np.array([[0], [1]]).repeat(raters.n_raters, axis=1)
     n_unanimous = np.array([special.size - codes.size - n_inside, n_inside])
-    yield from _named_patterns(raters.names, unanimous, n_unanimous, shared)
+    yield from _named_patterns(raters.names, unanimous, n_unanimous)
 
 
 def _named_patterns(
-    names: tuple[str, ...], said: np.ndarray, numbers: np.ndarray, shared: bool
+    names: tuple[str, ...], said: np.ndarray, numbers: np.ndarray
 ) -> Iterator[tuple[Pattern, int]]:
     for row, number in zip(said, numbers.tolist(), strict=True):
-        if number == 0 or (row == 2).all():
-            continue
-        if shared:
-            yield (int((row == 1).sum()), int((row == 0).sum())), number
-        else:
-            yield (
-                tuple((name, bool(vote)) for name, vote in zip(names, row, strict=True) if vote != 2),
-                number,
-            )
+        pattern = tuple(sorted((n, bool(vote)) for n, vote in zip(names, row, strict=True) if vote != 2))
+        if number and pattern:
+            yield pattern, number
 
 
-def _as_arrays(counter: Counter[Pattern], names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``(P, R)`` numbers of yes and of no, ``(P,)`` voxels."""
-    yes, no = np.zeros((2, len(counter), len(names)))
+def _as_arrays(
+    counted: Mapping[Pattern, int], names: list[str], shared: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(P, R)`` numbers of yes and of no, ``(P,)`` voxels, in an order that hangs on the patterns alone."""
     index = {name: rater for rater, name in enumerate(names)}
-    for row, pattern in enumerate(counter):
-        if names == [ANYONE]:
-            yes[row, 0], no[row, 0] = pattern
-        else:
-            for name, vote in pattern:  # type: ignore[misc]
-                (yes if vote else no)[row, index[name]] = 1
-    return yes, no, np.array(list(counter.values()), dtype=float)
+    rows: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
+    for pattern, number in counted.items():
+        yes, no = ([0] * len(names) for _ in range(2))
+        for name, vote in pattern:
+            (yes if vote else no)[0 if shared else index[name]] += 1
+        rows[tuple(yes), tuple(no)] += number
+    ordered = sorted(rows)
+    said = np.array(ordered, dtype=float).reshape(-1, 2, len(names))
+    return said[:, 0], said[:, 1], np.array([rows[row] for row in ordered], dtype=float)
 
 
 def _fit(

@@ -14,7 +14,7 @@ from .inputs import Activation, distributions, masked_mean
 def normalized_cross_entropy(
     logits: Tensor, target: Tensor, *, mask: Tensor | None = None, activation: Activation = "softmax"
 ) -> Tensor:
-    """NCE: mean over voxels of ``sum_k q_k * log p_k / sum_j log p_j``, in [0, 1] [1].
+    """NCE: mean over voxels of ``sum_k q_k * log p_k / sum_j log p_j``, in ``[0, 1]`` [1].
 
     Symmetric and linear in the target, so noise tolerant; but its minimiser for a soft target is the
     majority class, not the target. ``normalized_kl_divergence`` equals it on one-hot targets.

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nnunet_softlabel.soft_labels import SCALE
+from nnunet_softlabel.labels import SCALE
 
 from .fused_terms import FusedOptions, distance_terms
 from .targets import is_compact
@@ -87,7 +87,9 @@ class Chunk:
         self.q, spare, *self.buffers = buffers[:, :, : self.p.shape[1]].unbind()
         z = patch.logits[index, :, voxels]
         if patch.first_row:
-            self.scores = torch.sub(z[1:], z[:1], out=spare)
+            # not in half precision, where the difference overflows
+            same = z.dtype == spare.dtype
+            self.scores = torch.sub(z[1:], z[:1], out=spare) if same else spare.copy_(z[1:]).sub_(z[:1])
         else:
             self.scores = z if z.dtype == spare.dtype else spare.copy_(z)
         target = patch.target[index, :, voxels]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunet_softlabel.soft_labels import SCALE
+from nnunet_softlabel.labels import SCALE
 
 from .fused_terms import FusedOptions, distance_terms
 from .targets import is_compact

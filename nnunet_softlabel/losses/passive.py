@@ -13,7 +13,7 @@ from .inputs import Activation, distributions, masked_mean
 def mean_absolute_error(
     logits: Tensor, target: Tensor, *, mask: Tensor | None = None, activation: Activation = "softmax"
 ) -> Tensor:
-    """MAE in expectation: mean over voxels of ``sum_k q_k * (1 - p_k)``, in [0, 1] [1].
+    """MAE in expectation: mean over voxels of ``sum_k q_k * (1 - p_k)``, in ``[0, 1]`` [1].
 
     Half the L1 distance to a one-hot label. Symmetric and linear in the target, so the minimiser for a soft
     target is its majority class; ``total_variation`` equals it on one-hot targets.

@@ -27,7 +27,7 @@ def dice_semimetric_loss(
     mask: Tensor | None = None,
     activation: Activation = "softmax",
 ) -> Tensor:
-    """DML: mean over channels of ``sum |p - q| / (sum p + sum q + smooth)``, in [0, 1] [1].
+    """DML: mean over channels of ``sum |p - q| / (sum p + sum q + smooth)``, in ``[0, 1]`` [1].
 
     On one-hot targets it is 1 plus nnU-Net's ``MemoryEfficientSoftDiceLoss``; it is 0 only at ``p = q``,
     where the usual soft Dice prefers a thresholded q. Over raters drawn at random it leans to the median.
@@ -53,7 +53,7 @@ def noise_robust_dice_loss(
     mask: Tensor | None = None,
     activation: Activation = "softmax",
 ) -> Tensor:
-    """Mean over channels of ``sum |p - q|**gamma / (sum p + sum q + smooth)``, in [0, 1] [1].
+    """Mean over channels of ``sum |p - q|**gamma / (sum p + sum q + smooth)``, in ``[0, 1]`` [1].
 
     ``gamma = 1`` is ``dice_semimetric_loss``; larger values, up to 2, weigh small differences less.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nnunet_softlabel.soft_labels import SCALE
+from nnunet_softlabel.labels import SCALE
 
 from .inputs import Activation, at_least_float32, check_activation
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.fusion import RaterVotes, mean_vote
+from nnunet_softlabel.fusion.intensity import LEAST_CONTRAST
 from nnunet_softlabel.fusion.priors import (
     PRIORS,
     LesionModel,
@@ -16,6 +17,7 @@ from nnunet_softlabel.fusion.priors import (
     TissueModel,
     apply_intensity_prior,
     apply_roi,
+    check_contrast,
     estimate_tissue,
     expected_volume_mm3,
     lesion_statistics,
@@ -141,12 +143,14 @@ def test_no_strength_changes_nothing_inside_the_roi() -> None:
 
 def test_unmarked_never_becomes_certain_and_unanimous_never_vanishes() -> None:
     # logit(0.99) = 4.595; evidence is cut at 3: sigmoid(-1.595) = 0.169, sigmoid(1.595) = 0.831.
-    changed = with_prior(line(0, 0, 1, 1), line(1e3, -1e3, 1e3, -1e3))
+    q, image = line(0, 0, 1, 1), line(1e3, -1e3, 1e3, -1e3)
+    changed = with_prior(q, image, raises_unmarked=True)
     np.testing.assert_allclose(changed, line(0.169, 0, 1, 0.831), atol=1e-3)
+    np.testing.assert_allclose(with_prior(q, image), line(0, 0, 1, 0.831), atol=1e-3)
 
 
 def test_asked_for_intensity_overrules_all_raters() -> None:
-    assert (with_prior(line(0), line(1e3), most_evidence=8.0) > 0.9).all()
+    assert (with_prior(line(0), line(1e3), most_evidence=8.0, raises_unmarked=True) > 0.9).all()
 
 
 def test_outside_the_roi_is_zero() -> None:
@@ -214,14 +218,17 @@ def test_bright_lesions_that_most_raters_miss_are_recovered() -> None:
     assert ((after - truth) ** 2).mean() < 0.8 * ((before - truth) ** 2).mean()
 
 
-def test_lesions_as_dark_as_their_tissue_are_harmed_or_refused() -> None:
-    # Without contrast the mean of agreed voxels is chance; where its sign fits, the evidence is about zero.
-    try:
-        truth, before, after = knees_with_priors(contrast=0.0)
-    except ValueError as error:
-        assert "not brighter than their tissue" in str(error)  # noqa: PT017
-    else:
-        assert dice(truth, after) < dice(truth, before) + 0.1
+def test_lesions_as_dark_as_their_tissue_are_refused() -> None:
+    with pytest.raises(ValueError, match="not brighter than their tissue: they lie"):
+        knees_with_priors(contrast=0.0)
+
+
+@pytest.mark.parametrize(("mean", "direction"), [(0.99, "brighter"), (-0.99, "darker"), (2.0, "darker")])
+def test_lesions_less_than_a_spread_from_their_tissue_are_refused(mean: float, direction: str) -> None:
+    with pytest.raises(ValueError, match=rf"not {direction} than their tissue: they lie {mean:.2f} of its spreads"):
+        check_contrast(mean, direction)  # type: ignore[arg-type]
+    check_contrast(LEAST_CONTRAST, "brighter")
+    check_contrast(-LEAST_CONTRAST, "darker")
 
 
 def test_dark_lesions_are_refused_as_brighter_and_recovered_as_darker() -> None:
