@@ -110,7 +110,8 @@ def preprocess_case(
             f"has the size {soft.shape[1:]}, its image {tuple(properties['shape_before_cropping'])}; "
             f"run nnUNetv2_plan_and_preprocess again."
         )
-    soft = soft[(slice(None), *(slice(*bounds) for bounds in properties["bbox_used_for_cropping"]))]
+    box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
+    soft = soft[(slice(None), *box)]
     if tuple(soft.shape[1:]) != tuple(shape):
         spacing = [properties["spacing"][axis] for axis in axes]
         target_spacing = list(configuration_manager.spacing)
@@ -173,7 +174,7 @@ def _is_made_from(target: Path, made_from: dict[str, Any]) -> bool:
     if not target.is_file():
         return False
     try:
-        array = blosc2.open(str(target), mode="r")  # named: freed earlier, its metadata would be read after free
+        array = blosc2.open(str(target), mode="r")  # named, for its metadata must not outlive it
         return bool(array.schunk.vlmeta[META_KEY] == json.dumps(made_from))
     except (RuntimeError, KeyError, ValueError, OSError):
         return False  # written in part by something that does not rename, or not ours: make it again
@@ -195,7 +196,7 @@ def _write(
     patch_size: tuple[int, ...],
     made_from: dict[str, Any],
 ) -> None:
-    # a name of its own, on every machine that shares the folder; the case's file comes last and says it is whole
+    # a name of its own on every machine that shares the folder; the case's file comes last
     temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}.b2nd")
     if len(locations):
         with temporary.open("wb") as file:

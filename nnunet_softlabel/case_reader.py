@@ -11,8 +11,26 @@ import numpy as np
 
 from nnunet_softlabel.cases import Case, Source
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.fusion import RaterRates
+from nnunet_softlabel.fusion.priors import LesionModel
 from nnunet_softlabel.image_io import Grid, read_image, read_mask, read_probability
 from nnunet_softlabel.labels import Labels
+from nnunet_softlabel.prior_settings import Priors
+
+StapleScope = Literal["case", "dataset"]
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What no case tells by itself, estimated over the training cases before any is written.
+
+    Attributes:
+        rates: of the raters, for STAPLE with ``staple_scope`` "dataset".
+        lesions: how bright they are, for the intensity prior.
+    """
+
+    rates: RaterRates | None = None
+    lesions: LesionModel | None = None
 
 
 @dataclass(frozen=True)
@@ -29,6 +47,10 @@ class CaseSettings:
         min_raters: fewer make a case unusable.
         few_raters: what happens to such a case.
         hard_labels: folder of the hard labels if the data set has them, and its images, already.
+        staple_scope: whether STAPLE estimates rates per case or over the training cases.
+        has_anonymous_raters: rater 1 of one case is not rater 1 of another.
+        priors: applied after fusion.
+        estimates: filled in by `first_passes.estimate`; no part of what the user asked for.
     """
 
     labels: Labels
@@ -40,6 +62,15 @@ class CaseSettings:
     min_raters: int = 1
     few_raters: Literal["refuse", "drop"] = "refuse"
     hard_labels: Path | None = None
+    staple_scope: StapleScope = "case"
+    has_anonymous_raters: bool = False
+    priors: Priors = field(default_factory=Priors)
+    estimates: Estimates = field(default_factory=Estimates)
+
+    @property
+    def counts_votes(self) -> bool:
+        """True if the label is the share of raters, of which the raters' rates say what it means."""
+        return self.fusion == "mean" and not self.priors
 
 
 @dataclass(frozen=True)
@@ -52,6 +83,7 @@ class LoadedCase:
         rater_maps: rater -> label map in the data set's values.
         soft: ready foreground probabilities ``(C, *spatial)``, or None if they are to be fused.
         ignored: bool ``(*spatial)``, True where nothing is to be learnt whatever raters say, or None.
+        rois: bool masks of the ROIs that the priors name, in their order.
     """
 
     images: list[np.ndarray]
@@ -59,14 +91,31 @@ class LoadedCase:
     rater_maps: dict[str, np.ndarray]
     soft: np.ndarray | None
     ignored: np.ndarray | None = None
+    rois: Sequence[np.ndarray] = ()
+
+
+def has_too_few_raters(case: Case, settings: CaseSettings) -> bool:
+    """True for a case that is to be left out.
+
+    Raises:
+        DatasetError: if such cases are to be refused.
+    """
+    if case.soft or len(case.raters) >= settings.min_raters:
+        return False
+    if settings.few_raters == "refuse":
+        raise DatasetError(
+            f"Case {case.name}: {len(case.raters)} of at least {settings.min_raters} raters (--min-raters); "
+            f"add raters, or leave such cases out with --few-raters drop."
+        )
+    return True
 
 
 def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
     """Read all files of a case and check that they fit together.
 
     Raises:
-        DatasetError: for a file that is missing, unreadable, on another grid than the image, or holds values that are
-            not finite or not named.
+        DatasetError: for a file that is missing, unreadable, on another grid than the image, or holds values
+            that are not finite or not named.
     """
     images, grid = _read_images(case, len(settings.channel_names))
     rater_maps = {}
@@ -86,7 +135,26 @@ def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
         array, own_grid = _read(case.ignore, read_mask, f"Case {case.name}: ignore mask")
         _check_grid(case, grid, own_grid, array, f"ignore mask ({source_name(case.ignore)})")
         ignored = array != 0
-    return LoadedCase(images, grid, rater_maps, soft, ignored)
+    return LoadedCase(images, grid, rater_maps, soft, ignored, _read_rois(case, grid, settings.priors))
+
+
+def _read_rois(case: Case, grid: Grid, priors: Priors) -> list[np.ndarray]:
+    rois = []
+    for name in priors.roi.names if priors.roi is not None else ():
+        if name not in case.rois:
+            raise DatasetError(f"Case {case.name}: has no mask of the ROI {name} (--roi); add it.")
+        source = case.rois[name]
+        array, own_grid = _read(source, read_mask, f"Case {case.name}: ROI {name}")
+        _check_grid(case, grid, own_grid, array, f"ROI {name} ({source_name(source)})")
+        rois.append(array != 0)
+    if priors.roi is not None and not any(
+        roi.any() for roi, weight in zip(rois, priors.roi.in_order(), strict=True) if weight > 0
+    ):
+        raise DatasetError(
+            f"Case {case.name}: ROI {', '.join(priors.roi.names)} is empty, so the whole label would vanish; "
+            f"correct the mask, or leave the case out."
+        )
+    return rois
 
 
 def _read(source: Source, reader: Any, what: str) -> tuple[np.ndarray, Grid | None]:
@@ -121,8 +189,9 @@ def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]
     found = sum(array.shape[-1] if array.ndim > len(grid.shape) else 1 for array in images)
     if found != num_channels:
         raise DatasetError(
-            f"Case {case.name}: {found} channels in {', '.join(map(source_name, case.images))}, but {num_channels} "
-            f"channel names; name every channel (a colour image has three or four), or store the image as grey."
+            f"Case {case.name}: {found} channels in {', '.join(map(source_name, case.images))}, but "
+            f"{num_channels} channel names; name every channel (a colour image has three or four), or store "
+            f"the image as grey."
         )
     return images, grid
 
@@ -134,7 +203,8 @@ def _check_grid(case: Case, grid: Grid, own: Grid | None, array: np.ndarray, wha
         difference = grid.difference(own)
     if difference:
         raise DatasetError(
-            f"Case {case.name}: {what} is on another grid than the image: {difference}. Resample it onto the image first."
+            f"Case {case.name}: {what} is on another grid than the image: {difference}. "
+            f"Resample it onto the image first."
         )
 
 
@@ -183,7 +253,8 @@ def _read_soft(case: Case, grid: Grid, labels: Labels) -> np.ndarray:
         total = soft.sum(axis=0)
         if total.max(initial=0) > 1 + 1e-3:
             raise DatasetError(
-                f"Case {case.name}: the soft labels of its classes sum to {total.max():.3f}; classes must sum to at most 1."
+                f"Case {case.name}: the soft labels of its classes sum to {total.max():.3f}; "
+                f"classes must sum to at most 1."
             )
         soft /= np.maximum(total, 1)  # takes off rounding of 16 bit files
     return soft

@@ -9,41 +9,49 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_softlabel.case_reader import CaseSettings, LoadedCase, load_case, source_name
+from nnunet_softlabel.case_fusion import fuse_case
+from nnunet_softlabel.case_priors import apply_priors
+from nnunet_softlabel.case_reader import (
+    CaseSettings,
+    LoadedCase,
+    has_too_few_raters,
+    load_case,
+    source_name,
+)
 from nnunet_softlabel.cases import Case
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.fusion import FUSIONS, RaterVotes
-from nnunet_softlabel.image_io import Grid, file_ending, is_flat, read_mask, write_image, write_probability
-from nnunet_softlabel.labels import Labels, channels_of, consensus
+from nnunet_softlabel.image_io import file_ending, is_flat, read_mask, write_image, write_probability
+from nnunet_softlabel.labels import Labels, consensus
 from nnunet_softlabel.soft_labels import soft_files, write_json
 
 
-def record_file(work: Path, case: str) -> Path:
-    """Where the record of a finished case is."""
-    return work / "cases" / f"{case}.json"
+def record_file(work: Path, case: str, kind: str = "cases") -> Path:
+    """Where the record of a finished case is, or of one of its first passes."""
+    return work / kind / f"{case}.json"
 
 
 def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
     """Convert one case into ``work/dataset``; its record is written last.
 
     Returns:
-        The record: raters, disputed share of the marked voxels, number of soft voxels, expected volume per label.
+        The record: raters, disputed share of the marked voxels, number of soft voxels, expected volume per
+        label, what priors changed, and how many voxels got which votes if the label is their mean.
 
     Raises:
         DatasetError: for any file that is not what it should be.
     """
     split = "Ts" if case.is_test else "Tr"
     record: dict[str, Any] = {"case": case.name, "raters": sorted(case.raters), "is_test": case.is_test}
-    if not case.soft and len(case.raters) < settings.min_raters:
-        if settings.few_raters == "refuse":
-            raise DatasetError(
-                f"Case {case.name}: {len(case.raters)} of at least {settings.min_raters} raters (--min-raters); "
-                f"add raters, or leave such cases out with --few-raters drop."
-            )
+    if has_too_few_raters(case, settings):
         record["is_dropped"] = True
     else:
         loaded = load_case(case, settings)
-        soft, ignored = fuse_case(case, loaded, settings)
+        fused = fuse_case(case, loaded, settings)
+        soft, ignored = fused.soft, fused.ignored
+        if settings.priors:
+            soft, record["prior"] = apply_priors(case, loaded, fused, settings)
+        if settings.counts_votes:
+            record["votes"] = fused.counted()
         _write_files(case, loaded, soft, ignored, work / "dataset", settings)
         record |= _describe(soft, loaded, settings.labels)
         files = soft_files(work / "dataset" / f"softLabels{split}", case.name, len(soft), settings.ending)
@@ -92,42 +100,6 @@ def _check_hard_label(case: Case, ignored: np.ndarray | None, settings: CaseSett
             f"{path}: {unmarked} voxels that no rater answered have a label; "
             f"give them the value {settings.labels.ignore} (ignore) there."
         )
-
-
-def fuse_case(case: Case, loaded: LoadedCase, settings: CaseSettings) -> tuple[np.ndarray, np.ndarray | None]:
-    """Fuse the raters of a case.
-
-    Returns:
-        Foreground probabilities, float32 ``(C, *spatial)``; and bool ``(*spatial)``, True where nothing is to be
-        learnt (nobody answered, or masked), or None if the labels know no ignore value.
-
-    Raises:
-        DatasetError: if the fusion cannot work with these raters.
-    """
-    labels, ignored = settings.labels, loaded.ignored
-    answered = None
-    if labels.ignore is not None and loaded.rater_maps:
-        answered = np.stack([label_map != labels.ignore for label_map in loaded.rater_maps.values()])
-        if loaded.soft is None:
-            nobody = ~answered.any(axis=0)
-            ignored = nobody if ignored is None else ignored | nobody
-    soft = loaded.soft
-    if soft is None:
-        votes = np.stack([channels_of(label_map, labels) for label_map in loaded.rater_maps.values()])
-        raters = RaterVotes(
-            votes,
-            tuple(loaded.rater_maps),
-            answered=answered,
-            spacing_mm=loaded.grid.spacing_of_axes_mm,
-            exclusive=not labels.has_regions,
-        )
-        try:
-            soft = FUSIONS[settings.fusion](raters, **settings.fusion_options)
-        except ValueError as error:
-            raise DatasetError(f"Case {case.name}: --fusion {settings.fusion}: {error}") from error
-    if ignored is not None:
-        soft = np.where(ignored, np.float32(0), soft)
-    return soft.astype(np.float32, copy=False), ignored
 
 
 def _write_images(case: Case, loaded: LoadedCase, folder: Path, ending: str) -> None:

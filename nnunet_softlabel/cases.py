@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.patterns import CaseMatcher, Pattern
 from nnunet_softlabel.image_io import Grid
+from nnunet_softlabel.patterns import CaseMatcher, Pattern
 from nnunet_softlabel.soft_labels import check_case_names, check_file_name
 
-# A file, the array itself, or a function that makes the array: a script that must recode masks passes a function,
-# so that a process of the pool does the reading.
+# A file, the array itself, or a function that makes the array: a script that must recode masks passes a
+# function, so that a process of the pool does the reading.
 Source = Path | np.ndarray | Callable[[], np.ndarray | tuple[np.ndarray, Grid]]
 SINGLE_RATER = "rater"
 
@@ -106,7 +106,8 @@ def _rater_pattern(text: str, has_single_rater: bool) -> Pattern:
     pattern = Pattern(text, "--raters", ["case", "rater"])
     if not pattern.has("rater") and not has_single_rater:
         raise UsageError(
-            f"--raters {text}: needs {{rater}} where the rater's name stands; for one rater per case add --single-rater."
+            f"--raters {text}: needs {{rater}} where the rater's name stands; "
+            f"for one rater per case add --single-rater."
         )
     return pattern
 
@@ -199,9 +200,9 @@ def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[st
             )
     for name, case in cases.items():
         files = {label: Path(pattern.filled(case=name, label=label)) for label in label_names}
-        for label, path in files.items():
-            if not path.is_file():
-                raise DatasetError(f"Case {name}: no probability map {path} for label {label}; add it.")
+        for label, file in files.items():
+            if not file.is_file():
+                raise DatasetError(f"Case {name}: no probability map {file} for label {label}; add it.")
         cases[name] = replace(case, soft=files)
 
 
@@ -266,7 +267,7 @@ def with_test_cases(cases: Sequence[Case], names: Iterable[str]) -> list[Case]:
     for case in marked:
         if not case.is_test and case.group in test_groups:
             raise DatasetError(
-                f"--test-cases: group {case.group} has case {case.name} in training and others in the test set; "
-                f"put whole groups on one side."
+                f"--test-cases: group {case.group} has case {case.name} in training and others in the "
+                f"test set; put whole groups on one side."
             )
     return marked

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from nnunet_softlabel.errors import DatasetError
 
@@ -91,7 +91,8 @@ def file_ending(path: Path) -> str:
         if name.endswith(ending):
             return ending
     raise DatasetError(
-        f"{path}: not an image format that can be read; use one of {', '.join(VOLUME_ENDINGS + FLAT_ENDINGS)}."
+        f"{path}: not an image format that can be read; "
+        f"use one of {', '.join(VOLUME_ENDINGS + FLAT_ENDINGS)}."
     )
 
 
@@ -185,7 +186,10 @@ def _check_nifti(path: Path) -> None:
         content = header + file.read()  # zipped in several parts, or cut off: reading it tells
     if len(content) < expected:
         raise EOFError(f"the file ends after {len(content)} of {expected} bytes")
-    if is_float and not np.isfinite(np.frombuffer(content[start:expected], order + NIFTI_FLOATS[datatype])).all():
+    if not is_float:
+        return
+    values = np.frombuffer(content[start:expected], order + NIFTI_FLOATS[datatype])
+    if not np.isfinite(values).all():
         raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
 
 
@@ -227,7 +231,8 @@ def read_probability(path: Path) -> tuple[np.ndarray, Grid]:
     array = array.astype(np.float32, copy=False)
     if array.size and (array.min() < -1e-4 or array.max() > 1 + 1e-4):
         raise DatasetError(
-            f"{path}: values from {array.min():.4g} to {array.max():.4g} are no probabilities; rescale to [0, 1]."
+            f"{path}: values from {array.min():.4g} to {array.max():.4g} are no probabilities; "
+            f"rescale to [0, 1]."
         )
     return np.clip(array, 0, 1), grid
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from nnunet_softlabel.errors import UsageError
 
-# Probabilities travel as int16 multiples of 1 / SCALE. 32760 = 2^3 3^2 5 7 13 keeps k / R exact for up to ten raters,
-# and one-hot labels exact always.
+# Probabilities travel as int16 multiples of 1 / SCALE. 32760 = 2^3 3^2 5 7 13 keeps k / R exact for up to ten
+# raters, and one-hot labels exact always.
 SCALE = 32760
 MAX_LABEL = 65535
 IGNORED = -1  # in the first channel of a quantised soft label: nobody answered here
@@ -29,8 +29,8 @@ class Labels:
         values: name -> label values of the hard label map, in channel order. One value each for classes;
             regions may overlap.
         ignore: label value of voxels that nobody answered, or None.
-        given_order: nnU-Net's ``regions_class_order`` of a data set that was made elsewhere, or None for the rule of
-            `region_order`.
+        given_order: nnU-Net's ``regions_class_order`` of a data set that was made elsewhere, or None for the
+            rule of `region_order`.
     """
 
     values: Mapping[str, tuple[int, ...]]
@@ -49,7 +49,7 @@ class Labels:
 
     @property
     def region_order(self) -> tuple[int, ...]:
-        """nnU-Net's ``regions_class_order``: as given, or per region its smallest label that is in no later region.
+        """nnU-Net's ``regions_class_order``: as given, or per region its smallest label in no later region.
 
         Raises:
             UsageError: if a region is covered by later ones.
@@ -62,7 +62,8 @@ class Labels:
             own = set(values).difference(*(later for _, later in regions[i + 1 :]))
             if not own:
                 raise UsageError(
-                    f"--labels: every value of region {name!r} is in a later region; name the largest regions first."
+                    f"--labels: every value of region {name!r} is in a later region; "
+                    f"name the largest regions first."
                 )
             order.append(min(own))
         return tuple(order)
@@ -99,13 +100,15 @@ class Labels:
 def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int, int]]:
     """Read ``--labels name=value[,value...] ...``.
 
-    Label values in the raters' files may be any positive integers; nnU-Net wants 1, 2, 3, ... with ``ignore`` last.
+    Label values in the raters' files may be any positive integers; nnU-Net wants 1, 2, 3, ... with ``ignore``
+    last.
 
     Returns:
         The labels in nnU-Net's values, and the map from the raters' values to them (0 stays 0).
 
     Raises:
-        UsageError: for text of another form, a name or class value given twice, the value 0, or a covered region.
+        UsageError: for text of another form, a name or class value given twice, the value 0, or a covered
+            region.
     """
     given: dict[str, tuple[int, ...]] = {}
     for text in texts:
@@ -163,9 +166,9 @@ def with_background(soft: np.ndarray) -> np.ndarray:
 def consensus(soft: np.ndarray, labels: Labels, ignored: np.ndarray | None = None) -> np.ndarray:
     """The hard label nnU-Net itself would export for a soft label.
 
-    The same rule as its ``LabelManager.convert_probabilities_to_segmentation`` (a test compares them): argmax for
-    classes, where the background wins ties; > 0.5, later regions over earlier ones, for regions. Worked in integers,
-    so that a tie is a tie.
+    The rule of its ``LabelManager.convert_probabilities_to_segmentation`` (a test compares them): argmax
+    for classes, where the background wins ties; > 0.5, later regions over earlier ones, for regions. Worked in
+    integers, so that a tie is a tie.
 
     Args:
         soft: foreground probabilities ``(C, *spatial)``.

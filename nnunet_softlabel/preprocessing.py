@@ -127,8 +127,8 @@ class Preparation:
     ) -> dict[str, Any]:
         """Return the manifest of complete, current soft labels; make them if they are not.
 
-        One process works, the others poll. The lock only saves work: where it does not function, all write the
-        same files, each complete or not there.
+        One process works, the others poll. The lock only saves work: where it does not function, all write
+        the same files, each complete or not there.
 
         Raises:
             DatasetError: if soft labels are missing and cannot be made.
@@ -162,7 +162,7 @@ class Preparation:
                 lock.release()
 
     def current_manifest(self) -> tuple[dict[str, Any] | None, str]:
-        """The manifest if it is complete and what it was made from has not changed, else None; and the reason.
+        """The manifest if it is complete and what it was made from is the same, else None; and the reason.
 
         Where ``nnUNet_raw`` is absent, as on a training node, the manifest is taken for the soft labels.
         """
@@ -205,7 +205,7 @@ class Preparation:
         return json.loads(json.dumps(plan))
 
     def _entry(self, case: str, num_channels: int, source: str) -> dict[str, Any]:
-        """What of a case decides the result: the soft label, and of the preprocessed image its shape and crop."""
+        """What of a case decides the result: the soft label, and the preprocessed image's shape and crop."""
         return {
             "shape": [num_channels, *image_shape(self.images, case, self.dataset_class)],
             "source": source,
@@ -224,10 +224,11 @@ class Preparation:
         raw = SoftDataset(Path(folder) / self.name)
         before = read_json(self.preprocessed / "dataset.json").get("soft_labels")
         assert raw.about is not None  # SoftDataset refuses a data set without
-        if before is not None and raw.about["digest"] != before.get("digest") and raw.about["made_hard_labels"]:
+        is_same = before is None or raw.about["digest"] == before.get("digest")
+        if not is_same and raw.about["made_hard_labels"]:
             raise DatasetError(
-                f"{self.name}: was converted again after nnU-Net preprocessed it, so its hard labels are old; "
-                f"run nnUNetv2_plan_and_preprocess again."
+                f"{self.name}: was converted again after nnU-Net preprocessed it, so its hard labels are "
+                f"old; run nnUNetv2_plan_and_preprocess again."
             )
         return raw
 
@@ -235,8 +236,8 @@ class Preparation:
         raw = self._raw()
         if raw is None:
             raise DatasetError(
-                f"{self.folder}: soft labels are not usable ({reason}), and {self.name} is not in nnUNet_raw; "
-                f"run `nnunet_softlabel preprocess` where it is, and copy the folder here."
+                f"{self.folder}: soft labels are not usable ({reason}), and {self.name} is not in "
+                f"nnUNet_raw; run `nnunet_softlabel preprocess` where it is, and copy the folder here."
             )
         (self.folder / MANIFEST).unlink(missing_ok=True)
         plan, cases = self._plan(), self.identifiers()

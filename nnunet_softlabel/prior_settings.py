@@ -74,7 +74,8 @@ class Priors:
         for name, weight in self.roi.weights.items():
             if name not in self.roi.names:
                 raise UsageError(
-                    f"--roi-weight {name}={weight:g}: no --roi has that name; there is {', '.join(self.roi.names)}."
+                    f"--roi-weight {name}={weight:g}: no --roi has that name; "
+                    f"there is {', '.join(self.roi.names)}."
                 )
             if not 0 <= weight <= 1:
                 raise UsageError(f"--roi-weight {name}={weight:g}: weights lie in [0, 1].")
@@ -84,7 +85,8 @@ class Priors:
     def _check_intensity(self, intensity: IntensityPrior, channel_names: Sequence[str]) -> None:
         if self.roi is None:
             raise UsageError(
-                f"--intensity-prior {intensity.direction}: needs --roi, the tissue that lesions are compared with."
+                f"--intensity-prior {intensity.direction}: needs --roi, "
+                f"the tissue that lesions are compared with."
             )
         if intensity.direction not in ("brighter", "darker"):
             raise UsageError(f"--intensity-prior {intensity.direction}: choose brighter or darker.")
@@ -92,7 +94,8 @@ class Priors:
             raise UsageError(f"--prior-strength {intensity.strength:g}: takes a number from 0.")
         if not 0 <= intensity.channel < len(channel_names):
             raise UsageError(
-                f"--prior-channel {intensity.channel}: images have {len(channel_names)} channels, counted from 0."
+                f"--prior-channel {intensity.channel}: there are {len(channel_names)} channels, "
+                f"counted from 0."
             )
 
     def steps(self, lesions: LesionModel | None, label_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -100,7 +100,8 @@ class SoftDataset:
         self.about: dict[str, Any] | None = self.dataset_json.get("soft_labels")
         if self.about is None:
             raise DatasetError(
-                f"{folder}: holds no soft labels; make them with `nnunet_softlabel convert` (--into adds them here)."
+                f"{folder}: holds no soft labels; make them with `nnunet_softlabel convert` "
+                f"(--into adds them here)."
             )
         if self.about.get("format_version") != FORMAT_VERSION:
             raise DatasetError(
@@ -149,7 +150,7 @@ class SoftDataset:
         return {rater: path for rater, path in files.items() if path.is_file()}
 
     def read_soft(self, case: str, split: str = "Tr") -> np.ndarray:
-        """Foreground probabilities of a case, float32 ``(C, *spatial)``, sum <= 1 unless there are regions."""
+        """Foreground probabilities of a case, float32 ``(C, *spatial)``; classes sum to at most 1."""
         return np.stack([read_probability(path)[0] for path in self.soft_files(case, split)])
 
     def read_hard(self, case: str, split: str = "Tr") -> np.ndarray:
@@ -157,7 +158,7 @@ class SoftDataset:
         return read_mask(self.label_file(case, split))[0]
 
     def read_raters(self, case: str, split: str = "Tr") -> dict[str, np.ndarray]:
-        """Hard label map of every rater of a case, integers ``(*spatial)`` in the data set's own label values."""
+        """Hard label map of every rater of a case, integers ``(*spatial)`` in the data set's own values."""
         return {rater: read_mask(path)[0] for rater, path in self.rater_files(case, split).items()}
 
 
@@ -189,7 +190,8 @@ def write_json(path: Path, content: Any, temporary: Path | None = None) -> None:
     Args:
         path: the file.
         content: what goes into it.
-        temporary: where the new file grows, on the same file system; None: beside it, under a name of its own.
+        temporary: where the new file grows, on the same file system; None: beside it, under a name of its
+            own.
     """
     temporary = temporary or path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

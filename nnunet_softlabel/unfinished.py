@@ -5,6 +5,7 @@
     .unfinished_NAME/
       lock             held by the process that works here
       settings.json    what was asked for; a resumed conversion must ask for the same
+      votes/, lesions/ records of the first passes, if there are any
       cases/CASE.json  the record of a finished case, its last file
       dataset/         what becomes the data set
       replaced/        what `dataset` takes the place of, until it has
@@ -18,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +29,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from nnunet_softlabel import __version__
-from nnunet_softlabel.case_writer import CaseSettings, record_file, write_case
+from nnunet_softlabel.case_reader import CaseSettings
+from nnunet_softlabel.case_writer import record_file
 from nnunet_softlabel.cases import Case, Source
 from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
 from nnunet_softlabel.processes import run_jobs
@@ -44,8 +46,8 @@ def unfinished_folder(
     """Make or take up the folder of an unfinished conversion; a user's error removes it, a kill leaves it.
 
     Raises:
-        UsageError: if there is one already that was not asked to be resumed, was asked for something else, or is
-            being worked on.
+        UsageError: if there is one already that was not asked to be resumed, was asked for something else, or
+            is being worked on.
     """
     is_new = not work.exists()
     work.mkdir(parents=True, exist_ok=True)
@@ -97,15 +99,36 @@ def remove(work: Path) -> None:
     shutil.rmtree(work)
 
 
-def write_cases(
-    cases: Sequence[Case], work: Path, settings: CaseSettings, *, num_processes: int, show_progress: bool
+def run_cases(
+    function: Callable[[Case, Path, CaseSettings], dict[str, Any]],
+    cases: Sequence[Case],
+    work: Path,
+    settings: CaseSettings,
+    *,
+    kind: str = "cases",
+    title: str = "Converting",
+    num_processes: int,
+    show_progress: bool,
 ) -> list[dict[str, Any]]:
-    """Convert the cases that have no record yet; returns the records of all, in order."""
-    files = {case.name: record_file(work, case.name) for case in cases}
+    """Run a function on the cases that have no record yet; returns the records of all, in order.
+
+    Args:
+        function: gives a case's record, and writes it into ``work/kind``, last.
+        cases: of the conversion, or some of them.
+        work: the unfinished folder.
+        settings: third argument of ``function``.
+        kind: folder of the records.
+        title: of the progress bar.
+        num_processes: processes that run it.
+        show_progress: print a progress bar on stderr.
+    """
+    (work / kind).mkdir(exist_ok=True)
+    files = {case.name: record_file(work, case.name, kind) for case in cases}
     records = {name: read_json(path) for name, path in files.items() if path.is_file()}
     jobs = [(case, work, settings) for case in cases if case.name not in records]
-    with tqdm(total=len(cases), initial=len(records), desc="Converting", disable=None if show_progress else True) as bar:
-        for record in run_jobs(write_case, jobs, num_processes):
+    is_silent = None if show_progress else True  # None: where stderr is no terminal
+    with tqdm(total=len(cases), initial=len(records), desc=title, disable=is_silent) as bar:
+        for record in run_jobs(function, jobs, num_processes):
             records[record["case"]] = record
             bar.update()
     return [records[case.name] for case in cases]
@@ -145,7 +168,12 @@ def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
     request = {
         "settings": _settings_as_json(settings),
         "cases": {
-            case.name: [len(case.images), sorted(case.raters), sorted(case.soft), case.group, case.is_test]
+            case.name: [
+                len(case.images),
+                *(sorted(sources) for sources in (case.raters, case.soft, case.rois)),
+                case.group,
+                case.is_test,
+            ]
             for case in cases
         },
     }
@@ -153,8 +181,10 @@ def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
 
 
 def _settings_as_json(settings: CaseSettings) -> dict[str, Any]:
+    asked = asdict(settings)
+    del asked["estimates"]
     return {
-        **asdict(settings),
+        **asked,
         "mapping": {str(value): label for value, label in settings.mapping.items()},
         "hard_labels": None if settings.hard_labels is None else settings.hard_labels.name,
     }

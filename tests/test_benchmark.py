@@ -8,8 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnunet_softlabel.benchmark import Budget, ClusterJobs, Grid, benchmark, format_benchmark, report
-from nnunet_softlabel.benchmark import cell_training as module
+from nnunet_softlabel.benchmark import (
+    Budget,
+    ClusterJobs,
+    Grid,
+    benchmark,
+    cell_training,
+    format_benchmark,
+    report,
+)
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.soft_labels import read_json, write_json
@@ -45,7 +52,7 @@ def fake_training(monkeypatch):
         started.append(json.loads(Path(command[-2]).read_text()))
         return fake.popen(command, **options)
 
-    monkeypatch.setattr(module.subprocess, "Popen", run)
+    monkeypatch.setattr(cell_training, "subprocess", fake.subprocess_with(run))
     return started
 
 

@@ -187,7 +187,7 @@ def test_tutorial_leads_to_the_report(workplace, monkeypatch, capsys):
     from nnunet_softlabel.benchmark import cell_training
     from tests.conftest import plan_in_process
 
-    monkeypatch.setattr(cell_training.subprocess, "Popen", fake.popen)
+    monkeypatch.setattr(cell_training, "subprocess", fake.subprocess_with(fake.popen))
     for code in python_blocks("docs/tutorial.md"):
         exec(compile(code, "docs/tutorial.md", "exec"), {"__name__": "snippet"})
     for words in shell_commands("docs/tutorial.md"):

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nnunet_softlabel.commands.convert_priors import add_prior_flags, priors_of, roi_patterns
 from nnunet_softlabel.errors import UsageError
 
 
@@ -52,11 +53,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--ignore", metavar="PATTERN", help="Masks of voxels nothing is learnt from: 'ignore/{case}.nii.gz'."
     )
     parser.add_argument(
-        "--fusion", default="mean", metavar="METHOD", help="mean (default), weighted, majority, staple, sba, svls."
+        "--fusion",
+        default="mean",
+        metavar="METHOD",
+        help="mean (default), weighted, majority, staple, sba, svls.",
     )
     parser.add_argument(
         "--weights", nargs="+", default=[], metavar="RATER=WEIGHT", help="For --fusion weighted."
     )
+    parser.add_argument(
+        "--staple-scope",
+        choices=["case", "dataset"],
+        default="case",
+        help="With --fusion staple: raters' rates per case (default) or over all training cases.",
+    )
+    parser.add_argument(
+        "--anonymous-raters",
+        action="store_true",
+        help="Rater 1 of one case is not rater 1 of another: all share one pair of rates.",
+    )
+    add_prior_flags(parser)
     parser.add_argument(
         "--min-raters", type=int, default=1, metavar="N", help="Fewer make a case unusable (default 1)."
     )
@@ -96,6 +112,9 @@ def run(args: argparse.Namespace) -> None:
     common: dict[str, Any] = {
         "fusion": args.fusion,
         "fusion_options": _fusion_options(args),
+        "staple_scope": args.staple_scope,
+        "has_anonymous_raters": args.anonymous_raters,
+        "priors": priors_of(args),
         "min_raters": args.min_raters,
         "num_processes": args.np,
         "overwrite": args.overwrite,
@@ -147,6 +166,7 @@ def _cases(args: argparse.Namespace) -> list[Any]:
         args.images,
         raters=args.raters,
         soft=args.soft,
+        rois=roi_patterns(args),
         ignore=args.ignore,
         label_names=parse_labels(args.labels)[0].names,
         has_single_rater=args.single_rater,
@@ -189,6 +209,7 @@ def _into(args: argparse.Namespace) -> tuple[list[Any], Path]:
         images,
         raters=args.raters,
         soft=args.soft,
+        rois=roi_patterns(args),
         ignore=args.ignore,
         label_names=names,
         has_single_rater=args.single_rater,

@@ -162,8 +162,13 @@ def read_rows(path: Path) -> list[Row]:
         reader = csv.DictReader(file)
         if reader.fieldnames is None or not set(KEYS) <= set(reader.fieldnames):
             raise DatasetError(f"{path}: is no soft_metrics.csv, its columns are {reader.fieldnames}.")
+        numbers = {*TITLES, *EXTRA}  # a benchmark adds columns of text
         return [
-            {k: v if k in KEYS else float(v) for k, v in line.items() if k in KEYS or v not in ("", None)}
+            {
+                k: float(v) if k in numbers else v
+                for k, v in line.items()
+                if k not in numbers or v not in ("", None)
+            }
             for line in reader
         ]
 

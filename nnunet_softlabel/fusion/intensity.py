@@ -20,8 +20,8 @@ SMALLEST_LESION_SPREAD = 0.25
 AGREED_ABOVE = 0.5
 CERTAINTY = 0.99
 MOST_EVIDENCE = 3.0
-# Agreed voxels of lesions that look like their tissue are brighter by chance, as often as not: in the label study
-# by 0.1 to 0.2 spreads, where the prior only harmed.
+# Agreed voxels of lesions that look like their tissue are brighter by chance, as often as not: in the label
+# study by 0.1 to 0.2 spreads, where the prior only harmed.
 LEAST_CONTRAST = 1.0
 
 
@@ -113,7 +113,12 @@ class LesionStatistics:
 
 
 def lesion_statistics(
-    image: np.ndarray, roi: np.ndarray, soft: np.ndarray, tissue: TissueModel, *, agreed_above: float = AGREED_ABOVE
+    image: np.ndarray,
+    roi: np.ndarray,
+    soft: np.ndarray,
+    tissue: TissueModel,
+    *,
+    agreed_above: float = AGREED_ABOVE,
 ) -> LesionStatistics:
     """Normalised intensity of the voxels inside the ROI that more than a share of the raters marked.
 
@@ -148,9 +153,9 @@ def check_contrast(mean: float, direction: Literal["brighter", "darker"]) -> Non
         raise ValueError(f"direction must be 'brighter' or 'darker', got {direction!r}")
     if not (mean if direction == "brighter" else -mean) >= LEAST_CONTRAST:
         raise ValueError(
-            f"the lesions that raters agree on are not {direction} than their tissue: they lie {mean:.2f} of its "
-            f"spreads above it, and {LEAST_CONTRAST:g} to the {direction} side is the least that tells them apart; "
-            f"choose the other direction if they lie there, or no intensity prior"
+            f"the lesions that raters agree on are not {direction} than their tissue: they lie {mean:.2f} of "
+            f"its spreads above it, and {LEAST_CONTRAST:g} to the {direction} side is the least that tells them "
+            f"apart; choose the other direction if they lie there, or no intensity prior"
         )
 
 
@@ -200,8 +205,8 @@ def apply_intensity_prior(
 ) -> np.ndarray:
     """``sigmoid(logit(q) + strength * llr)`` inside the ROI, 0 outside it.
 
-    What no rater marked (``q = 0``) stays 0 unless ``raises_unmarked``: every bright voxel would get a little,
-    which adds up to a lesion's volume in healthy bone.
+    What no rater marked (``q = 0``) stays 0 unless ``raises_unmarked``: every bright voxel would get a
+    little, which adds up to a lesion's volume in healthy bone.
 
     Where the raters are certain, the formula would change nothing: such a ``q`` counts as ``1 - certainty``
     or ``certainty`` if the evidence speaks against it, and stays exactly 0 or 1 otherwise, so that normal

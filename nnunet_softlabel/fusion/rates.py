@@ -50,10 +50,14 @@ class RaterRates:
             tuple(prevalence.tolist()),
         )
 
+    def has(self, name: str) -> bool:
+        """True if the rater's rates are known."""
+        return name in self.sensitivity or ANYONE in self.sensitivity
+
     def of(self, name: str, channel: int) -> tuple[float, float]:
         """Sensitivity and specificity of a rater, or of anyone if the rates are shared."""
         known = ANYONE if ANYONE in self.sensitivity else name
-        if known not in self.sensitivity:
+        if not self.has(name):
             raise ValueError(
                 f"rates lack rater {name}: estimate them over all cases that are fused with them"
             )
@@ -82,7 +86,9 @@ class RaterCounts:
             raise ValueError(f"cases differ in channels: {len(self.channels)} and {len(other.channels)}")
         return RaterCounts(
             tuple(dict.fromkeys(self.names + other.names)),
-            tuple(Counter(one) + Counter(two) for one, two in zip(self.channels, other.channels, strict=True)),
+            tuple(
+                Counter(one) + Counter(two) for one, two in zip(self.channels, other.channels, strict=True)
+            ),
         )
 
     def estimate(

@@ -166,6 +166,21 @@ def planned_ignore_dataset(
     return _enter(planned_ignore, tmp_path, monkeypatch)
 
 
+@pytest.fixture(scope="session")
+def planned_png(tmp_path_factory: pytest.TempPathFactory) -> PlannedDataset:
+    """Real 2D images, PNG files, two classes and three raters."""
+    options = {"ending": ".png", "shape": (48, 64), "spacing_mm": (1.0, 1.0), "num_cases": 5}
+    return make_planned_dataset(tmp_path_factory.mktemp("png"), 916, 2, ("2d",), **options)
+
+
+@pytest.fixture
+def planned_png_dataset(
+    planned_png: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> PlannedDataset:
+    """`planned_png` with nnU-Net's variables set."""
+    return _enter(planned_png, tmp_path, monkeypatch)
+
+
 def _train_lowres(dataset: PlannedDataset, folder: Path) -> Path:
     """``3d_lowres`` of ``nnUNetTrainerAPL`` on all cases, which predicts them for the next stage."""
     from nnunet_softlabel.training.recipes import nnUNetTrainerAPL

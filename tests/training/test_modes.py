@@ -23,6 +23,7 @@ from tests.training.conftest import batches, seed_everything
 ALL_TRAINERS = [name for name in vars(recipes) if name.startswith("nnUNetTrainer")]
 MODES = [
     ("unanimous", "2d", None),
+    ("png", "2d", None),
     ("unanimous", "3d_fullres", None),
     ("unanimous", "3d_fullres", [6, 24, 24]),  # anisotropic: augmented slice by slice
     ("unanimous", "3d_lowres", None),
@@ -36,7 +37,7 @@ MODES = [
 TRAINED_MODES = [
     *((trainer, "regions", "3d_fullres") for trainer in ALL_TRAINERS),
     *((nnUNetTrainerAPL.__name__, "regions", configuration) for configuration in ("2d", "3d_lowres")),
-    *((trainer, "ignore", "3d_fullres") for trainer in ALL_TRAINERS),
+    *((trainer, "ignore", "3d_fullres") for trainer in ("nnUNetTrainerAPL", "nnUNetTrainerHardBCE")),
 ]
 
 
@@ -130,6 +131,15 @@ def test_trainer_trains_with_regions_and_ignore_label(trainer_factory, dataset, 
     assert len(log["dice_per_class_or_region"][0]) == 2
 
 
+@pytest.mark.parametrize("dataset", ["png"], indirect=True)
+def test_trainer_trains_and_validates_on_flat_images(trainer_factory, dataset):
+    trainer = trainer_factory(nnUNetTrainerAPL, dataset, "2d")
+    trainer.run_training()
+    trainer.perform_actual_validation(True)
+    assert np.isfinite(trainer.logger.get_checkpoint()["train_losses"]).all()
+    assert list((Path(trainer.output_folder) / "validation").glob("*.png"))
+
+
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 @pytest.mark.parametrize("dataset", ["regions"], indirect=True)
 def test_validation_with_regions_writes_a_probability_per_region(trainer_factory, dataset, configuration):
@@ -165,8 +175,15 @@ def test_patch_that_is_all_ignored_gives_zero_loss_and_gradient(trainer_factory,
     assert all((x.grad == 0).all() for x in logits if x.grad is not None)
 
 
-@pytest.mark.parametrize("trainer_class", [nnUNetTrainerAPL, nnUNetTrainerHardAPL])
-@pytest.mark.parametrize("dataset", ["unanimous", "regions"], indirect=True)
+@pytest.mark.parametrize(
+    ("dataset", "trainer_class"),
+    [
+        ("unanimous", nnUNetTrainerAPL),
+        ("unanimous", nnUNetTrainerHardAPL),
+        ("regions", nnUNetTrainerAPL),
+    ],
+    indirect=["dataset"],
+)
 def test_cascade_trains_and_validates(trainer_factory, dataset, previous_stage, trainer_class):
     previous_stage(trainer_class)
     trainer = trainer_factory(trainer_class, dataset, "3d_cascade_fullres")
@@ -212,14 +229,14 @@ def test_cascade_predicts_new_images(
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_residual_encoder_plans_train(trainer_factory, planned_dataset, tmp_path, monkeypatch, configuration):
-    from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
-        nnUNetPlannerResEncM,
+    from nnunetv2.experiment_planning.experiment_planners.residual_unets import (
+        residual_encoder_unet_planners as resenc,
     )
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 
     copied = planned_dataset.copy_to(tmp_path, monkeypatch)
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")  # 0 makes nnU-Net's planner divide by zero
-    plan_experiment_dataset(copied.id, nnUNetPlannerResEncM)
+    plan_experiment_dataset(copied.id, resenc.nnUNetPlannerResEncM)
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     plans = reduce_plans(
         copied.id,
