@@ -84,8 +84,10 @@ def find_cases(
     for pattern in image_patterns[1:]:
         for name, path in _files_of_all(cases, pattern, "image").items():
             cases[name] = replace(cases[name], images=[*cases[name].images, path])
+    masks = [*mask_patterns.values(), *([] if ignore_pattern is None else [ignore_pattern])]
+    mask_files = {path for pattern in masks for path in pattern.files()}
     for pattern in rater_patterns:
-        _add_raters(cases, pattern)
+        _add_raters(cases, pattern, mask_files)
     if soft_pattern is not None:
         _add_soft(cases, soft_pattern, label_names)
     for roi, pattern in zip(rois or {}, mask_patterns.values(), strict=True):
@@ -164,10 +166,11 @@ def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str) -> dic
     return files
 
 
-def _add_raters(cases: dict[str, Case], pattern: Pattern) -> None:
+def _add_raters(cases: dict[str, Case], pattern: Pattern, mask_files: set[str]) -> None:
+    """Add what the pattern finds but images and masks: ``{rater}/{case}`` finds ``bones/{case}``, too."""
     matcher = CaseMatcher(pattern, cases)
-    image_files = {str(path) for case in cases.values() for path in case.images}
-    files = [path for path in pattern.files() if path not in image_files and matcher.anything.fullmatch(path)]
+    taken = {str(path) for case in cases.values() for path in case.images} | mask_files
+    files = [path for path in pattern.files() if path not in taken and matcher.anything.fullmatch(path)]
     if not files:
         raise UsageError(
             f"{pattern.flag} {pattern.text}: fits no file; check the path, and quote the pattern."

@@ -62,8 +62,8 @@ def convert(
 ) -> Path:
     """Fuse the raters of every case and write ``nnUNet_raw/DatasetXXX_NAME``.
 
-    If cases have groups, ``splits_final.json`` is written to ``nnUNet_preprocessed`` so that no group is on both
-    sides.
+    If cases have groups, ``splits_final.json`` is written to ``nnUNet_preprocessed`` so that no group is on
+    both sides.
 
     Args:
         cases: what to convert.

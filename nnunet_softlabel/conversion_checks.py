@@ -89,7 +89,7 @@ def common_ending(cases: Sequence[Case]) -> str:
 def labels_of(
     dataset: Path, content: Mapping[str, Any], texts: Sequence[str] | None
 ) -> tuple[Labels, dict[int, int]]:
-    """Labels of a data set, and the map from the raters' values (as ``--labels`` says, or the same) to its own."""
+    """Labels of a data set, and the map from the raters' values (as ``--labels`` says) to its own."""
     own = Labels.from_dataset_json(content)
     if texts is None:
         values = {0} | {value for region in own.values.values() for value in region}

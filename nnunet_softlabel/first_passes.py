@@ -1,8 +1,8 @@
 """What is estimated over the training cases before any is written: raters' rates, and how bright lesions are.
 
 Cases leave small records in the unfinished folder, which are added up in the order of their names: the result
-hangs neither on the number of processes nor on a kill. Test cases are left out, so that no training label hangs
-on them.
+hangs neither on the number of processes nor on a kill. Test cases are left out, so that no training label
+hangs on them.
 """
 
 from __future__ import annotations

@@ -166,8 +166,8 @@ def with_background(soft: np.ndarray) -> np.ndarray:
 def consensus(soft: np.ndarray, labels: Labels, ignored: np.ndarray | None = None) -> np.ndarray:
     """The hard label nnU-Net itself would export for a soft label.
 
-    The rule of its ``LabelManager.convert_probabilities_to_segmentation`` (a test compares them): argmax
-    for classes, where the background wins ties; > 0.5, later regions over earlier ones, for regions. Worked in
+    The rule of its ``LabelManager.convert_probabilities_to_segmentation`` (a test compares them): argmax for
+    classes, where the background wins ties; for regions > 0.5, later ones over earlier ones. Worked in
     integers, so that a tie is a tie.
 
     Args:

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conversion_helpers import run
 
 from nnunet_softlabel import cli
 from nnunet_softlabel.commands import preprocess
 from nnunet_softlabel.errors import DatasetError, UsageError
+from tests.conversion_helpers import run
 
 COMMANDS_PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 
@@ -111,5 +111,5 @@ def test_every_flag_is_documented(name: str) -> None:
     }
     missing = {flag for flag in flags if not re.search(rf"{flag}\b(?!-)", section[1])}
     assert not missing
-    named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", section[1].split("```")[-1])) - {"-d"}
+    named = set(re.findall(r"(?<![\w-])--?[a-z][a-z_-]*", section[1].split("```")[-1])) - {"-d"}
     assert named <= flags | {"--npz", "--save_probabilities"}

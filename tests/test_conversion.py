@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conversion_helpers import GRID, converted, in_memory_cases, run, tree
 
 from nnunet_softlabel.cases import Case
 from nnunet_softlabel.image_io import read_image, read_mask, write_image
 from nnunet_softlabel.soft_labels import SoftDataset, read_json
+from tests.conversion_helpers import GRID, converted, in_memory_cases, run, tree
 
 Folders = SimpleNamespace
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conversion_helpers import converted, in_memory_cases, run, tree
 
 from nnunet_softlabel.cases import Case, find_cases
 from nnunet_softlabel.conversion import add_soft_labels
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.image_io import read_mask
 from nnunet_softlabel.soft_labels import SoftDataset
+from tests.conversion_helpers import converted, in_memory_cases, run, tree
 
 Folders = SimpleNamespace
 
@@ -81,6 +81,6 @@ def test_into_maps_the_raters_values_by_name(nnunet_folders: Folders) -> None:
 def test_into_refuses_unanswered_voxels_that_have_a_label(nnunet_folders: Folders) -> None:
     dataset = converted(in_memory_cases([1, 2, 0]), ["a=1", "ignore=2"])
     with pytest.raises(
-        DatasetError, match="c0.nii.gz: 1 voxels that no rater answered have a label; give them"
+        DatasetError, match=r"c0.nii.gz: 1 voxels that no rater answered have a label; give them"
     ):
         add_soft_labels(in_memory_cases([1, 2, 2]), dataset.folder, overwrite=True)

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conversion_helpers import run, tree
 
 from nnunet_softlabel import case_writer
 from nnunet_softlabel.image_io import read_mask, write_image
 from nnunet_softlabel.soft_labels import read_json
+from tests.conversion_helpers import run, tree
 
 Folders = SimpleNamespace
 
@@ -181,9 +181,10 @@ def test_real_kill_is_resumed_to_the_same_bytes(
 def test_interrupted_conversion_must_be_resumed_or_overwritten(
     small_folder, nnunet_folders: Folders, monkeypatch, capsys
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         kill_at(12, patch)
-        run(*small_folder.arguments())
+        with pytest.raises(Killed):
+            run(*small_folder.arguments())
     assert run(*small_folder.arguments()) == 2
     assert "was interrupted; add --resume to complete it, or --overwrite" in capsys.readouterr().err
     assert run(*small_folder.arguments(), "--resume", "--fusion", "majority") == 2

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conversion_helpers import run
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.plans import reduce_plans
 from nnunet_softlabel.soft_labels import read_json
+from tests.conversion_helpers import run
 
 
 @pytest.fixture

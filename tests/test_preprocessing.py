@@ -14,7 +14,6 @@ import blosc2
 import numpy as np
 import pytest
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
-from conversion_helpers import run, tree
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import map_coordinates
@@ -25,6 +24,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.labels import SCALE, dequantise
 from nnunet_softlabel.preprocessing import Preparation, disputed_locations, preprocess, preprocess_case
 from nnunet_softlabel.soft_labels import SoftDataset, read_json, write_json
+from tests.conversion_helpers import run, tree
 
 
 def soft_files(folder: Path) -> dict[str, bytes]:
@@ -83,7 +83,7 @@ def test_crop_is_the_stored_box() -> None:
 
 
 def test_ramp_is_interpolated_linearly() -> None:
-    """Voxel i of n lies at (i + 0.5) / n: a ramp along an axis keeps its values there, by hand and by scipy."""
+    """Voxel i of n lies at (i + 0.5) / n: a ramp along an axis keeps its values there."""
     ramp = np.broadcast_to((np.arange(10, dtype=np.float32) + 0.5) / 10, (1, 8, 8, 10)).copy()
     made = preprocess_case(
         ramp,
@@ -190,7 +190,7 @@ def test_soft_labels_lie_on_nnunets_images(request, fixture: str, configuration:
 def test_flat_images_are_preprocessed(
     tmp_path: Path, nnunet_folders: SimpleNamespace, rater_folder_factory, monkeypatch
 ) -> None:
-    from conftest import plan_in_process
+    from tests.conftest import plan_in_process
 
     folder = rater_folder_factory(
         tmp_path / "flat", num_cases=3, shape=(40, 52), spacing_mm=(1.0, 1.0), ending=".png"
@@ -394,7 +394,7 @@ def test_command_preprocesses_several_configurations(own, capsys) -> None:
     ("arguments", "message"),
     [
         (["-d", "3"], "-d 3: no such data set in"),
-        (["-d", "911", "-p", "Other"], "-p Other: .*Other.json is not there; run nnUNetv2_plan_and_preprocess"),
+        (["-d", "911", "-p", "Other"], "-p Other: .*Other.json is not there; run nnUNetv2_plan"),
         (["-d", "911", "-c", "4d"], "-c 4d: nnUNetPlans has no such configuration; it has 2d"),
         (["-d", "911", "-np", "0"], "-np 0: takes a number from 1"),
     ],

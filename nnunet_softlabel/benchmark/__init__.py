@@ -1,8 +1,7 @@
 """Trainers x configurations x folds x seeds: train what is missing, evaluate, compare, report.
 
 Every cell of the grid is one training in a process of its own, and leaves a record of what it was made with.
-A killed benchmark goes on where it stopped; a cell that was made with something else is refused, never mixed
-in.
+A killed benchmark goes on where it stopped; a cell that was made with something else is refused.
 """
 
 from nnunet_softlabel.benchmark.cluster import ClusterJobs

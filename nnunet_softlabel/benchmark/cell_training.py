@@ -53,6 +53,8 @@ def _train_locked(grid: Grid, cell: Cell, *, continues: bool) -> str:
         "nnUNet_results": str(grid.results_folder(cell)),
         "nnUNet_extTrainer": trainer_path(),
     }
+    if grid.device == "cpu":  # threads that wait by spinning are several times slower on a machine that is shared
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
     grid.results_folder(cell).mkdir(parents=True, exist_ok=True)
     log = grid.log_file(cell)
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -154,8 +154,8 @@ def check_contrast(mean: float, direction: Literal["brighter", "darker"]) -> Non
     if not (mean if direction == "brighter" else -mean) >= LEAST_CONTRAST:
         raise ValueError(
             f"the lesions that raters agree on are not {direction} than their tissue: they lie {mean:.2f} of "
-            f"its spreads above it, and {LEAST_CONTRAST:g} to the {direction} side is the least that tells them "
-            f"apart; choose the other direction if they lie there, or no intensity prior"
+            f"its spreads above it, and {LEAST_CONTRAST:g} to the {direction} side is the least that tells "
+            f"them apart; choose the other direction if they lie there, or no intensity prior"
         )
 
 

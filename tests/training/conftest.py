@@ -44,14 +44,16 @@ def make_trainer(
     *,
     plans: str = REDUCED,
     fold: int | str = 0,
-    patch_size: list[int] | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> Any:
-    """An nnU-Net trainer as its command builds it, two epochs of two iterations long."""
+    """An nnU-Net trainer as its command builds it, two epochs of two iterations long.
+
+    ``changes`` replace values of the planned configuration.
+    """
     from nnunet_softlabel.soft_labels import read_json
 
     content = read_json(dataset.preprocessed / f"{plans}.json")
-    if patch_size is not None:
-        content["configurations"][configuration]["patch_size"] = patch_size
+    content["configurations"][configuration].update(changes or {})
     content["continue_training"] = False
     trainer = trainer_class(
         plans=content,

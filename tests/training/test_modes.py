@@ -25,7 +25,8 @@ MODES = [
     ("unanimous", "2d", None),
     ("png", "2d", None),
     ("unanimous", "3d_fullres", None),
-    ("unanimous", "3d_fullres", [6, 24, 24]),  # anisotropic: augmented slice by slice
+    ("unanimous", "3d_fullres", {"patch_size": [6, 24, 24]}),  # anisotropic: augmented slice by slice
+    ("unanimous", "3d_fullres", {"use_mask_for_norm": [True]}),
     ("unanimous", "3d_lowres", None),
     ("unanimous", "3d_cascade_fullres", None),
     ("regions", "2d", None),
@@ -66,14 +67,14 @@ def previous_stage(request, dataset):
     return give
 
 
-@pytest.mark.parametrize(("dataset", "configuration", "patch_size"), MODES, indirect=["dataset"])
+@pytest.mark.parametrize(("dataset", "configuration", "changes"), MODES, indirect=["dataset"], ids=str)
 def test_what_the_network_sees_is_bit_equal_to_stock(
-    trainer_factory, dataset, previous_stage, configuration, patch_size
+    trainer_factory, dataset, previous_stage, configuration, changes
 ):
     if "cascade" in configuration:
         previous_stage(nnUNetTrainer, SamplesAsStock)
     (stock_train, stock_val), (train, val) = (
-        batches(trainer_factory(trainer, dataset, configuration, patch_size=patch_size), 3)
+        batches(trainer_factory(trainer, dataset, configuration, changes=changes), 3)
         for trainer in (nnUNetTrainer, SamplesAsStock)
     )
     for stock, ours in zip(stock_train + stock_val, train + val, strict=True):
