@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
+from nnunet_softlabel.case_reader import StapleScope
 from nnunet_softlabel.cases import Case
 from nnunet_softlabel.conversion import convert
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -28,6 +29,12 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("-d", type=int, required=True, metavar="ID", help="Data set id, 1 to 999.")
     parser.add_argument(
         "--fusion", choices=sorted(FUSIONS), default="mean", help="How raters are merged (default mean)."
+    )
+    parser.add_argument(
+        "--staple-scope",
+        choices=get_args(StapleScope),
+        default="case",
+        help="With --fusion staple: raters' rates per case (default), or over all training cases.",
     )
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
     parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
@@ -70,6 +77,7 @@ def run(
             labels=labels,
             channel_names=channel_names,
             fusion=args.fusion,
+            staple_scope=args.staple_scope,
             num_processes=args.np,
             overwrite=args.overwrite,
             resume=args.resume,

@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args,
         cases(args.source),
         name="KiTS23",
+        has_anonymous_raters=True,
         labels=LABELS,
         channel_names=["CT"],
         min_raters=2,

@@ -105,7 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--silent", choices=["empty", "missing"], default="empty", help="Sessions without outline."
     )
     args = parser.parse_args(arguments)
-    return run(args, cases(args.source, args.silent), name="LIDC", labels=["nodule=1"], channel_names=["CT"])
+    return run(
+        args,
+        cases(args.source, args.silent),
+        name="LIDC",
+        labels=["nodule=1"],
+        channel_names=["CT"],
+        has_anonymous_raters=True,
+    )
 
 
 if __name__ == "__main__":

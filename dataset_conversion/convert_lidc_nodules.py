@@ -41,7 +41,14 @@ def cases(source: Path) -> Iterator[Case]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser(__doc__).parse_args(arguments)
-    return run(args, cases(args.source), name="LIDCNodules", labels=["nodule=1"], channel_names=["CT"])
+    return run(
+        args,
+        cases(args.source),
+        name="LIDCNodules",
+        labels=["nodule=1"],
+        channel_names=["CT"],
+        has_anonymous_raters=True,
+    )
 
 
 if __name__ == "__main__":

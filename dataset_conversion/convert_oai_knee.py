@@ -18,9 +18,10 @@ Expected tree, with subject, visit (months) and side in the name:
     SOURCE/raters/RATER/9001104_00_RIGHT.nii.gz     1 lesion; a rater may lack cases
     SOURCE/bones/9001104_00_RIGHT.nii.gz            1 femur, 3 tibia, 5 patella are bone (2, 4, 6 cartilage)
 
-Both knees and all visits of a subject stay on one side of a split. The bone mask goes along as the ROI
-``bone``, on the grid of the image: masks of OAI-ZIB were drawn on DESS and carry no position, so resample
-them first. What the mask does is a prior's business: lesions are brighter than marrow, and lie in bone.
+Both knees and all visits of a subject stay on one side of a split. The bone mask is the ROI ``bone``, on the
+grid of the image: masks of OAI-ZIB were drawn on DESS and carry no position, so resample them first. Labels
+are fused, then fall to 0 within 2 mm outside bone, then follow the image: lesions are brighter than marrow.
+``--priors roi`` leaves the image out, ``--priors none`` both.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ import numpy as np
 from conversion_cli import build_parser, run
 
 from nnunet_softlabel.cases import Case, find_cases
+from nnunet_softlabel.conversion import IntensityPrior, Priors, RoiPrior
 from nnunet_softlabel.image_io import Grid, read_mask
 
 BONES = (1, 3, 5)
+ROI = RoiPrior(("bone",), margin_mm=2.0)
+PRIORS = {"both": Priors(ROI, IntensityPrior("brighter")), "roi": Priors(ROI), "none": Priors()}
 
 
 def cases(source: Path) -> Iterator[Case]:
@@ -58,8 +62,19 @@ def read_bone(path: Path) -> tuple[np.ndarray, Grid]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = build_parser(__doc__).parse_args(arguments)
-    return run(args, cases(args.source), name="KneeBML", labels=["lesion=1"], channel_names=["MRI"])
+    parser = build_parser(__doc__)
+    parser.add_argument(
+        "--priors", choices=sorted(PRIORS), default="both", help="Bone, and bone and brightness (default)."
+    )
+    args = parser.parse_args(arguments)
+    return run(
+        args,
+        cases(args.source),
+        name="KneeBML",
+        labels=["lesion=1"],
+        channel_names=["MRI"],
+        priors=PRIORS[args.priors],
+    )
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ def preprocess_case(
             f"has the size {soft.shape[1:]}, its image {tuple(properties['shape_before_cropping'])}; "
             f"run nnUNetv2_plan_and_preprocess again."
         )
-    box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
-    soft = soft[(slice(None), *box)]
+    box = (slice(None), *(slice(*bounds) for bounds in properties["bbox_used_for_cropping"]))
+    soft = soft[box]
     if tuple(soft.shape[1:]) != tuple(shape):
         spacing = [properties["spacing"][axis] for axis in axes]
         target_spacing = list(configuration_manager.spacing)

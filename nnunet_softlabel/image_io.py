@@ -146,7 +146,7 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
 
 
 def _read_flat(path: Path) -> np.ndarray:
-    from skimage import io
+    from skimage import io  # type: ignore[attr-defined]
 
     return np.asarray(io.imread(path))
 
@@ -159,7 +159,7 @@ def _write_flat(path: Path, array: np.ndarray) -> None:
         photometric = "minisblack" if array.ndim == 2 else "rgb"
         tifffile.imwrite(path, array, photometric=photometric, compression="zlib")
         return
-    from skimage import io
+    from skimage import io  # type: ignore[attr-defined]
 
     io.imsave(path, array, check_contrast=False)
 

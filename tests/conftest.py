@@ -214,7 +214,7 @@ class _ThreadContext:
 
 def plan_in_process(dataset_id: int, configurations: tuple[str, ...]) -> None:
     """``nnUNetv2_plan_and_preprocess`` by nnU-Net's own functions, with threads in place of processes."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprint_dataset,
         plan_experiment_dataset,
@@ -222,10 +222,11 @@ def plan_in_process(dataset_id: int, configurations: tuple[str, ...]) -> None:
     )
     from nnunetv2.utilities import utils
 
-    class QuickExtractor(DatasetFingerprintExtractor):
+    class QuickExtractor(fingerprint_extractor.DatasetFingerprintExtractor):
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
-            self.num_foreground_voxels_for_intensitystats = 1e5  # nnU-Net draws 1e8, from images however small
+            # nnU-Net draws 1e8, from images however small
+            self.num_foreground_voxels_for_intensitystats = 1e5
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_n_proc_DA", "1")  # 0 makes nnU-Net's planner divide by zero
@@ -278,9 +279,7 @@ def make_planned_dataset(
             channel_names=folder.channel_names,
         )
         plan_in_process(dataset_id, configurations)
-        reduce_plans(
-            dataset_id, features=4, patch_size=[16, 24, 24], max_stages=3, with_cascade=with_cascade
-        )
+        reduce_plans(dataset_id, features=4, patch_size=[16, 24, 24], max_stages=3, with_cascade=with_cascade)
         for configuration in configurations:
             preprocess(dataset_id, configuration)
         if with_cascade:

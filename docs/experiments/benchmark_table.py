@@ -14,7 +14,8 @@ from nnunet_softlabel.evaluation.statistics import case_values, compare, home_re
 from nnunet_softlabel.evaluation.tables import TITLES, read_rows
 
 METRICS = (
-    "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near", "volume_error_abs",
+    "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near",
+    "volume_error_abs",
 )  # fmt: skip
 
 

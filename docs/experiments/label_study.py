@@ -1,7 +1,8 @@
 """Which fusion and which prior bring a label closest to the truth, before any network.
 
-    python docs/experiments/label_study.py            # all cells, about 2 minutes
-    python docs/experiments/label_study.py --tables   # only rewrites the tables in docs/labels.md
+    python docs/experiments/label_study.py                    # all cells, minutes
+    python docs/experiments/label_study.py --raise-unmarked   # the prior may raise what no rater marked
+    python docs/experiments/label_study.py --tables           # only rewrites the tables in docs/labels.md
 
 Design, cells, seeds and criteria are in docs/labels.md, which was written before the first run. Results go to
 label_study.csv beside this file, one row per knee and cell; the tables of docs/labels.md are made from it.
@@ -75,11 +76,13 @@ def lesion_model(
     return in_bone, tissues, reduce(add, parts).model()
 
 
-def mean_in_bone_bright(knees: Sequence[KneePhantom], votes: Sequence[RaterVotes]) -> Labels:
-    """ROI, then the intensity prior with its defaults, or as it was for the tables of docs/labels.md."""
+def mean_in_bone_bright(
+    knees: Sequence[KneePhantom], votes: Sequence[RaterVotes], *, raises_unmarked: bool = False
+) -> Labels:
+    """ROI, then the intensity prior with its other defaults."""
     in_bone, tissues, lesions = lesion_model(knees, votes)
     return [
-        apply_intensity_prior(q, k.image, k.bone_mask, t, lesions, raises_unmarked=RAISES_UNMARKED)
+        apply_intensity_prior(q, k.image, k.bone_mask, t, lesions, raises_unmarked=raises_unmarked)
         for k, q, t in zip(knees, in_bone, tissues, strict=True)
     ]
 
@@ -89,7 +92,7 @@ def pooled_staple(knees: Sequence[KneePhantom], votes: Sequence[RaterVotes]) -> 
     return [staple(v, rates=rates) for v in votes]
 
 
-METHODS: dict[str, Callable[[Sequence[KneePhantom], Sequence[RaterVotes]], Labels]] = {
+METHODS: dict[str, Callable[..., Labels]] = {
     "majority": lambda knees, votes: [majority_vote(v) for v in votes],
     "mean": lambda knees, votes: [mean_vote(v) for v in votes],
     "staple (case)": lambda knees, votes: [staple(v) for v in votes],
@@ -121,7 +124,9 @@ def score(truth: np.ndarray, soft: np.ndarray, voxel_ml: float) -> dict[str, flo
     }
 
 
-def cell_rows(knees: Sequence[KneePhantom], regime: str, contrast: float) -> Iterator[Row]:
+def cell_rows(
+    knees: Sequence[KneePhantom], regime: str, contrast: float, *, raises_unmarked: bool
+) -> Iterator[Row]:
     votes = [
         RaterVotes(phantom_raters(knee, regime, seed=seed)[:, None] == 1, NAMES, knee.spacing_mm)
         for seed, knee in zip(SEEDS, knees, strict=True)
@@ -133,8 +138,10 @@ def cell_rows(knees: Sequence[KneePhantom], regime: str, contrast: float) -> Ite
         cell: Row = {"regime": regime, "contrast": contrast, "method": method}
         note = ""
         try:
-            labels = function(knees, votes)
-            if method in SEES_THE_IMAGE:
+            if method not in SEES_THE_IMAGE:
+                labels = function(knees, votes)
+            else:
+                labels = function(knees, votes, raises_unmarked=raises_unmarked)
                 model = lesion_model(knees, votes)[2]
                 note = f"lesion model {model.mean[0]:.2f} +- {model.spread[0]:.2f}"
         except ValueError as error:  # the prior refuses lesions that are not brighter
@@ -144,14 +151,14 @@ def cell_rows(knees: Sequence[KneePhantom], regime: str, contrast: float) -> Ite
             yield cell | {"seed": seed, "note": note} | score(knee.truth == 1, label[0], voxel_ml)
 
 
-def run() -> None:
+def run(*, raises_unmarked: bool) -> None:
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for contrast in CONTRASTS:
             knees = [make_knee_phantom(seed, lesion_contrast=contrast) for seed in SEEDS]
             for regime in RATER_REGIMES:
-                for row in cell_rows(knees, regime, contrast):
+                for row in cell_rows(knees, regime, contrast, raises_unmarked=raises_unmarked):
                     writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
                 file.flush()
 
@@ -241,8 +248,12 @@ def write_tables() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV.")
-    if not parser.parse_args().tables:
-        run()
+    parser.add_argument(
+        "--raise-unmarked", action="store_true", help="The intensity prior may raise what no rater marked."
+    )
+    args = parser.parse_args()
+    if not args.tables:
+        run(raises_unmarked=args.raise_unmarked)
     write_tables()
 
 

@@ -53,7 +53,7 @@ def _train_locked(grid: Grid, cell: Cell, *, continues: bool) -> str:
         "nnUNet_results": str(grid.results_folder(cell)),
         "nnUNet_extTrainer": trainer_path(),
     }
-    if grid.device == "cpu":  # threads that wait by spinning are several times slower on a machine that is shared
+    if grid.device == "cpu":  # threads that wait by spinning are several times slower on a shared machine
         environment.setdefault("OMP_WAIT_POLICY", "passive")
     grid.results_folder(cell).mkdir(parents=True, exist_ok=True)
     log = grid.log_file(cell)

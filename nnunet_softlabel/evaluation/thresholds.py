@@ -168,7 +168,8 @@ def rater_corrected(dataset: SoftDataset) -> dict[str, float]:
     if missing:
         raise DatasetError(
             f"{refused}dataset.json holds no rater_rates for {', '.join(missing)}; "
-            f"`nnunet_softlabel convert` estimates them where most cases have three raters or more; use 0.5 or {TUNED}."
+            f"`nnunet_softlabel convert` estimates them where most cases have three raters or more; "
+            f"use 0.5 or {TUNED}."
         )
     thresholds = {}
     for name in dataset.labels.names:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from nnunet_softlabel.fusion import RaterRates, RaterVotes, estimate_rater_rates, mean_vote, staple
 

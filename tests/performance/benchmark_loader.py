@@ -2,8 +2,8 @@
 
     python tests/performance/benchmark_loader.py [--classes 1 4] [--batches 12]
 
-Generates a data set of smooth blobs, plans it with nnU-Net (which chooses 128^3), and draws batches alternately
-from both loaders in one process, on one thread, with the same seed for both at every draw. Prints medians and
+Generates a data set of smooth blobs, plans it with nnU-Net (which chooses 128^3), and draws batches
+alternately from both loaders in one process, on one thread, with the same seed for both. Prints medians and
 the quartiles of their ratio.
 """
 
