@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import time
 
@@ -13,15 +13,26 @@ import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.image_io import Grid, write_image
-from nnunet_softlabel.phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.phantom import make_knee_phantom
+from nnunet_softlabel.raters import RaterSkill, simulate_raters
 from nnunet_softlabel.soft_labels import write_json
 
 DATASET_ID, DATASET_NAME = 999, "KneePhantom"
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardBCE", "nnUNetTrainerAPL")
 SHAPE = (16, 48, 48)
 PATCH_SIZE = (16, 48, 48)
-LESION_RADIUS_MM = (8.0, 14.0)  # a few hundred iterations do not learn smaller ones
+LESION_RADIUS_MM = (9.0, 15.0)  # a few hundred iterations do not learn smaller ones
 REDUCED = "nnUNetPlansReduced"
+# what an expert misses and adds little of, and a beginner more
+READERS = {
+    "expert": RaterSkill(sensitivity=0.95, false_positives=0.1, boundary_jitter_mm=1.0),
+    "resident": RaterSkill(
+        sensitivity=0.8, false_positives=0.5, boundary_bias_mm=1.0, boundary_jitter_mm=1.5
+    ),
+    "student": RaterSkill(
+        sensitivity=0.65, false_positives=1.0, boundary_bias_mm=2.0, boundary_jitter_mm=2.0
+    ),
+}
 
 
 def demo(
@@ -30,9 +41,9 @@ def demo(
     seed: int = 0,
     num_training: int = 24,
     num_validation: int = 8,
-    epochs: int = 5,
-    iterations: int = 60,
-    regime: str = "all",
+    epochs: int = 8,
+    iterations: int = 80,
+    readers: Mapping[str, RaterSkill] | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
@@ -48,7 +59,7 @@ def demo(
         num_validation: knees to compare on.
         epochs: of every trainer.
         iterations: per epoch.
-        regime: the raters' errors, a key of `RATER_REGIMES`.
+        readers: name -> skill of the simulated raters; None takes `READERS`.
         num_processes: of conversion and evaluation.
         overwrite: use a folder that is not empty.
         log: takes one line of progress.
@@ -76,8 +87,9 @@ def demo(
     from nnunet_softlabel.conversion import convert
     from nnunet_softlabel.plans import reduce_plans
 
-    step(f"Generating {num_training + num_validation} knees, three raters each ({regime})")
-    cases = write_knees(output / "knees", seed=seed, number=num_training + num_validation, regime=regime)
+    readers = readers or READERS
+    step(f"Generating {num_training + num_validation} knees, drawn by {', '.join(readers)}")
+    cases = write_knees(output / "knees", seed=seed, number=num_training + num_validation, readers=readers)
     step("Converting raters into soft labels")
     convert(
         find_cases(
@@ -127,26 +139,34 @@ def set_environment(output: Path) -> None:
     os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
 
 
-def write_knees(folder: Path, *, seed: int, number: int, regime: str) -> list[str]:
+def write_knees(folder: Path, *, seed: int, number: int, readers: Mapping[str, RaterSkill]) -> list[str]:
     """Write images, raters and truth of generated knees; returns their names."""
     for name in ("images", "raters", "truth", "bone"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     names = [f"knee_{i:03d}" for i in range(number)]
     seeds = np.random.SeedSequence(seed).generate_state(number).tolist()
     for name, own_seed in zip(names, seeds, strict=True):
-        _write_knee(folder, regime, name, own_seed)
+        _write_knee(folder, readers, name, own_seed)
     return names
 
 
-def _write_knee(folder: Path, regime: str, name: str, seed: int) -> None:
+def _write_knee(folder: Path, readers: Mapping[str, RaterSkill], name: str, seed: int) -> None:
     knee = make_knee_phantom(seed, shape=SHAPE, n_lesions=1 + seed % 3, lesion_radius_mm=LESION_RADIUS_MM)
     size, spacing = knee.image.shape[::-1], tuple(float(s) for s in knee.spacing_mm[::-1])
     grid = Grid(size, spacing, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     write_image(folder / "images" / f"{name}.nii.gz", knee.image, grid)
     write_image(folder / "truth" / f"{name}.nii.gz", knee.truth, grid)
     write_image(folder / "bone" / f"{name}.nii.gz", (knee.bone_mask > 0).astype(np.uint8), grid)
-    for number, drawn in enumerate(phantom_raters(knee, regime, seed=seed), start=1):
-        write_image(folder / "raters" / f"{name}_reader{number}.nii.gz", drawn, grid)
+    drawn = simulate_raters(
+        knee.truth,
+        spacing_mm=knee.spacing_mm,
+        raters=list(readers.values()),
+        seed=seed,
+        correlation=0.3,
+        false_positive_roi=knee.distractors,
+    )
+    for reader, label_map in zip(readers, drawn, strict=True):
+        write_image(folder / "raters" / f"{name}_{reader}.nii.gz", label_map, grid)
 
 
 def plan(log_file: Path) -> None:

@@ -94,7 +94,7 @@ def test_single_rater_soft_labels_and_masks(make_files) -> None:
         (["r/a_.hidden.png"], {}, "a name cannot be empty, begin with a dot"),
         (["i/x_seg.png"], {}, "Case x_seg: nnU-Net takes names"),
         (["i2/z.png"], {"images": ["i/{case}.png", "i2/{case}.png"]}, "image of case 'z', which"),
-        (["j/a.png", "i/b.png", "r/b_1.png"], {"images": ["i/{case}.png", "j/{case}.png"]}, "b: has no image"),
+        (["j/a.png", "i/b.png", "r/b_1.png"], {"images": ["i/{case}.png", "j/{case}.png"]}, "b: has no"),
         ([], {"soft": "p/{case}_{label}.png"}, "Case a: no probability map .*a_x.png for label x"),
         ([], {"soft": "p/{case}.png"}, r"needs \{label\}, since there are 2 labels"),
         (["p/a_x.png", "p/a_y.png", "p/b_x.png"], {"soft": "p/{case}_{label}.png"}, "soft label of case 'b'"),

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel import demo as module
-from nnunet_softlabel.demo import demo, write_knees
+from nnunet_softlabel.demo import READERS, demo, write_knees
 from nnunet_softlabel.errors import UsageError
 
 
 def test_same_seed_same_files(tmp_path):
     for name in ("a", "b"):
-        write_knees(tmp_path / name, seed=3, number=2, regime="all")
+        write_knees(tmp_path / name, seed=3, number=2, readers=READERS)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.nii.gz"))
     assert len(files) == 2 * (3 + 3)
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)

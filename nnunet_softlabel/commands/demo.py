@@ -13,8 +13,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "-o", type=Path, default=Path("nnunet_softlabel_demo"), metavar="DIR", help="A new folder."
     )
     parser.add_argument("--seed", type=int, default=0, help="Same seed, same data (default 0).")
-    parser.add_argument("--epochs", type=int, default=5, metavar="N", help="Of every trainer (default 5).")
-    parser.add_argument("--iterations", type=int, default=60, metavar="N", help="Per epoch (default 60).")
+    parser.add_argument("--epochs", type=int, default=8, metavar="N", help="Of every trainer (default 8).")
+    parser.add_argument("--iterations", type=int, default=80, metavar="N", help="Per epoch (default 80).")
     parser.add_argument("--overwrite", action="store_true", help="Use a folder that is not empty.")
     parser.set_defaults(run=run)
 
