@@ -73,7 +73,8 @@ def make_case(
         raise DatasetError(f"Case {case}: soft label {soft_files[0]} {error}") from error
     locations = np.empty((0, soft.ndim), dtype=np.int16)
     if ((soft > 0) & (soft < 1)).any():  # resampling blurs unanimous labels too, which disputes nothing
-        locations = disputed_locations(quantised, np.asarray(hard[0]), list(labels.values.values()))
+        values = list(labels.values.values())
+        locations = disputed_locations(quantised, np.asarray(hard[0]), values, ignore=labels.ignore)
     _write(target, quantised, locations, tuple(configuration_manager.patch_size), made_from)
     return case
 
@@ -126,7 +127,7 @@ def preprocess_case(
 
 
 def disputed_locations(
-    quantised: np.ndarray, hard: np.ndarray, values: Sequence[tuple[int, ...]]
+    quantised: np.ndarray, hard: np.ndarray, values: Sequence[tuple[int, ...]], *, ignore: int | None = None
 ) -> np.ndarray:
     """Voxels that some rater gave to a class and the consensus did not: oversampling would miss them.
 
@@ -136,15 +137,17 @@ def disputed_locations(
         quantised: soft label, int16 ``(C, *spatial)``.
         hard: the preprocessed consensus ``(*spatial)``.
         values: label values of each channel.
+        ignore: label value of voxels that nobody answered.
 
     Returns:
         int16 (int32 for huge images) ``(N, 1 + dimensions)``: channel, then position.
     """
     rows = []
     random = np.random.default_rng(1234)
+    is_answered = hard >= 0 if ignore is None else (hard >= 0) & (hard != ignore)
     for channel, (soft, own) in enumerate(zip(quantised, values, strict=True)):
         agreed = np.isin(hard, own)
-        positions = np.argwhere((soft > 0) & ~agreed & (hard >= 0))
+        positions = np.argwhere((soft > 0) & ~agreed & is_answered)
         total = int(agreed.sum())
         drawn = max(min(MAX_LOCATIONS, total), int(np.ceil(total * MIN_SHARE_OF_LOCATIONS)))
         share = drawn / total if total else min(1.0, MAX_LOCATIONS / max(len(positions), 1))

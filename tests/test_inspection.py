@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import RaterFolder, write_volume
 
 from nnunet_softlabel.cases import Case
 from nnunet_softlabel.cli import main
@@ -31,6 +30,7 @@ from nnunet_softlabel.inspection.output import case_rows
 from nnunet_softlabel.inspection.summary import prior_effects
 from nnunet_softlabel.labels import Labels
 from nnunet_softlabel.soft_labels import SoftDataset
+from tests.conftest import RaterFolder, write_volume
 
 LESION = Labels({"lesion": (1,)})
 

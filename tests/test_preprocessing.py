@@ -212,6 +212,11 @@ def test_disputed_locations_by_hand() -> None:
     np.testing.assert_array_equal(rows, [[0, 0, 2], [1, 0, 1]])
 
 
+def test_disputed_locations_leave_out_what_nobody_answered() -> None:
+    soft, hard = np.array([[[5, 5, 0]]], np.int16), np.array([[0, 2, 2]])  # 2 is ignore
+    np.testing.assert_array_equal(disputed_locations(soft, hard, [(1,)], ignore=2), [[0, 0, 0]])
+
+
 def test_disputed_locations_are_thinned_like_nnunets() -> None:
     soft = np.ones((1, 200, 200), np.int16)
     hard = np.zeros((200, 200), np.int8)

@@ -225,7 +225,7 @@ def test_lesions_as_dark_as_their_tissue_are_refused() -> None:
 
 @pytest.mark.parametrize(("mean", "direction"), [(0.99, "brighter"), (-0.99, "darker"), (2.0, "darker")])
 def test_lesions_less_than_a_spread_from_their_tissue_are_refused(mean: float, direction: str) -> None:
-    with pytest.raises(ValueError, match=rf"not {direction} than their tissue: they lie {mean:.2f} of its spreads"):
+    with pytest.raises(ValueError, match=rf"not {direction} than .*: they lie {mean:.2f} of its spreads"):
         check_contrast(mean, direction)  # type: ignore[arg-type]
     check_contrast(LEAST_CONTRAST, "brighter")
     check_contrast(-LEAST_CONTRAST, "darker")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_softlabel.fusion import RaterRates, RaterVotes, estimate_rater_rates, mean_vote, staple
+from nnunet_softlabel.fusion import (
+    RaterCounts,
+    RaterRates,
+    RaterVotes,
+    estimate_rater_rates,
+    mean_vote,
+    staple,
+)
 
 Maker = Callable[..., RaterVotes]
 SENSITIVITY, SPECIFICITY = np.array([0.9, 0.7, 0.5]), np.array([0.99, 0.95, 0.98])
@@ -178,3 +186,25 @@ def test_errors_say_what_is_wrong(votes_of: Maker) -> None:
     crowd = RaterVotes(np.zeros((40, 1, 2, 2), dtype=bool), tuple(map(str, range(40))), (1.0, 1.0))
     with pytest.raises(ValueError, match="at most 39 raters"):
         estimate_rater_rates([crowd])
+
+
+def test_counts_add_up_in_any_order_and_travel_as_json() -> None:
+    rng = np.random.default_rng(0)
+    teams = (("a", "b", "c"), ("c", "a"), ("b", "d", "a"))
+    cases = [RaterVotes(rng.random((len(t), 2, 5, 6)) < 0.4, t, (1.0, 1.0), exclusive=False) for t in teams]
+    first, second, third = (
+        RaterCounts.from_json(json.loads(json.dumps(RaterCounts.of(c).to_json()))) for c in cases
+    )
+    assert first == RaterCounts.of(cases[0])
+    for shared in (False, True):
+        rates = estimate_rater_rates(cases, shared=shared)
+        assert (first + second + third).estimate(shared=shared) == rates
+        assert (third + first + second).estimate(shared=shared) == rates
+
+
+def test_counts_by_hand() -> None:
+    # a and b on four voxels: both, a alone, nobody, and one where b gave no answer
+    votes = np.array([[[1, 1, 0, 1]], [[1, 0, 0, 0]]], dtype=bool)
+    answered = np.array([[1, 1, 1, 1], [1, 1, 1, 0]], dtype=bool)
+    counts = RaterCounts.of(RaterVotes(votes, ("a", "b"), (1.0,), answered=answered))
+    assert counts.to_json() == {"names": ["a", "b"], "channels": [{"10": 1, "1-": 1, "00": 1, "11": 1}]}
