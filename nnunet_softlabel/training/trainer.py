@@ -171,7 +171,10 @@ class SoftLabelTrainer(_LossTrainer):
         inner = super().get_validation_transforms(None, *args, ignore_label=ignore_label, **kwargs)
         split = SplitSoftLabel(self.num_soft_channels, keeps_hard=True, ignore_label=ignore_label)
         merge = MergeSoftLabel(
-            deep_supervision_scales, keeps_hard=True, is_exclusive=not self.label_manager.has_regions
+            deep_supervision_scales,
+            is_marked=ignore_label is not None,
+            keeps_hard=True,
+            is_exclusive=not self.label_manager.has_regions,
         )
         return ComposeTransforms([split, inner, merge])
 

@@ -6,7 +6,7 @@ linearly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -33,10 +33,10 @@ class SplitSoftLabel(BasicTransform):
     def apply(self, data_dict: dict, **params: object) -> dict:
         """Split one sample."""
         stacked = data_dict.pop("segmentation")
-        # padding is -1 in every channel; outside the image is background
-        soft = stacked[1 : 1 + self.num_soft].clamp_min(0).float()
+        # padding is -1 in every channel, next to nothing: `MergeSoftLabel` makes it 0, background
+        soft = stacked[1 : 1 + self.num_soft].float()
         if self.ignore_label is not None:
-            soft = torch.where(stacked[:1] == self.ignore_label, IGNORED, soft)
+            soft = torch.where(stacked[:1] == self.ignore_label, IGNORED, soft.clamp_(min=0))
         data_dict["regression_target"] = soft
         if self.keeps_hard:
             data_dict["segmentation"] = torch.cat([stacked[:1], stacked[1 + self.num_soft :]])
@@ -52,6 +52,8 @@ class MergeSoftLabel(BasicTransform):
     Args:
         scales: nnU-Net's deep supervision scales, or None.
         ignore_label: voxels of this label in the segmentation become `IGNORED`.
+        is_marked: ignored voxels are marked in the regression target, as `SplitSoftLabel` does without
+            interpolation.
         keeps_hard: put the segmentation's channels before the soft ones, in the first tensor only.
         is_exclusive: channels are classes and sum to at most 1.
     """
@@ -61,11 +63,12 @@ class MergeSoftLabel(BasicTransform):
         scales: Sequence[Sequence[float]] | None,
         *,
         ignore_label: int | None = None,
+        is_marked: bool = False,
         keeps_hard: bool = False,
         is_exclusive: bool = True,
     ) -> None:
         super().__init__()
-        self.scales, self.ignore_label = scales, ignore_label
+        self.scales, self.ignore_label, self.is_marked = scales, ignore_label, is_marked
         self.keeps_hard, self.is_exclusive = keeps_hard, is_exclusive
 
     def apply(self, data_dict: dict, **params: object) -> dict:
@@ -75,15 +78,15 @@ class MergeSoftLabel(BasicTransform):
         is_valid = None
         if self.ignore_label is not None and hard is not None:
             is_valid = hard[:1] != self.ignore_label
-        elif bool((soft[:1] < 0).any()):
+        elif self.is_marked:
             is_valid = soft[:1] >= 0
-        soft = soft.clamp(0, SCALE)
+        soft = soft.clamp_(0, SCALE)
         if self.is_exclusive and soft.shape[0] > 1:
-            soft = soft * (SCALE / soft.sum(dim=0, keepdim=True).clamp_min(SCALE))
-        if self.scales is None:
-            targets = [quantised(soft, is_valid)]
-        else:
-            targets = [quantised(*area_average(soft, is_valid, scale)) for scale in self.scales]
+            # linear interpolation keeps the sum below 1; other transforms need not
+            total = soft.sum(dim=0, keepdim=True)
+            if total.max() > SCALE + 1:
+                soft *= SCALE / total.clamp_min(SCALE)
+        targets = [quantised(*scaled) for scaled in area_averages(soft, is_valid, self.scales or [None])]
         if self.keeps_hard:
             assert hard is not None
             targets[0] = torch.cat([hard.to(torch.int16), targets[0]])
@@ -91,20 +94,27 @@ class MergeSoftLabel(BasicTransform):
         return data_dict
 
 
-def area_average(
-    soft: torch.Tensor, is_valid: torch.Tensor | None, scale: Sequence[float]
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Average ``(C, *spatial)`` over the voxels that fall into each voxel of a coarser grid, valid ones only.
+def area_averages(
+    soft: torch.Tensor, is_valid: torch.Tensor | None, scales: Sequence[Sequence[float] | None]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Average ``(C, *spatial)`` over the voxels that fall into each voxel of coarser grids, valid ones only.
 
-    The coarse shape is nnU-Net's: ``round(size * scale)`` per axis.
+    The coarse shapes are nnU-Net's: ``round(size * scale)`` per axis; a scale of None is the full grid.
     """
-    shape = [round(size * factor) for size, factor in zip(soft.shape[1:], scale, strict=True)]
-    if list(soft.shape[1:]) == shape:
-        return soft, is_valid
-    if is_valid is None:
-        return _pool(soft, shape), None
-    weight = _pool(is_valid.float(), shape)
-    return _pool(soft * is_valid, shape) / weight.clamp_min(1e-6), weight > 0
+    finer = soft
+    for scale in scales:
+        factors = scale or [1] * (soft.ndim - 1)
+        shape = [round(size * factor) for size, factor in zip(soft.shape[1:], factors, strict=True)]
+        if list(soft.shape[1:]) == shape:
+            yield soft, is_valid
+        elif is_valid is not None:
+            weight = _pool(is_valid.float(), shape)
+            yield _pool(soft * is_valid, shape) / weight.clamp_min(1e-6), weight > 0
+        else:
+            # an average of averages over equally many voxels is their average, and the finer grid is smaller
+            is_nested = all(size % new == 0 for size, new in zip(finer.shape[1:], shape, strict=True))
+            finer = _pool(finer if is_nested else soft, shape)
+            yield finer, None
 
 
 def _pool(values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

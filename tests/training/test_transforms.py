@@ -4,7 +4,7 @@ import torch
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 
 from nnunet_softlabel.soft_labels import SCALE
-from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel, area_average
+from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel, area_averages
 
 
 def sample(hard: torch.Tensor, soft: torch.Tensor) -> dict:
@@ -52,7 +52,15 @@ def test_area_average_is_torch_area_interpolation(shape):
     scale = [0.5] * len(shape)
     new_shape = [round(size / 2) for size in shape]
     expected = torch.nn.functional.interpolate(soft[None], new_shape, mode="area")[0]
-    torch.testing.assert_close(area_average(soft, None, scale)[0], expected)
+    torch.testing.assert_close(next(area_averages(soft, None, [scale]))[0], expected)
+
+
+def test_nested_area_averages_are_those_of_the_full_grid():
+    soft = torch.rand(2, 12, 16, 10)
+    scales = [[1, 1, 1], [1, 0.5, 0.5], [0.5, 0.25, 0.2], [0.25, 0.125, 0.1]]
+    for scale, (averaged, _) in zip(scales, area_averages(soft, None, scales), strict=True):
+        expected = next(area_averages(soft, None, [scale]))[0]
+        torch.testing.assert_close(averaged, expected)
 
 
 def test_ignored_voxels_are_marked_and_do_not_enter_averages():
@@ -71,13 +79,13 @@ def test_validation_split_marks_ignored_voxels_before_regions_are_made():
     hard = torch.tensor([0, 2]).view(1, 2)
     soft = torch.tensor([5, 0]).view(1, 1, 2)
     out = SplitSoftLabel(1, keeps_hard=True, ignore_label=2)(**sample(hard, soft))
-    merged = MergeSoftLabel(None, keeps_hard=True)(**out)["segmentation"]
+    merged = MergeSoftLabel(None, keeps_hard=True, is_marked=True)(**out)["segmentation"]
     assert merged.flatten().tolist() == [0, 2, 5, -1]
 
 
 def test_classes_never_sum_above_one_after_interpolation():
     soft = torch.tensor([[SCALE, SCALE // 2], [SCALE // 2, 0]]).view(2, 1, 2).float() * 1.2
-    merged = MergeSoftLabel(None)(image=torch.zeros(1, 1, 2), regression_target=soft)["segmentation"]
+    merged = MergeSoftLabel(None)(image=torch.zeros(1, 1, 2), regression_target=soft.clone())["segmentation"]
     assert merged.sum(0).max() <= SCALE + 1
     regions = MergeSoftLabel(None, is_exclusive=False)(image=torch.zeros(1, 1, 2), regression_target=soft)[
         "segmentation"
