@@ -14,6 +14,7 @@ import numpy as np
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.image_io import Grid, write_image
 from nnunet_softlabel.phantom import make_knee_phantom
+from nnunet_softlabel.prior_settings import IntensityPrior, Priors, RoiPrior
 from nnunet_softlabel.raters import RaterSkill, simulate_raters
 from nnunet_softlabel.soft_labels import write_json
 
@@ -44,6 +45,7 @@ def demo(
     epochs: int = 8,
     iterations: int = 80,
     readers: Mapping[str, RaterSkill] | None = None,
+    has_anatomy: bool = True,
     num_processes: int = 2,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
@@ -60,6 +62,7 @@ def demo(
         epochs: of every trainer.
         iterations: per epoch.
         readers: name -> skill of the simulated raters; None takes `READERS`.
+        has_anatomy: labels also know the bone and that lesions are bright; False: the mean of the readers.
         num_processes: of conversion and evaluation.
         overwrite: use a folder that is not empty.
         log: takes one line of progress.
@@ -83,26 +86,13 @@ def demo(
     # imported after the environment is set, and only here: nnU-Net and torch take their time
     from nnunet_softlabel.benchmark import Budget, benchmark, format_benchmark, report
     from nnunet_softlabel.benchmark import Grid as BenchmarkGrid
-    from nnunet_softlabel.cases import find_cases
-    from nnunet_softlabel.conversion import convert
     from nnunet_softlabel.plans import reduce_plans
 
     readers = readers or READERS
     step(f"Generating {num_training + num_validation} knees, drawn by {', '.join(readers)}")
     cases = write_knees(output / "knees", seed=seed, number=num_training + num_validation, readers=readers)
-    step("Converting raters into soft labels")
-    convert(
-        find_cases(
-            [str(output / "knees/images/{case}.nii.gz")],
-            raters=[str(output / "knees/raters/{case}_{rater}.nii.gz")],
-        ),
-        dataset_id=DATASET_ID,
-        name=DATASET_NAME,
-        labels=["lesion=1"],
-        channel_names=["MRI"],
-        num_processes=num_processes,
-        overwrite=overwrite,
-    )
+    step(f"Converting readers{' and anatomy' if has_anatomy else ''} into soft labels")
+    fuse_readers(output / "knees", has_anatomy=has_anatomy, num_processes=num_processes, overwrite=overwrite)
     step("nnU-Net plans and preprocesses")
     plan(output / "plan_and_preprocess.txt")
     reduce_plans(DATASET_ID, patch_size=PATCH_SIZE, overwrite=overwrite)
@@ -128,6 +118,29 @@ def demo(
     log(format_benchmark(output, reference="truth"))
     log(f"Report: {page}")
     return page
+
+
+def fuse_readers(knees: Path, *, has_anatomy: bool, num_processes: int, overwrite: bool) -> None:
+    """Convert the demo's knees into its soft-label data set."""
+    from nnunet_softlabel.cases import find_cases
+    from nnunet_softlabel.conversion import convert
+
+    found = find_cases(
+        [str(knees / "images" / "{case}.nii.gz")],
+        raters=[str(knees / "raters" / "{case}_{rater}.nii.gz")],
+        rois={"bone": str(knees / "bone" / "{case}.nii.gz")},
+    )
+    anatomy = Priors(RoiPrior(("bone",), margin_mm=2.0), IntensityPrior("brighter"))
+    convert(
+        found,
+        dataset_id=DATASET_ID,
+        name=DATASET_NAME,
+        labels=["lesion=1"],
+        channel_names=["MRI"],
+        priors=anatomy if has_anatomy else None,
+        num_processes=num_processes,
+        overwrite=overwrite,
+    )
 
 
 def set_environment(output: Path) -> None:

@@ -15,6 +15,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="Same seed, same data (default 0).")
     parser.add_argument("--epochs", type=int, default=8, metavar="N", help="Of every trainer (default 8).")
     parser.add_argument("--iterations", type=int, default=80, metavar="N", help="Per epoch (default 80).")
+    parser.add_argument(
+        "--no-anatomy",
+        action="store_true",
+        help="Labels from the readers alone, without bone and brightness.",
+    )
     parser.add_argument("--overwrite", action="store_true", help="Use a folder that is not empty.")
     parser.set_defaults(run=run)
 
@@ -23,4 +28,11 @@ def run(args: argparse.Namespace) -> None:
     """Run the demo."""
     from nnunet_softlabel.demo import demo
 
-    demo(args.o, seed=args.seed, epochs=args.epochs, iterations=args.iterations, overwrite=args.overwrite)
+    demo(
+        args.o,
+        seed=args.seed,
+        epochs=args.epochs,
+        iterations=args.iterations,
+        overwrite=args.overwrite,
+        has_anatomy=not args.no_anatomy,
+    )
