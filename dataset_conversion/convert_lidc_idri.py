@@ -34,7 +34,7 @@ from xml.etree import ElementTree
 import numpy as np
 import SimpleITK as sitk
 from conversion_cli import build_parser, run
-from lidc_files import NAMESPACE, Outline, Voxel, draw, fill, read_crop, read_outline, tag
+from lidc_files import NAMESPACE, Outline, Voxel, draw, fill, kept_locale, read_crop, read_outline, tag
 from scipy.sparse.csgraph import connected_components
 
 from nnunet_softlabel.cases import Case
@@ -54,7 +54,8 @@ def cases(source: Path, silent: str = "empty") -> Iterator[Case]:
             raise DatasetError(f"{path}: cannot be read as XML ({error}); download it again.") from error
         series = root.findtext("ResponseHeader/SeriesInstanceUid", "", NAMESPACE).strip()
         if root.tag.endswith("LidcReadMessage") and series in folders:  # others are radiographs
-            files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folders.pop(series)), series)
+            with kept_locale():
+                files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folders.pop(series)), series)
             yield from nodules(root, files, silent, numbers)
 
 
@@ -88,6 +89,7 @@ def nodules(
         yield Case(f"{patient}_nodule{numbers[patient]}", [crop], raters=raters, group=patient)
 
 
+@kept_locale()
 def box_around(voxels: set[Voxel], files: Sequence[str]) -> tuple[slice, ...]:
     """The crop around a nodule, with a margin, inside the scan."""
     first = sitk.ReadImage(files[:2])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import locale
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +30,17 @@ class Outline(NamedTuple):
     columns: tuple[int, ...]
 
 
+@contextmanager
+def kept_locale() -> Iterator[None]:
+    """GDCM, which reads DICOM, sets the C locale; in it Python reads and writes text as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
+@kept_locale()
 def tag(path: Path | str, key: str) -> str:
     """A DICOM header entry, without reading the pixels."""
     reader = sitk.ImageFileReader()
@@ -72,6 +85,7 @@ def draw(nodules: Sequence[Sequence[Outline]], box: tuple[slice, ...]) -> np.nda
     return mask
 
 
+@kept_locale()
 def read_crop(files: Sequence[str], box: tuple[slice, ...]) -> tuple[np.ndarray, Grid]:
     """The crop of the scan in Hounsfield units, as GDCM rescales it."""
     image = sitk.ReadImage(files)[box[2], box[1], :]

@@ -152,7 +152,9 @@ def set_environment(output: Path) -> None:
     os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
 
 
-def write_knees(folder: Path, *, seed: int, number: int, readers: Mapping[str, RaterSkill]) -> list[str]:
+def write_knees(
+    folder: Path, *, seed: int, number: int, readers: Mapping[str, RaterSkill] = READERS
+) -> list[str]:
     """Write images, raters and truth of generated knees; returns their names."""
     for name in ("images", "raters", "truth", "bone"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ BLUR = {"nnUNetTrainer": 0.5, "nnUNetTrainerAPL": 1.5}
 
 def fake_training(arguments_file: Path, result_file: Path, environment: Mapping[str, str]) -> int:
     """The exit code; the trainer ``nnUNetTrainerBroken`` fails, ``...WithoutNpz`` leaves no probabilities."""
-    arguments = json.loads(arguments_file.read_text())
+    arguments = json.loads(arguments_file.read_text(encoding="utf-8"))
     trainer, dataset = arguments["trainer"], SoftDataset.find(arguments["dataset"])
     if trainer == "nnUNetTrainerBroken":
         return 1
@@ -35,7 +35,7 @@ def fake_training(arguments_file: Path, result_file: Path, environment: Mapping[
     if trainer != "nnUNetTrainerWithoutNpz":
         blur = BLUR[trainer]
         splits = Path(environment["nnUNet_preprocessed"]) / dataset.folder.name / "splits_final.json"
-        for case in json.loads(splits.read_text())[arguments["fold"]]["val"]:
+        for case in json.loads(splits.read_text(encoding="utf-8"))[arguments["fold"]]["val"]:
             soft = with_background(gaussian_filter(dataset.read_soft(case), (0, blur, blur, blur)))
             np.savez(folder / "validation" / f"{case}.npz", probabilities=soft)
             (folder / "validation" / f"{case}.pkl").write_bytes(b"")

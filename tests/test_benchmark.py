@@ -49,7 +49,7 @@ def fake_training(monkeypatch):
     started = []
 
     def run(command, **options):
-        started.append(json.loads(Path(command[-2]).read_text()))
+        started.append(json.loads(Path(command[-2]).read_text(encoding="utf-8")))
         return fake.popen(command, **options)
 
     monkeypatch.setattr(cell_training, "subprocess", fake.subprocess_with(run))
@@ -66,7 +66,7 @@ def test_benchmark_trains_what_is_missing_and_reports(grid_factory, fake_trainin
     outcome = benchmark(grid, num_processes=1, log=silent)
     assert set(outcome.values()) == {"done"}
     page = report(grid, outcome, commands=["nnunet_softlabel benchmark"])
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "nnUNetTrainerAPL" in text
     assert "<script src=" not in text
     summary = read_json(grid.output / "soft_summary.json")
@@ -84,7 +84,7 @@ def test_benchmark_trains_what_is_missing_and_reports(grid_factory, fake_trainin
 
 def test_page_names_the_versions_it_was_made_with(grid_factory, fake_training):
     grid = grid_factory(trainers=TRAINERS[:1])
-    text = report(grid, benchmark(grid, num_processes=1, log=silent)).read_text()
+    text = report(grid, benchmark(grid, num_processes=1, log=silent)).read_text(encoding="utf-8")
     assert all(name in text for name in ("torch", "nnunetv2", "batchgeneratorsv2"))
 
 
@@ -103,7 +103,7 @@ def test_a_failed_cell_does_not_lose_the_others(grid_factory, fake_training):
     outcome = benchmark(grid, num_processes=1, log=lines.append)
     assert sorted(outcome.values()) == ["done", "done", "failed"]
     assert any("no such trainer" in line for line in lines)
-    assert "nnUNetTrainerBroken" in report(grid, outcome).read_text()  # named in the notes
+    assert "nnUNetTrainerBroken" in report(grid, outcome).read_text(encoding="utf-8")  # named in the notes
 
 
 def test_a_cell_that_cannot_be_scored_does_not_lose_the_others(grid_factory, fake_training):
@@ -111,7 +111,7 @@ def test_a_cell_that_cannot_be_scored_does_not_lose_the_others(grid_factory, fak
     outcome = benchmark(grid, num_processes=1, log=silent)
     assert list(outcome.values())[:2] == ["done", "done"]
     assert list(outcome.values())[2].startswith("trained, but not scored: ")
-    assert "trained, but not scored" in report(grid, outcome).read_text()
+    assert "trained, but not scored" in report(grid, outcome).read_text(encoding="utf-8")
 
 
 def test_a_cell_made_with_something_else_is_refused(grid_factory, fake_training):
@@ -150,7 +150,7 @@ def test_each_trainer_meets_the_baseline_of_its_configuration(grid_factory, fake
         ("nnUNetTrainer 2d", "nnUNetTrainerAPL 2d"),
         ("nnUNetTrainer 3d_fullres", "nnUNetTrainer 2d"),
     }
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "first trainer of its own configuration" in text
     assert "patch size, 2d" in text
 
@@ -162,14 +162,16 @@ def test_only_train_scores_nothing_and_only_report_trains_nothing(grid_factory, 
     outcome = benchmark(grid, num_processes=1, only="report", log=silent)
     assert list(outcome.values()) == ["done", "not trained"]
     assert len(fake_training) == 1
-    assert "nnUNetTrainerAPL__3d_fullres__fold_0__seed_0: not trained" in report(grid, outcome).read_text()
+    assert "nnUNetTrainerAPL__3d_fullres__fold_0__seed_0: not trained" in report(grid, outcome).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_margins_reach_the_page(grid_factory, fake_training):
     grid = grid_factory()
     outcome = benchmark(grid, num_processes=1, log=silent)
     page = report(grid, outcome, margins={"dice": 0.9})
-    assert "margin 0.9" in page.read_text()
+    assert "margin 0.9" in page.read_text(encoding="utf-8")
     found = differences(grid)
     assert found[("dice", *TRAINERS)]["margin"] == 0.9
     assert found[("recall", *TRAINERS)]["margin"] is None
@@ -185,7 +187,7 @@ def test_tuned_thresholds_never_saw_the_cases_they_cut(grid_factory, fake_traini
         assert tuned["cases"]
         summary = read_json(grid.evaluation_folder(cell) / "soft_summary.json")
         assert summary["threshold"]["values"] == tuned["thresholds"]
-    assert "never on the cases that they cut" in page.read_text()
+    assert "never on the cases that they cut" in page.read_text(encoding="utf-8")
 
 
 def test_another_threshold_scores_again_and_trains_nothing(grid_factory, fake_training):
@@ -216,9 +218,11 @@ def test_raters_who_miss_much_bring_an_advice(grid_factory, fake_training, monke
 
     grid = grid_factory(trainers=TRAINERS[:1])
     outcome = benchmark(grid, num_processes=1, log=silent)
-    assert "--threshold tuned (nothing is trained again" not in report(grid, outcome).read_text()
+    assert "--threshold tuned (nothing is trained again" not in report(grid, outcome).read_text(
+        encoding="utf-8"
+    )
     monkeypatch.setattr(notes, "rater_sensitivity", lambda runs, class_name: 0.45)
-    text = report(grid, outcome).read_text()
+    text = report(grid, outcome).read_text(encoding="utf-8")
     assert "another marked 45% on average" in text
     assert "--threshold tuned (nothing is trained again" in text
 

@@ -86,7 +86,9 @@ def test_interrupt_is_one_line(monkeypatch, capsys) -> None:
 def test_installed_command_starts_without_nnunet() -> None:
     """nnU-Net takes seconds to import; `--help` and a wrong flag must not wait for it."""
     code = "import sys; from nnunet_softlabel import cli; cli.build_parser(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True
+    )
     assert done.stdout.strip() == "False"
 
 

@@ -184,7 +184,9 @@ def test_cases_with_few_raters_are_dropped_from_everything(rater_folder, nnunet_
     assert dataset.cases() == ["case_01", "case_02", "case_03"]
     assert dataset.dataset_json["numTraining"] == 3
     assert dataset.about["dropped_cases"] == ["case_00"]
-    splits = json.loads((nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json").read_text())
+    splits = json.loads(
+        (nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json").read_text(encoding="utf-8")
+    )
     assert sorted(name for fold in splits for name in fold["val"]) == dataset.cases()
 
 
@@ -193,7 +195,9 @@ def test_splits_keep_groups_together(tmp_path: Path, nnunet_folders: Folders, ra
     groups = ["--groups", str(folder.root / "cases.csv"), "--group-column", "patient"]
     assert run(*folder.arguments(), *groups, "--test-cases", "case_10", "case_11") == 0
     patient = {case: int(case[-2:]) // 2 for case in folder.cases}
-    splits = json.loads((nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json").read_text())
+    splits = json.loads(
+        (nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json").read_text(encoding="utf-8")
+    )
     assert len(splits) == 5
     for fold in splits:
         assert not {patient[c] for c in fold["train"]} & {patient[c] for c in fold["val"]}
@@ -266,7 +270,9 @@ def test_nnunet_accepts_the_data_set(shared_data: Path, nnunet_folders: Folders,
     ]
     plan += ["--verify_dataset_integrity", "-np", "1", "-npfp", "1", "--no_pbar"]
     environment = {**os.environ, "nnUNet_n_proc_DA": "1"}
-    done = subprocess.run(plan, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        plan, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "verify_dataset_integrity Done." in done.stdout
     assert run("preprocess", "-d", "902", "-c", "3d_fullres", "2d") == 0

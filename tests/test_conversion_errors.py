@@ -186,7 +186,7 @@ def test_splits_that_are_there_need_overwrite(rater_folder, nnunet_folders: Fold
     groups = ["--groups", str(rater_folder.root / "cases.csv"), "--group-column", "patient"]
     assert run(*rater_folder.arguments(), *groups) == 2
     assert "splits_final.json: is already there; add --overwrite" in capsys.readouterr().err
-    assert splits.read_text() == "[]"
+    assert splits.read_text(encoding="utf-8") == "[]"
 
 
 def test_failed_overwrite_leaves_the_old_data_set(rater_folder, nnunet_folders: Folders, capsys) -> None:

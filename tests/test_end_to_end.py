@@ -36,7 +36,12 @@ def run(tmp_path):
 
     def command(*arguments: object) -> str:
         result = subprocess.run(
-            [str(a) for a in arguments], env=environment, cwd=tmp_path, capture_output=True, text=True
+            [str(a) for a in arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         assert result.returncode == 0, f"{arguments[0]}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
         return result.stdout
@@ -49,7 +54,7 @@ def run(tmp_path):
 @pytest.mark.timeout(1200)
 def test_raters_to_scores_with_real_commands(run, tmp_path, shared_data):
     source = shared_data / "lidc_nodules"
-    with (source / "cases.csv").open() as file:
+    with (source / "cases.csv").open(encoding="utf-8") as file:
         names = [row["case"] for row in csv.DictReader(file) if row["n_raters"] == "4"][:7]
     for folder in ("images", "raters"):
         (tmp_path / folder).mkdir()

@@ -331,13 +331,13 @@ def test_inspect_a_converted_data_set(
     assert main(["inspect", "-d", "901", "-o", str(out), "-np", "1"]) == 0
     text = capsys.readouterr().out
     assert "4 of 4 cases have two raters or more; 3 raters" in text
-    found = json.loads((out / "inspection.json").read_text(), parse_constant=refuse_constant)
+    found = json.loads((out / "inspection.json").read_text(encoding="utf-8"), parse_constant=refuse_constant)
     assert found["raters"] == ["1", "2", "3"]
     with (out / "inspection.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == list(rater_folder.cases)
     assert float(rows[0]["mean_dice"]) == pytest.approx(found["per_case"]["case_00"]["lesion"]["mean_dice"])
-    page = (out / "inspection.html").read_text()
+    page = (out / "inspection.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 3 * 4
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert main(["inspect", "-d", "901", "-o", str(out), "-np", "1"]) == 2
@@ -350,7 +350,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     cases = [Case("<b>case", [], raters={"<script>": maps["r0"], "&b": maps["r1"]})]
     summary = inspect_raters(cases, labels=LESION)
     write_inspection(tmp_path, summary, cases, labels=LESION, mapping={0: 0, 1: 1}, title="<i>")
-    page = (tmp_path / "inspection.html").read_text()
+    page = (tmp_path / "inspection.html").read_text(encoding="utf-8")
     assert not re.search("<script>|<b>case|<i>", page)
     assert "&lt;script&gt;" in page
 

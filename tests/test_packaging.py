@@ -55,6 +55,7 @@ def test_nnunet_finds_and_pickles_the_trainers_of_the_wheel(installed, tmp_path)
         cwd=tmp_path,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=True,
     )
     assert result.stdout.splitlines()[-1].startswith(f"nnunet_softlabel.training.recipes {installed}")

@@ -536,4 +536,4 @@ def test_waiting_has_an_end(own, monkeypatch) -> None:
         made.ensure(log=lines.append)
     assert lines[0].startswith("Waiting for another process")
     assert lines[1].startswith("Preprocessing soft labels")
-    assert json.loads((made.folder / "manifest.json").read_text())["cases"]
+    assert json.loads((made.folder / "manifest.json").read_text(encoding="utf-8"))["cases"]

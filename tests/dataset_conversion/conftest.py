@@ -1,4 +1,5 @@
 import json
+import locale
 import os
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ def ct(shape=(4, 12, 10), seed=0):
 def to_dataset(cases, **options):
     """Convert in this process; returns the folder and its dataset.json."""
     folder = convert(list(cases), dataset_id=501, name="Set", **options)
-    return folder, json.loads((folder / "dataset.json").read_text())
+    return folder, json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
 
 
 def voxels(source):
@@ -79,3 +80,13 @@ def tools():
     """Helpers to build small trees and look at what came of them."""
     names = ("box_mask", "write_volume", "write_flat", "ct", "to_dataset", "voxels")
     return type("Tools", (), {name: staticmethod(globals()[name]) for name in names})
+
+
+LOCALE = locale.setlocale(locale.LC_ALL)
+
+
+@pytest.fixture(autouse=True)
+def _kept_locale():
+    """Writing DICOM for a test sets the C locale, in which later tests could not read their pages."""
+    yield
+    locale.setlocale(locale.LC_ALL, LOCALE)

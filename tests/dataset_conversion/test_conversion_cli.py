@@ -66,9 +66,9 @@ def test_a_script_runs_with_several_processes(source, tools, tmp_path):
             name = f"kidney_instance-1_annotation-{number}.nii.gz"
             tools.write_volume(source / "dataset" / case / "instances" / name, tools.box_mask((3, 6, 6)))
     command = [sys.executable, convert_kits23.__file__, str(source), "-d", "12", "-np", "2"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "nnUNet_raw" / "Dataset012_KiTS23" / "dataset.json").is_file()
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr

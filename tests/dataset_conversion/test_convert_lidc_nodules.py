@@ -27,7 +27,9 @@ def test_patients_are_never_on_both_sides_of_a_split(nodules, tools, tmp_path):
         convert_lidc_nodules.cases(nodules), labels=["nodule=1"], channel_names=["CT"]
     )
     assert content["soft_labels"]["raters"] == ["1", "2", "3"]
-    splits = json.loads((tmp_path / "nnUNet_preprocessed" / folder.name / "splits_final.json").read_text())
+    splits = json.loads(
+        (tmp_path / "nnUNet_preprocessed" / folder.name / "splits_final.json").read_text(encoding="utf-8")
+    )
     for fold in splits:
         assert not {name[:14] for name in fold["train"]} & {name[:14] for name in fold["val"]}
 

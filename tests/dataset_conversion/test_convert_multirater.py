@@ -17,7 +17,9 @@ def test_multirater_is_the_convert_command(source, tools, tmp_path):
         f"{source}/raters/{{case}}_{{rater}}.nii.gz",
     ]
     assert convert_multirater.main([*flags, *patterns]) == 0
-    content = json.loads((tmp_path / "nnUNet_raw" / "Dataset007_Any" / "dataset.json").read_text())
+    content = json.loads(
+        (tmp_path / "nnUNet_raw" / "Dataset007_Any" / "dataset.json").read_text(encoding="utf-8")
+    )
     assert content["soft_labels"]["raters"] == ["r1", "r2"]
 
 

@@ -92,7 +92,9 @@ def test_summary_counts_and_means(scored):
     assert entry["mean"] == pytest.approx(np.mean(values))
     assert entry["std"] == pytest.approx(np.std(values, ddof=1))
     assert (entry["n"], entry["nan"]) == (4, 0)
-    assert json.loads((out / "soft_summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert json.loads((out / "soft_summary.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(summary)
+    )
     assert summary["reliability"]["lesion"]["image"][0][0] > 0
     assert summary["parameters"]["tolerance_mm"] > 0
     assert set(summary["versions"]) >= {"python", "numpy", "scipy", "surface-distance"}
@@ -100,7 +102,7 @@ def test_summary_counts_and_means(scored):
 
 def test_csv_has_every_metric(scored):
     *_, out = scored
-    header = (out / "soft_metrics.csv").read_text().splitlines()[0].split(",")
+    header = (out / "soft_metrics.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     assert header == list(COLUMNS)
     assert set(METRICS) <= set(header)
 

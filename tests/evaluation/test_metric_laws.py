@@ -97,6 +97,8 @@ def test_evaluation_imports_neither_torch_nor_nnunet():
         "print([m for m in ('torch', 'nnunetv2') if m in sys.modules])"
     )
     assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True
+        ).stdout
         == "[]\n"
     )

@@ -113,7 +113,9 @@ def test_nothing_is_marked_where_nothing_is_significant(stock, tmp_path):
     _, run = stock
     other = replace(run, name="nnUNetTrainerAPL")
     tests = compare(run.rows, other.rows, names=(run.name, other.name))
-    page = write_report(tmp_path / "r.html", title="x", runs=[run, other], comparisons=tests).read_text()
+    page = write_report(tmp_path / "r.html", title="x", runs=[run, other], comparisons=tests).read_text(
+        encoding="utf-8"
+    )
     table = page[page.index("<table>") : page.index("</table>")]
     assert "▲" not in table
     assert "▼" not in table
@@ -121,7 +123,9 @@ def test_nothing_is_marked_where_nothing_is_significant(stock, tmp_path):
 
 def test_one_trainer_without_extras_is_a_page(stock, tmp_path):
     _, run = stock
-    page = write_report(tmp_path / "r.html", title="x", runs=[RunResult(run.name, run.rows)]).read_text()
+    page = write_report(tmp_path / "r.html", title="x", runs=[RunResult(run.name, run.rows)]).read_text(
+        encoding="utf-8"
+    )
     assert "Tests" not in page
     assert "Baseline" not in page
 
@@ -131,7 +135,9 @@ def test_many_classes_keep_their_tables(build, tmp_path):
     data = build(Labels({name: (i,) for i, name in enumerate(names, start=1)}), cases=2)
     evaluate(data.dataset, data.predictions, tmp_path / "scores", num_processes=1, with_ceiling=False)
     run = RunResult.from_folders("nnUNetTrainer", [tmp_path / "scores"])
-    page = write_report(tmp_path / "r.html", title="x", runs=[run], metrics=["dice"]).read_text()
+    page = write_report(tmp_path / "r.html", title="x", runs=[run], metrics=["dice"]).read_text(
+        encoding="utf-8"
+    )
     assert "Not plotted: organ5, organ6" in page
     assert page.count("<h3>organ") == 6
 
@@ -151,7 +157,7 @@ def test_pages_are_overwritten_only_when_asked(stock, tmp_path):
     path.write_text("mine")
     with pytest.raises(UsageError, match="--overwrite"):
         write_report(path, title="x", runs=[run])
-    assert path.read_text() == "mine"
+    assert path.read_text(encoding="utf-8") == "mine"
     write_report(path, title="x", runs=[run], metrics=["dice"], overwrite=True)
 
 

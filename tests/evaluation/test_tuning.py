@@ -26,7 +26,7 @@ def test_tuning_finds_the_low_threshold_that_low_probabilities_need(build, tmp_p
     shrink(data.predictions, 0.5)
     found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
     assert 0.2 <= found["thresholds"]["lesion"] <= 0.36
-    assert json.loads((tmp_path / "t.json").read_text()) == found
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8")) == found
     assert found["cases"] == ["case0", "case1", "case2", "case3"]
 
 

@@ -197,7 +197,12 @@ def test_triton_kernels_agree_with_the_eager_code_in_the_interpreter():
     script = Path(__file__).with_name("run_triton_interpreter.py")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
     assert done.stdout.strip() == "agree", done.stderr
 

@@ -34,7 +34,7 @@ def write_dataset(source: Path, folder: Path, predictions: Path) -> SoftDataset:
     predictions.mkdir(parents=True)
     for name in ("imagesTr", "labelsTr", "softLabelsTr"):
         (folder / name).mkdir(parents=True)
-    for row in csv.DictReader((source / "cases.csv").open()):
+    for row in csv.DictReader((source / "cases.csv").open(encoding="utf-8")):
         case, masks = row["case"], []
         groups[case] = row["patient"]
         for rater in range(1, int(row["n_raters"]) + 1):

@@ -2,8 +2,8 @@
 
     python tests/performance/benchmark_fusion.py [--knees 3] [--shape 48 256 256]
 
-Speed is voxels times raters per second on one core, goal 5 million; memory is the peak of what a fusion allocates,
-as a multiple of the raters' arrays (one byte per voxel and rater), goal 4.
+Speed is voxels times raters per second on one core, goal 5 million; memory is the peak of what a fusion
+allocates, as a multiple of the raters' arrays (one byte per voxel and rater), goal 4.
 """
 
 import argparse

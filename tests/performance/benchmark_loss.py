@@ -116,7 +116,9 @@ def peak_memory_cuda(name: str, channels: int, size: int, dtype: torch.dtype) ->
 
 def status_bytes(field: str) -> int:
     """A memory field of this process, such as VmRSS (now) or VmHWM (peak), as Linux reports it."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    line = next(
+        x for x in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if x.startswith(field)
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -135,7 +137,7 @@ def peak_memory(arguments: argparse.Namespace, name: str, channels: int) -> floa
     if arguments.device == "cuda":
         return peak_memory_cuda(name, channels, arguments.size, arguments.dtype)
     command = [sys.executable, __file__, "--size", str(arguments.size), "--memory-of", name, str(channels)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return float(subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout)
 
 
 def copy_bandwidth(device: str) -> float:

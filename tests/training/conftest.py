@@ -75,7 +75,7 @@ def batches(trainer: Any, number: int = 4) -> tuple[list, list]:
 
 
 def log_text(trainer: Any) -> str:
-    return Path(trainer.log_file).read_text()
+    return Path(trainer.log_file).read_text(encoding="utf-8")
 
 
 def _without_processes_and_plots(patch: pytest.MonkeyPatch) -> None:

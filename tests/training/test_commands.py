@@ -36,7 +36,12 @@ def shell(script: str, **variables: str) -> str:
         **variables,
     }
     done = subprocess.run(
-        ["bash", "-ec", script], env=environment, capture_output=True, text=True, timeout=1500
+        ["bash", "-ec", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=1500,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -71,6 +76,8 @@ def test_commands_train_continue_validate_and_predict(planned_dataset, trainer_f
         nnUNet_extTrainer=str(trainer_folder),
     )
     assert "nnunet_softlabel" in printed
-    assert (model / "fold_0" / "soft_validation.csv").read_text().count("\n") == 3  # header, two epochs
+    assert (model / "fold_0" / "soft_validation.csv").read_text(encoding="utf-8").count(
+        "\n"
+    ) == 3  # header, two epochs
     assert len(list((ours / "fold_0" / "validation").glob("*.npz"))) == 2
     assert len(list(out.glob("*.npz"))) == len(planned_dataset.cases)

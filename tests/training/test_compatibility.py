@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LINES = (ROOT / "docs" / "compatibility.md").read_text().splitlines()
+LINES = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8").splitlines()
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES if line.startswith("|")]
 NAMES = {name: test for name, test in (row for row in ROWS if len(row) == 2) if "::" in test}
 TABLE = [row for row in ROWS if len(row) == 5 and row[0] and not row[0].startswith("-")]
@@ -13,7 +13,9 @@ TABLE = [row for row in ROWS if len(row) == 5 and row[0] and not row[0].startswi
 def test_every_named_test_exists():
     for test in NAMES.values():
         path, function = test.split("::")
-        assert re.search(rf"^def {function}\(", (ROOT / path).read_text(), flags=re.MULTILINE), test
+        assert re.search(
+            rf"^def {function}\(", (ROOT / path).read_text(encoding="utf-8"), flags=re.MULTILINE
+        ), test
 
 
 def test_every_cell_names_a_test():

@@ -55,7 +55,7 @@ def run_ranks(function, folder: Path, *arguments):
     for process in processes:
         process.join(180)
         process.kill()
-    errors = [path.read_text() for path in folder.glob("*.txt")]
+    errors = [path.read_text(encoding="utf-8") for path in folder.glob("*.txt")]
     assert not errors, "\n".join(errors)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD)]
 

@@ -33,7 +33,9 @@ def documented_trainers(tmp_path, monkeypatch):
     """The files of the page, in a folder that nnU-Net searches."""
     folder = tmp_path / "my_trainers"
     folder.mkdir()
-    snippets = re.findall(r"```python\n# my_trainers/(\w+\.py)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    snippets = re.findall(
+        r"```python\n# my_trainers/(\w+\.py)\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     assert len(snippets) == 2
     for name, code in snippets:
         (folder / name).write_text(code)
@@ -42,7 +44,7 @@ def documented_trainers(tmp_path, monkeypatch):
 
 
 def test_documented_recipe_is_ten_lines(documented_trainers):
-    lines = (documented_trainers / "my_recipes.py").read_text().splitlines()
+    lines = (documented_trainers / "my_recipes.py").read_text(encoding="utf-8").splitlines()
     assert len([line for line in lines if line.strip()]) <= 10
 
 
