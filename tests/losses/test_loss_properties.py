@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ALL_LOSSES
 from torch import Tensor
 
 from nnunet_softlabel.losses import REGION_TERMS
+from tests.losses.conftest import ALL_LOSSES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "losses.md"
 HEADER = "| name | consistent | proper | symmetric | noise tolerant |"
