@@ -43,7 +43,7 @@ def demo(
     num_training: int = 24,
     num_validation: int = 8,
     epochs: int = 8,
-    iterations: int = 80,
+    iterations: int = 70,
     readers: Mapping[str, RaterSkill] | None = None,
     has_anatomy: bool = True,
     num_processes: int = 2,

@@ -14,7 +14,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="Same seed, same data (default 0).")
     parser.add_argument("--epochs", type=int, default=8, metavar="N", help="Of every trainer (default 8).")
-    parser.add_argument("--iterations", type=int, default=80, metavar="N", help="Per epoch (default 80).")
+    parser.add_argument("--iterations", type=int, default=70, metavar="N", help="Per epoch (default 70).")
     parser.add_argument(
         "--no-anatomy",
         action="store_true",
