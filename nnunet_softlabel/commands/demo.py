@@ -14,11 +14,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="Same seed, same data (default 0).")
     parser.add_argument("--epochs", type=int, default=8, metavar="N", help="Of every trainer (default 8).")
-    parser.add_argument("--iterations", type=int, default=70, metavar="N", help="Per epoch (default 70).")
+    parser.add_argument("--iterations", type=int, default=80, metavar="N", help="Per epoch (default 80).")
     parser.add_argument(
-        "--no-anatomy",
+        "--anatomy",
         action="store_true",
-        help="Labels from the readers alone, without bone and brightness.",
+        help="The label also knows the bone, and that lesions are bright.",
     )
     parser.add_argument("--overwrite", action="store_true", help="Use a folder that is not empty.")
     parser.set_defaults(run=run)
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> None:
         epochs=args.epochs,
         iterations=args.iterations,
         overwrite=args.overwrite,
-        has_anatomy=not args.no_anatomy,
+        has_anatomy=args.anatomy,
     )
