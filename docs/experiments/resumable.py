@@ -1,0 +1,91 @@
+"""Cells of an experiment in one CSV: what is there is not run again, what is run is appended at once."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+Cell = tuple[str, ...]
+Row = dict[str, str | float]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV, none if it is not there."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def run_missing(
+    path: Path,
+    cells: Iterable[Cell],
+    function: Callable[[Cell], Sequence[Row]],
+    *,
+    key: Sequence[str],
+    columns: Sequence[str],
+    jobs: int = 1,
+) -> None:
+    """Run every cell that the CSV lacks.
+
+    The rows of a cell are written in one go when it is done, so a run that is cut off loses the cells it was at
+    and nothing else; a torn last line is cut away before anything is appended.
+
+    Args:
+        path: the CSV; made if it is not there.
+        cells: one tuple of texts per cell, the values of the ``key`` columns.
+        function: rows of a cell; pickled into ``jobs`` processes.
+        key: columns that name a cell.
+        columns: all columns, the key among them.
+        jobs: cells at the same time, each on one thread.
+    """
+    _mend(path, columns)
+    done = {tuple(row[name] for name in key) for row in read_rows(path)}
+    missing = [cell for cell in cells if cell not in done]
+    print(f"{path.name}: {len(done)} cells done, {len(missing)} to run", flush=True)
+    for number, rows in enumerate(_results(function, missing, jobs), start=1):
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            for row in rows:
+                writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        print(f"{number}/{len(missing)} {' '.join(str(rows[0][name]) for name in key)}", flush=True)
+
+
+def _mend(path: Path, columns: Sequence[str]) -> None:
+    """Write the header of a new file; drop a last line that was not written to its end."""
+    if not path.is_file():
+        path.write_text(",".join(columns) + "\n", encoding="utf-8")
+        return
+    text = path.read_text(encoding="utf-8")
+    if text.split("\n", 1)[0] != ",".join(columns):
+        raise SystemExit(f"{path}: has other columns than this script writes; move it away to begin anew.")
+    if not text.endswith("\n"):
+        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+
+
+def _results(
+    function: Callable[[Cell], Sequence[Row]], cells: Sequence[Cell], jobs: int
+) -> Iterator[Sequence[Row]]:
+    with ProcessPoolExecutor(jobs, initializer=_one_thread) as pool:
+        for future in as_completed([pool.submit(function, cell) for cell in cells]):
+            yield future.result()
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def replace_between(page: Path, name: str, text: str) -> None:
+    """Put a text between the comments ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` of a page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    content = page.read_text(encoding="utf-8")
+    if begin not in content or end not in content:
+        raise SystemExit(f"{page}: has no place named {name}")
+    before, after = content.split(begin)[0], content.split(end)[1]
+    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
