@@ -1,14 +1,16 @@
 """A small 2D U-Net trained as nnU-Net trains, for studies of losses and labels that a CPU can afford.
 
-Kept from nnU-Net: its network class, instance norm, leaky ReLU, SGD with Nesterov momentum 0.99, initial rate
-0.01 with polynomial decay, gradients clipped at 12, Dice summed over the batch as in its 2D plans. Left out: deep
-supervision, augmentation beyond mirroring, patches (an image is a patch).
+Kept from nnU-Net: its network class, instance norm, leaky ReLU, SGD with Nesterov momentum 0.99 and initial rate
+0.01 (or AdamW, which learns small lesions in far fewer steps), polynomial decay, gradients clipped at 12, Dice
+summed over the batch as in its 2D plans. Left out: deep supervision, augmentation beyond mirroring, patches (an image
+is a patch).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,13 +27,14 @@ class Budget:
 
     iterations: int = 800
     batch_size: int = 4
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     features: int = 8
     stages: int = 4
 
     def __str__(self) -> str:
         return (
-            f"{self.iterations} iterations, batch {self.batch_size}, {self.features} features, "
-            f"{self.stages} stages"
+            f"{self.iterations} iterations of {self.optimizer}, batch {self.batch_size}, "
+            f"{self.features} features, {self.stages} stages"
         )
 
 
@@ -82,9 +85,7 @@ def train(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = build_network(1 + foreground.shape[1], budget)
-    optimizer = torch.optim.SGD(
-        network.parameters(), 0.01, momentum=0.99, nesterov=True, weight_decay=3e-5
-    )
+    optimizer, rate = _optimizer(network, budget)
     x = torch.from_numpy(images.astype(np.float32))[:, None]
     q = torch.from_numpy(with_background(foreground))
     with_lesion = np.arange(len(images)) if draw is None or not draw.any() else np.flatnonzero(draw)
@@ -92,7 +93,7 @@ def train(
     for iteration in range(budget.iterations):
         progress = iteration / budget.iterations
         for group in optimizer.param_groups:
-            group["lr"] = 0.01 * (1 - progress) ** 0.9
+            group["lr"] = rate * (1 - progress) ** 0.9
         chosen = rng.choice(len(images), budget.batch_size)
         chosen[:n_forced] = rng.choice(with_lesion, n_forced)
         axes = [axis for axis in (2, 3) if rng.random() < 0.5]
@@ -102,6 +103,14 @@ def train(
         nn.utils.clip_grad_norm_(network.parameters(), 12)
         optimizer.step()
     return network.eval()
+
+
+def _optimizer(network: nn.Module, budget: Budget) -> tuple[torch.optim.Optimizer, float]:
+    """The optimizer and its initial rate."""
+    if budget.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-2), 2e-3
+    sgd = torch.optim.SGD(network.parameters(), 0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    return sgd, 0.01
 
 
 @torch.no_grad()
