@@ -37,7 +37,7 @@ class Images:
 
 
 def knees(seeds: range, *, fraction: float, regime: str, size: int = 64) -> Images:
-    """Sections of generated knees; the share of lesion is drawn from ``fraction`` / 1.5 to ``fraction`` * 1.5."""
+    """Sections of generated knees; the share of lesion is ``fraction`` up to a factor of 1.5."""
     image, soft, truth = [], [], []
     for seed in seeds:
         drawn = fraction * 1.5 ** np.random.default_rng([seed, 77]).uniform(-1, 1)
@@ -51,7 +51,10 @@ def knees(seeds: range, *, fraction: float, regime: str, size: int = 64) -> Imag
 
 
 def _images(
-    image: list[np.ndarray], soft: list[np.ndarray], truth: list[np.ndarray] | None, spacing: tuple[float, float]
+    image: list[np.ndarray],
+    soft: list[np.ndarray],
+    truth: list[np.ndarray] | None,
+    spacing: tuple[float, float],
 ) -> Images:
     label = np.stack(soft)
     majority = label > 0.5
@@ -96,8 +99,8 @@ def _tile(flat: np.ndarray) -> np.ndarray:
 def lidc(seed: int, *, fraction: float, most: int = 300) -> tuple[Images, Images, Images]:
     """Slices to train on, to tune on and to test on, of different patients (60, 15 and 25 %).
 
-    A slice is taken if its expected share of nodule lies within a factor 2 of ``fraction``. Below 0.5 % an image is
-    a square of four tiles, three of them without any mark, from patients of the same part.
+    A slice is taken if its expected share of nodule lies within a factor 2 of ``fraction``. Below 0.5 % an
+    image is a square of four tiles, three of them without any mark, from patients of the same part.
     """
     slices = _lidc_slices()
     rng = np.random.default_rng([seed, 501])

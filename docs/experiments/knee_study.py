@@ -1,4 +1,4 @@
-"""The paper's comparison on generated knees: labels x losses x rater errors, voxel by voxel, lesion by lesion, knee by knee.
+"""The paper's comparison on generated knees: labels x losses x rater errors, by voxel, lesion and knee.
 
     python docs/experiments/knee_study.py --jobs 2      # runs what knee_study.csv lacks, then the tables
     python docs/experiments/knee_study.py --tables      # only rewrites the tables of docs/benchmark.md
@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 import knee_tables
+import numpy as np
 from label_study import mean_in_bone_bright
 from loss_study import best_threshold, expectation, fused, mean_dice, stock
+from resumable import Cell, Row, run_missing
+from small_network import Budget, StudyLoss, predict, train
+
 from nnunet_softlabel.evaluation.calibration import brier
 from nnunet_softlabel.evaluation.lesions import case_score, count_lesions, detection_auc
 from nnunet_softlabel.evaluation.overlap import NAN, precision, ratio, recall
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote
 from nnunet_softlabel.phantom import KneePhantom, make_knee_phantom, phantom_raters
 from nnunet_softlabel.raters import RaterSkill, simulate_raters
-from resumable import Cell, Row, run_missing
-from small_network import Budget, StudyLoss, predict, train
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "knee_study.csv"
@@ -60,22 +60,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Knees:
-    """Knees of one seed, regime and contrast with the votes on those to train on."""
+    """Knees of one seed, regime and contrast; ``votes`` are those of the training knees."""
 
-    knees: list[KneePhantom]
+    training: list[KneePhantom]
+    tuning: list[KneePhantom]
+    test: list[KneePhantom]
     votes: list[RaterVotes]
-
-    @property
-    def training(self) -> list[KneePhantom]:
-        return self.knees[:N_TRAINING]
-
-    @property
-    def tuning(self) -> list[KneePhantom]:
-        return self.knees[N_TRAINING : N_TRAINING + N_TUNING]
-
-    @property
-    def test(self) -> list[KneePhantom]:
-        return self.knees[N_TRAINING + N_TUNING :]
 
 
 @lru_cache(maxsize=1)
@@ -87,7 +77,8 @@ def knees_of(regime: str, contrast: str, seed: str) -> Knees:
         RaterVotes(drawn(knee, regime, s)[:, None] == 1, NAMES, knee.spacing_mm)
         for s, knee in zip(seeds[:N_TRAINING], knees[:N_TRAINING], strict=True)
     ]
-    return Knees(knees, votes)
+    tuned = N_TRAINING + N_TUNING
+    return Knees(knees[:N_TRAINING], knees[N_TRAINING:tuned], knees[tuned:], votes)
 
 
 def drawn(knee: KneePhantom, regime: str, seed: int) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Which loss is the default: collapse, overlap and calibration of every candidate at three shares of foreground.
+"""Which loss is the default: collapse, overlap, calibration at three shares of foreground.
 
-    python docs/experiments/loss_study.py --jobs 2      # runs what loss_study.csv lacks, then tables and plot
-    python docs/experiments/loss_study.py --tables      # only rewrites the tables and the plot of docs/losses.md
+    python docs/experiments/loss_study.py --jobs 2    # runs what loss_study.csv lacks, then tables and plot
+    python docs/experiments/loss_study.py --tables    # only rewrites tables and plot of docs/losses.md
 
-Design, cells, seeds and the rule of decision are in docs/losses.md, written before the first run. The slices of LIDC need
-the data set beside the source tree; without it the other cells run.
+Design, cells, seeds and the rule of decision are in docs/losses.md, written before the first run. Slices
+of LIDC need the data set beside the source tree; without it the other cells run.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from torch import Tensor
-
 import images
 import loss_tables
+import numpy as np
+from resumable import Cell, Row, run_missing
+from small_network import Budget, StudyLoss, predict, train
+from torch import Tensor
+
 from nnunet_softlabel.evaluation.calibration import brier, expected_calibration_error, near_object
 from nnunet_softlabel.evaluation.overlap import dice, precision, qubiq_dice, recall
 from nnunet_softlabel.losses import (
@@ -29,8 +31,6 @@ from nnunet_softlabel.losses import (
     dice_semimetric_loss,
     soft_dice_loss,
 )
-from resumable import Cell, Row, run_missing
-from small_network import Budget, StudyLoss, predict, train
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "loss_study.csv"

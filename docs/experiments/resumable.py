@@ -31,8 +31,8 @@ def run_missing(
 ) -> None:
     """Run every cell that the CSV lacks.
 
-    The rows of a cell are written in one go when it is done, so a run that is cut off loses the cells it was at
-    and nothing else; a torn last line is cut away before anything is appended.
+    The rows of a cell are written in one go when it is done, so a run that is cut off loses the cells it was
+    at and nothing else; a torn last line is cut away before anything is appended.
 
     Args:
         path: the CSV; made if it is not there.

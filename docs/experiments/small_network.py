@@ -1,9 +1,9 @@
 """A small 2D U-Net trained as nnU-Net trains, for studies of losses and labels that a CPU can afford.
 
-Kept from nnU-Net: its network class, instance norm, leaky ReLU, SGD with Nesterov momentum 0.99 and initial rate
-0.01 (or AdamW, which learns small lesions in far fewer steps), polynomial decay, gradients clipped at 12, Dice
-summed over the batch as in its 2D plans. Left out: deep supervision, augmentation beyond mirroring, patches (an image
-is a patch).
+Kept from nnU-Net: its network class, instance norm, leaky ReLU, SGD with Nesterov momentum 0.99 and initial
+rate 0.01 (or AdamW, which learns small lesions in far fewer steps), polynomial decay, gradients clipped at
+12, Dice summed over the batch as in its 2D plans. Left out: deep supervision, augmentation beyond
+mirroring, patches (an image is a patch).
 """
 
 from __future__ import annotations
@@ -74,10 +74,11 @@ def train(
         images: ``(N, H, W)``, normalised.
         foreground: ``(N, C, H, W)`` probabilities of the foreground classes.
         loss: takes logits and target ``(B, 1 + C, H, W)`` and the progress of the training.
-        seed: of the weights, the order of the images and the mirroring; runs that differ in labels or loss only
-            see the same images in the same order.
+        seed: of the weights, the order of the images and the mirroring; runs that differ in labels or loss
+            only see the same images in the same order.
         budget: see `Budget`.
-        draw: ``(N,)`` bool, images with foreground; a third of each batch is drawn from them, as nnU-Net does.
+        draw: ``(N,)`` bool, images with foreground; a third of each batch is drawn from them, as in
+            nnU-Net.
 
     Returns:
         The network, ready to predict.

@@ -1,0 +1,169 @@
+"""Tables of the knee study, from its CSV into docs/benchmark.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from resumable import read_rows, replace_between
+from scipy.stats import spearmanr
+from study_numbers import Rows, difference_text, markdown, mean_text, paired, select, values
+
+PAGE = Path(__file__).parents[1] / "benchmark.md"
+REGIMES = {"boundary": "outlines", "missed": "missed", "false_positives": "false positives"}
+LABELS = ("majority", "mean", "anatomy")
+BASELINE, METHOD = ("majority", "BCE"), ("anatomy", "APL")
+VOXELS = {"dice": "Dice", "precision": "precision", "recall": "recall", "brier_truth": "Brier, 1e-3"}
+LESIONS = {
+    "lesion_precision": "lesion precision",
+    "lesion_recall": "lesion recall",
+    "lesion_f1": "lesion F1",
+    "knee_sensitivity": "knee sensitivity",
+    "knee_specificity": "knee specificity",
+    "knee_auc": "knee AUC",
+}
+# Label against label with the same loss, and loss against loss with the same label.
+EFFECTS = (
+    ("label: mean, not majority", ("majority", "BCE"), ("mean", "BCE")),
+    ("label: anatomy, not mean", ("mean", "BCE"), ("anatomy", "BCE")),
+    ("label: mean, not majority", ("majority", "APL"), ("mean", "APL")),
+    ("label: anatomy, not mean", ("mean", "APL"), ("anatomy", "APL")),
+    ("loss: Dice+CE, not BCE", ("majority", "BCE"), ("majority", "Dice+CE")),
+    ("loss: DML+CE, not Dice+CE", ("anatomy", "Dice+CE"), ("anatomy", "DML+CE")),
+    ("loss: APL, not BCE", ("anatomy", "BCE"), ("anatomy", "APL")),
+    ("loss: APL, not DML+CE", ("mean", "DML+CE"), ("mean", "APL")),
+    ("loss: APL, not DML+CE", ("anatomy", "DML+CE"), ("anatomy", "APL")),
+    ("loss: APL, not APL expectation", ("mean", "APL expectation"), ("mean", "APL")),
+    ("loss: APL, not APL expectation", ("anatomy", "APL expectation"), ("anatomy", "APL")),
+)
+
+
+def write(path: Path) -> None:
+    """Rewrite the three parts of docs/benchmark.md between their comments."""
+    rows = read_rows(path)
+    usual = [row for row in rows if row["regime"] in REGIMES and row["contrast"] == "1"]
+    unusual = [row for row in rows if row["regime"] not in REGIMES or row["contrast"] != "1"]
+    at_half = select(usual, threshold="0.5")
+    seeds = len({row["seed"] for row in rows})
+    replace_between(
+        PAGE,
+        "knees",
+        f"Means of {seeds} seeds, threshold 0.5.\n\n{cells_table(at_half, VOXELS)}\n\n"
+        f"The paper's pair, `majority` + `BCE` against `anatomy` + `APL`, in points (the paper, on its 17 "
+        f"real knees: precision +14, recall +22, Dice +8):\n\n{paper_table(at_half)}\n\n"
+        f"What a change of label or loss alone does, paired by seed:\n\n{effects_table(at_half)}",
+    )
+    replace_between(PAGE, "detection", detection_table(usual))
+    replace_between(PAGE, "limits", f"{limits_table(unusual)}\n\n{explanation(rows)}")
+
+
+def combinations(rows: Rows) -> list[tuple[str, str]]:
+    """Label and loss, in the order in which they come."""
+    return list(dict.fromkeys((row["label"], row["loss"]) for row in rows))
+
+
+def of_pair(rows: Rows, pair: tuple[str, str], **where: str) -> Rows:
+    return select(rows, label=pair[0], loss=pair[1], **where)
+
+
+def cells_table(rows: Rows, metrics: dict[str, str]) -> str:
+    lines = []
+    for regime, title in REGIMES.items():
+        for pair in combinations(rows):
+            own = of_pair(rows, pair, regime=regime)
+            lines.append([title, f"`{pair[0]}`", pair[1], *(mean_text(values(own, m)) for m in metrics)])
+    return markdown(["error", "label", "loss", *metrics.values()], lines)
+
+
+def paper_table(rows: Rows) -> str:
+    metrics = ("precision", "recall", "dice")
+    lines = []
+    for regime, title in REGIMES.items():
+        pair = [of_pair(rows, p, regime=regime) for p in (BASELINE, METHOD)]
+        lines.append([title, *(difference_text(paired(*pair, m), 1, 100) for m in metrics)])
+    return markdown(["error", *metrics], lines)
+
+
+def effects_table(rows: Rows) -> str:
+    lines = []
+    for title, first, second in EFFECTS:
+        same = f"loss {first[1]}" if title.startswith("label") else f"label {first[0]}"
+        for regime, error in REGIMES.items():
+            pair = [of_pair(rows, p, regime=regime) for p in (first, second)]
+            differences = [difference_text(paired(*pair, m)) for m in ("dice", "recall", "precision")]
+            lines.append([title, same, error, *differences])
+    return markdown(["change", "at", "error", "Dice", "recall", "precision"], lines)
+
+
+def detection_table(rows: Rows) -> str:
+    lines = []
+    for regime, title in REGIMES.items():
+        for label in LABELS:
+            for loss in ("BCE", "APL"):
+                for threshold in ("0.5", "tuned", "rater-corrected"):
+                    own = of_pair(rows, (label, loss), regime=regime, threshold=threshold)
+                    if own:
+                        lines.append([title, f"`{label}`", loss, *_detection_cells(own, threshold)])
+    return markdown(["error", "label", "loss", "threshold", "Dice", *LESIONS.values()], lines)
+
+
+def _detection_cells(own: Rows, threshold: str) -> list[str]:
+    value = "" if threshold == "0.5" else f" ({mean_text(values(own, 'value'), 2)})"
+    return [
+        f"{threshold}{value}",
+        mean_text(values(own, "dice")),
+        *(mean_text(values(own, metric), 2) for metric in LESIONS),
+    ]
+
+
+def limits_table(rows: Rows) -> str:
+    titles = {"unanimous": "readers agree with the truth", "boundary": "outlines, contrast 0.15"}
+    lines = []
+    for regime, title in titles.items():
+        base = of_pair(rows, ("majority", "Dice+CE"), regime=regime, threshold="0.5")
+        for label, loss in combinations(rows):
+            own = of_pair(rows, (label, loss), regime=regime, threshold="0.5")
+            if any(row["note"] for row in own):
+                lines.append([title, f"`{label}`", loss, own[0]["note"], *[""] * (len(VOXELS) + 3)])
+                continue
+            is_base = (label, loss) == ("majority", "Dice+CE")
+            lines.append(
+                [
+                    title,
+                    f"`{label}`",
+                    loss,
+                    *(mean_text(values(own, m)) for m in VOXELS),
+                    mean_text(values(own, "lesion_f1")),
+                    "-" if is_base else difference_text(paired(base, own, "dice")),
+                    mean_text(values(own, "label_dice")),
+                    mean_text(values(own, "label_brier")),
+                ]
+            )
+    head = [
+        "readers",
+        "label",
+        "loss",
+        *VOXELS.values(),
+        "lesion F1",
+        "Dice minus stock",
+        "Dice of the label",
+    ]
+    return markdown([*head, "Brier of the label, 1e-3"], lines)
+
+
+def explanation(rows: Rows) -> str:
+    """Does the label's own error explain the network's? Rank correlation over all means of cells."""
+    at_half = [row for row in select(rows, threshold="0.5") if not row["note"]]
+    names = list(dict.fromkeys((r["regime"], r["contrast"], r["label"], r["loss"]) for r in at_half))
+    cells = [
+        select(at_half, **dict(zip(("regime", "contrast", "label", "loss"), n, strict=True))) for n in names
+    ]
+    texts = []
+    for of_label, of_network in (("label_dice", "dice"), ("label_brier", "brier_truth")):
+        pairs = [(values(c, of_label).mean(), values(c, of_network).mean()) for c in cells]
+        found = spearmanr(*np.array(pairs).T)
+        texts.append(f"`{of_label}` with `{of_network}` {found.statistic:.2f} (p = {found.pvalue:.2g})")
+    return (
+        f"Rank correlation of the label's error with the network's, over all {len(cells)} combinations of "
+        f"readers, contrast, label and loss of this study: {'; '.join(texts)}."
+    )
