@@ -34,7 +34,9 @@ def test_all_losses_see_the_same_images(squares):
     for name in ("stock", "NKL+TV"):
         targets = []
 
-        def loss(logits, target, progress, inner=CANDIDATES[name].loss(), targets=targets):
+        inner = CANDIDATES[name].loss()
+
+        def loss(logits, target, progress, inner=inner, targets=targets):
             targets.append(target.clone())
             return inner(logits, target, progress)
 

@@ -31,7 +31,7 @@ def test_rows_of_a_seed_are_averaged():
 
 
 def test_difference_is_paired_by_seed():
-    # seeds: 2 - 1 = 1 and 7 - 3 = 4; mean 2.5, s = 2.1213, t(0.975, 1) = 12.706, half = 12.706 * 2.1213 / sqrt 2
+    # seeds: 2 - 1 = 1 and 7 - 3 = 4; mean 2.5, s = 2.1213, t(0.975, 1) = 12.706, half = 12.706 * s / sqrt 2
     mean, low, high = paired(select(ROWS, name="a"), select(ROWS, name="b"), "x")
     assert mean == 2.5
     assert (low, high) == pytest.approx((2.5 - 19.059, 2.5 + 19.059), abs=1e-3)
