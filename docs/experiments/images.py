@@ -74,22 +74,24 @@ def _lidc_slices() -> list[tuple[str, np.ndarray, np.ndarray]]:
     with (LIDC / "cases.csv").open(newline="", encoding="utf-8") as file:
         cases = list(csv.DictReader(file))
     for row in cases:
-        image = _read(LIDC / "images" / f"{row['case']}.nii.gz").astype(np.float32)
+        image = read_volume(LIDC / "images" / f"{row['case']}.nii.gz").astype(np.float32)
         raters = [
-            _read(LIDC / "raters" / f"{row['case']}_rater{r}.nii.gz") > 0
+            read_volume(LIDC / "raters" / f"{row['case']}_rater{r}.nii.gz") > 0
             for r in range(1, int(row["n_raters"]) + 1)
         ]
         image = np.clip((image - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1) * 2 - 1
         soft = np.mean(raters, axis=0, dtype=np.float32)
-        slices += [(row["patient"], _tile(i), _tile(q)) for i, q in zip(image, soft, strict=True)]
+        slices += [(row["patient"], tile(i), tile(q)) for i, q in zip(image, soft, strict=True)]
     return slices
 
 
-def _read(path: Path) -> np.ndarray:
+def read_volume(path: Path) -> np.ndarray:
+    """An image as ``(Z, Y, X)``."""
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
-def _tile(flat: np.ndarray) -> np.ndarray:
+def tile(flat: np.ndarray) -> np.ndarray:
+    """A slice, cut or padded to a square of `TILE` pixels around its centre."""
     missing = [max(TILE - size, 0) for size in flat.shape]
     flat = np.pad(flat, [(m // 2, m - m // 2) for m in missing], mode="edge")
     start = [(size - TILE) // 2 for size in flat.shape]

@@ -1,0 +1,153 @@
+"""Small networks on the real data sets: losses by fold, and how much raters and cases bring.
+
+    python docs/experiments/dataset_study.py --jobs 2       # runs what dataset_study.csv lacks, then tables
+    python docs/experiments/dataset_study.py --only bubil   # some of the experiments
+    python docs/experiments/dataset_study.py --tables       # only rewrites the tables of docs/benchmark.md
+
+Designs and criteria are in docs/benchmark.md, written before the first run. Needs the data sets beside the
+source tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dataset_tables
+import numpy as np
+from case_sources import CaseData, bubil_cases, hippocampus_cases, lidc_cases
+from loss_study import CANDIDATES
+from resumable import Cell, Row, run_missing
+from small_network import Budget, predict, train
+
+from nnunet_softlabel.evaluation.calibration import brier, expected_calibration_error, near_object
+from nnunet_softlabel.evaluation.overlap import dice, qubiq_dice, relative_volume_error
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "dataset_study.csv"
+N_FOLDS = 5
+SHORT = Budget(iterations=400, batch_size=8, optimizer="adamw")
+LONG = Budget(iterations=1000, batch_size=4, optimizer="adamw")
+# nnU-Net's, the paper's baseline, soft labels without a noise-robust loss, and with it
+LOSSES = ("stock", "HardBCE", "DML+CE", "DML+CE+0.1(NKL+TV)")
+FEW_LOSSES = ("stock", "DML+CE+0.1(NKL+TV)")
+KEY = ("experiment", "variant", "fold", "loss")
+METRICS = ("dice", "qubiq_dice", "brier_near", "ece_near", "volume_error_abs")
+COLUMNS = (*KEY, "case", "group", "class", *METRICS)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A data set, what varies, and with which losses; three seeds are folds 0 to 2."""
+
+    cases: Callable[[], tuple[CaseData, ...]]
+    near_mm: float
+    budget: Budget = LONG
+    variants: tuple[str, ...] = ("all",)
+    folds: int = N_FOLDS
+    losses: tuple[str, ...] = LOSSES
+
+
+EXPERIMENTS = {
+    "bubil": Experiment(bubil_cases, near_mm=3),
+    "hippocampus": Experiment(hippocampus_cases, near_mm=5),
+    "raters": Experiment(lidc_cases, 5, SHORT, ("1", "2", "3", "4"), folds=3, losses=FEW_LOSSES),
+    "cases": Experiment(lidc_cases, 5, SHORT, ("25", "50", "100", "all"), folds=3, losses=FEW_LOSSES),
+}
+
+
+def split(cases: Sequence[CaseData], fold: int) -> tuple[list[CaseData], list[CaseData]]:
+    """Cases to train on, shuffled, and to test on: a fifth of the patients."""
+    groups = np.random.default_rng(0).permutation(sorted({case.group for case in cases}))
+    held_out = set(groups[fold::N_FOLDS].tolist())
+    training = [case for case in cases if case.group not in held_out]
+    order = np.random.default_rng(fold).permutation(len(training))
+    return [training[i] for i in order], [case for case in cases if case.group in held_out]
+
+
+def labels_of(case: CaseData, n_readers: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the readers and their majority, ``(C, Z, H, W)``; of ``n_readers`` drawn by lot, or of all."""
+    votes = case.votes
+    if n_readers is not None and n_readers < len(votes):
+        digits = [ord(letter) for letter in case.name]
+        votes = votes[np.random.default_rng([seed, *digits]).permutation(len(votes))[:n_readers]]
+    soft = votes.mean(axis=0, dtype=np.float32)
+    return soft, consensus(soft)
+
+
+def consensus(soft: np.ndarray) -> np.ndarray:
+    """The most probable class, one-hot without background, which wins ties."""
+    background = 1 - soft.sum(axis=0) + 1e-6
+    best = np.concatenate([background[None], soft]).argmax(axis=0)
+    return np.stack([best == c + 1 for c in range(len(soft))]).astype(np.float32)
+
+
+def run_cell(cell: Cell) -> list[Row]:
+    """Train one network on slices, score it case by case in 3D."""
+    name, variant, fold, loss = cell
+    experiment = EXPERIMENTS[name]
+    training, test = split(experiment.cases(), int(fold))
+    if name == "cases" and variant != "all":
+        training = training[: int(variant)]
+    n_readers = int(variant) if name == "raters" else None
+    pairs = [labels_of(case, n_readers, int(fold)) for case in training]
+    wanted = [soft if CANDIDATES[loss].label == "soft" else majority for soft, majority in pairs]
+    label = np.concatenate([w.swapaxes(0, 1) for w in wanted])
+    network = train(
+        np.concatenate([case.image for case in training]),
+        label,
+        CANDIDATES[loss].loss(),
+        seed=int(fold),
+        budget=experiment.budget,
+        draw=np.concatenate([soft.any(axis=(0, 2, 3)) for soft, _ in pairs]),
+    )
+    about = dict(zip(KEY, cell, strict=True))
+    return [
+        {**about, "case": case.name, "group": case.group, **row}
+        for case in test
+        for row in scores(case, predict(network, case.image).swapaxes(0, 1), experiment.near_mm)
+    ]
+
+
+def scores(case: CaseData, probability: np.ndarray, near_mm: float) -> Iterator[Row]:
+    """A row per class: Dice to the truth, or to the consensus of all readers; the rest against their mean."""
+    soft = case.votes.mean(axis=0, dtype=np.float32)
+    reference = consensus(soft) > 0 if case.truth is None else case.truth
+    predicted = consensus(probability) > 0
+    for c in range(len(soft)):
+        q, p = soft[c], probability[c]
+        near = near_object(q > 0, spacing_mm=case.spacing_mm, near_mm=near_mm)
+        yield {
+            "class": str(c + 1),
+            "dice": dice(reference[c], predicted[c]),
+            "qubiq_dice": qubiq_dice(q, p),
+            "brier_near": brier(q, p, mask=near),
+            "ece_near": expected_calibration_error(q, p, mask=near),
+            "volume_error_abs": abs(relative_volume_error(q, p)),
+        }
+
+
+def cells(names: Sequence[str]) -> Iterator[Cell]:
+    """Cells of the experiments named."""
+    for name in names:
+        experiment = EXPERIMENTS[name]
+        for fold in range(experiment.folds):
+            for variant in experiment.variants:
+                yield from ((name, variant, str(fold), loss) for loss in experiment.losses)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV.")
+    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
+    parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
+    args = parser.parse_args()
+    if not args.tables:
+        run_missing(RESULTS, cells(args.only), run_cell, key=KEY, columns=COLUMNS, jobs=args.jobs)
+    dataset_tables.write(RESULTS)
+
+
+if __name__ == "__main__":
+    main()
