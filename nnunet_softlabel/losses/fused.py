@@ -1,4 +1,4 @@
-"""The default training loss as one computation: DML + CE + NKL + TV with their analytic gradient."""
+"""The trainers' loss as one computation: DML + CE + NKL + TV, weighted, with their analytic gradient."""
 
 from typing import Any
 

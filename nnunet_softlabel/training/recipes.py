@@ -16,12 +16,16 @@ from nnunet_softlabel.losses import (
 from nnunet_softlabel.training.trainer import HardLabelTrainer, SoftLabelTrainer
 
 
+# With weight 1 the active-passive terms start slowly, and not at all on small lesions: docs/losses.md, study.
+APL_WEIGHTS = {"weight_nkl": 0.1, "weight_tv": 0.1}
+
+
 class nnUNetTrainerAPL(SoftLabelTrainer):
-    """DML + CE + consistent active-passive loss (NKL + TV), all weights 1: what we recommend."""
+    """DML + CE + 0.1 times the consistent active-passive loss (NKL + TV)."""
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
-        return self.fused_loss()
+        return self.fused_loss(**APL_WEIGHTS)
 
 
 class nnUNetTrainerAPLExpectation(SoftLabelTrainer):
@@ -52,11 +56,11 @@ class nnUNetTrainerSoftCE(SoftLabelTrainer):
 
 
 class nnUNetTrainerHardAPL(HardLabelTrainer):
-    """Dice + CE + active-passive loss on the hard consensus: a noise-robust loss without soft labels."""
+    """The loss of `nnUNetTrainerAPL` on the hard consensus: a noise-robust loss without soft labels."""
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
-        return self.fused_loss()
+        return self.fused_loss(**APL_WEIGHTS)
 
 
 class nnUNetTrainerHardBCE(HardLabelTrainer):

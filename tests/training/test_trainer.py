@@ -85,7 +85,7 @@ def test_log_names_loss_raters_fusion_and_soft_voxels(trainer_factory, planned_d
     trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
     batches(trainer, 1)
     text = log_text(trainer)
-    assert "loss 1.0 DML + 1.0 CE + 1.0 NKL + 1.0 TV" in text
+    assert "loss 1.0 DML + 1.0 CE + 0.1 NKL + 0.1 TV" in text
     assert "raters 1, 2, 3" in text
     assert "'method': 'mean'" in text
     assert "soft voxels in 6 cases" in text
