@@ -15,7 +15,6 @@ from nnunet_softlabel.losses import (
 )
 from nnunet_softlabel.training.trainer import HardLabelTrainer, SoftLabelTrainer
 
-
 # With weight 1 the active-passive terms start slowly, and not at all on small lesions: docs/losses.md, study.
 APL_WEIGHTS = {"weight_nkl": 0.1, "weight_tv": 0.1}
 
