@@ -193,8 +193,13 @@ def write_json(path: Path, content: Any, temporary: Path | None = None) -> None:
         temporary: where the new file grows, on the same file system; None: beside it, under a name of its
             own.
     """
+    write_text(path, json.dumps(content, indent=2) + "\n", temporary)
+
+
+def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
+    """Write a text in the same way; see `write_json`."""
     temporary = temporary or path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

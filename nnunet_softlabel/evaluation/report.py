@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from nnunet_softlabel.evaluation.metrics import BETTER, TITLES
 from nnunet_softlabel.evaluation.pictures import CasePicture
 from nnunet_softlabel.evaluation.statistics import PRIMARY, PairedDifference, case_values, home_reference
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, read_rows, versions
-from nnunet_softlabel.soft_labels import read_json
+from nnunet_softlabel.soft_labels import read_json, write_text
 
 MEAN_RESAMPLES = 2000  # of the intervals of means; those of differences come with the tests
 SCATTER_METRICS = ("dice", "soft_dice")
@@ -131,9 +130,7 @@ def write_report(
         versions=package_versions or versions(),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 

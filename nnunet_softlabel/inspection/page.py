@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from nnunet_softlabel.evaluation.tables import versions
 from nnunet_softlabel.image_io import read_image
 from nnunet_softlabel.inspection.sources import read_case
 from nnunet_softlabel.labels import Labels
+from nnunet_softlabel.soft_labels import write_text
 
 PICTURED_CASES = 9
 # Where nothing is disputed a little weight keeps everything marked within the picture.
@@ -43,9 +43,7 @@ def write_page(
     page = _environment().get_template("inspection.html.jinja").render(
         title=title, summary=summary, pictures=pictures, matrix=_matrix, versions=versions()
     )  # fmt: skip
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
 
 
 def _environment() -> jinja2.Environment:
