@@ -27,6 +27,7 @@ from nnunet_softlabel.evaluation.overlap import NAN, precision, ratio, recall
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote
 from nnunet_softlabel.phantom import KneePhantom, make_knee_phantom, phantom_raters
 from nnunet_softlabel.raters import RaterSkill, simulate_raters
+from nnunet_softlabel.training.recipes import APL_WEIGHTS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "knee_study.csv"
@@ -48,7 +49,7 @@ LOSSES: dict[str, StudyLoss] = {
     "BCE": fused(weight_dml=0.0, weight_nkl=0.0, weight_tv=0.0),
     "Dice+CE": stock,
     "DML+CE": fused(weight_nkl=0.0, weight_tv=0.0),
-    "APL": fused(),
+    "APL": fused(**APL_WEIGHTS),
     "APL expectation": expectation,
 }
 KEY = ("regime", "contrast", "label", "loss", "seed", "threshold")
