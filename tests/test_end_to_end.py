@@ -74,7 +74,7 @@ def test_raters_to_scores_with_real_commands(run, tmp_path, shared_data):
     run("nnunet_softlabel", "reduce-plans", "-d", 501, "--features", 4)
     plan = ("-p", "nnUNetPlansReduced", "-tr", "nnUNetTrainerAPLQuick", "-device", "cpu")
     log = run("nnUNetv2_train", 501, "3d_fullres", 0, *plan, "--npz")
-    assert "loss 1.0 DML + 1.0 CE + 0.1 NKL + 0.1 TV" in log
+    assert "loss 1.0 DML + 1.0 CE + 1.0 NKL + 1.0 TV, after a start with" in log
     images = tmp_path / "raw" / "Dataset501_LIDC" / "imagesTs"
     model = (*plan, "-d", 501, "-c", "3d_fullres", "-f", 0)
     run("nnUNetv2_predict", "-i", images, "-o", "predicted", *model, "--save_probabilities")

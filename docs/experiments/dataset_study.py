@@ -31,8 +31,9 @@ N_FOLDS = 5
 SHORT = Budget(iterations=400, batch_size=8, optimizer="adamw")
 LONG = Budget(iterations=1000, batch_size=4, optimizer="adamw")
 # nnU-Net's, the paper's baseline, soft labels without a noise-robust loss, and with it
-LOSSES = ("stock", "HardBCE", "DML+CE", "DML+CE+0.1(NKL+TV)")
-FEW_LOSSES = ("stock", "DML+CE+0.1(NKL+TV)")
+APL = "balanced start, DML+CE+NKL+TV"
+LOSSES = ("stock", "HardBCE", "DML+CE", APL)
+FEW_LOSSES = ("stock", APL)
 KEY = ("experiment", "variant", "fold", "loss")
 METRICS = ("dice", "qubiq_dice", "brier_near", "ece_near", "volume_error_abs")
 COLUMNS = (*KEY, "case", "group", "class", *METRICS)

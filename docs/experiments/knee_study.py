@@ -17,7 +17,7 @@ from pathlib import Path
 import knee_tables
 import numpy as np
 from label_study import mean_in_bone_bright
-from loss_study import best_threshold, expectation, fused, mean_dice, stock
+from loss_study import balanced_start, best_threshold, expectation, fused, mean_dice, stock
 from resumable import Cell, Row, run_missing
 from small_network import Budget, StudyLoss, predict, train
 
@@ -27,7 +27,6 @@ from nnunet_softlabel.evaluation.overlap import NAN, precision, ratio, recall
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote
 from nnunet_softlabel.phantom import KneePhantom, make_knee_phantom, phantom_raters
 from nnunet_softlabel.raters import RaterSkill, simulate_raters
-from nnunet_softlabel.training.recipes import APL_WEIGHTS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "knee_study.csv"
@@ -49,7 +48,7 @@ LOSSES: dict[str, StudyLoss] = {
     "BCE": fused(weight_dml=0.0, weight_nkl=0.0, weight_tv=0.0),
     "Dice+CE": stock,
     "DML+CE": fused(weight_nkl=0.0, weight_tv=0.0),
-    "APL": fused(**APL_WEIGHTS),
+    "APL": balanced_start(1.0),
     "APL expectation": expectation,
 }
 KEY = ("regime", "contrast", "label", "loss", "seed", "threshold")

@@ -1,7 +1,14 @@
 """Losses on probabilistic targets; usable without nnU-Net. See docs/losses.md."""
 
 from .active import normalized_cross_entropy, normalized_focal_loss, normalized_kl_divergence
-from .combination import ACTIVE_OF_MODE, PASSIVE_OF_MODE, WeightedSum, active_passive_loss
+from .combination import (
+    ACTIVE_OF_MODE,
+    PASSIVE_OF_MODE,
+    BalancedStart,
+    WeightedSum,
+    active_passive_loss,
+    class_balanced,
+)
 from .entropy import brier_score, cross_entropy, generalized_cross_entropy, symmetric_cross_entropy
 from .fused import FusedSoftLoss
 from .passive import (
@@ -22,12 +29,14 @@ __all__ = [
     "PASSIVE_OF_MODE",
     "REGION_TERMS",
     "VOXEL_TERMS",
+    "BalancedStart",
     "CompactTargetLoss",
     "FusedSoftLoss",
     "WeightedSum",
     "active_passive_loss",
     "brier_score",
     "check_target",
+    "class_balanced",
     "cross_entropy",
     "dice_semimetric_loss",
     "expand_target",

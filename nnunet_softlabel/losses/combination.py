@@ -1,11 +1,11 @@
 """Losses made of other losses."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from .inputs import Activation, check_weights
+from .inputs import Activation, check_inputs, check_weights
 from .registry import ACTIVE, PASSIVE
 
 Mode = Literal["consistent", "expectation"]
@@ -66,6 +66,71 @@ def _choose(kind: str, name: str | None, mode: str, choices: tuple[str, ...]) ->
     if name is not None and name not in choices:
         raise ValueError(f"{kind} must be one of {list(choices)} in {mode} mode, got {name!r}.")
     return name or choices[0]
+
+
+def class_balanced(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    loss: Callable[..., Tensor],
+    mask: Tensor | None = None,
+    activation: Activation = "softmax",
+) -> Tensor:
+    """A voxel loss averaged over voxels with any foreground in the target and over the others, half and half.
+
+    Small lesions then weigh as much as all the rest, so that no loss can take them for noise. Still smallest
+    at ``p = target`` where every voxel can be fitted by itself; where the image does not tell, ``p`` comes
+    out too large, since marked voxels weigh more: for the start of a training (`BalancedStart`), not its end.
+
+    Args:
+        logits: ``(B, K, *spatial)``, before the activation.
+        target: probabilities, same shape as ``logits``.
+        loss: averages over voxels, ``f(logits, target, *, mask, activation)``; not a region term.
+        mask: ``(B, 1, *spatial)``, True where a voxel counts. None counts all.
+        activation: ``softmax`` over classes or ``sigmoid`` per channel.
+
+    Returns:
+        Scalar float32 (float64 if the logits are). A part without voxels adds 0.
+    """
+    check_inputs(logits, target, mask, activation)
+    foreground = target if activation == "sigmoid" else target[:, 1:]
+    is_marked = (foreground > 0).any(dim=1, keepdim=True)
+    parts = (is_marked, ~is_marked) if mask is None else (is_marked & mask, ~is_marked & mask)
+    marked, rest = (loss(logits, target, mask=part, activation=activation) for part in parts)
+    return 0.5 * (marked + rest)
+
+
+class BalancedStart(nn.Module):
+    """One loss for the start of a training, another for the rest.
+
+    Args:
+        start: for the start.
+        settled: for the rest; the one that counts, and that evaluation sees before `set_epoch` is called.
+        share: of the epochs that are the start, rounded down.
+        most_epochs: the start is never longer.
+    """
+
+    def __init__(
+        self,
+        start: Callable[..., Tensor],
+        settled: Callable[..., Tensor],
+        *,
+        share: float = 0.25,
+        most_epochs: int = 20,
+    ) -> None:
+        super().__init__()
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must lie in [0, 1], got {share}.")
+        self.start, self.settled, self.share, self.most_epochs = start, settled, share, most_epochs
+        self.is_starting = False
+
+    def set_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Choose the loss by the number of the epoch alone, so that a resumed training goes on alike."""
+        self.is_starting = epoch < min(int(self.share * num_epochs), self.most_epochs)
+
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """The loss of the phase."""
+        return (self.start if self.is_starting else self.settled)(logits, target, **options)
 
 
 class WeightedSum(nn.Module):

@@ -15,16 +15,16 @@ from nnunet_softlabel.losses import (
 )
 from nnunet_softlabel.training.trainer import HardLabelTrainer, SoftLabelTrainer
 
-# With weight 1 the active-passive terms start slowly, and not at all on small lesions: docs/losses.md, study.
-APL_WEIGHTS = {"weight_nkl": 0.1, "weight_tv": 0.1}
-
 
 class nnUNetTrainerAPL(SoftLabelTrainer):
-    """DML + CE + 0.1 times the consistent active-passive loss (NKL + TV)."""
+    """DML + CE + consistent active-passive loss (NKL + TV), class-balanced at the start: what we recommend.
+
+    Without that start the active-passive terms learn small lesions late or never: docs/losses.md, study.
+    """
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
-        return self.fused_loss(**APL_WEIGHTS)
+        return self.with_balanced_start(self.fused_loss())
 
 
 class nnUNetTrainerAPLExpectation(SoftLabelTrainer):
@@ -59,7 +59,7 @@ class nnUNetTrainerHardAPL(HardLabelTrainer):
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
-        return self.fused_loss(**APL_WEIGHTS)
+        return self.with_balanced_start(self.fused_loss())
 
 
 class nnUNetTrainerHardBCE(HardLabelTrainer):

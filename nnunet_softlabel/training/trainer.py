@@ -24,7 +24,17 @@ from torch import distributed as dist
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.losses import CompactTargetLoss, FusedSoftLoss
+from nnunet_softlabel.losses import (
+    BalancedStart,
+    CompactTargetLoss,
+    FusedSoftLoss,
+    WeightedSum,
+    class_balanced,
+    cross_entropy,
+    dice_semimetric_loss,
+    normalized_kl_divergence,
+    total_variation,
+)
 from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.preprocessing import Preparation
 from nnunet_softlabel.soft_labels import SCALE
@@ -66,18 +76,44 @@ class _LossTrainer(nnUNetTrainer):
             **self.loss_options,
         )
 
+    def with_balanced_start(self, settled: FusedSoftLoss) -> BalancedStart:
+        """A fused loss with class-balanced voxel terms at the start, so that small lesions are not lost."""
+        o = settled.options
+        terms = (
+            (o.weight_ce, cross_entropy),
+            (o.weight_nkl, normalized_kl_divergence),
+            (o.weight_tv, total_variation),
+        )
+        start = WeightedSum(
+            (o.weight_dml, partial(dice_semimetric_loss, **self.loss_options)),
+            (1.0, partial(class_balanced, loss=WeightedSum(*terms))),
+        )
+        return BalancedStart(start, settled)
+
     def _build_loss(self) -> nn.Module:
         wrapped = super()._build_loss()
-        loss = self.build_soft_loss()
-        if not isinstance(loss, FusedSoftLoss):
-            loss = CompactTargetLoss(
-                loss, activation=self.activation, has_ignore=self.label_manager.has_ignore_label
-            )
-        loss = self._adapt_loss(loss)
+        loss = self._adapt_loss(self._on_compact_targets(self.build_soft_loss()))
         if not isinstance(wrapped, DeepSupervisionWrapper):
             return loss
         wrapped.loss = loss
         return wrapped
+
+    def _on_compact_targets(self, loss: Callable[..., Tensor]) -> nn.Module:
+        if isinstance(loss, FusedSoftLoss):
+            return loss
+        if isinstance(loss, BalancedStart):
+            loss.start, loss.settled = map(self._on_compact_targets, (loss.start, loss.settled))
+            return loss
+        return CompactTargetLoss(
+            loss, activation=self.activation, has_ignore=self.label_manager.has_ignore_label
+        )
+
+    def on_train_epoch_start(self) -> None:
+        """Tell a loss that changes with the epoch which one it is."""
+        super().on_train_epoch_start()
+        for module in self.loss.modules():
+            if isinstance(module, BalancedStart):
+                module.set_epoch(self.current_epoch, self.num_epochs)
 
     def _adapt_loss(self, loss: nn.Module) -> nn.Module:
         return loss
@@ -275,10 +311,13 @@ def describe(loss: Any) -> str:
     if isinstance(loss, FusedSoftLoss):
         o = loss.options
         return f"{o.weight_dml} DML + {o.weight_ce} CE + {o.weight_nkl} NKL + {o.weight_tv} TV"
+    if isinstance(loss, BalancedStart):
+        return f"{describe(loss.settled)}, after a start with {describe(loss.start)}"
     terms = getattr(loss, "terms", None)
     if terms:
         return " + ".join(f"{weight} {describe(term)}" for weight, term in terms)
     function = getattr(loss, "func", loss)
-    options = ", ".join(f"{key}={value}" for key, value in getattr(loss, "keywords", {}).items())
+    named = getattr(loss, "keywords", {})
+    options = ", ".join(f"{key}={describe(v) if callable(v) else v}" for key, v in named.items())
     name = getattr(function, "__name__", type(function).__name__)
     return f"{name}({options})" if options else name

@@ -85,7 +85,7 @@ def test_log_names_loss_raters_fusion_and_soft_voxels(trainer_factory, planned_d
     trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
     batches(trainer, 1)
     text = log_text(trainer)
-    assert "loss 1.0 DML + 1.0 CE + 0.1 NKL + 0.1 TV" in text
+    assert "loss 1.0 DML + 1.0 CE + 1.0 NKL + 1.0 TV, after a start with" in text
     assert "raters 1, 2, 3" in text
     assert "'method': 'mean'" in text
     assert "soft voxels in 6 cases" in text
@@ -189,3 +189,22 @@ def test_background_worker_draws_batches(trainer_factory, planned_dataset, monke
     finally:
         train._finish()
         val._finish()
+
+
+@pytest.mark.parametrize("dataset", ["planned_dataset", "planned_regions_dataset"])
+def test_first_quarter_of_the_epochs_is_class_balanced(trainer_factory, request, dataset):
+    trainer = trainer_factory(nnUNetTrainerAPL, request.getfixturevalue(dataset))
+    trainer.num_epochs = 4
+    phases = []
+    step = trainer.train_step
+
+    def watched(batch):
+        phases.append((trainer.current_epoch, trainer.loss.loss.is_starting))
+        return step(batch)
+
+    trainer.train_step = watched
+    trainer.run_training()
+    assert sorted(set(phases)) == [(0, True), (1, False), (2, False), (3, False)]
+    assert np.isfinite(trainer.logger.get_checkpoint()["train_losses"]).all()
+    assert "after a start with" in log_text(trainer)
+    assert "class_balanced(loss=1.0 cross_entropy + 1.0 normalized_kl_divergence" in log_text(trainer)
