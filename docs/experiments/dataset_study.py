@@ -54,7 +54,7 @@ class Experiment:
 EXPERIMENTS = {
     "bubil": Experiment(bubil_cases, near_mm=3),
     "hippocampus": Experiment(hippocampus_cases, near_mm=5),
-    "raters": Experiment(lidc_cases, 5, SHORT, ("1", "2", "3", "4"), folds=3, losses=FEW_LOSSES),
+    "raters": Experiment(lidc_cases, 5, SHORT, ("1", "2", "3"), folds=3, losses=FEW_LOSSES),
     "cases": Experiment(lidc_cases, 5, SHORT, ("25", "50", "100", "all"), folds=3, losses=FEW_LOSSES),
 }
 

@@ -132,9 +132,9 @@ CANDIDATES: dict[str, Candidate] = {
     "balanced start, DML+CE+NKL+TV": Candidate("soft", lambda: balanced_start(1.0)),
 }
 # Settled by the rule in docs/losses.md after the screening.
-FINALISTS = ("stock", "DML+CE", "DML+CE+0.1(NKL+TV)")
+FINALISTS = ("stock", "DML+CE", "balanced start, DML+CE", "balanced start, DML+CE+NKL+TV")
 # Collapsed in the screening; for the questions, where there is enough foreground for them to learn.
-QUESTIONED = ("DML+CE+NKL+TV", "DML+NKL+TV", "DML+NCE+MAE")
+QUESTIONED = ("DML+NKL+TV", "DML+NCE+MAE")
 QUESTIONED_AT = "0.05"
 
 

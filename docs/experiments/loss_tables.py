@@ -32,15 +32,15 @@ REGIMES = {
 }
 QUESTIONS = {
     "soft against hard: DML+CE minus stock": ("stock", "DML+CE", {}),
-    "APL beside CE: DML+CE+0.1(NKL+TV) minus DML+CE": ("DML+CE", "DML+CE+0.1(NKL+TV)", {}),
+    "balanced start: with it minus without, DML+CE": ("DML+CE", "balanced start, DML+CE", {}),
+    "active-passive terms: with minus without, balanced start": (
+        "balanced start, DML+CE",
+        "balanced start, DML+CE+NKL+TV",
+        {},
+    ),
     "consistent against expectation, 5 %: DML+NKL+TV minus DML+NCE+MAE": (
         "DML+NCE+MAE",
         "DML+NKL+TV",
-        {"fraction": "0.05"},
-    ),
-    "consistent APL with CE against expectation, 5 %: DML+CE+NKL+TV minus DML+NCE+MAE": (
-        "DML+NCE+MAE",
-        "DML+CE+NKL+TV",
         {"fraction": "0.05"},
     ),
 }
