@@ -103,7 +103,7 @@ class Chunk:
         if patch.options.has_ignore:
             self.weight = (target[:1] >= 0).to(self.q.dtype)
         foreground = self.q if patch.has_pairs else self.q[1:]
-        foreground.copy_(target).div_(SCALE)
+        foreground.copy_(target).mul_(1 / SCALE)
         if self.weight is not None:
             foreground.mul_(self.weight)
         if not patch.has_pairs:
@@ -147,14 +147,15 @@ def loss_and_gradient(
         tv_factor=1.0 if patch.has_pairs else 0.5,
     )
     dtype = patch.gradient.dtype
-    slope, minus_shift = terms.slope.to(dtype).unsqueeze(2), -terms.shift.to(dtype).unsqueeze(2)
+    slope, shift = terms.slope.to(dtype).unsqueeze(2), terms.shift.to(dtype).unsqueeze(2)
     weight_ce, weight_nkl = ((w / count).to(dtype) for w in (options.weight_ce, options.weight_nkl))
     second_pass = _pair_gradient if patch.has_pairs else _class_gradient
 
     def turn(chunk: Chunk) -> Tensor:
-        difference, d, spare, *_ = chunk.buffers
+        difference, d, *_ = chunk.buffers
         torch.sub(chunk.p, chunk.q, out=difference)
-        torch.addcmul(minus_shift[chunk.index], torch.sign(difference, out=spare), slope[chunk.index], out=d)
+        # two products with a column: addcmul is twice as slow where it has to broadcast
+        torch.sign(difference, out=d).mul_(slope[chunk.index]).sub_(shift[chunk.index])
         part = second_pass(chunk, weight_ce, weight_nkl if options.weight_nkl else None)
         chunk.weighted(chunk.p)
         return chunk.weighted(part).sum()
@@ -193,7 +194,7 @@ def _first_pass(patch: Patch) -> tuple[Tensor, Tensor, Tensor]:
     """
 
     def sums(chunk: Chunk) -> Tensor:
-        first, second, *_ = chunk.buffers
+        first, *_ = chunk.buffers
         if patch.has_pairs:
             torch.sigmoid(chunk.scores, out=chunk.p)
         else:
@@ -203,9 +204,12 @@ def _first_pass(patch: Patch) -> tuple[Tensor, Tensor, Tensor]:
             torch.div(first, normaliser, out=chunk.p)
             torch.add(normaliser.log_(), peak, out=chunk.log_sum)
         difference = chunk.weighted(torch.sub(chunk.p, chunk.q, out=first).abs_())
-        both = chunk.weighted(torch.add(chunk.p, chunk.q, out=second))
-        count = both.new_full((1,), both.shape[1]) if chunk.weight is None else chunk.weight.sum().view(1)
-        return torch.cat([difference.sum(1), both.sum(1), count])
+        distance = difference.sum(1)
+        if chunk.weight is None:
+            total, count = chunk.p.sum(1).add_(chunk.q.sum(1)), distance.new_full((1,), difference.shape[1])
+        else:
+            total, count = chunk.weighted(torch.add(chunk.p, chunk.q, out=first)).sum(1), chunk.weight.sum()
+        return torch.cat([distance, total, count.view(1)])
 
     rows = patch.buffers.shape[2]
     total = torch.zeros((len(patch.logits), 2 * rows + 1), dtype=torch.float64, device=patch.logits.device)
@@ -252,9 +256,9 @@ def _class_gradient(chunk: Chunk, weight_ce: Tensor, weight_nkl: Tensor | None) 
     p, q, z, log_sum = chunk.p, chunk.q, chunk.scores, chunk.log_sum
     difference, d, spare, *_ = chunk.buffers
     cost = log_sum - torch.mul(q, z, out=spare).sum(0, keepdim=True)
-    inner = d.mul_(p).sum(0, keepdim=True)
+    inner = torch.mul(d, p, out=spare).sum(0, keepdim=True)
     value = cost * weight_ce
-    factor = weight_ce
+    factor, pull = weight_ce, None
     if weight_nkl is not None:
         # d nkl / d z = (p - q + nkl * (1 - K p)) / spread, where nkl = (cost - H(q)) / spread
         inverse_spread = (len(z) * log_sum).sub_(z.sum(0, keepdim=True)).reciprocal_()
@@ -263,10 +267,10 @@ def _class_gradient(chunk: Chunk, weight_ce: Tensor, weight_nkl: Tensor | None) 
         inverse_spread.mul_(weight_nkl)
         factor = inverse_spread + weight_ce
         pull = inverse_spread.mul_(nkl)
-        d.add_(pull)
         inner.add_(pull, alpha=len(z))
-    d.addcmul_(difference, factor)
-    torch.addcmul(d, p, inner, value=-1, out=p)
+    p.mul_(d.sub_(inner)).add_(difference.mul_(factor))
+    if pull is not None:
+        p.add_(pull)
     return value
 
 
