@@ -33,6 +33,7 @@ EFFECTS = (
     ("loss: APL, not BCE", ("anatomy", "BCE"), ("anatomy", "APL")),
     ("loss: APL, not DML+CE", ("mean", "DML+CE"), ("mean", "APL")),
     ("loss: APL, not DML+CE", ("anatomy", "DML+CE"), ("anatomy", "APL")),
+    ("loss: APL without balanced start, not DML+CE", ("mean", "DML+CE"), ("mean", "APL, no balanced start")),
     ("loss: APL, not APL expectation", ("mean", "APL expectation"), ("mean", "APL")),
     ("loss: APL, not APL expectation", ("anatomy", "APL expectation"), ("anatomy", "APL")),
 )
