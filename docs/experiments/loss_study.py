@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import images
@@ -39,6 +40,7 @@ WARM_UP = 0.25  # share of the training with cross entropy alone
 SCREEN_SEEDS, FINAL_SEEDS = range(2), range(2, 7)
 FRACTIONS = ("0.05", "0.01", "0.002")
 SCREEN = [(data, "boundary" if data == "knee" else "real", f) for data in ("knee", "lidc") for f in FRACTIONS]
+SLOWEST = ("lidc", "real", "0.002")  # squares of four tiles
 FINAL_REGIMES = [("knee", regime, "0.05") for regime in ("missed", "false_positives")]
 
 KEY = ("data", "regime", "fraction", "candidate", "seed")
@@ -204,10 +206,10 @@ def cells() -> Iterator[Cell]:
     for seed in SCREEN_SEEDS:
         for condition in SCREEN:
             yield from ((*condition, name, str(seed)) for name in CANDIDATES)
-    for seed in FINAL_SEEDS:
-        for condition in (*SCREEN, *FINAL_REGIMES):
-            names = (*FINALISTS, *QUESTIONED) if condition[2] == QUESTIONED_AT else FINALISTS
-            yield from ((*condition, name, str(seed)) for name in names)
+    by_cost = sorted(product(FINAL_SEEDS, (*SCREEN, *FINAL_REGIMES)), key=lambda place: place[1] == SLOWEST)
+    for seed, condition in by_cost:
+        names = (*FINALISTS, *QUESTIONED) if condition[2] == QUESTIONED_AT else FINALISTS
+        yield from ((*condition, name, str(seed)) for name in names)
 
 
 def main() -> None:
