@@ -19,7 +19,7 @@ from nnunet_softlabel.raters import RaterSkill, simulate_raters
 from nnunet_softlabel.soft_labels import write_json
 
 DATASET_ID, DATASET_NAME = 999, "KneePhantom"
-TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardBCE", "nnUNetTrainerAPL")
+TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardBCE", "nnUNetTrainerSoftCE")
 SHAPE = (16, 48, 48)
 PATCH_SIZE = (16, 48, 48)
 LESION_RADIUS_MM = (9.0, 15.0)  # a few hundred iterations do not learn smaller ones

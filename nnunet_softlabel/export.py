@@ -38,7 +38,7 @@ def export_stock(
     configuration: str,
     output: Path,
     *,
-    trainer: str = "nnUNetTrainerAPL",
+    trainer: str = "nnUNetTrainerSoftCE",
     plans: str = "nnUNetPlans",
     folds: Sequence[int | str] | None = None,
     overwrite: bool = False,

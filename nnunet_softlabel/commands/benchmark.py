@@ -26,9 +26,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-tr",
         nargs="+",
-        default=["nnUNetTrainer", "nnUNetTrainerAPL"],
+        default=["nnUNetTrainer", "nnUNetTrainerSoftCE"],
         metavar="TRAINER",
-        help="The first is the baseline (default nnUNetTrainer nnUNetTrainerAPL).",
+        help="The first is the baseline (default nnUNetTrainer nnUNetTrainerSoftCE).",
     )
     parser.add_argument(
         "-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans."

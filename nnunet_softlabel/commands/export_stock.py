@@ -15,7 +15,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
     parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="Such as 3d_fullres.")
     parser.add_argument(
-        "-tr", default="nnUNetTrainerAPL", metavar="TRAINER", help="Default nnUNetTrainerAPL."
+        "-tr", default="nnUNetTrainerSoftCE", metavar="TRAINER", help="Default nnUNetTrainerSoftCE."
     )
     parser.add_argument(
         "-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans."

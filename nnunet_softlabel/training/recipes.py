@@ -17,7 +17,7 @@ from nnunet_softlabel.training.trainer import HardLabelTrainer, SoftLabelTrainer
 
 
 class nnUNetTrainerAPL(SoftLabelTrainer):
-    """DML + CE + consistent active-passive loss (NKL + TV), class-balanced at the start: what we recommend.
+    """DML + CE + consistent active-passive loss (NKL + TV), class-balanced at the start.
 
     Without that start the active-passive terms learn small lesions late or never: docs/losses.md, study.
     """
@@ -47,11 +47,11 @@ class nnUNetTrainerAPLNoDice(SoftLabelTrainer):
 
 
 class nnUNetTrainerSoftCE(SoftLabelTrainer):
-    """DML + cross entropy on soft targets: soft labels without a noise-robust loss."""
+    """DML + cross entropy on soft targets, class-balanced at the start: soft labels, no noise-robust loss."""
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
-        return self.fused_loss(weight_nkl=0.0, weight_tv=0.0)
+        return self.with_balanced_start(self.fused_loss(weight_nkl=0.0, weight_tv=0.0))
 
 
 class nnUNetTrainerHardAPL(HardLabelTrainer):
