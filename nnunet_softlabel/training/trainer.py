@@ -310,7 +310,8 @@ def describe(loss: Any) -> str:
     """A loss in words for the log."""
     if isinstance(loss, FusedSoftLoss):
         o = loss.options
-        return f"{o.weight_dml} DML + {o.weight_ce} CE + {o.weight_nkl} NKL + {o.weight_tv} TV"
+        weights = {"DML": o.weight_dml, "CE": o.weight_ce, "NKL": o.weight_nkl, "TV": o.weight_tv}
+        return " + ".join(f"{weight} {name}" for name, weight in weights.items() if weight)
     if isinstance(loss, BalancedStart):
         return f"{describe(loss.settled)}, after a start with {describe(loss.start)}"
     terms = getattr(loss, "terms", None)

@@ -27,6 +27,7 @@ from nnunet_softlabel.losses import (
     CompactTargetLoss,
     FusedSoftLoss,
     WeightedSum,
+    class_balanced,
     cross_entropy,
     dice_semimetric_loss,
     normalized_kl_divergence,
@@ -34,15 +35,22 @@ from nnunet_softlabel.losses import (
 )
 from nnunet_softlabel.soft_labels import SCALE
 
-STOCK, FUSED, UNFUSED = "nnU-Net Dice + CE", "FusedSoftLoss", "the same, not fused"
-LOSSES = (STOCK, FUSED, UNFUSED)
+STOCK = "nnU-Net Dice + CE"
+DEFAULT, FUSED = "FusedSoftLoss, DML + CE", "FusedSoftLoss, DML + CE + NKL + TV"
+UNFUSED, START = "the latter, not fused", "balanced start, DML + CE"
+LOSSES = (STOCK, DEFAULT, FUSED, UNFUSED, START)
 MIB = 2**20
 
 
 def build(name: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name; nnU-Net's as its trainer builds it, its Dice compiled on a GPU."""
+    if name == DEFAULT:
+        return FusedSoftLoss(weight_nkl=0.0, weight_tv=0.0)
     if name == FUSED:
         return FusedSoftLoss()
+    if name == START:
+        balanced = partial(class_balanced, loss=cross_entropy)
+        return CompactTargetLoss(WeightedSum((1.0, dice_semimetric_loss), (1.0, balanced)))
     if name == UNFUSED:
         terms = (dice_semimetric_loss, cross_entropy, normalized_kl_divergence, total_variation)
         return CompactTargetLoss(WeightedSum(*((1.0, term) for term in terms)))
