@@ -14,6 +14,8 @@ from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.export import export_stock
 from tests.training.conftest import REDUCED
 
+TRAINER = "nnUNetTrainerAPL"  # of the trained model
+
 # runs with every import of this package refused
 PREDICT_WITHOUT_US = """
 import sys
@@ -47,7 +49,7 @@ def assert_same_prediction(first, second):
 
 def model_and_image(trained_model, configuration):
     dataset, results = trained_model
-    model = results / dataset.name / f"nnUNetTrainerAPL__{REDUCED}__{configuration}"
+    model = results / dataset.name / f"{TRAINER}__{REDUCED}__{configuration}"
     return model, dataset.raw / "imagesTr" / f"{dataset.cases[0]}_0000.nii.gz"
 
 
@@ -67,6 +69,7 @@ def test_exported_model_is_stock_and_predicts_the_same(
     dataset, _ = trained_model
     out = tmp_path / "exported"
     arguments = ["export-stock", "-d", str(dataset.id), "-c", configuration, "-p", REDUCED, "-o", str(out)]
+    arguments += ["-tr", TRAINER]
     assert main(arguments) == 0
     target = out / dataset.name / f"nnUNetTrainer__{REDUCED}__{configuration}"
     assert str(target) in capsys.readouterr().out
@@ -81,7 +84,7 @@ def test_exported_model_is_stock_and_predicts_the_same(
 def test_exported_model_predicts_where_the_package_is_not_installed(trained_model, plugin, tmp_path):
     model, image = model_and_image(trained_model, "3d_fullres")
     dataset, _ = trained_model
-    target = export_stock(dataset.id, "3d_fullres", tmp_path / "exported", plans=REDUCED)
+    target = export_stock(dataset.id, "3d_fullres", tmp_path / "exported", trainer=TRAINER, plans=REDUCED)
     environment = {k: v for k, v in os.environ.items() if k != "nnUNet_extTrainer"}
     (tmp_path / "b").mkdir()
     subprocess.run(
@@ -95,10 +98,10 @@ def test_exported_model_predicts_where_the_package_is_not_installed(trained_mode
 
 def test_export_does_not_overwrite(trained_model, tmp_path):
     dataset, _ = trained_model
-    export_stock(dataset.id, "2d", tmp_path, plans=REDUCED, folds=[0])
+    export_stock(dataset.id, "2d", tmp_path, trainer=TRAINER, plans=REDUCED, folds=[0])
     with pytest.raises(UsageError, match="already there"):
-        export_stock(dataset.id, "2d", tmp_path, plans=REDUCED)
-    target = export_stock(dataset.id, "2d", tmp_path, plans=REDUCED, overwrite=True)
+        export_stock(dataset.id, "2d", tmp_path, trainer=TRAINER, plans=REDUCED)
+    target = export_stock(dataset.id, "2d", tmp_path, trainer=TRAINER, plans=REDUCED, overwrite=True)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
@@ -111,7 +114,7 @@ def test_export_does_not_overwrite(trained_model, tmp_path):
 )
 def test_export_names_what_is_missing(trained_model, tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
-        export_stock(trained_model[0].id, "2d", tmp_path, plans=REDUCED, **options)
+        export_stock(trained_model[0].id, "2d", tmp_path, plans=REDUCED, **({"trainer": TRAINER} | options))
     assert not any(tmp_path.rglob("*.pth"))
 
 
@@ -147,4 +150,4 @@ def test_export_refuses_what_stock_cannot_predict(trained_model, renamed, tmp_pa
 def test_export_needs_a_finished_fold(trained_model, renamed, tmp_path):
     (renamed("nnUNetTrainerAPL") / "fold_0/checkpoint_final.pth").unlink()
     with pytest.raises(UsageError, match="no fold has checkpoint_final"):
-        export_stock(trained_model[0].id, "2d", tmp_path / "out", plans=REDUCED)
+        export_stock(trained_model[0].id, "2d", tmp_path / "out", trainer=TRAINER, plans=REDUCED)
