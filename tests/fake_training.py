@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from nnunet_softlabel.soft_labels import SoftDataset, with_background, write_json
 
-BLUR = {"nnUNetTrainer": 0.5, "nnUNetTrainerAPL": 1.5}
+BLUR = {"nnUNetTrainer": 0.5, "nnUNetTrainerAPL": 1.5, "nnUNetTrainerSoftCE": 1.5}
 
 
 def fake_training(arguments_file: Path, result_file: Path, environment: Mapping[str, str]) -> int:

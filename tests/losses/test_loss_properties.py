@@ -15,7 +15,7 @@ STARTS, STEPS = 24, 60
 
 
 def read_table() -> dict[str, list[str]]:
-    lines = DOCUMENT.read_text(encoding="utf-8").split(HEADER)[1].strip().splitlines()[1:]
+    lines = DOCUMENT.read_text(encoding="utf-8").split(HEADER)[1].split("\n\n")[0].strip().splitlines()[1:]
     rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
     return {name: cells for name, *cells in rows}
 
