@@ -8,14 +8,17 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from images import LIDC, WINDOW_HU, read_volume, tile
+import SimpleITK as sitk
 from skimage.io import imread
 from skimage.transform import resize
+from small_network import normalised
 
 from nnunet_softlabel.raters import RaterSkill, simulate_raters
 
-DATA = LIDC.parent
-BUBIL, HIPPOCAMPUS = DATA / "bubil_rat_smc", DATA / "msd_hippocampus"
+DATA = Path(__file__).parents[3] / "shared" / "data"
+LIDC, BUBIL, HIPPOCAMPUS = DATA / "lidc_nodules", DATA / "bubil_rat_smc", DATA / "msd_hippocampus"
+TILE = 48  # pixels; a LIDC crop is 44 wide in the median
+WINDOW_HU = (-1000.0, 400.0)
 BUBIL_SIZE = (56, 64)  # about a sixteenth of the image
 BUBIL_PEOPLE = ("Person1", "Person3", "Person4", "Person5")
 HIPPOCAMPUS_SIZE = (64, 48)
@@ -85,7 +88,7 @@ def bubil_cases() -> tuple[CaseData, ...]:
             CaseData(
                 path.stem,
                 path.stem,
-                _normalised(image)[None],
+                normalised(image)[None],
                 np.stack(votes)[:, None, None],
                 None,
                 (1.0, 1.0, 1.0),
@@ -103,7 +106,7 @@ def hippocampus_cases() -> tuple[CaseData, ...]:
         drawn = simulate_raters(
             truth, spacing_mm=(1, 1, 1), raters=HIPPOCAMPUS_READERS, seed=number, correlation=0.3
         )
-        image = _normalised(_padded(read_volume(path).astype(np.float32), HIPPOCAMPUS_SIZE))
+        image = normalised(_padded(read_volume(path).astype(np.float32), HIPPOCAMPUS_SIZE))
         cases.append(
             CaseData(
                 path.name.split(".")[0],
@@ -117,15 +120,24 @@ def hippocampus_cases() -> tuple[CaseData, ...]:
     return tuple(cases)
 
 
+def read_volume(path: Path) -> np.ndarray:
+    """An image as ``(Z, Y, X)``."""
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def tile(flat: np.ndarray) -> np.ndarray:
+    """A slice, cut or padded to a square of `TILE` pixels around its centre."""
+    missing = [max(TILE - size, 0) for size in flat.shape]
+    flat = np.pad(flat, [(m // 2, m - m // 2) for m in missing], mode="edge")
+    start = [(size - TILE) // 2 for size in flat.shape]
+    return flat[start[0] : start[0] + TILE, start[1] : start[1] + TILE]
+
+
 def _flat(path: Path) -> np.ndarray:
     """A grey image ``(H, W)``, whatever the PNG holds; binary ones as 0 and 255."""
     pixels = imread(path)
     pixels = pixels[..., 0] if pixels.ndim == 3 else pixels
     return pixels.astype(np.float32) * (255 if pixels.dtype == bool else 1)
-
-
-def _normalised(image: np.ndarray) -> np.ndarray:
-    return ((image - image.mean()) / image.std()).astype(np.float32)
 
 
 def _padded(volume: np.ndarray, size: tuple[int, int]) -> np.ndarray:

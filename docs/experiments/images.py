@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+from case_sources import TILE, lidc_cases
+from small_network import normalised
 
 from nnunet_softlabel.phantom import make_knee_phantom, phantom_raters
-
-LIDC = Path(__file__).parents[3] / "shared" / "data" / "lidc_nodules"
-TILE = 48  # pixels; a LIDC crop is 44 wide in the median
-WINDOW_HU = (-1000.0, 400.0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ def knees(seeds: range, *, fraction: float, regime: str, size: int = 64) -> Imag
         drawn = fraction * 1.5 ** np.random.default_rng([seed, 77]).uniform(-1, 1)
         few = 1 if fraction < 0.005 else None  # a lesion of two pixels is none
         knee = make_knee_phantom(seed, shape=(size, size), lesion_fraction=drawn, n_lesions=few)
-        image.append((knee.image - knee.image.mean()) / knee.image.std())
+        image.append(normalised(knee.image))
         soft.append(phantom_raters(knee, regime, seed=seed).astype(np.float32).mean(axis=0))
         truth.append(knee.truth == 1)
         spacing = knee.spacing_mm
@@ -67,35 +61,13 @@ def _images(
     )
 
 
-@cache
 def _lidc_slices() -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Patient, image and mean of the raters of every slice, cut or padded to a tile."""
-    slices = []
-    with (LIDC / "cases.csv").open(newline="", encoding="utf-8") as file:
-        cases = list(csv.DictReader(file))
-    for row in cases:
-        image = read_volume(LIDC / "images" / f"{row['case']}.nii.gz").astype(np.float32)
-        raters = [
-            read_volume(LIDC / "raters" / f"{row['case']}_rater{r}.nii.gz") > 0
-            for r in range(1, int(row["n_raters"]) + 1)
-        ]
-        image = np.clip((image - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1) * 2 - 1
-        soft = np.mean(raters, axis=0, dtype=np.float32)
-        slices += [(row["patient"], tile(i), tile(q)) for i, q in zip(image, soft, strict=True)]
-    return slices
-
-
-def read_volume(path: Path) -> np.ndarray:
-    """An image as ``(Z, Y, X)``."""
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-
-
-def tile(flat: np.ndarray) -> np.ndarray:
-    """A slice, cut or padded to a square of `TILE` pixels around its centre."""
-    missing = [max(TILE - size, 0) for size in flat.shape]
-    flat = np.pad(flat, [(m // 2, m - m // 2) for m in missing], mode="edge")
-    start = [(size - TILE) // 2 for size in flat.shape]
-    return flat[start[0] : start[0] + TILE, start[1] : start[1] + TILE]
+    """Patient, image and mean of the raters of every slice."""
+    return [
+        (case.group, image, soft)
+        for case in lidc_cases()
+        for image, soft in zip(case.image, case.votes[:, 0].mean(axis=0, dtype=np.float32), strict=True)
+    ]
 
 
 def lidc(seed: int, *, fraction: float, most: int = 300) -> tuple[Images, Images, Images]:

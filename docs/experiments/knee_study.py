@@ -19,7 +19,7 @@ import numpy as np
 from label_study import mean_in_bone_bright
 from loss_study import balanced_start, best_threshold, expectation, fused, mean_dice, stock
 from resumable import Cell, Row, run_missing
-from small_network import Budget, StudyLoss, predict, train
+from small_network import Budget, StudyLoss, normalised, predict, train
 
 from nnunet_softlabel.evaluation.calibration import brier
 from nnunet_softlabel.evaluation.lesions import case_score, count_lesions, detection_auc
@@ -92,10 +92,6 @@ def drawn(knee: KneePhantom, regime: str, seed: int) -> np.ndarray:
     return phantom_raters(knee, regime, seed=seed)
 
 
-def normalised(knee: KneePhantom) -> np.ndarray:
-    return (knee.image - knee.image.mean()) / knee.image.std()
-
-
 def run_cell(cell: Cell) -> list[Row]:
     """Train one network on the slices of the training knees, score it in 3D on the test knees."""
     regime, contrast, label, loss, seed = cell
@@ -107,7 +103,7 @@ def run_cell(cell: Cell) -> list[Row]:
         return [{**about, "threshold": "0.5", "note": f"refused: {error}"}]
     soft = np.concatenate([q[0] for q in labels])
     network = train(
-        np.concatenate([normalised(knee) for knee in found.training]),
+        np.concatenate([normalised(knee.image) for knee in found.training]),
         soft[:, None],
         LOSSES[loss],
         seed=int(seed),
@@ -120,7 +116,8 @@ def run_cell(cell: Cell) -> list[Row]:
         "label_brier": 1000 * brier(truth_of_training.astype(np.float32), np.stack([q[0] for q in labels])),
     }
     tuning, test = (
-        [predict(network, normalised(knee))[:, 0] for knee in part] for part in (found.tuning, found.test)
+        [predict(network, normalised(knee.image))[:, 0] for knee in part]
+        for part in (found.tuning, found.test)
     )
     thresholds = {
         "0.5": 0.5,

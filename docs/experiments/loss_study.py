@@ -19,6 +19,7 @@ from pathlib import Path
 import images
 import loss_tables
 import numpy as np
+from case_sources import LIDC
 from resumable import Cell, Row, run_missing
 from small_network import Budget, StudyLoss, predict, train
 from torch import Tensor
@@ -218,7 +219,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
     args = parser.parse_args()
     if not args.tables:
-        wanted = [cell for cell in cells() if cell[0] != "lidc" or images.LIDC.is_dir()]
+        wanted = [cell for cell in cells() if cell[0] != "lidc" or LIDC.is_dir()]
         run_missing(RESULTS, wanted, run_cell, key=KEY, columns=COLUMNS, jobs=args.jobs)
     loss_tables.write(RESULTS, finalists=FINALISTS, questioned=QUESTIONED, screen_seeds=len(SCREEN_SEEDS))
 

@@ -122,6 +122,11 @@ def predict(network: nn.Module, images: np.ndarray, *, batch_size: int = 32) -> 
     return torch.cat(parts).numpy()
 
 
+def normalised(image: np.ndarray) -> np.ndarray:
+    """Mean 0 and standard deviation 1 over the image, float32."""
+    return ((image - image.mean()) / image.std()).astype(np.float32)
+
+
 def with_background(foreground: np.ndarray) -> np.ndarray:
     """``(N, C, H, W)`` to ``(N, 1 + C, H, W)`` float32 that sum to 1."""
     soft = foreground.astype(np.float32)

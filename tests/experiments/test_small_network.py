@@ -6,6 +6,7 @@ import images
 import numpy as np
 import pytest
 import torch
+from case_sources import LIDC
 from loss_study import CANDIDATES, FINALISTS, run_cell, stock
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
@@ -94,7 +95,7 @@ def test_knees_have_the_share_of_lesion_asked_for():
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not images.LIDC.is_dir(), reason="needs the LIDC nodules beside the source tree")
+@pytest.mark.skipif(not LIDC.is_dir(), reason="needs the LIDC nodules beside the source tree")
 @pytest.mark.parametrize("fraction", [0.05, 0.002])
 def test_slices_of_lidc_have_the_share_asked_for_in_every_part(fraction):
     for part in images.lidc(0, fraction=fraction, most=20):
