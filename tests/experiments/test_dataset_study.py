@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from case_sources import BUBIL, CaseData, bubil_cases
-from dataset_study import EXPERIMENTS, N_FOLDS, Experiment, cells, consensus, labels_of, run_cell, split
+from dataset_study import (
+    EXPERIMENTS,
+    N_FOLDS,
+    SOFT_CE,
+    Experiment,
+    cells,
+    consensus,
+    labels_of,
+    run_cell,
+    split,
+)
 from small_network import Budget
 
 
@@ -57,7 +67,7 @@ def test_a_cell_has_a_row_per_test_case_and_class(monkeypatch, n_classes):
     cases = tuple(make_case(f"c{i}", f"c{i}", n_classes=n_classes) for i in range(10))
     budget = Budget(iterations=2, batch_size=2, features=4, stages=3)
     monkeypatch.setitem(EXPERIMENTS, "bubil", Experiment(lambda: cases, 3, budget))
-    rows = run_cell(("bubil", "all", "0", "DML+CE"))
+    rows = run_cell(("bubil", "all", "0", SOFT_CE))
     assert len(rows) == 2 * n_classes
     assert {row["class"] for row in rows} == {str(c + 1) for c in range(n_classes)}
     assert all(row["brier_near"] >= 0 for row in rows)
