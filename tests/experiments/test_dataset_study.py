@@ -75,7 +75,7 @@ def test_a_cell_has_a_row_per_test_case_and_class(monkeypatch, n_classes):
 
 def test_cells_are_those_of_the_experiments_named():
     found = list(cells(["raters"]))
-    assert len(found) == 3 * 3 * 2
+    assert len(found) == 3 * 3 * 3
     assert {cell[0] for cell in found} == {"raters"}
 
 

@@ -1,4 +1,4 @@
-"""The default trainer without one of its parts; nnU-Net finds it with this folder on ``nnUNet_extTrainer``."""
+"""The default without one of its parts; nnU-Net takes it with this folder on ``nnUNet_extTrainer``."""
 
 from nnunet_softlabel.training.recipes import nnUNetTrainerSoftCE
 
