@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,14 @@ EFFECTS = (
     ("label: anatomy, not mean", ("mean", "BCE"), ("anatomy", "BCE")),
     ("label: mean, not majority", ("majority", "APL"), ("mean", "APL")),
     ("label: anatomy, not mean", ("mean", "APL"), ("anatomy", "APL")),
+    ("label: anatomy, not mean", ("mean", "SoftCE"), ("anatomy", "SoftCE")),
     ("loss: Dice+CE, not BCE", ("majority", "BCE"), ("majority", "Dice+CE")),
+    ("label and loss: SoftCE, not stock", ("majority", "Dice+CE"), ("mean", "SoftCE")),
+    ("label and loss: SoftCE, not stock", ("majority", "Dice+CE"), ("anatomy", "SoftCE")),
+    ("loss: SoftCE, not DML+CE", ("mean", "DML+CE"), ("mean", "SoftCE")),
+    ("loss: SoftCE, not DML+CE", ("anatomy", "DML+CE"), ("anatomy", "SoftCE")),
+    ("loss: APL, not SoftCE", ("mean", "SoftCE"), ("mean", "APL")),
+    ("loss: APL, not SoftCE", ("anatomy", "SoftCE"), ("anatomy", "APL")),
     ("loss: DML+CE, not Dice+CE", ("anatomy", "Dice+CE"), ("anatomy", "DML+CE")),
     ("loss: APL, not BCE", ("anatomy", "BCE"), ("anatomy", "APL")),
     ("loss: APL, not DML+CE", ("mean", "DML+CE"), ("mean", "APL")),
@@ -88,7 +96,8 @@ def paper_table(rows: Rows) -> str:
 def effects_table(rows: Rows) -> str:
     lines = []
     for title, first, second in EFFECTS:
-        same = f"loss {first[1]}" if title.startswith("label") else f"label {first[0]}"
+        kind = title.split(":")[0]
+        same = {"label": f"loss {first[1]}", "loss": f"label {first[0]}"}.get(kind, f"label {second[0]}")
         for regime, error in REGIMES.items():
             pair = [of_pair(rows, p, regime=regime) for p in (first, second)]
             differences = [difference_text(paired(*pair, m)) for m in ("dice", "recall", "precision")]
@@ -153,18 +162,50 @@ def limits_table(rows: Rows) -> str:
 
 
 def explanation(rows: Rows) -> str:
-    """Does the label's own error explain the network's? Rank correlation over all means of cells."""
+    """Does the label's own error explain the network's?
+
+    Rank correlation over all means of cells, which losses separate too, and over changes of the label alone.
+    """
     at_half = [row for row in select(rows, threshold="0.5") if not row["note"]]
-    names = list(dict.fromkeys((r["regime"], r["contrast"], r["label"], r["loss"]) for r in at_half))
-    cells = [
-        select(at_half, **dict(zip(("regime", "contrast", "label", "loss"), n, strict=True))) for n in names
-    ]
-    texts = []
+    texts, changed = [], []
     for of_label, of_network in (("label_dice", "dice"), ("label_brier", "brier_truth")):
-        pairs = [(values(c, of_label).mean(), values(c, of_network).mean()) for c in cells]
+        pairs = list(label_and_network(at_half, of_label, of_network).values())
         found = spearmanr(*np.array(pairs).T)
         texts.append(f"`{of_label}` with `{of_network}` {found.statistic:.2f} (p = {found.pvalue:.2g})")
+        steps = label_changes(at_half, of_label, of_network)
+        found = spearmanr(*steps.T)
+        alike = int((np.sign(steps[:, 0]) == np.sign(steps[:, 1])).sum())
+        changed.append(
+            f"`{of_label}` with `{of_network}` {found.statistic:.2f} (p = {found.pvalue:.2g}), "
+            f"of one sign in {alike} of {len(steps)}"
+        )
     return (
-        f"Rank correlation of the label's error with the network's, over all {len(cells)} combinations of "
-        f"readers, contrast, label and loss of this study: {'; '.join(texts)}."
+        f"Rank correlation of the label's error with the network's, over all {len(pairs)} combinations of "
+        f"readers, contrast, label and loss of this study: {'; '.join(texts)}. Of the *change* of both when "
+        f"only the label changes (majority to mean, mean to anatomy; same knees, same loss), leaving out "
+        f"labels that are the same: {'; '.join(changed)}."
     )
+
+
+def label_and_network(
+    rows: Rows, of_label: str, of_network: str
+) -> dict[tuple[str, str, str, str], tuple[float, float]]:
+    """(regime, contrast, loss, label) -> means over seeds of a metric of the label and one of the network."""
+    names = ("regime", "contrast", "loss", "label")
+    found = {}
+    for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        own = select(rows, **dict(zip(names, key, strict=True)))
+        found[key] = (float(values(own, of_label).mean()), float(values(own, of_network).mean()))
+    return found
+
+
+def label_changes(rows: Rows, of_label: str, of_network: str) -> np.ndarray:
+    """``(N, 2)``: by how much label and network change from one label to the next, all else the same."""
+    found = label_and_network(rows, of_label, of_network)
+    steps = [
+        np.subtract(found[(*place, second)], found[(*place, first)])
+        for place in dict.fromkeys(key[:3] for key in found)
+        for first, second in pairwise(LABELS)
+        if (*place, first) in found and (*place, second) in found
+    ]
+    return np.array([step for step in steps if abs(step[0]) > 1e-9])
