@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,10 @@ def write(path: Path) -> None:
     """Rewrite the part of docs/benchmark.md of every experiment that has rows."""
     rows = read_rows(path)
     for name in dict.fromkeys(row["experiment"] for row in rows):
-        replace_between(PAGE, name, table(select(rows, experiment=name)))
+        own = select(rows, experiment=name)
+        if name == "raters":  # trained on all of them, every network is one of the other experiment
+            own += select(rows, experiment="cases", variant="all")
+        replace_between(PAGE, name, table(own))
 
 
 def table(rows: Rows) -> str:
@@ -49,8 +53,21 @@ def table(rows: Rows) -> str:
     return (
         f"{n_cases} cases of {n_groups} patients or objects, {n_folds} folds. Means:\n\n"
         f"{markdown(head, lines)}\n\nDifference to `{BASE}`, case by case, 95 % bootstrap over patients:\n\n"
-        f"{markdown(head, differences)}"
+        f"{markdown(head, differences)}{steps(rows) if many_variants else ''}"
     )
+
+
+def steps(rows: Rows) -> str:
+    """What each loss gains from one variant to the next, and from the first to the last."""
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    pairs = [*pairwise(variants), (variants[0], variants[-1])]
+    lines = []
+    for loss in dict.fromkeys(row["loss"] for row in rows):
+        for first, last in pairs:
+            two = [select(rows, loss=loss, variant=variant) for variant in (first, last)]
+            texts = [difference_text(paired_by_case(two[0], two[1], m)) for m in METRICS]
+            lines.append([f"`{loss}`", f"{first} to {last}", *texts])
+    return f"\n\nWhat more of them brings:\n\n{markdown(['loss', 'from, to', *METRICS.values()], lines)}"
 
 
 def paired_by_case(base: Rows, own: Rows, metric: str) -> tuple[float, float, float]:
