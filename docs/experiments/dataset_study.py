@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dataset_tables
@@ -32,7 +32,8 @@ SHORT = Budget(iterations=400, batch_size=8, optimizer="adamw")
 LONG = Budget(iterations=1000, batch_size=4, optimizer="adamw")
 # nnU-Net's, the paper's baseline, the default here, and with the noise-robust terms
 SOFT_CE, APL = "balanced start, DML+CE", "balanced start, DML+CE+NKL+TV"
-LOSSES = ("stock", "HardBCE", SOFT_CE, APL)
+NO_START, READER = "DML+CE", "one reader, against the others"
+LOSSES = ("stock", "HardBCE", SOFT_CE, APL, NO_START, READER)
 FEW_LOSSES = ("stock", SOFT_CE, APL)
 KEY = ("experiment", "variant", "fold", "loss")
 METRICS = ("dice", "qubiq_dice", "brier_near", "ece_near", "volume_error_abs")
@@ -86,10 +87,17 @@ def consensus(soft: np.ndarray) -> np.ndarray:
 
 
 def run_cell(cell: Cell) -> list[Row]:
-    """Train one network on slices, score it case by case in 3D."""
+    """Train one network on slices, score it case by case in 3D; or score the readers."""
     name, variant, fold, loss = cell
     experiment = EXPERIMENTS[name]
     training, test = split(experiment.cases(), int(fold))
+    about = dict(zip(KEY, cell, strict=True))
+    if loss == READER:
+        return [
+            {**about, "case": case.name, "group": case.group, **row}
+            for case in test
+            for row in scores_of_readers(case, experiment.near_mm)
+        ]
     if name == "cases" and variant != "all":
         training = training[: int(variant)]
     n_readers = int(variant) if name == "raters" else None
@@ -104,7 +112,6 @@ def run_cell(cell: Cell) -> list[Row]:
         budget=experiment.budget,
         draw=np.concatenate([soft.any(axis=(0, 2, 3)) for soft, _ in pairs]),
     )
-    about = dict(zip(KEY, cell, strict=True))
     return [
         {**about, "case": case.name, "group": case.group, **row}
         for case in test
@@ -128,6 +135,18 @@ def scores(case: CaseData, probability: np.ndarray, near_mm: float) -> Iterator[
             "ece_near": expected_calibration_error(q, p, mask=near),
             "volume_error_abs": abs(relative_volume_error(q, p)),
         }
+
+
+def scores_of_readers(case: CaseData, near_mm: float) -> list[Row]:
+    """Each reader as if a network, against the others; the mean over readers."""
+    found = []
+    for reader in range(len(case.votes)):
+        others = replace(case, votes=np.delete(case.votes, reader, axis=0))
+        found.append(list(scores(others, case.votes[reader].astype(np.float32), near_mm)))
+    return [
+        {**rows[0], **{m: float(np.mean([float(row[m]) for row in rows])) for m in METRICS}}
+        for rows in zip(*found, strict=True)
+    ]
 
 
 def cells(names: Sequence[str]) -> Iterator[Cell]:

@@ -193,6 +193,7 @@ def rule(rows: Rows, finalists: Sequence[str]) -> str:
     head = [
         "loss",
         "collapsed",
+        "learned nothing",
         *(f"Dice minus stock, {r}" for r in REGIMES),
         "rank Brier",
         "rank QUBIQ",

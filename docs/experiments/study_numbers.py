@@ -61,5 +61,7 @@ def ranks(table: np.ndarray, *, higher_is_better: bool) -> np.ndarray:
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; every line must have as many cells as its head."""
+    lines = list(lines)
+    assert all(len(line) == len(head) for line in lines), "a line is longer or shorter than the head"
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))

@@ -14,6 +14,7 @@ from dataset_study import (
     consensus,
     labels_of,
     run_cell,
+    scores_of_readers,
     split,
 )
 from small_network import Budget
@@ -71,6 +72,17 @@ def test_a_cell_has_a_row_per_test_case_and_class(monkeypatch, n_classes):
     assert len(rows) == 2 * n_classes
     assert {row["class"] for row in rows} == {str(c + 1) for c in range(n_classes)}
     assert all(row["brier_near"] >= 0 for row in rows)
+
+
+def test_a_reader_is_scored_against_the_others_only():
+    votes = np.zeros((3, 1, 1, 4, 4), bool)
+    votes[:2, 0, 0, :2] = True  # two readers mark 8 pixels
+    votes[2, 0, 0, :1] = True  # the third 4 of them
+    case = CaseData("a", "a", np.zeros((1, 4, 4), np.float32), votes, None, (1.0, 1.0, 1.0))
+    (row,) = scores_of_readers(case, 10.0)
+    # the consensus of the others: of 1 and 3 and of 2 and 3 the 4 pixels both marked (a tie is background)
+    assert row["dice"] == pytest.approx((2 * 2 * 4 / (8 + 4) + 2 * 4 / (4 + 8)) / 3)
+    assert row["class"] == "1"
 
 
 def test_cells_are_those_of_the_experiments_named():
