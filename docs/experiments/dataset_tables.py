@@ -5,13 +5,18 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from resumable import read_rows, replace_between
 from study_numbers import Rows, difference_text, markdown, mean_text, select, values
 
 from nnunet_softlabel.evaluation.inference import mean_interval
 
-PAGE = Path(__file__).parents[1] / "benchmark.md"
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+DOCS = Path(__file__).parents[1]
+PAGE, PLOT = DOCS / "benchmark.md", DOCS / "scaling.png"
 METRICS = {
     "dice": "Dice",
     "qubiq_dice": "QUBIQ Dice",
@@ -25,10 +30,12 @@ BASE = "stock"
 def write(path: Path) -> None:
     """Rewrite the part of docs/benchmark.md of every experiment that has rows."""
     rows = read_rows(path)
-    for name in dict.fromkeys(row["experiment"] for row in rows):
-        own = select(rows, experiment=name)
-        if name == "raters":  # trained on all of them, every network is one of the other experiment
-            own += select(rows, experiment="cases", variant="all")
+    of = {name: select(rows, experiment=name) for name in dict.fromkeys(row["experiment"] for row in rows)}
+    if "raters" in of and "cases" in of:
+        # trained on all of them, every network is one of the other experiment
+        of["raters"] += select(rows, experiment="cases", variant="all")
+        plot(of["raters"], of["cases"])
+    for name, own in of.items():
         replace_between(PAGE, name, table(own))
 
 
@@ -77,3 +84,29 @@ def paired_by_case(base: Rows, own: Rows, metric: str) -> tuple[float, float, fl
     difference = values([two for _, two in pairs], metric) - values([one for one, _ in pairs], metric)
     found = mean_interval(np.asarray(difference), [row["group"] for _, row in pairs], resamples=2000)
     return found.mean, found.low, found.high
+
+
+def plot(raters: Rows, cases: Rows) -> None:
+    """Overlap and calibration over the number of raters and of cases; a line per loss, a dot per fold."""
+    metrics = ("qubiq_dice", "brier_near")
+    figure, axes = plt.subplots(2, 2, figsize=(8, 5.5), sharey="row", sharex="col")
+    for column, (title, rows) in enumerate({"raters a case": raters, "cases to train on": cases}.items()):
+        variants = list(dict.fromkeys(row["variant"] for row in rows))
+        for axis, metric in zip(axes[:, column], metrics, strict=True):
+            for colour, loss in enumerate(dict.fromkeys(row["loss"] for row in rows)):
+                own = [_fold_means(select(rows, loss=loss, variant=v), metric) for v in variants]
+                axis.plot([np.mean(found) for found in own], color=f"C{colour}", label=loss)
+                for place, found in enumerate(own):
+                    axis.plot([place] * len(found), found, ".", color=f"C{colour}", markersize=4)
+            axis.set_xticks(range(len(variants)), variants)
+        axes[1, column].set_xlabel(title)
+    for axis, metric in zip(axes[:, 0], metrics, strict=True):
+        axis.set_ylabel(METRICS[metric])
+    axes[0, 0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(PLOT, dpi=90)
+
+
+def _fold_means(rows: Rows, metric: str) -> list[float]:
+    folds = dict.fromkeys(row["fold"] for row in rows)
+    return [float(np.nanmean(values(select(rows, fold=fold), metric))) for fold in folds]

@@ -44,6 +44,7 @@ def test_all_raters_is_the_experiment_with_all_cases(tmp_path, monkeypatch):
         writer.writeheader()
         writer.writerows(rows)
     monkeypatch.setattr(dataset_tables, "PAGE", page)
+    monkeypatch.setattr(dataset_tables, "PLOT", tmp_path / "scaling.png")
     write(results)
     raters, cases = page.read_text().split("<!-- cases: begin -->")
     assert "| all | `soft` | 0.750 |" in raters
@@ -51,3 +52,4 @@ def test_all_raters_is_the_experiment_with_all_cases(tmp_path, monkeypatch):
     assert "| `soft` | 1 to all | +0.250 (+0.250 to +0.250) * |" in raters
     assert "| `soft` | 25 to all | +0.375" in cases
     assert "| 1 |" not in cases
+    assert (tmp_path / "scaling.png").is_file()
