@@ -186,7 +186,7 @@ def cells() -> Iterator[Cell]:
     places = [*((regime, "1") for regime in REGIMES), *HARD_FOR_US]
     for seed in SEEDS:
         for place in places:
-            yield from ((*place, label, SOFT_CE, str(seed)) for label in ("mean", "anatomy"))
+            yield from ((*place, label, SOFT_CE, str(seed)) for label in LABELS)
 
 
 def main() -> None:
