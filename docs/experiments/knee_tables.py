@@ -60,8 +60,9 @@ def write(path: Path) -> None:
         PAGE,
         "knees",
         f"Means of {seeds} seeds, threshold 0.5.\n\n{cells_table(at_half, VOXELS)}\n\n"
-        f"The paper's pair, `majority` + `BCE` against `anatomy` + `APL`, and the same with our default loss, "
-        f"in points (the paper, on its 17 real knees: precision +14, recall +22, Dice +8):\n\n{paper_table(at_half)}\n\n"
+        f"The paper's pair, `majority` + `BCE` against `anatomy` + `APL`, and the same with our default, "
+        f"in points (the paper, on its 17 real knees: precision +14, recall +22, Dice +8):\n\n"
+        f"{paper_table(at_half)}\n\n"
         f"What a change of label or loss alone does, paired by seed:\n\n{effects_table(at_half)}",
     )
     replace_between(PAGE, "detection", detection_table(usual))
