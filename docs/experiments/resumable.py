@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+
+from nnunet_softlabel.soft_labels import write_text
 
 Cell = tuple[str, ...]
 Row = dict[str, str | float]
@@ -31,8 +34,8 @@ def run_missing(
 ) -> None:
     """Run every cell that the CSV lacks.
 
-    The rows of a cell are written in one go when it is done, so a run that is cut off loses the cells it was
-    at and nothing else; a torn last line is cut away before anything is appended.
+    The rows of a cell are added when it is done, all or none of them, so a run that is cut off loses the
+    cells it was at and nothing else.
 
     Args:
         path: the CSV; made if it is not there.
@@ -42,28 +45,25 @@ def run_missing(
         columns: all columns, the key among them.
         jobs: cells at the same time, each on one thread.
     """
-    _mend(path, columns)
+    _begin(path, columns)
     done = {tuple(row[name] for name in key) for row in read_rows(path)}
     missing = [cell for cell in cells if cell not in done]
     print(f"{path.name}: {len(done)} cells done, {len(missing)} to run", flush=True)
     for number, rows in enumerate(_results(function, missing, jobs), start=1):
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            for row in rows:
-                writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        write_text(path, path.read_text(encoding="utf-8") + text.getvalue())
         print(f"{number}/{len(missing)} {' '.join(str(rows[0][name]) for name in key)}", flush=True)
 
 
-def _mend(path: Path, columns: Sequence[str]) -> None:
-    """Write the header of a new file; drop a last line that was not written to its end."""
+def _begin(path: Path, columns: Sequence[str]) -> None:
+    """Write the header of a new file; refuse one of another script."""
     if not path.is_file():
-        path.write_text(",".join(columns) + "\n", encoding="utf-8")
-        return
-    text = path.read_text(encoding="utf-8")
-    if text.split("\n", 1)[0] != ",".join(columns):
+        write_text(path, ",".join(columns) + "\n")
+    elif path.read_text(encoding="utf-8").split("\n", 1)[0] != ",".join(columns):
         raise SystemExit(f"{path}: has other columns than this script writes; move it away to begin anew.")
-    if not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
 
 
 def _results(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from resumable import read_rows, replace_between, run_missing
 
@@ -37,15 +39,18 @@ def test_cells_that_are_there_stay_as_they_are(tmp_path):
     assert len(read_rows(path)) == 3
 
 
-def test_torn_last_line_is_run_again(tmp_path):
+def test_rows_of_a_cell_are_written_all_or_not(tmp_path, monkeypatch):
     path = tmp_path / "x.csv"
-    path.write_text("name,seed,value\na,0,77\na,1,1")
-    run(path)
-    assert {(r["name"], r["seed"]): r["value"] for r in read_rows(path)} == {
-        ("a", "0"): "77",
-        ("a", "1"): "10",
-        ("b", "0"): "0",
-    }
+    run(path, CELLS[:1])
+    before = path.read_text()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(path)
+    assert path.read_text() == before
 
 
 def test_a_failing_cell_keeps_the_others(tmp_path):

@@ -1,0 +1,139 @@
+"""LIDC, five folds, nnU-Net's 2d configuration with a reduced plan: our trainers against stock.
+
+    python docs/experiments/lidc_study.py --work FOLDER   # runs what lidc_study.csv lacks, then the tables
+    python docs/experiments/lidc_study.py                 # only rewrites the tables of docs/benchmark.md
+
+``FOLDER`` gets nnU-Net's raw, preprocessed and result folders and may be thrown away afterwards. The design
+is in docs/benchmark.md, written before the first run. Needs the LIDC nodules beside the source tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import lidc_tables
+import numpy as np
+from case_sources import LIDC
+from lidc_tables import METRICS, SHARES
+from resumable import Cell, Row, run_missing
+
+from nnunet_softlabel.evaluation.case_scores import MODEL
+from nnunet_softlabel.evaluation.evaluate import evaluate
+from nnunet_softlabel.evaluation.statistics import home_reference
+from nnunet_softlabel.evaluation.tables import read_rows
+from nnunet_softlabel.image_io import read_mask
+from nnunet_softlabel.soft_labels import SoftDataset
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "lidc_study.csv"
+DATASET, PLANS = "501", "nnUNetPlansReduced12"
+TRAINERS = (
+    "nnUNetTrainer",
+    "nnUNetTrainerSoftCE",
+    "nnUNetTrainerHardBCE",
+    "nnUNetTrainerAPL",
+    "nnUNetTrainerSoftCEPlainSampling",
+)
+FOLDS = ("0", "1", "2", "3", "4")
+KEY = ("trainer", "fold")
+COUNTS = tuple(f"{what} {share}" for what in ("voxels", "marked") for share in SHARES)
+COLUMNS = (*KEY, "case", "group", *METRICS, *COUNTS)
+
+CONVERT = (
+    "nnunet_softlabel", "convert", "-d", DATASET, "-n", "LIDC",
+    "--images", f"{LIDC}/images/{{case}}.nii.gz", "--channel-names", "CT",
+    "--raters", f"{LIDC}/raters/{{case}}_rater{{rater}}.nii.gz", "--labels", "nodule=1",
+    "--groups", f"{LIDC}/cases.csv", "--group-column", "patient", "--anonymous-raters",
+)  # fmt: skip
+TRAIN = (
+    "nnunet_softlabel", "benchmark", "--only", "train", "-d", DATASET, "-c", "2d", "-p", PLANS,
+    "--epochs", "15", "--iterations", "100", "-device", "cpu", "-np", "1",
+)  # fmt: skip
+
+
+def set_environment(work: Path) -> None:
+    """nnU-Net's folders below ``work``, and where it finds the trainers of the study."""
+    for name in ("raw", "preprocessed", "results"):
+        folder = work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str(folder)
+    os.environ["nnUNet_extTrainer"] = str(HERE / "trainers")
+
+
+def prepare(work: Path) -> None:
+    """Convert, plan and preprocess what is not there yet."""
+    raw, preprocessed = (work / name / f"Dataset{DATASET}_LIDC" for name in ("raw", "preprocessed"))
+    if not raw.is_dir():
+        subprocess.run(CONVERT, check=True)
+    if not (preprocessed / "nnUNetPlans.json").is_file():
+        subprocess.run(["nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "3d_fullres"], check=True)
+    if not (preprocessed / "nnUNetPlans_2d").is_dir():
+        subprocess.run(["nnUNetv2_preprocess", "-d", DATASET, "-c", "2d"], check=True)
+    if not (preprocessed / f"{PLANS}.json").is_file():
+        reduce = ["nnunet_softlabel", "reduce-plans", "-d", DATASET, "--batch-size", "12", "-o", PLANS]
+        subprocess.run(reduce, check=True)
+
+
+def run_cell(cell: Cell, *, work: Path) -> list[Row]:
+    """Train one trainer on one fold; a row for every case of the fold's validation part."""
+    trainer, fold = cell
+    report, name = work / "report", f"Dataset{DATASET}_LIDC"
+    training = os.environ | {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*TRAIN, "-tr", trainer, "-f", fold, "-o", str(report)], check=True, env=training)
+    folder = report / "results" / "seed_0" / name / f"{trainer}__{PLANS}__2d" / f"fold_{fold}" / "validation"
+    dataset, scores = SoftDataset.find(DATASET), work / "scores" / f"{trainer}_{fold}"
+    evaluate(dataset, folder, scores, num_processes=1, overwrite=True, with_ceiling=False)
+    return rows_of(dataset, folder, scores / "soft_metrics.csv", dict(zip(KEY, cell, strict=True)))
+
+
+def rows_of(dataset: SoftDataset, predictions: Path, scores: Path, about: Row) -> list[Row]:
+    """One row per case: each metric against its home reference, and what is marked by votes."""
+    found: dict[str, Row] = {}
+    for scored in read_rows(scores):
+        case = str(scored["case"])
+        row = found.setdefault(case, {**about, "case": case, "group": str(scored["group"])})
+        for metric in METRICS:
+            is_home = scored["reference"] == home_reference(metric) and scored["prediction"] == MODEL
+            if is_home and metric in scored:
+                row[metric] = float(scored[metric])
+    for case, row in found.items():
+        prediction, _ = read_mask(predictions / f"{case}{dataset.file_ending}")
+        row.update(marked_by_votes(dataset.read_soft(case, "Tr")[0], prediction == 1))
+    return list(found.values())
+
+
+def marked_by_votes(soft: np.ndarray, marked: np.ndarray) -> Row:
+    """Number of voxels, and of marked ones, by the share of readers who marked them.
+
+    Args:
+        soft: mean of the readers ``(Z, Y, X)``.
+        marked: bool of the same shape.
+    """
+    edges = (1e-4, 0.5 - 1e-4, 0.5 + 1e-4, 1 - 1e-4)  # a stored probability is right to 2e-5
+    share = np.digitize(soft, edges)
+    count = partial(np.bincount, minlength=len(SHARES))
+    numbers = np.concatenate([count(share.ravel()), count(share[marked])])
+    return dict(zip(COUNTS, numbers.tolist(), strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--work", type=Path, help="Folder for nnU-Net's files; without it, only the tables.")
+    parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
+    args = parser.parse_args()
+    if args.work is not None:
+        work = args.work.resolve()
+        set_environment(work)
+        prepare(work)
+        cells = [(trainer, fold) for fold in FOLDS for trainer in TRAINERS]
+        job = partial(run_cell, work=work)
+        run_missing(RESULTS, cells, job, key=KEY, columns=COLUMNS, jobs=args.jobs)
+    lidc_tables.write(RESULTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Tables of the trainings on LIDC, into docs/benchmark.md.
+
+``python docs/experiments/lidc_tables.py`` rewrites that of the first run, from lidc_fold0_reduced.csv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from resumable import read_rows, replace_between
+from study_numbers import Rows, markdown, select, values
+
+from nnunet_softlabel.evaluation.case_scores import MODEL
+from nnunet_softlabel.evaluation.inference import mean_interval
+from nnunet_softlabel.evaluation.statistics import case_values, compare, home_reference
+from nnunet_softlabel.evaluation.tables import TITLES, Row
+from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "benchmark.md"
+FIRST_RUN = HERE / "lidc_fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
+NODULE, BASE = "nodule", "nnUNetTrainer"
+METRICS = (
+    "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near",
+    "volume_error_abs",
+)  # fmt: skip
+SHARES = ("nobody", "less than half", "half", "more than half", "all")  # of the readers marked a voxel
+
+
+def write(path: Path) -> None:
+    """Rewrite what docs/benchmark.md says of five folds."""
+    rows = read_rows(path)
+    replace_between(PAGE, "lidc", comparison(as_soft_metrics(rows)))
+    replace_between(PAGE, "votes", votes(rows))
+
+
+def as_soft_metrics(rows: Rows) -> list[Row]:
+    """Rows as `nnunet_softlabel.evaluation` has them: a metric stands beside its home reference."""
+    return [
+        {
+            **{name: row[name] for name in ("trainer", "case", "group")},
+            "class": NODULE,
+            "reference": home_reference(metric),
+            "prediction": MODEL,
+            metric: float(row[metric]),
+        }
+        for row in rows
+        for metric in METRICS
+        if row[metric]
+    ]
+
+
+def comparison(rows: Sequence[Row]) -> str:
+    """Means of every trainer, and tests against stock."""
+    trainers = list(dict.fromkeys([BASE, *(str(row["trainer"]) for row in rows)]))
+    of_trainer = {name: [row for row in rows if row["trainer"] == name] for name in trainers}
+    means = [
+        [f"`{name}`", *(f"{_mean(of_trainer[name], metric):.3f}" for metric in METRICS)] for name in trainers
+    ]
+    tests = [
+        [
+            f"`{name}`",
+            TITLES[test.metric],
+            f"{test.difference.mean:+.3f}",
+            f"{test.difference.low:+.3f} to {test.difference.high:+.3f}",
+            "< 0.001" if test.p_holm < 0.001 else f"{test.p_holm:.3f}",
+        ]
+        for name in trainers[1:]
+        for test in compare(of_trainer[BASE], of_trainer[name], names=(BASE, name), metrics=METRICS)
+    ]
+    return (
+        f"{markdown(['trainer', *(TITLES[m] for m in METRICS)], means)}\n\n"
+        f"Difference to `{BASE}`, 95 % interval, p after Holm's correction:\n\n"
+        f"{markdown(['trainer', 'metric', 'difference', 'interval', 'p'], tests)}"
+    )
+
+
+def _mean(rows: Sequence[Row], metric: str) -> float:
+    found = case_values(
+        rows, metric=metric, class_name=NODULE, reference=home_reference(metric), prediction=MODEL
+    )
+    numbers = [value for value, _ in found.values() if value == value]
+    return mean_interval(numbers, resamples=100).mean
+
+
+def votes(rows: Rows) -> str:
+    """Share of voxels marked by the votes, and where the surplus over stock outside the consensus lies."""
+    trainers = list(dict.fromkeys([BASE, *(row["trainer"] for row in rows)]))
+    totals = {s: values(select(rows, trainer=BASE), f"voxels {s}").sum() for s in SHARES}
+    marked = {
+        name: {s: values(select(rows, trainer=name), f"marked {s}").sum() for s in SHARES}
+        for name in trainers
+    }
+    lines = [["voxels", *(f"{totals[s]:.0f}" for s in SHARES), "", ""]]
+    for name in trainers:
+        digits = {"nobody": 2}
+        shares = [f"{100 * marked[name][s] / totals[s]:.{digits.get(s, 1)}f} %" for s in SHARES]
+        surplus = {s: marked[name][s] - marked[BASE][s] for s in SHARES[:3]}
+        beyond = sum(surplus.values())
+        at_half = f"{100 * surplus['half'] / beyond:.0f} %" if beyond > 0 else "-"
+        lines.append([f"`{name}`", *shares, "-" if name == BASE else f"{beyond:+.0f}", at_half])
+    head = ["trainer", *SHARES, "outside the consensus, beyond stock", "of this, at half"]
+    title = "Share of the voxels that a trainer marks, by how many readers marked them:"
+    return f"{title}\n\n{markdown(head, lines)}"
+
+
+if __name__ == "__main__":
+    replace_between(PAGE, "first run", comparison(read_soft_metrics(FIRST_RUN)))
