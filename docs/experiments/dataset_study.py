@@ -35,6 +35,7 @@ SOFT_CE, APL = "balanced start, DML+CE", "balanced start, DML+CE+NKL+TV"
 NO_START, READER = "DML+CE", "one reader, against the others"
 LOSSES = ("stock", "HardBCE", SOFT_CE, APL, NO_START, READER)
 FEW_LOSSES = ("stock", SOFT_CE, APL)
+SAME, BY_LOT = "one, always the same", "one, drawn by lot"
 KEY = ("experiment", "variant", "fold", "loss")
 METRICS = ("dice", "qubiq_dice", "brier_near", "ece_near", "volume_error_abs")
 COLUMNS = (*KEY, "case", "group", "class", *METRICS)
@@ -56,7 +57,10 @@ EXPERIMENTS = {
     "bubil": Experiment(bubil_cases, near_mm=3),
     "hippocampus": Experiment(hippocampus_cases, near_mm=5),
     "raters": Experiment(lidc_cases, 5, SHORT, ("1", "2", "3"), folds=3, losses=FEW_LOSSES),
-    "cases": Experiment(lidc_cases, 5, SHORT, ("25", "50", "100", "all"), folds=3, losses=FEW_LOSSES),
+    "cases": Experiment(
+        lidc_cases, 5, SHORT, ("25", "50", "100", "all"), folds=3, losses=(*FEW_LOSSES, NO_START)
+    ),
+    "one": Experiment(hippocampus_cases, 5, variants=(SAME, BY_LOT), folds=3, losses=("stock", SOFT_CE)),
 }
 
 
@@ -69,12 +73,17 @@ def split(cases: Sequence[CaseData], fold: int) -> tuple[list[CaseData], list[Ca
     return [training[i] for i in order], [case for case in cases if case.group in held_out]
 
 
-def labels_of(case: CaseData, n_readers: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the readers and their majority, ``(C, Z, H, W)``; of ``n_readers`` drawn by lot, or of all."""
-    votes = case.votes
-    if n_readers is not None and n_readers < len(votes):
-        digits = [ord(letter) for letter in case.name]
-        votes = votes[np.random.default_rng([seed, *digits]).permutation(len(votes))[:n_readers]]
+def votes_used(case: CaseData, variant: str, fold: int) -> np.ndarray:
+    """Votes that label a training case: of all readers, of some drawn by lot, or of one for all cases."""
+    if variant == SAME:
+        return case.votes[[fold % len(case.votes)]]
+    n_readers = 1 if variant == BY_LOT else int(variant)
+    digits = [ord(letter) for letter in case.name]
+    return case.votes[np.random.default_rng([fold, *digits]).permutation(len(case.votes))[:n_readers]]
+
+
+def labels_of(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of readers and their majority, ``(C, Z, H, W)``."""
     soft = votes.mean(axis=0, dtype=np.float32)
     return soft, consensus(soft)
 
@@ -100,8 +109,10 @@ def run_cell(cell: Cell) -> list[Row]:
         ]
     if name == "cases" and variant != "all":
         training = training[: int(variant)]
-    n_readers = int(variant) if name == "raters" else None
-    pairs = [labels_of(case, n_readers, int(fold)) for case in training]
+    by_reader = name in ("raters", "one")
+    pairs = [
+        labels_of(votes_used(case, variant, int(fold)) if by_reader else case.votes) for case in training
+    ]
     wanted = [soft if CANDIDATES[loss].label == "soft" else majority for soft, majority in pairs]
     label = np.concatenate([w.swapaxes(0, 1) for w in wanted])
     network = train(

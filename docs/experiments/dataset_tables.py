@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def write(path: Path) -> None:
         # trained on all of them, every network is one of the other experiment
         of["raters"] += select(rows, experiment="cases", variant="all")
         plot(of["raters"], of["cases"])
+    if "one" in of and "hippocampus" in of:
+        losses, folds = ({row[name] for row in of["one"]} for name in ("loss", "fold"))
+        of["one"] += [row for row in of["hippocampus"] if row["loss"] in losses and row["fold"] in folds]
     for name, own in of.items():
         replace_between(PAGE, name, table(own))
 
@@ -79,11 +83,15 @@ def steps(rows: Rows) -> str:
 
 def paired_by_case(base: Rows, own: Rows, metric: str) -> tuple[float, float, float]:
     """Mean difference and interval, cases of a patient drawn together."""
-    of_base = {(row["fold"], row["case"]): row for row in base}
-    pairs = [(of_base[row["fold"], row["case"]], row) for row in own if (row["fold"], row["case"]) in of_base]
+    of_base = {_place(row): row for row in base}
+    pairs = [(of_base[_place(row)], row) for row in own if _place(row) in of_base]
     difference = values([two for _, two in pairs], metric) - values([one for one, _ in pairs], metric)
     found = mean_interval(np.asarray(difference), [row["group"] for _, row in pairs], resamples=2000)
     return found.mean, found.low, found.high
+
+
+def _place(row: Mapping[str, str]) -> tuple[str, str, str]:
+    return row["fold"], row["case"], row["class"]
 
 
 def plot(raters: Rows, cases: Rows) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from case_sources import BUBIL, CaseData, bubil_cases
 from dataset_study import (
+    BY_LOT,
     EXPERIMENTS,
     N_FOLDS,
+    SAME,
     SOFT_CE,
     Experiment,
     cells,
@@ -16,6 +18,7 @@ from dataset_study import (
     run_cell,
     scores_of_readers,
     split,
+    votes_used,
 )
 from small_network import Budget
 
@@ -44,15 +47,25 @@ def test_no_patient_is_on_both_sides(twenty):
     assert sorted(tested) == sorted(case.name for case in twenty)
 
 
-def test_label_of_one_reader_is_hard():
-    soft, majority = labels_of(make_case("a", "p"), 1, seed=0)
+@pytest.mark.parametrize("variant", [SAME, BY_LOT, "1"])
+def test_label_of_one_reader_is_hard(variant):
+    soft, majority = labels_of(votes_used(make_case("a", "p"), variant, 0))
     assert set(np.unique(soft)) <= {0.0, 1.0}
     np.testing.assert_array_equal(soft, majority)
 
 
+def test_readers_are_drawn_anew_for_each_case_or_stay_the_same():
+    cases = [make_case(name, "p") for name in "abcdefgh"]  # reader r marks 3 + r rows
+    rows = {v: {int(votes_used(case, v, 2).sum()) for case in cases} for v in (SAME, BY_LOT)}
+    assert len(rows[SAME]) == 1
+    assert len(rows[BY_LOT]) > 1
+    assert votes_used(cases[0], SAME, 2).sum() > votes_used(cases[0], SAME, 1).sum()
+    assert len(votes_used(cases[0], "3", 0)) == 3
+
+
 def test_a_tie_of_two_readers_is_background():
     case = make_case("a", "p", n_readers=2)
-    soft, majority = labels_of(case, None, seed=0)
+    soft, majority = labels_of(case.votes)
     assert (soft == 0.5).any()
     assert not majority[soft == 0.5].any()
 
