@@ -18,7 +18,7 @@ from pathlib import Path
 import dataset_tables
 import numpy as np
 from case_sources import CaseData, bubil_cases, hippocampus_cases, lidc_cases
-from loss_study import CANDIDATES
+from loss_study import CANDIDATES, Candidate, fused
 from resumable import Cell, Row, run_missing
 from small_network import Budget, predict, train
 
@@ -35,6 +35,10 @@ SOFT_CE, APL = "balanced start, DML+CE", "balanced start, DML+CE+NKL+TV"
 NO_START, READER = "DML+CE", "one reader, against the others"
 LOSSES = ("stock", "HardBCE", SOFT_CE, APL, NO_START, READER)
 FEW_LOSSES = ("stock", SOFT_CE, APL)
+SOFT_CE_ALONE = "CE"
+LOSS = CANDIDATES | {
+    SOFT_CE_ALONE: Candidate("soft", lambda: fused(weight_dml=0.0, weight_nkl=0.0, weight_tv=0.0))
+}
 SAME, BY_LOT = "one, always the same", "one, drawn by lot"
 KEY = ("experiment", "variant", "fold", "loss")
 METRICS = ("dice", "qubiq_dice", "brier_near", "ece_near", "volume_error_abs")
@@ -58,7 +62,12 @@ EXPERIMENTS = {
     "hippocampus": Experiment(hippocampus_cases, near_mm=5),
     "raters": Experiment(lidc_cases, 5, SHORT, ("1", "2", "3"), folds=3, losses=FEW_LOSSES),
     "cases": Experiment(
-        lidc_cases, 5, SHORT, ("25", "50", "100", "all"), folds=3, losses=(*FEW_LOSSES, NO_START)
+        lidc_cases,
+        5,
+        SHORT,
+        ("25", "50", "100", "all"),
+        folds=3,
+        losses=(*FEW_LOSSES, NO_START, SOFT_CE_ALONE),
     ),
     "one": Experiment(hippocampus_cases, 5, variants=(SAME, BY_LOT), folds=3, losses=("stock", SOFT_CE)),
 }
@@ -113,12 +122,12 @@ def run_cell(cell: Cell) -> list[Row]:
     pairs = [
         labels_of(votes_used(case, variant, int(fold)) if by_reader else case.votes) for case in training
     ]
-    wanted = [soft if CANDIDATES[loss].label == "soft" else majority for soft, majority in pairs]
+    wanted = [soft if LOSS[loss].label == "soft" else majority for soft, majority in pairs]
     label = np.concatenate([w.swapaxes(0, 1) for w in wanted])
     network = train(
         np.concatenate([case.image for case in training]),
         label,
-        CANDIDATES[loss].loss(),
+        LOSS[loss].loss(),
         seed=int(fold),
         budget=experiment.budget,
         draw=np.concatenate([soft.any(axis=(0, 2, 3)) for soft, _ in pairs]),
