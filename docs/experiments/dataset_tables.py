@@ -32,15 +32,18 @@ def write(path: Path) -> None:
     """Rewrite the part of docs/benchmark.md of every experiment that has rows."""
     rows = read_rows(path)
     of = {name: select(rows, experiment=name) for name in dict.fromkeys(row["experiment"] for row in rows)}
+    for few, many in (("raters", "cases"), ("one", "hippocampus")):
+        if few in of and many in of:  # trained on all readers, a network is one of the other experiment
+            of[few] += _same_losses_and_folds(of[few], select(rows, experiment=many, variant="all"))
     if "raters" in of and "cases" in of:
-        # trained on all of them, every network is one of the other experiment
-        of["raters"] += select(rows, experiment="cases", variant="all")
         plot(of["raters"], of["cases"])
-    if "one" in of and "hippocampus" in of:
-        losses, folds = ({row[name] for row in of["one"]} for name in ("loss", "fold"))
-        of["one"] += [row for row in of["hippocampus"] if row["loss"] in losses and row["fold"] in folds]
     for name, own in of.items():
         replace_between(PAGE, name, table(own))
+
+
+def _same_losses_and_folds(like: Rows, rows: Rows) -> Rows:
+    losses, folds = ({row[name] for row in like} for name in ("loss", "fold"))
+    return [row for row in rows if row["loss"] in losses and row["fold"] in folds]
 
 
 def table(rows: Rows) -> str:
