@@ -25,7 +25,8 @@ METRICS = {
     "ece_near": "ECE near",
     "volume_error_abs": "volume error",
 }
-BASE = "stock"
+BASE, DEFAULT = "stock", "balanced start, DML+CE"
+OTHERS = ("DML+CE", "balanced start, DML+CE+NKL+TV")  # compared with the default, too
 
 
 def write(path: Path) -> None:
@@ -58,15 +59,16 @@ def table(rows: Rows) -> str:
             for loss in dict.fromkeys(row["loss"] for row in part):
                 own = select(part, loss=loss)
                 lines.append([*about, f"`{loss}`", *(mean_text(values(own, m)) for m in METRICS)])
-                if loss != BASE:
-                    base = select(part, loss=BASE)
-                    texts = [difference_text(paired_by_case(base, own, m)) for m in METRICS]
-                    differences.append([*about, f"`{loss}`", *texts])
+                for base in (BASE, DEFAULT):
+                    if loss in OTHERS or (base == BASE and loss != BASE):
+                        two = select(part, loss=base), own
+                        texts = [difference_text(paired_by_case(*two, m)) for m in METRICS]
+                        differences.append([*about, f"`{loss}` - `{base}`", *texts])
     head = [*["variant"] * many_variants, *["class"] * many_classes, "loss", *METRICS.values()]
     n_cases, n_groups, n_folds = (len({row[name] for row in rows}) for name in ("case", "group", "fold"))
     return (
         f"{n_cases} cases of {n_groups} patients or objects, {n_folds} folds. Means:\n\n"
-        f"{markdown(head, lines)}\n\nDifference to `{BASE}`, case by case, 95 % bootstrap over patients:\n\n"
+        f"{markdown(head, lines)}\n\nDifferences case by case, 95 % bootstrap over patients:\n\n"
         f"{markdown(head, differences)}{steps(rows) if many_variants else ''}"
     )
 
