@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "dataset_study.csv"
 N_FOLDS = 5
 SHORT = Budget(iterations=400, batch_size=8, optimizer="adamw")
+FIVEFOLD = replace(SHORT, iterations=5 * SHORT.iterations)
 LONG = Budget(iterations=1000, batch_size=4, optimizer="adamw")
 # nnU-Net's, the paper's baseline, the default here, and with the noise-robust terms
 SOFT_CE, APL = "balanced start, DML+CE", "balanced start, DML+CE+NKL+TV"
@@ -68,6 +69,9 @@ EXPERIMENTS = {
         ("25", "50", "100", "all"),
         folds=3,
         losses=(*FEW_LOSSES, NO_START, SOFT_CE_ALONE),
+    ),
+    "longer": Experiment(
+        lidc_cases, 5, FIVEFOLD, ("all, five times as long",), 3, ("stock", SOFT_CE, NO_START)
     ),
     "one": Experiment(hippocampus_cases, 5, variants=(SAME, BY_LOT), folds=3, losses=("stock", SOFT_CE)),
 }

@@ -33,7 +33,7 @@ def write(path: Path) -> None:
     """Rewrite the part of docs/benchmark.md of every experiment that has rows."""
     rows = read_rows(path)
     of = {name: select(rows, experiment=name) for name in dict.fromkeys(row["experiment"] for row in rows)}
-    for few, many in (("raters", "cases"), ("one", "hippocampus")):
+    for few, many in (("raters", "cases"), ("longer", "cases"), ("one", "hippocampus")):
         if few in of and many in of:  # trained on all readers, a network is one of the other experiment
             of[few] += _same_losses_and_folds(of[few], select(rows, experiment=many, variant="all"))
     if "raters" in of and "cases" in of:
