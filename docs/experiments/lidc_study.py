@@ -18,14 +18,14 @@ from pathlib import Path
 import lidc_tables
 import numpy as np
 from case_sources import LIDC
-from lidc_tables import METRICS, SHARES
+from lidc_tables import METRICS, SHARES, THRESHOLDS
 from resumable import Cell, Row, run_missing
 
 from nnunet_softlabel.evaluation.case_scores import MODEL
 from nnunet_softlabel.evaluation.evaluate import evaluate
+from nnunet_softlabel.evaluation.predictions import read_probabilities
 from nnunet_softlabel.evaluation.statistics import home_reference
 from nnunet_softlabel.evaluation.tables import read_rows
-from nnunet_softlabel.image_io import read_mask
 from nnunet_softlabel.soft_labels import SoftDataset
 
 HERE = Path(__file__).parent
@@ -41,7 +41,10 @@ TRAINERS = (
 FOLDS = ("0", "1", "2", "3", "4")
 KEY = ("trainer", "fold")
 COUNTS = tuple(f"{what} {share}" for what in ("voxels", "marked") for share in SHARES)
-COLUMNS = (*KEY, "case", "group", *METRICS, *COUNTS)
+AT_THRESHOLDS = tuple(f"{what} at {t}" for what in ("marked", "hits") for t in THRESHOLDS)
+COLUMNS = (*KEY, "case", "group", *METRICS, *COUNTS, "expected voxels", *AT_THRESHOLDS)
+
+TOLERANCE = 1e-4  # a stored probability is right to 2e-5
 
 CONVERT = (
     "nnunet_softlabel", "convert", "-d", DATASET, "-n", "LIDC",
@@ -101,8 +104,10 @@ def rows_of(dataset: SoftDataset, predictions: Path, scores: Path, about: Row) -
             if is_home and metric in scored:
                 row[metric] = float(scored[metric])
     for case, row in found.items():
-        prediction, _ = read_mask(predictions / f"{case}{dataset.file_ending}")
-        row.update(marked_by_votes(dataset.read_soft(case, "Tr")[0], prediction == 1))
+        soft = dataset.read_soft(case, "Tr")
+        probability = read_probabilities(predictions, case, dataset.labels, soft.shape[1:])[1]
+        row.update(marked_by_votes(soft[0], probability > 0.5))
+        row.update(marked_at_thresholds(soft[0], probability))
     return list(found.values())
 
 
@@ -113,11 +118,20 @@ def marked_by_votes(soft: np.ndarray, marked: np.ndarray) -> Row:
         soft: mean of the readers ``(Z, Y, X)``.
         marked: bool of the same shape.
     """
-    edges = (1e-4, 0.5 - 1e-4, 0.5 + 1e-4, 1 - 1e-4)  # a stored probability is right to 2e-5
+    edges = (TOLERANCE, 0.5 - TOLERANCE, 0.5 + TOLERANCE, 1 - TOLERANCE)
     share = np.digitize(soft, edges)
     count = partial(np.bincount, minlength=len(SHARES))
     numbers = np.concatenate([count(share.ravel()), count(share[marked])])
     return dict(zip(COUNTS, numbers.tolist(), strict=True))
+
+
+def marked_at_thresholds(soft: np.ndarray, probability: np.ndarray) -> Row:
+    """Voxels marked at each of `THRESHOLDS`, those of them in the consensus, and the readers' mean volume."""
+    consensus = soft > 0.5 + TOLERANCE
+    masks = [probability > float(threshold) for threshold in THRESHOLDS]
+    numbers = [np.sum(mask) for mask in masks] + [np.sum(mask & consensus) for mask in masks]
+    found = dict(zip(AT_THRESHOLDS, map(int, numbers), strict=True))
+    return {"expected voxels": float(soft.sum()), **found}
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ METRICS = (
     "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near",
     "volume_error_abs",
 )  # fmt: skip
+THRESHOLDS = ("0.5", "0.55", "0.6", "0.65", "0.7", "0.75", "0.8")
 SHARES = ("nobody", "less than half", "half", "more than half", "all")  # of the readers marked a voxel
 
 
@@ -32,7 +33,7 @@ def write(path: Path) -> None:
     """Rewrite what docs/benchmark.md says of five folds."""
     rows = read_rows(path)
     replace_between(PAGE, "lidc", comparison(as_soft_metrics(rows)))
-    replace_between(PAGE, "votes", votes(rows))
+    replace_between(PAGE, "votes", f"{votes(rows)}\n\n{same_volume(rows)}")
 
 
 def as_soft_metrics(rows: Rows) -> list[Row]:
@@ -103,6 +104,37 @@ def votes(rows: Rows) -> str:
     head = ["trainer", *SHARES, "outside the consensus, beyond stock", "of this, at half"]
     title = "Share of the voxels that a trainer marks, by how many readers marked them:"
     return f"{title}\n\n{markdown(head, lines)}"
+
+
+def same_volume(rows: Rows) -> str:
+    """Precision and recall over all voxels, at 0.5 and where a trainer marks about as much as stock."""
+    trainers = list(dict.fromkeys([BASE, *(row["trainer"] for row in rows)]))
+    of_base = select(rows, trainer=BASE)
+    consensus = sum(values(of_base, f"voxels {share}").sum() for share in SHARES[3:])
+    wanted = values(of_base, "marked at 0.5").sum()
+    lines = []
+    for name in trainers:
+        own = select(rows, trainer=name)
+        marked = {t: values(own, f"marked at {t}").sum() for t in THRESHOLDS}
+        hits = {t: values(own, f"hits at {t}").sum() for t in THRESHOLDS}
+        nearest = min(THRESHOLDS, key=lambda t: abs(marked[t] - wanted))
+        lines += [
+            [
+                f"`{name}`",
+                t,
+                f"{marked[t] / consensus:.3f}",
+                f"{hits[t] / marked[t]:.3f}",
+                f"{hits[t] / consensus:.3f}",
+            ]
+            for t in dict.fromkeys(("0.5", nearest))
+        ]
+    ratio = values(of_base, "expected voxels").sum() / consensus
+    head = ["trainer", "threshold", "volume marked, of the consensus", "precision", "recall"]
+    return (
+        f"Over all voxels against the consensus, at 0.5 and at the threshold at which a trainer marks most "
+        f"nearly as much as stock at 0.5. The readers' mean volume is {ratio:.3f} of the consensus:\n\n"
+        f"{markdown(head, lines)}"
+    )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lidc_study import COLUMNS, marked_by_votes
-from lidc_tables import BASE, METRICS, SHARES, as_soft_metrics, comparison, votes
+from lidc_study import COLUMNS, marked_at_thresholds, marked_by_votes
+from lidc_tables import BASE, METRICS, SHARES, THRESHOLDS, as_soft_metrics, comparison, same_volume, votes
 
 
 @pytest.mark.parametrize("n_readers", [1, 2, 3, 4])
@@ -23,7 +23,10 @@ def test_voxels_are_counted_by_the_share_of_readers_who_marked_them(n_readers):
 def row(trainer, fold, case, score, marked):
     counts = dict(zip((f"marked {s}" for s in SHARES), map(str, marked), strict=True))
     about = {"trainer": trainer, "fold": fold, "case": case, "group": case}
-    return about | {m: str(score) for m in METRICS} | {f"voxels {s}": "100" for s in SHARES} | counts
+    counts |= {f"voxels {s}": "100" for s in SHARES} | {"expected voxels": "250"}
+    counts |= {f"marked at {t}": str(300 - 200 * float(t)) for t in THRESHOLDS}
+    counts |= {f"hits at {t}": str(200 - 100 * float(t)) for t in THRESHOLDS}
+    return about | {m: str(score) for m in METRICS} | counts
 
 
 def test_the_surplus_outside_the_consensus_is_counted_against_stock():
@@ -35,6 +38,28 @@ def test_the_surplus_outside_the_consensus_is_counted_against_stock():
     assert voxels.startswith("| voxels | 100 |")
     assert stock.startswith(f"| `{BASE}` | 0.00 % | 10.0 % |")
     assert soft.endswith("| +20 | 80 % |")
+
+
+def test_trainers_are_compared_where_they_mark_as_much_as_stock():
+    stock = row(BASE, "0", "a", 0.5, [0] * 5)
+    soft = {
+        **row("nnUNetTrainerSoftCE", "0", "a", 0.5, [0] * 5),
+        "marked at 0.5": "260",
+        "marked at 0.65": "199",
+    }
+    text = same_volume([stock, soft])
+    assert "mean volume is 1.250 of the consensus" in text
+    # 200 of 200 consensus voxels marked at 0.5 by stock, by the other at 0.65 most nearly so, with 135 hits
+    assert f"| `{BASE}` | 0.5 | 1.000 | 0.750 | 0.750 |" in text
+    assert "| `nnUNetTrainerSoftCE` | 0.65 | 0.995 | 0.678 | 0.675 |" in text
+
+
+def test_voxels_are_counted_at_every_threshold():
+    soft, probability = np.array([0.0, 0.5, 0.75, 1.0]), np.array([0.52, 0.58, 0.79, 0.99])
+    found = marked_at_thresholds(soft, probability)
+    assert [found[f"marked at {t}"] for t in THRESHOLDS] == [4, 3, 2, 2, 2, 2, 1]
+    assert [found[f"hits at {t}"] for t in THRESHOLDS] == [2, 2, 2, 2, 2, 2, 1]
+    assert found["expected voxels"] == 2.25
 
 
 def test_every_trainer_is_compared_with_stock_case_by_case():
