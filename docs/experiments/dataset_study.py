@@ -40,6 +40,7 @@ SOFT_CE_ALONE = "CE"
 LOSS = CANDIDATES | {
     SOFT_CE_ALONE: Candidate("soft", lambda: fused(weight_dml=0.0, weight_nkl=0.0, weight_tv=0.0))
 }
+N_RATERS, N_CASES = ("1", "2", "3"), ("25", "50", "100", "all")
 SAME, BY_LOT = "one, always the same", "one, drawn by lot"
 KEY = ("experiment", "variant", "fold", "loss")
 METRICS = ("dice", "qubiq_dice", "brier_near", "ece_near", "volume_error_abs")
@@ -61,18 +62,10 @@ class Experiment:
 EXPERIMENTS = {
     "bubil": Experiment(bubil_cases, near_mm=3),
     "hippocampus": Experiment(hippocampus_cases, near_mm=5),
-    "raters": Experiment(lidc_cases, 5, SHORT, ("1", "2", "3"), folds=3, losses=FEW_LOSSES),
-    "cases": Experiment(
-        lidc_cases,
-        5,
-        SHORT,
-        ("25", "50", "100", "all"),
-        folds=3,
-        losses=(*FEW_LOSSES, NO_START, SOFT_CE_ALONE),
-    ),
-    "longer": Experiment(
-        lidc_cases, 5, FIVEFOLD, ("all, five times as long",), 3, ("stock", SOFT_CE, NO_START)
-    ),
+    "raters": Experiment(lidc_cases, 5, SHORT, N_RATERS, 3, FEW_LOSSES),
+    "cases": Experiment(lidc_cases, 5, SHORT, N_CASES, 3, (*FEW_LOSSES, NO_START, SOFT_CE_ALONE)),
+    "raters_long": Experiment(lidc_cases, 5, FIVEFOLD, N_RATERS, 3, ("stock", SOFT_CE, NO_START)),
+    "cases_long": Experiment(lidc_cases, 5, FIVEFOLD, N_CASES, 3, ("stock", SOFT_CE, NO_START)),
     "one": Experiment(hippocampus_cases, 5, variants=(SAME, BY_LOT), folds=3, losses=("stock", SOFT_CE)),
 }
 
@@ -120,9 +113,9 @@ def run_cell(cell: Cell) -> list[Row]:
             for case in test
             for row in scores_of_readers(case, experiment.near_mm)
         ]
-    if name == "cases" and variant != "all":
+    if experiment.variants == N_CASES and variant != "all":
         training = training[: int(variant)]
-    by_reader = name in ("raters", "one")
+    by_reader = experiment.variants in (N_RATERS, (SAME, BY_LOT))
     pairs = [
         labels_of(votes_used(case, variant, int(fold)) if by_reader else case.votes) for case in training
     ]

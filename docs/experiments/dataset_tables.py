@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 
 DOCS = Path(__file__).parents[1]
 PAGE, PLOT = DOCS / "benchmark.md", DOCS / "scaling.png"
+FEW_AND_MANY = (("raters", "cases"), ("raters_long", "cases_long"), ("one", "hippocampus"))
 METRICS = {
     "dice": "Dice",
     "qubiq_dice": "QUBIQ Dice",
@@ -33,11 +34,11 @@ def write(path: Path) -> None:
     """Rewrite the part of docs/benchmark.md of every experiment that has rows."""
     rows = read_rows(path)
     of = {name: select(rows, experiment=name) for name in dict.fromkeys(row["experiment"] for row in rows)}
-    for few, many in (("raters", "cases"), ("longer", "cases"), ("one", "hippocampus")):
+    for few, many in FEW_AND_MANY:
         if few in of and many in of:  # trained on all readers, a network is one of the other experiment
             of[few] += _same_losses_and_folds(of[few], select(rows, experiment=many, variant="all"))
-    if "raters" in of and "cases" in of:
-        plot(of["raters"], of["cases"])
+    if "raters_long" in of and "cases_long" in of:
+        plot(of["raters_long"], of["cases_long"])
     for name, own in of.items():
         replace_between(PAGE, name, table(own))
 

@@ -9,8 +9,8 @@ import pytest
 from dataset_study import COLUMNS
 from dataset_tables import paired_by_case, write
 
-MEANS = (("raters", "1", 0.25), ("cases", "25", 0.125), ("cases", "all", 0.5))
-PAGE = "<!-- raters: begin -->\n<!-- raters: end -->\n<!-- cases: begin -->\n<!-- cases: end -->\n"
+MEANS = (("raters_long", "1", 0.25), ("cases_long", "25", 0.125), ("cases_long", "all", 0.5))
+PAGE = "<!-- raters_long: begin -->\n<!-- raters_long: end -->\n<!-- cases_long: begin -->\n<!-- cases_long: end -->\n"
 
 
 def row(experiment, variant, loss, case, score):
@@ -30,9 +30,9 @@ def test_all_raters_is_the_experiment_with_all_cases(tmp_path, monkeypatch):
     rows = [
         row(experiment, variant, loss, case, score + (loss == "soft") * 0.25)
         for experiment, variant, score in (
-            ("raters", "1", 0.25),
-            ("cases", "25", 0.125),
-            ("cases", "all", 0.5),
+            ("raters_long", "1", 0.25),
+            ("cases_long", "25", 0.125),
+            ("cases_long", "all", 0.5),
         )
         for loss in ("stock", "soft")
         for case in "ab"
@@ -46,7 +46,7 @@ def test_all_raters_is_the_experiment_with_all_cases(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset_tables, "PAGE", page)
     monkeypatch.setattr(dataset_tables, "PLOT", tmp_path / "scaling.png")
     write(results)
-    raters, cases = page.read_text().split("<!-- cases: begin -->")
+    raters, cases = page.read_text().split("<!-- cases_long: begin -->")
     assert "| all | `soft` | 0.750 |" in raters
     assert "| 1 | `soft` | 0.500 |" in raters
     assert "| `soft` | 1 to all | +0.250 (+0.250 to +0.250) * |" in raters
