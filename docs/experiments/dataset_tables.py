@@ -53,7 +53,7 @@ def table(rows: Rows) -> str:
     many_variants = len({row["variant"] for row in rows}) > 1
     many_classes = len({row["class"] for row in rows}) > 1
     lines, differences = [], []
-    for variant in dict.fromkeys(row["variant"] for row in rows):
+    for variant in variants_of(rows):
         for number in sorted({row["class"] for row in rows}):
             part = select(rows, variant=variant, **{"class": number})
             about = [variant] * many_variants + [number] * many_classes
@@ -74,9 +74,15 @@ def table(rows: Rows) -> str:
     )
 
 
+def variants_of(rows: Rows) -> list[str]:
+    """Numbers from few to many, all of them last."""
+    found = dict.fromkeys(row["variant"] for row in rows)
+    return sorted(found, key=lambda v: (v == "all", int(v) if v.isdigit() else 0))
+
+
 def steps(rows: Rows) -> str:
     """What each loss gains from one variant to the next, and from the first to the last."""
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    variants = variants_of(rows)
     pairs = [*pairwise(variants), (variants[0], variants[-1])]
     lines = []
     for loss in dict.fromkeys(row["loss"] for row in rows):
@@ -105,7 +111,7 @@ def plot(raters: Rows, cases: Rows) -> None:
     metrics = ("qubiq_dice", "brier_near")
     figure, axes = plt.subplots(2, 2, figsize=(8, 5.5), sharey="row", sharex="col")
     for column, (title, rows) in enumerate({"raters a case": raters, "cases to train on": cases}.items()):
-        variants = list(dict.fromkeys(row["variant"] for row in rows))
+        variants = variants_of(rows)
         for axis, metric in zip(axes[:, column], metrics, strict=True):
             for colour, loss in enumerate(dict.fromkeys(row["loss"] for row in rows)):
                 own = [_fold_means(select(rows, loss=loss, variant=v), metric) for v in variants]

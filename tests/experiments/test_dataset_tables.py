@@ -9,8 +9,8 @@ import pytest
 from dataset_study import COLUMNS
 from dataset_tables import paired_by_case, write
 
-MEANS = (("raters_long", "1", 0.25), ("cases_long", "25", 0.125), ("cases_long", "all", 0.5))
-PAGE = "<!-- raters_long: begin -->\n<!-- raters_long: end -->\n<!-- cases_long: begin -->\n<!-- cases_long: end -->\n"
+MEANS = (("raters_long", "1", 0.25), ("cases_long", "all", 0.5), ("cases_long", "25", 0.125))
+PAGE = "".join(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n" for name in ("raters_long", "cases_long"))
 
 
 def row(experiment, variant, loss, case, score):
@@ -29,11 +29,7 @@ def test_differences_pair_the_same_case():
 def test_all_raters_is_the_experiment_with_all_cases(tmp_path, monkeypatch):
     rows = [
         row(experiment, variant, loss, case, score + (loss == "soft") * 0.25)
-        for experiment, variant, score in (
-            ("raters_long", "1", 0.25),
-            ("cases_long", "25", 0.125),
-            ("cases_long", "all", 0.5),
-        )
+        for experiment, variant, score in MEANS
         for loss in ("stock", "soft")
         for case in "ab"
     ]
