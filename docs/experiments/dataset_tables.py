@@ -83,7 +83,7 @@ def variants_of(rows: Rows) -> list[str]:
 def steps(rows: Rows) -> str:
     """What each loss gains from one variant to the next, and from the first to the last."""
     variants = variants_of(rows)
-    pairs = [*pairwise(variants), (variants[0], variants[-1])]
+    pairs = dict.fromkeys([*pairwise(variants), (variants[0], variants[-1])])
     lines = []
     for loss in dict.fromkeys(row["loss"] for row in rows):
         for first, last in pairs:

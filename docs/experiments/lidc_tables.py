@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from resumable import read_rows, replace_between
@@ -20,7 +20,7 @@ from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "benchmark.md"
 FIRST_RUN = HERE / "lidc_fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
-NODULE, BASE = "nodule", "nnUNetTrainer"
+NODULE, BASE, DEFAULT = "nodule", "nnUNetTrainer", "nnUNetTrainerSoftCE"
 METRICS = (
     "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near",
     "volume_error_abs",
@@ -32,7 +32,15 @@ SHARES = ("nobody", "less than half", "half", "more than half", "all")  # of the
 def write(path: Path) -> None:
     """Rewrite what docs/benchmark.md says of five folds."""
     rows = read_rows(path)
-    replace_between(PAGE, "lidc", comparison(as_soft_metrics(rows)))
+    scores = as_soft_metrics(rows)
+    of_trainer = by_trainer(scores)
+    others = [name for name in of_trainer if name not in (BASE, DEFAULT, "nnUNetTrainerHardBCE")]
+    replace_between(
+        PAGE,
+        "lidc",
+        f"{comparison(scores)}\n\nDifference to `{DEFAULT}`, likewise:\n\n"
+        f"{differences(of_trainer, DEFAULT, others)}",
+    )
     replace_between(PAGE, "votes", f"{votes(rows)}\n\n{same_volume(rows)}")
 
 
@@ -52,14 +60,29 @@ def as_soft_metrics(rows: Rows) -> list[Row]:
     ]
 
 
+def by_trainer(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of every trainer, stock first."""
+    trainers = dict.fromkeys([BASE, *(str(row["trainer"]) for row in rows)])
+    return {name: [row for row in rows if row["trainer"] == name] for name in trainers}
+
+
 def comparison(rows: Sequence[Row]) -> str:
     """Means of every trainer, and tests against stock."""
-    trainers = list(dict.fromkeys([BASE, *(str(row["trainer"]) for row in rows)]))
-    of_trainer = {name: [row for row in rows if row["trainer"] == name] for name in trainers}
+    of_trainer = by_trainer(rows)
+    trainers = list(of_trainer)
     means = [
         [f"`{name}`", *(f"{_mean(of_trainer[name], metric):.3f}" for metric in METRICS)] for name in trainers
     ]
-    tests = [
+    return (
+        f"{markdown(['trainer', *(TITLES[m] for m in METRICS)], means)}\n\n"
+        f"Difference to `{BASE}`, 95 % interval, p after Holm's correction:\n\n"
+        f"{differences(of_trainer, BASE, trainers[1:])}"
+    )
+
+
+def differences(of_trainer: Mapping[str, Sequence[Row]], base: str, trainers: Sequence[str]) -> str:
+    """Tests of every trainer against one."""
+    lines = [
         [
             f"`{name}`",
             TITLES[test.metric],
@@ -67,14 +90,10 @@ def comparison(rows: Sequence[Row]) -> str:
             f"{test.difference.low:+.3f} to {test.difference.high:+.3f}",
             "< 0.001" if test.p_holm < 0.001 else f"{test.p_holm:.3f}",
         ]
-        for name in trainers[1:]
-        for test in compare(of_trainer[BASE], of_trainer[name], names=(BASE, name), metrics=METRICS)
+        for name in trainers
+        for test in compare(of_trainer[base], of_trainer[name], names=(base, name), metrics=METRICS)
     ]
-    return (
-        f"{markdown(['trainer', *(TITLES[m] for m in METRICS)], means)}\n\n"
-        f"Difference to `{BASE}`, 95 % interval, p after Holm's correction:\n\n"
-        f"{markdown(['trainer', 'metric', 'difference', 'interval', 'p'], tests)}"
-    )
+    return markdown(["trainer", "metric", "difference", "interval", "p"], lines)
 
 
 def _mean(rows: Sequence[Row], metric: str) -> float:
