@@ -64,8 +64,8 @@ EXPERIMENTS = {
     "hippocampus": Experiment(hippocampus_cases, near_mm=5),
     "raters": Experiment(lidc_cases, 5, SHORT, N_RATERS, 3, FEW_LOSSES),
     "cases": Experiment(lidc_cases, 5, SHORT, N_CASES, 3, (*FEW_LOSSES, NO_START, SOFT_CE_ALONE)),
-    "raters_long": Experiment(lidc_cases, 5, FIVEFOLD, N_RATERS, 3, ("stock", SOFT_CE, NO_START)),
-    "cases_long": Experiment(lidc_cases, 5, FIVEFOLD, N_CASES, 3, ("stock", SOFT_CE, NO_START)),
+    "raters_long": Experiment(lidc_cases, 5, FIVEFOLD, N_RATERS, 3, ("stock", SOFT_CE)),
+    "cases_long": Experiment(lidc_cases, 5, FIVEFOLD, N_CASES, 3, ("stock", SOFT_CE)),
     "one": Experiment(hippocampus_cases, 5, variants=(SAME, BY_LOT), folds=3, losses=("stock", SOFT_CE)),
 }
 

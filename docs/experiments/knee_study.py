@@ -31,6 +31,7 @@ from nnunet_softlabel.raters import RaterSkill, simulate_raters
 HERE = Path(__file__).parent
 RESULTS = HERE / "knee_study.csv"
 BUDGET = Budget(iterations=400, batch_size=8, optimizer="adamw")
+LONG = Budget(iterations=2000, batch_size=8, optimizer="adamw")
 N_TRAINING, N_TUNING, N_TEST = 60, 20, 40
 SEEDS = range(3)
 NAMES = ("a", "b", "c")
@@ -53,7 +54,10 @@ LOSSES: dict[str, StudyLoss] = {
     "APL, no balanced start": fused(),
     "APL expectation": expectation,
 }
+STOCK_LONG, SOFT_CE_LONG = (f"{name}, {LONG.iterations}" for name in ("Dice+CE", "SoftCE"))
+LOSSES |= {STOCK_LONG: LOSSES["Dice+CE"], SOFT_CE_LONG: LOSSES["SoftCE"]}
 SOFT_CE, NO_START = "SoftCE", "APL, no balanced start"
+FIRST_LOSSES = ("BCE", "Dice+CE", "DML+CE", "APL", "APL expectation")
 KEY = ("regime", "contrast", "label", "loss", "seed", "threshold")
 COLUMNS = (
     *KEY, "value", "dice", "precision", "recall", "lesion_precision", "lesion_recall", "lesion_f1",
@@ -108,7 +112,7 @@ def run_cell(cell: Cell) -> list[Row]:
         soft[:, None],
         LOSSES[loss],
         seed=int(seed),
-        budget=BUDGET,
+        budget=LONG if loss in (STOCK_LONG, SOFT_CE_LONG) else BUDGET,
         draw=_any_vote(found.votes),
     )
     truth_of_training = np.stack([knee.truth == 1 for knee in found.training])
@@ -173,8 +177,7 @@ def cells() -> Iterator[Cell]:
     for seed in SEEDS:
         for regime in REGIMES:
             for label in LABELS:
-                left_out = {NO_START, SOFT_CE, "DML+CE"} if label == "majority" else {NO_START, SOFT_CE}
-                losses = [name for name in LOSSES if name not in left_out]
+                losses = FIRST_LOSSES if label != "majority" else [n for n in FIRST_LOSSES if n != "DML+CE"]
                 yield from ((regime, "1", label, loss, str(seed)) for loss in losses)
     for seed in SEEDS:
         for regime, contrast in HARD_FOR_US:
@@ -187,6 +190,10 @@ def cells() -> Iterator[Cell]:
     for seed in SEEDS:
         for place in places:
             yield from ((*place, label, SOFT_CE, str(seed)) for label in LABELS)
+    for seed in SEEDS:
+        for regime in REGIMES[:2]:
+            yield (regime, "1", "majority", STOCK_LONG, str(seed))
+            yield from ((regime, "1", label, SOFT_CE_LONG, str(seed)) for label in LABELS)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ PAGE = Path(__file__).parents[1] / "benchmark.md"
 REGIMES = {"boundary": "outlines", "missed": "missed", "false_positives": "false positives"}
 LABELS = ("majority", "mean", "anatomy")
 BASELINE, METHODS = ("majority", "BCE"), (("anatomy", "APL"), ("anatomy", "SoftCE"))
+LONG = ", 2000"
 VOXELS = {"dice": "Dice", "precision": "precision", "recall": "recall", "brier_truth": "Brier, 1e-3"}
 LESIONS = {
     "lesion_precision": "lesion precision",
@@ -31,6 +32,11 @@ EFFECTS = (
     ("label: anatomy, not mean", ("mean", "APL"), ("anatomy", "APL")),
     ("label: mean, not majority", ("majority", "SoftCE"), ("mean", "SoftCE")),
     ("label: anatomy, not mean", ("mean", "SoftCE"), ("anatomy", "SoftCE")),
+    ("label: mean, not majority", ("majority", "SoftCE, 2000"), ("mean", "SoftCE, 2000")),
+    ("label: anatomy, not mean", ("mean", "SoftCE, 2000"), ("anatomy", "SoftCE, 2000")),
+    ("label and loss: SoftCE, not stock", ("majority", "Dice+CE, 2000"), ("mean", "SoftCE, 2000")),
+    ("label and loss: SoftCE, not stock", ("majority", "Dice+CE, 2000"), ("anatomy", "SoftCE, 2000")),
+    ("loss: SoftCE, not Dice+CE", ("majority", "Dice+CE, 2000"), ("majority", "SoftCE, 2000")),
     ("loss: Dice+CE, not BCE", ("majority", "BCE"), ("majority", "Dice+CE")),
     ("label and loss: SoftCE, not stock", ("majority", "Dice+CE"), ("mean", "SoftCE")),
     ("label and loss: SoftCE, not stock", ("majority", "Dice+CE"), ("anatomy", "SoftCE")),
@@ -83,7 +89,8 @@ def cells_table(rows: Rows, metrics: dict[str, str]) -> str:
     for regime, title in REGIMES.items():
         for pair in combinations(rows):
             own = of_pair(rows, pair, regime=regime)
-            lines.append([title, f"`{pair[0]}`", pair[1], *(mean_text(values(own, m)) for m in metrics)])
+            if own:
+                lines.append([title, f"`{pair[0]}`", pair[1], *(mean_text(values(own, m)) for m in metrics)])
     return markdown(["error", "label", "loss", *metrics.values()], lines)
 
 
@@ -103,8 +110,11 @@ def effects_table(rows: Rows) -> str:
     for title, first, second in EFFECTS:
         kind = title.split(":")[0]
         same = {"label": f"loss {first[1]}", "loss": f"label {first[0]}"}.get(kind, f"label {second[0]}")
+        same += LONG if LONG in second[1] and LONG not in same else ""
         for regime, error in REGIMES.items():
             pair = [of_pair(rows, p, regime=regime) for p in (first, second)]
+            if not all(pair):
+                continue
             differences = [difference_text(paired(*pair, m)) for m in ("dice", "recall", "precision")]
             lines.append([title, same, error, *differences])
     return markdown(["change", "at", "error", "Dice", "recall", "precision"], lines)
