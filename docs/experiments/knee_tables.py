@@ -28,6 +28,10 @@ LESIONS = {
 EFFECTS = (
     ("label: mean, not majority", ("majority", "BCE"), ("mean", "BCE")),
     ("label: anatomy, not mean", ("mean", "BCE"), ("anatomy", "BCE")),
+    ("label: mean, not majority", ("majority", "Dice+CE"), ("mean", "Dice+CE")),
+    ("label: anatomy, not mean", ("mean", "Dice+CE"), ("anatomy", "Dice+CE")),
+    ("label: mean, not majority", ("majority", "APL expectation"), ("mean", "APL expectation")),
+    ("label: anatomy, not mean", ("mean", "APL expectation"), ("anatomy", "APL expectation")),
     ("label: mean, not majority", ("majority", "APL"), ("mean", "APL")),
     ("label: anatomy, not mean", ("mean", "APL"), ("anatomy", "APL")),
     ("label: mean, not majority", ("majority", "SoftCE"), ("mean", "SoftCE")),
@@ -71,7 +75,7 @@ def write(path: Path) -> None:
         f"{paper_table(at_half)}\n\n"
         f"What a change of label or loss alone does, paired by seed:\n\n{effects_table(at_half)}",
     )
-    replace_between(PAGE, "detection", detection_table(usual))
+    replace_between(PAGE, "detection", f"{detection_table(usual)}\n\n{detection_effects(usual)}")
     replace_between(PAGE, "limits", f"{limits_table(unusual)}\n\n{explanation(rows)}")
 
 
@@ -130,6 +134,31 @@ def detection_table(rows: Rows) -> str:
                     if own:
                         lines.append([title, f"`{label}`", loss, *_detection_cells(own, threshold)])
     return markdown(["error", "label", "loss", "threshold", "Dice", *LESIONS.values()], lines)
+
+
+def detection_effects(rows: Rows) -> str:
+    """What a change of label, or of the threshold, does to detection, paired by seed."""
+    metrics = {"dice": "Dice", **LESIONS}
+    changes = [
+        (f"{second}, not {first}", loss, (first, "0.5"), (second, "0.5"))
+        for loss in ("APL", "SoftCE")
+        for first, second in pairwise(LABELS)
+    ]
+    corrected = "rater-corrected"
+    changes += [
+        (f"{corrected}, not 0.5", loss, ("mean", "0.5"), ("mean", corrected))
+        for loss in ("BCE", "APL", "SoftCE")
+    ]
+    lines = []
+    for title, loss, *places in changes:
+        for regime, error in REGIMES.items():
+            pair = [
+                select(rows, loss=loss, regime=regime, label=label, threshold=threshold)
+                for label, threshold in places
+            ]
+            lines.append([title, loss, error, *(difference_text(paired(*pair, m), 2) for m in metrics)])
+    table = markdown(["change", "loss", "error", *metrics.values()], lines)
+    return f"What a change alone does, paired by seed:\n\n{table}"
 
 
 def _detection_cells(own: Rows, threshold: str) -> list[str]:
