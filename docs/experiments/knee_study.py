@@ -54,8 +54,8 @@ LOSSES: dict[str, StudyLoss] = {
     "APL, no balanced start": fused(),
     "APL expectation": expectation,
 }
-STOCK_LONG, SOFT_CE_LONG = (f"{name}, {LONG.iterations}" for name in ("Dice+CE", "SoftCE"))
-LOSSES |= {STOCK_LONG: LOSSES["Dice+CE"], SOFT_CE_LONG: LOSSES["SoftCE"]}
+BCE_LONG, STOCK_LONG, SOFT_CE_LONG = (f"{name}, {LONG.iterations}" for name in ("BCE", "Dice+CE", "SoftCE"))
+LOSSES |= {BCE_LONG: LOSSES["BCE"], STOCK_LONG: LOSSES["Dice+CE"], SOFT_CE_LONG: LOSSES["SoftCE"]}
 SOFT_CE, NO_START = "SoftCE", "APL, no balanced start"
 FIRST_LOSSES = ("BCE", "Dice+CE", "DML+CE", "APL", "APL expectation")
 KEY = ("regime", "contrast", "label", "loss", "seed", "threshold")
@@ -112,7 +112,7 @@ def run_cell(cell: Cell) -> list[Row]:
         soft[:, None],
         LOSSES[loss],
         seed=int(seed),
-        budget=LONG if loss in (STOCK_LONG, SOFT_CE_LONG) else BUDGET,
+        budget=LONG if loss in (BCE_LONG, STOCK_LONG, SOFT_CE_LONG) else BUDGET,
         draw=_any_vote(found.votes),
     )
     truth_of_training = np.stack([knee.truth == 1 for knee in found.training])
@@ -194,6 +194,8 @@ def cells() -> Iterator[Cell]:
         for regime in REGIMES[:2]:
             yield (regime, "1", "majority", STOCK_LONG, str(seed))
             yield from ((regime, "1", label, SOFT_CE_LONG, str(seed)) for label in LABELS)
+    for seed in SEEDS:
+        yield from ((regime, "1", "majority", BCE_LONG, str(seed)) for regime in REGIMES[:2])
 
 
 def main() -> None:

@@ -13,7 +13,11 @@ from study_numbers import Rows, difference_text, markdown, mean_text, paired, se
 PAGE = Path(__file__).parents[1] / "benchmark.md"
 REGIMES = {"boundary": "outlines", "missed": "missed", "false_positives": "false positives"}
 LABELS = ("majority", "mean", "anatomy")
-BASELINE, METHODS = ("majority", "BCE"), (("anatomy", "APL"), ("anatomy", "SoftCE"))
+PAPERS = (
+    (("majority", "BCE"), ("anatomy", "APL")),
+    (("majority", "BCE"), ("anatomy", "SoftCE")),
+    (("majority", "BCE, 2000"), ("anatomy", "SoftCE, 2000")),
+)
 LONG = ", 2000"
 VOXELS = {"dice": "Dice", "precision": "precision", "recall": "recall", "brier_truth": "Brier, 1e-3"}
 LESIONS = {
@@ -101,9 +105,11 @@ def cells_table(rows: Rows, metrics: dict[str, str]) -> str:
 def paper_table(rows: Rows) -> str:
     metrics = ("precision", "recall", "dice")
     lines = []
-    for method in METHODS:
+    for baseline, method in PAPERS:
         for regime, title in REGIMES.items():
-            pair = [of_pair(rows, p, regime=regime) for p in (BASELINE, method)]
+            pair = [of_pair(rows, p, regime=regime) for p in (baseline, method)]
+            if not all(pair):
+                continue
             texts = [difference_text(paired(*pair, m), 1, 100) for m in metrics]
             lines.append([f"`{method[0]}` + {method[1]}", title, *texts])
     return markdown(["against the baseline", "error", *metrics], lines)
@@ -128,7 +134,7 @@ def detection_table(rows: Rows) -> str:
     lines = []
     for regime, title in REGIMES.items():
         for label in LABELS:
-            for loss in ("BCE", "APL", "SoftCE"):
+            for loss in ("BCE", "APL", "SoftCE", "SoftCE, 2000"):
                 for threshold in ("0.5", "tuned", "rater-corrected"):
                     own = of_pair(rows, (label, loss), regime=regime, threshold=threshold)
                     if own:
@@ -141,13 +147,13 @@ def detection_effects(rows: Rows) -> str:
     metrics = {"dice": "Dice", **LESIONS}
     changes = [
         (f"{second}, not {first}", loss, (first, "0.5"), (second, "0.5"))
-        for loss in ("APL", "SoftCE")
+        for loss in ("APL", "SoftCE", "SoftCE, 2000")
         for first, second in pairwise(LABELS)
     ]
     corrected = "rater-corrected"
     changes += [
         (f"{corrected}, not 0.5", loss, ("mean", "0.5"), ("mean", corrected))
-        for loss in ("BCE", "APL", "SoftCE")
+        for loss in ("BCE", "APL", "SoftCE", "SoftCE, 2000")
     ]
     lines = []
     for title, loss, *places in changes:
@@ -156,6 +162,8 @@ def detection_effects(rows: Rows) -> str:
                 select(rows, loss=loss, regime=regime, label=label, threshold=threshold)
                 for label, threshold in places
             ]
+            if not all(pair):
+                continue
             lines.append([title, loss, error, *(difference_text(paired(*pair, m), 2) for m in metrics)])
     table = markdown(["change", "loss", "error", *metrics.values()], lines)
     return f"What a change alone does, paired by seed:\n\n{table}"
