@@ -134,7 +134,7 @@ def detection_table(rows: Rows) -> str:
     lines = []
     for regime, title in REGIMES.items():
         for label in LABELS:
-            for loss in ("BCE", "APL", "SoftCE", "SoftCE, 2000"):
+            for loss in ("BCE", "APL", "SoftCE", *(f"{name}{LONG}" for name in ("BCE", "Dice+CE", "SoftCE"))):
                 for threshold in ("0.5", "tuned", "rater-corrected"):
                     own = of_pair(rows, (label, loss), regime=regime, threshold=threshold)
                     if own:
@@ -143,29 +143,34 @@ def detection_table(rows: Rows) -> str:
 
 
 def detection_effects(rows: Rows) -> str:
-    """What a change of label, or of the threshold, does to detection, paired by seed."""
-    metrics = {"dice": "Dice", **LESIONS}
+    """What a change of label or threshold, and the default against stock, do to detection, paired by seed."""
+    metrics = {"dice": "Dice", "recall": "recall", **LESIONS}
+    at_half, tuned, corrected = "0.5", "tuned", "rater-corrected"
     changes = [
-        (f"{second}, not {first}", loss, (first, "0.5"), (second, "0.5"))
-        for loss in ("APL", "SoftCE", "SoftCE, 2000")
+        (f"{second}, not {first}, {loss}", (first, loss, at_half), (second, loss, at_half))
+        for loss in ("APL", "SoftCE", f"SoftCE{LONG}")
         for first, second in pairwise(LABELS)
     ]
-    corrected = "rater-corrected"
     changes += [
-        (f"{corrected}, not 0.5", loss, ("mean", "0.5"), ("mean", corrected))
-        for loss in ("BCE", "APL", "SoftCE", "SoftCE, 2000")
+        (f"{corrected}, not 0.5, mean, {loss}", ("mean", loss, at_half), ("mean", loss, corrected))
+        for loss in ("BCE", "APL", "SoftCE", f"SoftCE{LONG}")
+    ]
+    changes += [
+        (
+            f"SoftCE on the mean, {corrected}, not stock on the majority, {threshold}{budget}",
+            ("majority", f"Dice+CE{budget}", threshold),
+            ("mean", f"SoftCE{budget}", corrected),
+        )
+        for budget in ("", LONG)
+        for threshold in (at_half, tuned)
     ]
     lines = []
-    for title, loss, *places in changes:
+    for title, *places in changes:
         for regime, error in REGIMES.items():
-            pair = [
-                select(rows, loss=loss, regime=regime, label=label, threshold=threshold)
-                for label, threshold in places
-            ]
-            if not all(pair):
-                continue
-            lines.append([title, loss, error, *(difference_text(paired(*pair, m), 2) for m in metrics)])
-    table = markdown(["change", "loss", "error", *metrics.values()], lines)
+            pair = [of_pair(rows, place[:2], regime=regime, threshold=place[2]) for place in places]
+            if all(pair):
+                lines.append([title, error, *(difference_text(paired(*pair, m), 2) for m in metrics)])
+    table = markdown(["change", "error", *metrics.values()], lines)
     return f"What a change alone does, paired by seed:\n\n{table}"
 
 
