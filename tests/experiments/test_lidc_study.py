@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lidc_study
 import numpy as np
 import pytest
 from lidc_study import COLUMNS, marked_at_thresholds, marked_by_votes
@@ -72,3 +73,33 @@ def test_every_trainer_is_compared_with_stock_case_by_case():
 
 def test_a_row_of_the_table_has_what_the_study_writes():
     assert set(row(BASE, "0", "a", 0.5, [0] * 5)) == set(COLUMNS)
+
+
+def test_only_what_is_missing_is_prepared(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(lidc_study.subprocess, "run", lambda command, **_: called.append(command[:2]))
+    preprocessed = tmp_path / "preprocessed" / "Dataset501_LIDC"
+    lidc_study.prepare(tmp_path)
+    assert [command[0] for command in called] == [
+        "nnunet_softlabel", "nnUNetv2_plan_and_preprocess", "nnUNetv2_preprocess", "nnunet_softlabel",
+    ]  # fmt: skip
+    (tmp_path / "raw" / "Dataset501_LIDC").mkdir(parents=True)
+    (preprocessed / "nnUNetPlans_2d").mkdir(parents=True)
+    (preprocessed / "nnUNetPlans.json").touch()
+    called.clear()
+    lidc_study.prepare(tmp_path)
+    assert [tuple(command) for command in called] == [("nnunet_softlabel", "reduce-plans")]
+
+
+def test_a_cell_trains_alone_and_is_scored_case_by_case(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(lidc_study.subprocess, "run", lambda command, **_: trained.append(command))
+    monkeypatch.setattr(lidc_study.SoftDataset, "find", lambda _: None)
+    monkeypatch.setattr(lidc_study, "evaluate", lambda *_, **__: None)
+    monkeypatch.setattr(lidc_study, "rows_of", lambda _, folder, scores, about: [{**about, "folder": folder}])
+    (found,) = lidc_study.run_cell((BASE, "3"), work=tmp_path)
+    command = " ".join(map(str, trained[0]))
+    assert "-tr nnUNetTrainer -f 3" in command
+    assert "--only train" in command
+    assert (found["trainer"], found["fold"]) == (BASE, "3")
+    assert found["folder"].parts[-3:] == ("nnUNetTrainer__nnUNetPlansReduced12__2d", "fold_3", "validation")
