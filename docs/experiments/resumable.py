@@ -59,11 +59,15 @@ def run_missing(
 
 
 def _begin(path: Path, columns: Sequence[str]) -> None:
-    """Write the header of a new file; refuse one of another script."""
+    """Write the header of a new file; refuse one of another script; drop a last line without an end."""
     if not path.is_file():
         write_text(path, ",".join(columns) + "\n")
-    elif path.read_text(encoding="utf-8").split("\n", 1)[0] != ",".join(columns):
+        return
+    text = path.read_text(encoding="utf-8")
+    if text.split("\n", 1)[0] != ",".join(columns):
         raise SystemExit(f"{path}: has other columns than this script writes; move it away to begin anew.")
+    if not text.endswith("\n"):  # a copy that was cut off
+        write_text(path, text[: text.rfind("\n") + 1])
 
 
 def _results(

@@ -39,6 +39,17 @@ def test_cells_that_are_there_stay_as_they_are(tmp_path):
     assert len(read_rows(path)) == 3
 
 
+def test_torn_last_line_is_run_again(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("name,seed,value\na,0,77\na,1,1")
+    run(path)
+    assert {(r["name"], r["seed"]): r["value"] for r in read_rows(path)} == {
+        ("a", "0"): "77",
+        ("a", "1"): "10",
+        ("b", "0"): "0",
+    }
+
+
 def test_rows_of_a_cell_are_written_all_or_not(tmp_path, monkeypatch):
     path = tmp_path / "x.csv"
     run(path, CELLS[:1])
