@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import dataset_tables
 import numpy as np
@@ -57,16 +58,17 @@ class Experiment:
     variants: tuple[str, ...] = ("all",)
     folds: int = N_FOLDS
     losses: tuple[str, ...] = LOSSES
+    varies: Literal["nothing", "readers", "cases"] = "nothing"
 
 
 EXPERIMENTS = {
     "bubil": Experiment(bubil_cases, near_mm=3),
     "hippocampus": Experiment(hippocampus_cases, near_mm=5),
-    "raters": Experiment(lidc_cases, 5, SHORT, N_RATERS, 3, FEW_LOSSES),
-    "cases": Experiment(lidc_cases, 5, SHORT, N_CASES, 3, (*FEW_LOSSES, NO_START, SOFT_CE_ALONE)),
-    "raters_long": Experiment(lidc_cases, 5, FIVEFOLD, N_RATERS, 3, ("stock", SOFT_CE)),
-    "cases_long": Experiment(lidc_cases, 5, FIVEFOLD, N_CASES, 3, ("stock", SOFT_CE)),
-    "one": Experiment(hippocampus_cases, 5, variants=(SAME, BY_LOT), folds=3, losses=("stock", SOFT_CE)),
+    "raters": Experiment(lidc_cases, 5, SHORT, N_RATERS, 3, FEW_LOSSES, "readers"),
+    "cases": Experiment(lidc_cases, 5, SHORT, N_CASES, 3, (*FEW_LOSSES, NO_START, SOFT_CE_ALONE), "cases"),
+    "raters_long": Experiment(lidc_cases, 5, FIVEFOLD, N_RATERS, 3, ("stock", SOFT_CE), "readers"),
+    "cases_long": Experiment(lidc_cases, 5, FIVEFOLD, N_CASES, 3, ("stock", SOFT_CE), "cases"),
+    "one": Experiment(hippocampus_cases, 5, LONG, (SAME, BY_LOT), 3, ("stock", SOFT_CE), "readers"),
 }
 
 
@@ -113,12 +115,12 @@ def run_cell(cell: Cell) -> list[Row]:
             for case in test
             for row in scores_of_readers(case, experiment.near_mm)
         ]
-    if experiment.variants == N_CASES and variant != "all":
+    if experiment.varies == "cases" and variant != "all":
         training = training[: int(variant)]
-    by_reader = experiment.variants in (N_RATERS, (SAME, BY_LOT))
-    pairs = [
-        labels_of(votes_used(case, variant, int(fold)) if by_reader else case.votes) for case in training
-    ]
+    votes = [case.votes for case in training]
+    if experiment.varies == "readers":
+        votes = [votes_used(case, variant, int(fold)) for case in training]
+    pairs = [labels_of(v) for v in votes]
     wanted = [soft if LOSS[loss].label == "soft" else majority for soft, majority in pairs]
     label = np.concatenate([w.swapaxes(0, 1) for w in wanted])
     network = train(

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from resumable import read_rows, replace_between
-from study_numbers import Rows, markdown, select, values
+from study_numbers import Rows, markdown, values
 
 from nnunet_softlabel.evaluation.case_scores import MODEL
-from nnunet_softlabel.evaluation.inference import mean_interval
+from nnunet_softlabel.evaluation.inference import mean_or_nan
 from nnunet_softlabel.evaluation.statistics import case_values, compare, home_reference
 from nnunet_softlabel.evaluation.tables import TITLES, Row
 from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
 
+AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "benchmark.md"
 FIRST_RUN = HERE / "lidc_fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
@@ -60,7 +62,7 @@ def as_soft_metrics(rows: Rows) -> list[Row]:
     ]
 
 
-def by_trainer(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def by_trainer(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
     """Rows of every trainer, stock first."""
     trainers = dict.fromkeys([BASE, *(str(row["trainer"]) for row in rows)])
     return {name: [row for row in rows if row["trainer"] == name] for name in trainers}
@@ -100,40 +102,36 @@ def _mean(rows: Sequence[Row], metric: str) -> float:
     found = case_values(
         rows, metric=metric, class_name=NODULE, reference=home_reference(metric), prediction=MODEL
     )
-    numbers = [value for value, _ in found.values() if value == value]
-    return mean_interval(numbers, resamples=100).mean
+    return mean_or_nan([value for value, _ in found.values() if value == value])
 
 
 def votes(rows: Rows) -> str:
     """Share of voxels marked by the votes, and where the surplus over stock outside the consensus lies."""
-    trainers = list(dict.fromkeys([BASE, *(row["trainer"] for row in rows)]))
-    totals = {s: values(select(rows, trainer=BASE), f"voxels {s}").sum() for s in SHARES}
-    marked = {
-        name: {s: values(select(rows, trainer=name), f"marked {s}").sum() for s in SHARES}
-        for name in trainers
-    }
-    lines = [["voxels", *(f"{totals[s]:.0f}" for s in SHARES), "", ""]]
-    for name in trainers:
+    of_trainer = by_trainer(rows)
+    totals = {s: values(of_trainer[BASE], f"voxels {s}").sum() for s in SHARES}
+    marked = {name: {s: values(own, f"marked {s}").sum() for s in SHARES} for name, own in of_trainer.items()}
+    outside = SHARES[:3]
+    lines = [["voxels", *(f"{totals[s]:.0f}" for s in SHARES), *[""] * (1 + len(outside))]]
+    for name in of_trainer:
         digits = {"nobody": 2}
         shares = [f"{100 * marked[name][s] / totals[s]:.{digits.get(s, 1)}f} %" for s in SHARES]
-        surplus = {s: marked[name][s] - marked[BASE][s] for s in SHARES[:3]}
+        surplus = {s: marked[name][s] - marked[BASE][s] for s in outside}
         beyond = sum(surplus.values())
-        at_half = f"{100 * surplus['half'] / beyond:.0f} %" if beyond > 0 else "-"
-        lines.append([f"`{name}`", *shares, "-" if name == BASE else f"{beyond:+.0f}", at_half])
-    head = ["trainer", *SHARES, "outside the consensus, beyond stock", "of this, at half"]
+        where = [f"{100 * surplus[s] / beyond:.0f} %" if beyond > 0 else "-" for s in outside]
+        lines.append([f"`{name}`", *shares, "-" if name == BASE else f"{beyond:+.0f}", *where])
+    head = ["trainer", *SHARES, "outside the consensus, beyond stock", *(f"of this, {s}" for s in outside)]
     title = "Share of the voxels that a trainer marks, by how many readers marked them:"
     return f"{title}\n\n{markdown(head, lines)}"
 
 
 def same_volume(rows: Rows) -> str:
     """Precision and recall over all voxels, at 0.5 and where a trainer marks about as much as stock."""
-    trainers = list(dict.fromkeys([BASE, *(row["trainer"] for row in rows)]))
-    of_base = select(rows, trainer=BASE)
+    of_trainer = by_trainer(rows)
+    of_base = of_trainer[BASE]
     consensus = sum(values(of_base, f"voxels {share}").sum() for share in SHARES[3:])
     wanted = values(of_base, "marked at 0.5").sum()
     lines = []
-    for name in trainers:
-        own = select(rows, trainer=name)
+    for name, own in of_trainer.items():
         marked = {t: values(own, f"marked at {t}").sum() for t in THRESHOLDS}
         hits = {t: values(own, f"hits at {t}").sum() for t in THRESHOLDS}
         nearest = min(THRESHOLDS, key=lambda t: abs(marked[t] - wanted))

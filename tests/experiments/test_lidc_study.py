@@ -38,7 +38,7 @@ def test_the_surplus_outside_the_consensus_is_counted_against_stock():
     voxels, stock, soft = votes(rows).splitlines()[-3:]
     assert voxels.startswith("| voxels | 100 |")
     assert stock.startswith(f"| `{BASE}` | 0.00 % | 10.0 % |")
-    assert soft.endswith("| +20 | 80 % |")
+    assert soft.endswith("| +20 | 5 % | 15 % | 80 % |")
 
 
 def test_trainers_are_compared_where_they_mark_as_much_as_stock():
