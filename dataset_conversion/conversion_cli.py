@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from nnunet_softlabel.case_reader import StapleScope
-from nnunet_softlabel.cases import Case
-from nnunet_softlabel.conversion import convert
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.conversion.settings import StapleScope
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.fusion import FUSIONS
 

@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 from conversion_cli import build_parser, run
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.image_io import read_mask
+from nnunet_softlabel.formats.images import read_mask
 
 PERSONS = (1, 3, 4, 5)
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from conversion_cli import build_parser, run
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 
 LABELS = ("pancreas=1", "kidney=2", "liver=3")
 

@@ -29,9 +29,10 @@ from pathlib import Path
 import numpy as np
 from conversion_cli import build_parser, run
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.image_io import Grid, read_mask
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import read_mask
 
 VALUES = {"kidney": 1, "cyst": 3, "tumor": 2}  # in the order of merging: later ones overwrite
 LABELS = ("kidney_and_mass=1,2,3", "mass=2,3", "tumor=2")

@@ -37,7 +37,7 @@ from conversion_cli import build_parser, run
 from lidc_files import NAMESPACE, Outline, Voxel, draw, fill, kept_locale, read_crop, read_outline, tag
 from scipy.sparse.csgraph import connected_components
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import DatasetError
 
 MARGIN_MM = 15.0

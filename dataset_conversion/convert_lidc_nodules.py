@@ -27,7 +27,9 @@ from pathlib import Path
 
 from conversion_cli import build_parser, run
 
-from nnunet_softlabel.cases import Case, find_cases, read_groups, with_groups
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.find import find_cases
+from nnunet_softlabel.cases.groups import read_groups, with_groups
 
 
 def cases(source: Path) -> Iterator[Case]:

@@ -35,9 +35,11 @@ from pathlib import Path
 import numpy as np
 from conversion_cli import build_parser, run
 
-from nnunet_softlabel.cases import Case, find_cases
-from nnunet_softlabel.conversion import IntensityPrior, Priors, RoiPrior
-from nnunet_softlabel.image_io import Grid, read_mask
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.find import find_cases
+from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import read_mask
 
 BONES = (1, 3, 5)
 ROI = RoiPrior(("bone",), margin_mm=2.0)

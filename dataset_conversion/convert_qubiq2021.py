@@ -33,9 +33,10 @@ from pathlib import Path
 import numpy as np
 from conversion_cli import build_parser, run
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.image_io import Grid, read_image
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import read_image
 
 # set -> number of tasks, channel names; the order of brain-tumor's sequences is not stated by the challenge
 SETS = {

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from conversion_cli import build_parser, run
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 
 LABELS = ("disc=128,255", "cup=128")
 

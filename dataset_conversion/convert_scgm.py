@@ -26,7 +26,7 @@ from pathlib import Path
 
 from conversion_cli import build_parser, run
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 
 LABELS = ("grey_matter=1", "white_matter=2")
 

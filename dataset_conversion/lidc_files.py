@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from skimage.draw import polygon
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.image_io import Grid
+from nnunet_softlabel.formats.grid import Grid
 
 NAMESPACE = {"": "http://www.nih.gov"}
 Voxel = tuple[int, int, int]

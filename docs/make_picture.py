@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from nnunet_softlabel.fusion import FUSIONS, RaterVotes
-from nnunet_softlabel.phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
 
 
 def main() -> None:

@@ -9,31 +9,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import time
 
-import numpy as np
-
+from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.image_io import Grid, write_image
-from nnunet_softlabel.phantom import make_knee_phantom
-from nnunet_softlabel.prior_settings import IntensityPrior, Priors, RoiPrior
-from nnunet_softlabel.raters import RaterSkill, simulate_raters
-from nnunet_softlabel.soft_labels import write_json
+from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.simulation.knee_files import READERS, write_knees
+from nnunet_softlabel.simulation.simulated_raters import RaterSkill
 
 DATASET_ID, DATASET_NAME = 999, "KneePhantom"
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardBCE", "nnUNetTrainerSoftCE")
-SHAPE = (16, 48, 48)
 PATCH_SIZE = (16, 48, 48)
-LESION_RADIUS_MM = (9.0, 15.0)  # a few hundred iterations do not learn smaller ones
 REDUCED = "nnUNetPlansReduced"
-# what an expert misses and adds little of, and a beginner more
-READERS = {
-    "expert": RaterSkill(sensitivity=0.95, false_positives=0.1, boundary_jitter_mm=1.0),
-    "resident": RaterSkill(
-        sensitivity=0.8, false_positives=0.5, boundary_bias_mm=1.0, boundary_jitter_mm=1.5
-    ),
-    "student": RaterSkill(
-        sensitivity=0.65, false_positives=1.0, boundary_bias_mm=2.0, boundary_jitter_mm=2.0
-    ),
-}
 
 
 def demo(
@@ -86,7 +71,7 @@ def demo(
     # imported after the environment is set, and only here: nnU-Net and torch take their time
     from nnunet_softlabel.benchmark import Budget, benchmark, format_benchmark, report
     from nnunet_softlabel.benchmark import Grid as BenchmarkGrid
-    from nnunet_softlabel.plans import reduce_plans
+    from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
 
     readers = readers or READERS
     step(f"Generating {num_training + num_validation} knees, drawn by {', '.join(readers)}")
@@ -122,8 +107,8 @@ def demo(
 
 def fuse_readers(knees: Path, *, has_anatomy: bool, num_processes: int, overwrite: bool) -> None:
     """Convert the demo's knees into its soft-label data set."""
-    from nnunet_softlabel.cases import find_cases
-    from nnunet_softlabel.conversion import convert
+    from nnunet_softlabel.cases.find import find_cases
+    from nnunet_softlabel.conversion.run import convert
 
     found = find_cases(
         [str(knees / "images" / "{case}.nii.gz")],
@@ -150,38 +135,6 @@ def set_environment(output: Path) -> None:
         (output / name).mkdir(parents=True, exist_ok=True)
     # without a background process the same seed gives the same training
     os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
-
-
-def write_knees(
-    folder: Path, *, seed: int, number: int, readers: Mapping[str, RaterSkill] = READERS
-) -> list[str]:
-    """Write images, raters and truth of generated knees; returns their names."""
-    for name in ("images", "raters", "truth", "bone"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    names = [f"knee_{i:03d}" for i in range(number)]
-    seeds = np.random.SeedSequence(seed).generate_state(number).tolist()
-    for name, own_seed in zip(names, seeds, strict=True):
-        _write_knee(folder, readers, name, own_seed)
-    return names
-
-
-def _write_knee(folder: Path, readers: Mapping[str, RaterSkill], name: str, seed: int) -> None:
-    knee = make_knee_phantom(seed, shape=SHAPE, n_lesions=1 + seed % 3, lesion_radius_mm=LESION_RADIUS_MM)
-    size, spacing = knee.image.shape[::-1], tuple(float(s) for s in knee.spacing_mm[::-1])
-    grid = Grid(size, spacing, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
-    write_image(folder / "images" / f"{name}.nii.gz", knee.image, grid)
-    write_image(folder / "truth" / f"{name}.nii.gz", knee.truth, grid)
-    write_image(folder / "bone" / f"{name}.nii.gz", (knee.bone_mask > 0).astype(np.uint8), grid)
-    drawn = simulate_raters(
-        knee.truth,
-        spacing_mm=knee.spacing_mm,
-        raters=list(readers.values()),
-        seed=seed,
-        correlation=0.3,
-        false_positive_roi=knee.distractors,
-    )
-    for reader, label_map in zip(readers, drawn, strict=True):
-        write_image(folder / "raters" / f"{name}_{reader}.nii.gz", label_map, grid)
 
 
 def plan(log_file: Path) -> None:

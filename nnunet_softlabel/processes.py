@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
 from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from nnunet_softlabel.errors import WorkerError
 
@@ -56,3 +60,23 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
+
+
+Item = TypeVar("Item")
+
+
+def run_in_processes(
+    job: Callable[[Item], Result], items: Iterable[Item], *, num_processes: int, title: str
+) -> Iterator[Result]:
+    """Results in order, with a progress bar on a terminal; few items are not worth the start of processes."""
+    items = list(items)
+    bar = partial(tqdm, total=len(items), desc=title, disable=None, leave=False)
+    if num_processes <= 1 or len(items) < 4 * num_processes:
+        yield from bar(map(job, items))
+        return
+    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from bar(pool.map(job, items, chunksize=4))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -186,7 +186,7 @@ def nnunet_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNam
 def plain_dataset(rater_folder: RaterFolder, nnunet_folders: SimpleNamespace) -> Path:
     """A converted data set whose soft labels were taken away."""
     from nnunet_softlabel.cli import main
-    from nnunet_softlabel.soft_labels import read_json, write_json
+    from nnunet_softlabel.formats.files import read_json, write_json
 
     assert main(rater_folder.arguments()) == 0
     folder = nnunet_folders.raw / "Dataset901_Tiny"
@@ -258,10 +258,11 @@ def make_planned_dataset(
     with_cascade: bool = False,
     **options: Any,
 ) -> PlannedDataset:
-    from nnunet_softlabel.cases import find_cases, read_groups, with_groups
-    from nnunet_softlabel.conversion import convert
-    from nnunet_softlabel.plans import reduce_plans
-    from nnunet_softlabel.preprocessing import preprocess
+    from nnunet_softlabel.cases.find import find_cases
+    from nnunet_softlabel.cases.groups import read_groups, with_groups
+    from nnunet_softlabel.conversion.run import convert
+    from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
+    from nnunet_softlabel.preprocessing.run import preprocess
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("raw", "preprocessed", "results"):

@@ -13,7 +13,7 @@ from skimage.io import imread
 from skimage.transform import resize
 from small_network import normalised
 
-from nnunet_softlabel.raters import RaterSkill, simulate_raters
+from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 LIDC, BUBIL, HIPPOCAMPUS = DATA / "lidc_nodules", DATA / "bubil_rat_smc", DATA / "msd_hippocampus"

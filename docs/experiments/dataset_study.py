@@ -23,8 +23,8 @@ from loss_study import CANDIDATES, Candidate, fused
 from resumable import Cell, Row, run_missing
 from small_network import Budget, predict, train
 
-from nnunet_softlabel.evaluation.calibration import brier, expected_calibration_error, near_object
-from nnunet_softlabel.evaluation.overlap import dice, qubiq_dice, relative_volume_error
+from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error, near_object
+from nnunet_softlabel.metrics.overlap import dice, qubiq_dice, relative_volume_error
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "dataset_study.csv"

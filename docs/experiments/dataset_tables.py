@@ -11,7 +11,7 @@ import numpy as np
 from resumable import read_rows, replace_between
 from study_numbers import Rows, difference_text, markdown, mean_text, select, values
 
-from nnunet_softlabel.evaluation.inference import mean_interval
+from nnunet_softlabel.report.significance import mean_interval
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

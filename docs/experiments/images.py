@@ -8,7 +8,7 @@ import numpy as np
 from case_sources import TILE, lidc_cases
 from small_network import normalised
 
-from nnunet_softlabel.phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
 
 
 @dataclass(frozen=True)

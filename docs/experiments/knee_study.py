@@ -21,12 +21,12 @@ from loss_study import balanced_start, best_threshold, expectation, fused, mean_
 from resumable import Cell, Row, run_missing
 from small_network import Budget, StudyLoss, normalised, predict, train
 
-from nnunet_softlabel.evaluation.calibration import brier
-from nnunet_softlabel.evaluation.lesions import case_score, count_lesions, detection_auc
-from nnunet_softlabel.evaluation.overlap import NAN, precision, ratio, recall
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote
-from nnunet_softlabel.phantom import KneePhantom, make_knee_phantom, phantom_raters
-from nnunet_softlabel.raters import RaterSkill, simulate_raters
+from nnunet_softlabel.metrics.calibration import brier
+from nnunet_softlabel.metrics.lesions import case_score, count_lesions, detection_auc
+from nnunet_softlabel.metrics.overlap import NAN, precision, ratio, recall
+from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "knee_study.csv"

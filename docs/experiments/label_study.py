@@ -19,20 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_softlabel.evaluation.inference import mean_interval
-from nnunet_softlabel.evaluation.lesions import count_lesions, lesion_precision, lesion_recall
-from nnunet_softlabel.evaluation.overlap import dice, soft_dice
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote, staple
-from nnunet_softlabel.fusion.priors import (
-    LesionModel,
-    TissueModel,
-    apply_intensity_prior,
-    apply_roi,
-    estimate_tissue,
-    lesion_statistics,
-)
-from nnunet_softlabel.phantom import KneePhantom, make_knee_phantom, phantom_raters
-from nnunet_softlabel.raters import RATER_REGIMES
+from nnunet_softlabel.metrics.lesions import count_lesions, lesion_precision, lesion_recall
+from nnunet_softlabel.metrics.overlap import dice, soft_dice
+from nnunet_softlabel.priors.intensity import apply_intensity_prior
+from nnunet_softlabel.priors.lesions import LesionModel, lesion_statistics
+from nnunet_softlabel.priors.roi import apply_roi
+from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
+from nnunet_softlabel.report.significance import mean_interval
+from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.simulated_raters import RATER_REGIMES
 
 SEEDS = range(1000, 1060)  # 0 to 39 were used to tune the phantom and the priors
 CONTRASTS = (1.0, 0.5, 0.15, 0.0)

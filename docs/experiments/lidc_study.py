@@ -22,11 +22,11 @@ from lidc_tables import METRICS, SHARES, THRESHOLDS
 from resumable import Cell, Row, run_missing
 
 from nnunet_softlabel.evaluation.case_scores import MODEL
-from nnunet_softlabel.evaluation.evaluate import evaluate
-from nnunet_softlabel.evaluation.predictions import read_probabilities
-from nnunet_softlabel.evaluation.statistics import home_reference
+from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.tables import read_rows
-from nnunet_softlabel.soft_labels import SoftDataset
+from nnunet_softlabel.formats.predictions import read_probabilities
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.report.comparison import home_reference
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "lidc_study.csv"

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 from resumable import read_rows, replace_between
 from study_numbers import Rows, markdown, values
 
-from nnunet_softlabel.evaluation.case_scores import MODEL
-from nnunet_softlabel.evaluation.inference import mean_or_nan
-from nnunet_softlabel.evaluation.statistics import case_values, compare, home_reference
-from nnunet_softlabel.evaluation.tables import TITLES, Row
+from nnunet_softlabel.evaluation.case_scores import MODEL, Row
 from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
+from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.report.comparison import case_values, compare, home_reference
+from nnunet_softlabel.report.significance import mean_or_nan
 
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 HERE = Path(__file__).parent

@@ -24,8 +24,6 @@ from resumable import Cell, Row, run_missing
 from small_network import Budget, StudyLoss, predict, train
 from torch import Tensor
 
-from nnunet_softlabel.evaluation.calibration import brier, expected_calibration_error, near_object
-from nnunet_softlabel.evaluation.overlap import dice, precision, qubiq_dice, recall
 from nnunet_softlabel.losses import (
     FusedSoftLoss,
     active_passive_loss,
@@ -33,6 +31,8 @@ from nnunet_softlabel.losses import (
     dice_semimetric_loss,
     soft_dice_loss,
 )
+from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error, near_object
+from nnunet_softlabel.metrics.overlap import dice, precision, qubiq_dice, recall
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "loss_study.csv"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from nnunet_softlabel.soft_labels import write_text
+from nnunet_softlabel.formats.files import write_text
 
 Cell = tuple[str, ...]
 Row = dict[str, str | float]

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from nnunet_softlabel.benchmark.grid import Cell, Grid
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.case_scores import MODEL, TRUTH
-from nnunet_softlabel.evaluation.evaluate import evaluate
+from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.evaluation.thresholds import TUNED
 from nnunet_softlabel.evaluation.tuning import tune_threshold
-from nnunet_softlabel.soft_labels import read_json
+from nnunet_softlabel.formats.files import read_json
 
 
 def score_cell(grid: Grid, cell: Cell, *, trained: Collection[Cell], num_processes: int) -> None:

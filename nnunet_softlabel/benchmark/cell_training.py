@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from nnunet_softlabel.benchmark.grid import Cell, Grid
-from nnunet_softlabel.soft_labels import read_json, write_json
-from nnunet_softlabel.training.plugin import trainer_path
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.training.trainer_path import trainer_path
 
 DONE, FAILED, ELSEWHERE, UNTRAINED = "done", "failed", "in training elsewhere", "not trained"
 

@@ -12,7 +12,9 @@ from typing import Any
 from nnunet_softlabel import __version__
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_threshold
-from nnunet_softlabel.soft_labels import SoftDataset, environment_folder, find_dataset, read_json
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 TRAINING = (sys.executable, "-m", "nnunet_softlabel.training")
 

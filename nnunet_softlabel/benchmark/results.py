@@ -11,22 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_softlabel.benchmark.caveats import make_notes
 from nnunet_softlabel.benchmark.cell_training import DONE
 from nnunet_softlabel.benchmark.grid import Cell, Grid
-from nnunet_softlabel.benchmark.notes import make_notes
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.pictures import CasePicture, case_picture, pick_cases
-from nnunet_softlabel.evaluation.report import RunResult, write_report
-from nnunet_softlabel.evaluation.statistics import PairedDifference, compare, home_reference
-from nnunet_softlabel.evaluation.tables import (
-    METRICS_FILE,
-    SUMMARY_FILE,
-    TITLES,
-    means,
-    versions,
-    write_rows,
-)
-from nnunet_softlabel.soft_labels import read_json, write_json
+from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, means, versions, write_rows
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.report.comparison import PairedDifference, compare, home_reference
+from nnunet_softlabel.report.page import RunResult, write_report
+from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
 
 REPORT_FILE = "report.html"
 TABLE_METRICS = (

@@ -31,9 +31,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Apply and say how many."""
+    from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
     from nnunet_softlabel.evaluation.thresholds import choose_threshold
-    from nnunet_softlabel.evaluation.tuning import apply_threshold
-    from nnunet_softlabel.soft_labels import SoftDataset
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     dataset = SoftDataset.find(args.d)
     threshold = choose_threshold(args.threshold, dataset, threshold_file=args.threshold_file)

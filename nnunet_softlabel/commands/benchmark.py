@@ -126,8 +126,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _margins(given: list[str]) -> dict[str, float]:
     """``dice=0.02`` of the command line, refused before the first training."""
-    from nnunet_softlabel.evaluation.metrics import BETTER
-    from nnunet_softlabel.evaluation.statistics import PRIMARY
+    from nnunet_softlabel.metrics.registry import BETTER
+    from nnunet_softlabel.report.comparison import PRIMARY
 
     allowed = [metric for metric in PRIMARY if BETTER[metric] != "zero"]
     margins = {}

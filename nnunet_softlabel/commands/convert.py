@@ -106,7 +106,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert and say where the result is."""
-    from nnunet_softlabel.conversion import add_soft_labels, convert
+    from nnunet_softlabel.conversion.run import add_soft_labels, convert
 
     _check_flags(args)
     common: dict[str, Any] = {
@@ -159,8 +159,9 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _cases(args: argparse.Namespace) -> list[Any]:
-    from nnunet_softlabel.cases import find_cases, read_groups, with_groups, with_test_cases
-    from nnunet_softlabel.soft_labels import parse_labels
+    from nnunet_softlabel.cases.find import find_cases
+    from nnunet_softlabel.cases.groups import read_groups, with_groups, with_test_cases
+    from nnunet_softlabel.formats.labels import parse_labels
 
     cases = find_cases(
         args.images,
@@ -191,8 +192,10 @@ def _test_names(given: list[str]) -> list[str]:
 
 
 def _into(args: argparse.Namespace) -> tuple[list[Any], Path]:
-    from nnunet_softlabel.cases import find_cases
-    from nnunet_softlabel.soft_labels import Labels, environment_folder, find_dataset, read_json
+    from nnunet_softlabel.cases.find import find_cases
+    from nnunet_softlabel.formats.files import read_json
+    from nnunet_softlabel.formats.labels import Labels
+    from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 
     dataset = find_dataset(environment_folder("nnUNet_raw"), args.into)
     content = read_json(dataset / "dataset.json")

@@ -60,7 +60,7 @@ def roi_patterns(args: argparse.Namespace) -> dict[str, str]:
 
 def priors_of(args: argparse.Namespace) -> Any:
     """The `Priors` that the flags ask for; a flag without its prior is an error."""
-    from nnunet_softlabel.prior_settings import IntensityPrior, Priors, RoiPrior
+    from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
 
     names = tuple(roi_patterns(args))
     if not names and (args.roi_margin_mm is not None or args.roi_weight):

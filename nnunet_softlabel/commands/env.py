@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from nnunet_softlabel.training.plugin import trainer_path
+from nnunet_softlabel.training.trainer_path import trainer_path
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -42,9 +42,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate and print the table."""
-    from nnunet_softlabel.evaluation.evaluate import evaluate
+    from nnunet_softlabel.evaluation.run import evaluate
     from nnunet_softlabel.evaluation.tables import format_table
-    from nnunet_softlabel.soft_labels import SoftDataset
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     summary = evaluate(
         SoftDataset.find(args.d),

@@ -28,7 +28,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export and say how to use the result."""
-    from nnunet_softlabel.export import export_stock
+    from nnunet_softlabel.training.stock_model import export_stock
 
     folder = export_stock(
         args.d, args.c, args.o, trainer=args.tr, plans=args.p, folds=args.f, overwrite=args.overwrite

@@ -93,8 +93,8 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _from_dataset(args: argparse.Namespace) -> tuple[Any, ...]:
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
     from nnunet_softlabel.inspection import dataset_cases
-    from nnunet_softlabel.soft_labels import SoftDataset
 
     dataset = SoftDataset.find(args.d)
     labels = dataset.labels
@@ -106,8 +106,8 @@ def _from_dataset(args: argparse.Namespace) -> tuple[Any, ...]:
 
 
 def _from_files(args: argparse.Namespace) -> tuple[Any, ...]:
+    from nnunet_softlabel.formats.labels import parse_labels
     from nnunet_softlabel.inspection import pattern_cases
-    from nnunet_softlabel.labels import parse_labels
 
     labels, mapping = parse_labels(args.labels or ["object=1"])
     cases = pattern_cases(args.raters, args.images, is_dark=args.dark_foreground)

@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Preprocess and say where the result is."""
-    from nnunet_softlabel.preprocessing import preprocess
+    from nnunet_softlabel.preprocessing.run import preprocess
 
     for configuration in args.c:
         folder = preprocess(

@@ -34,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Reduce and say how to use the result."""
-    from nnunet_softlabel.plans import reduce_plans
+    from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
 
     path = reduce_plans(
         args.d,

@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Tune and print the thresholds."""
     from nnunet_softlabel.evaluation.tuning import tune_threshold
-    from nnunet_softlabel.soft_labels import SoftDataset
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     found = tune_threshold(
         SoftDataset.find(args.d),

@@ -1,1 +1,1 @@
-"""Scores against soft labels and raters, tests between trainers, the report. No torch in here."""
+"""Stage 4: from predictions to scores against soft labels, consensus, raters and truth. No torch in here."""

@@ -24,11 +24,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_softlabel.evaluation.agreement import generalised_energy_distance, level_sets
-from nnunet_softlabel.evaluation.calibration import near_object, reliability
-from nnunet_softlabel.evaluation.lesions import case_score
-from nnunet_softlabel.evaluation.metrics import GED, METRICS, Comparison, Parameters, measure
-from nnunet_softlabel.soft_labels import Labels, channels_of, consensus
+from nnunet_softlabel.formats.encoding import channels_of, consensus
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.metrics.calibration import near_object, reliability
+from nnunet_softlabel.metrics.energy_distance import generalised_energy_distance, level_sets
+from nnunet_softlabel.metrics.lesions import case_score
+from nnunet_softlabel.metrics.registry import GED, METRICS, Comparison, Parameters, measure
 
 Row = dict[str, str | float]
 MODEL, RATER = "model", "rater"

@@ -27,9 +27,10 @@ from nnunet_softlabel.evaluation.case_scores import (
     CaseScores,
     Row,
 )
-from nnunet_softlabel.evaluation.lesions import detection_auc
-from nnunet_softlabel.evaluation.metrics import TITLES
-from nnunet_softlabel.soft_labels import Labels, write_json
+from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.metrics.lesions import detection_auc
+from nnunet_softlabel.metrics.registry import TITLES
 
 SUMMARY_FILE, METRICS_FILE = "soft_summary.json", "soft_metrics.csv"
 COLUMNS = (*KEYS, *TITLES, *EXTRA)

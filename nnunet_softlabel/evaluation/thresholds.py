@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.soft_labels import Labels, SoftDataset, read_json
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 TUNED = "tuned"
 RATER_CORRECTED = "rater-corrected"

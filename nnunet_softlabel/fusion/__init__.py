@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nnunet_softlabel.fusion.rates import RaterCounts, RaterRates, estimate_rater_rates
+from nnunet_softlabel.fusion.rater_rates import RaterCounts, RaterRates, estimate_rater_rates
+from nnunet_softlabel.fusion.rater_votes import RaterVotes
 from nnunet_softlabel.fusion.shape import shape_based_average
 from nnunet_softlabel.fusion.smoothing import spatially_varying_label_smoothing
 from nnunet_softlabel.fusion.staple import staple
-from nnunet_softlabel.fusion.votes import RaterVotes
 from nnunet_softlabel.fusion.voting import agreement_weights, majority_vote, mean_vote, weighted_vote
 
 FUSIONS: dict[str, Callable[..., np.ndarray]] = {

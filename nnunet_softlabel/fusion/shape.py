@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnunet_softlabel.fusion.distance import signed_distance_mm
-from nnunet_softlabel.fusion.votes import RaterVotes, marked_box, share_excess
+from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box, share_excess
 
 
 def shape_based_average(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from nnunet_softlabel.fusion.votes import RaterVotes, marked_box
+from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box
 from nnunet_softlabel.fusion.voting import mean_vote
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunet_softlabel.fusion.rates import RaterRates, estimate_rater_rates
-from nnunet_softlabel.fusion.votes import RaterVotes, marked_box
+from nnunet_softlabel.fusion.rater_rates import RaterRates, estimate_rater_rates
+from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box
 
 # Rates of 0 and 1 are kept this far inside, log-odds within the range of float32's sigmoid.
 SMALLEST_RATE = 1e-7

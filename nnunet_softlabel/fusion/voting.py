@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from nnunet_softlabel.fusion.votes import RaterVotes
+from nnunet_softlabel.fusion.rater_votes import RaterVotes
 
 
 def mean_vote(raters: RaterVotes) -> np.ndarray:

@@ -8,9 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from nnunet_softlabel.evaluation.overlap import NAN, dice
 from nnunet_softlabel.fusion import RaterVotes
-from nnunet_softlabel.fusion.votes import marked_box
+from nnunet_softlabel.fusion.rater_votes import marked_box
+from nnunet_softlabel.metrics.overlap import NAN, dice
 
 Pair = tuple[str, str]
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.labels import Labels
-from nnunet_softlabel.soft_labels import write_json
+from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.labels import Labels
 
 JSON_FILE, CSV_FILE, PAGE_FILE = "inspection.json", "inspection.csv", "inspection.html"
 COLUMNS = (

@@ -9,15 +9,15 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from nnunet_softlabel.cases import Case
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation import figures
-from nnunet_softlabel.evaluation.pictures import slice_through
 from nnunet_softlabel.evaluation.tables import versions
-from nnunet_softlabel.image_io import read_image
-from nnunet_softlabel.inspection.sources import read_case
-from nnunet_softlabel.labels import Labels
-from nnunet_softlabel.soft_labels import write_text
+from nnunet_softlabel.formats.files import write_text
+from nnunet_softlabel.formats.images import read_image
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.inspection.read import read_case
+from nnunet_softlabel.report import figures
+from nnunet_softlabel.report.pictures import slice_through
 
 PICTURED_CASES = 9
 # Where nothing is disputed a little weight keeps everything marked within the picture.

@@ -1,7 +1,11 @@
 """Losses on probabilistic targets; usable without nnU-Net. See docs/losses.md."""
 
-from .active import normalized_cross_entropy, normalized_focal_loss, normalized_kl_divergence
-from .combination import (
+from nnunet_softlabel.losses.active import (
+    normalized_cross_entropy,
+    normalized_focal_loss,
+    normalized_kl_divergence,
+)
+from nnunet_softlabel.losses.combination import (
     ACTIVE_OF_MODE,
     PASSIVE_OF_MODE,
     BalancedStart,
@@ -9,17 +13,22 @@ from .combination import (
     active_passive_loss,
     class_balanced,
 )
-from .entropy import brier_score, cross_entropy, generalized_cross_entropy, symmetric_cross_entropy
-from .fused import FusedSoftLoss
-from .passive import (
+from nnunet_softlabel.losses.entropy import (
+    brier_score,
+    cross_entropy,
+    generalized_cross_entropy,
+    symmetric_cross_entropy,
+)
+from nnunet_softlabel.losses.fused.fused_loss import FusedSoftLoss
+from nnunet_softlabel.losses.passive import (
     mean_absolute_error,
     normalized_negative_cross_entropy,
     reverse_cross_entropy,
     total_variation,
 )
-from .region import dice_semimetric_loss, noise_robust_dice_loss, soft_dice_loss
-from .registry import ACTIVE, LOSSES, PASSIVE, REGION_TERMS, VOXEL_TERMS, get_loss
-from .targets import CompactTargetLoss, check_target, expand_target
+from nnunet_softlabel.losses.region import dice_semimetric_loss, noise_robust_dice_loss, soft_dice_loss
+from nnunet_softlabel.losses.registry import ACTIVE, LOSSES, PASSIVE, REGION_TERMS, VOXEL_TERMS, get_loss
+from nnunet_softlabel.losses.targets import CompactTargetLoss, check_target, expand_target
 
 __all__ = [
     "ACTIVE",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nnunet_softlabel.labels import SCALE
+from nnunet_softlabel.formats.encoding import SCALE
 
 from .inputs import Activation, at_least_float32, check_activation
 
@@ -109,3 +109,31 @@ class CompactTargetLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             target, mask = expand_target(compact, activation=self.activation, has_ignore=self.has_ignore)
             return self.loss(at_least_float32(logits), target, mask=mask, activation=self.activation)
+
+
+class HardTargetLoss(nn.Module):
+    """Gives a loss on compact soft targets nnU-Net's hard targets.
+
+    Args:
+        loss: takes logits and compact targets.
+        num_channels: C, the number of foreground classes or regions.
+        ignore_label: nnU-Net's, or None.
+    """
+
+    def __init__(self, loss: nn.Module, num_channels: int, ignore_label: int | None) -> None:
+        super().__init__()
+        self.loss, self.num_channels, self.ignore_label = loss, num_channels, ignore_label
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss for labels ``(B, 1, *spatial)``, or regions ``(B, C[+1 for ignore], *spatial)``."""
+        if target.shape[1] > 1 or target.dtype == torch.bool:
+            compact = target[:, : self.num_channels].to(torch.int16) * SCALE
+            if target.shape[1] > self.num_channels:
+                compact = torch.where(target[:, -1:].bool(), -1, compact)
+            return self.loss(logits, compact)
+        classes = torch.arange(1, self.num_channels + 1, device=target.device)
+        classes = classes.view(1, -1, *(1 for _ in target.shape[2:]))
+        compact = (target == classes).to(torch.int16) * SCALE
+        if self.ignore_label is not None:
+            compact = torch.where(target == self.ignore_label, -1, compact)
+        return self.loss(logits, compact)

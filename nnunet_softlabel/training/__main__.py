@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":  # nnU-Net's worker processes import this module again
-    from nnunet_softlabel.soft_labels import write_json
+    from nnunet_softlabel.formats.files import write_json
     from nnunet_softlabel.training.run import train
 
     arguments, result = map(Path, sys.argv[1:3])

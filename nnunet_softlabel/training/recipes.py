@@ -7,12 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from nnunet_softlabel.losses import (
-    WeightedSum,
-    active_passive_loss,
-    cross_entropy,
-    dice_semimetric_loss,
-)
+from nnunet_softlabel.losses import WeightedSum, active_passive_loss, cross_entropy, dice_semimetric_loss
 from nnunet_softlabel.training.trainer import HardLabelTrainer, SoftLabelTrainer
 
 

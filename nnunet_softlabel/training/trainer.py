@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.configuration import default_num_processes
@@ -36,11 +35,11 @@ from nnunet_softlabel.losses import (
     total_variation,
 )
 from nnunet_softlabel.losses.inputs import Activation
-from nnunet_softlabel.preprocessing import Preparation
-from nnunet_softlabel.soft_labels import SCALE
-from nnunet_softlabel.training.data import SoftLabelDataset
+from nnunet_softlabel.losses.targets import HardTargetLoss
+from nnunet_softlabel.preprocessing.preparation import Preparation
+from nnunet_softlabel.training.soft_scores import SoftScores
+from nnunet_softlabel.training.stacked_dataset import SoftLabelDataset
 from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel
-from nnunet_softlabel.training.validation import SoftScores
 
 SCORES_FILE = "soft_validation.csv"
 
@@ -276,34 +275,6 @@ class HardLabelTrainer(_LossTrainer):
 
     def _adapt_loss(self, loss: nn.Module) -> nn.Module:
         return HardTargetLoss(loss, self.num_soft_channels, self.label_manager.ignore_label)
-
-
-class HardTargetLoss(nn.Module):
-    """Gives a loss on compact soft targets nnU-Net's hard targets.
-
-    Args:
-        loss: takes logits and compact targets.
-        num_channels: C, the number of foreground classes or regions.
-        ignore_label: nnU-Net's, or None.
-    """
-
-    def __init__(self, loss: nn.Module, num_channels: int, ignore_label: int | None) -> None:
-        super().__init__()
-        self.loss, self.num_channels, self.ignore_label = loss, num_channels, ignore_label
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss for labels ``(B, 1, *spatial)``, or regions ``(B, C[+1 for ignore], *spatial)``."""
-        if target.shape[1] > 1 or target.dtype == torch.bool:
-            compact = target[:, : self.num_channels].to(torch.int16) * SCALE
-            if target.shape[1] > self.num_channels:
-                compact = torch.where(target[:, -1:].bool(), -1, compact)
-            return self.loss(logits, compact)
-        classes = torch.arange(1, self.num_channels + 1, device=target.device)
-        classes = classes.view(1, -1, *(1 for _ in target.shape[2:]))
-        compact = (target == classes).to(torch.int16) * SCALE
-        if self.ignore_label is not None:
-            compact = torch.where(target == self.ignore_label, -1, compact)
-        return self.loss(logits, compact)
 
 
 def describe(loss: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch.nn.functional import interpolate
 
-from nnunet_softlabel.soft_labels import IGNORED, SCALE
+from nnunet_softlabel.formats.encoding import IGNORED, SCALE
 
 
 class SplitSoftLabel(BasicTransform):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from skimage import io
 
-from nnunet_softlabel.conversion import convert
-from nnunet_softlabel.image_io import Grid, write_image
+from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 # scripts import each other by name, as when they are run

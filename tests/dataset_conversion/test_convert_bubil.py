@@ -4,7 +4,7 @@ import pytest
 from skimage import io
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.soft_labels import SoftDataset
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import convert_curvas
 import pytest
 
-from nnunet_softlabel.soft_labels import SoftDataset
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
 @pytest.fixture

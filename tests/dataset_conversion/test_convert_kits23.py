@@ -2,7 +2,7 @@ import convert_kits23
 import pytest
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.soft_labels import SoftDataset
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import SimpleITK
 from lidc_files import Outline, draw, fill
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.soft_labels import SoftDataset
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 SERIES = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
 SLICES = 10

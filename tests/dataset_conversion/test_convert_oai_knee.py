@@ -2,7 +2,7 @@ import convert_oai_knee
 import numpy as np
 import pytest
 
-from nnunet_softlabel.soft_labels import SoftDataset
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 KNEES = ("9001104_00_LEFT", "9001104_00_RIGHT", "9001400_12_RIGHT")
 

@@ -4,7 +4,7 @@ import pytest
 import SimpleITK
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.soft_labels import SoftDataset
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
 def write_nifti(path, array):

@@ -2,7 +2,7 @@ import convert_riga_plus
 import numpy as np
 import pytest
 
-from nnunet_softlabel.soft_labels import SoftDataset
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
 @pytest.fixture

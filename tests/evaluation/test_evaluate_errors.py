@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.evaluate import evaluate
-from nnunet_softlabel.image_io import Grid, read_mask, write_image
+from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import read_mask, write_image
 
 
 def damage_probabilities(data) -> None:

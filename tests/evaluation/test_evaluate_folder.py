@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.evaluate import evaluate, inter_rater_distance
-from nnunet_softlabel.evaluation.metrics import METRICS, Parameters
-from nnunet_softlabel.evaluation.overlap import dice, soft_dice
+from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.tables import COLUMNS, format_table, read_rows
-from nnunet_softlabel.image_io import read_mask, write_image, write_probability
-from nnunet_softlabel.soft_labels import Labels
+from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
+from nnunet_softlabel.formats.images import read_mask, write_image, write_probability
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.metrics.overlap import dice, soft_dice
+from nnunet_softlabel.metrics.registry import METRICS, Parameters
 
 CLASSES = Labels({"a": (1,), "b": (2,)})
 REGIONS = Labels({"whole": (1, 2), "core": (2,)})
@@ -280,7 +281,7 @@ def test_real_raters_predicting_their_own_mean(tmp_path):
     about = {"format_version": 1, "fusion": {"method": "mean"}}
     content = {"labels": {"background": 0, "nodule": 1}, "file_ending": ".nii.gz", "soft_labels": about}
     (folder / "dataset.json").write_text(json.dumps(content))
-    from nnunet_softlabel.soft_labels import SoftDataset
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     summary = evaluate(SoftDataset(folder), predictions, tmp_path / "out", num_processes=1)
     model, rater = summary["mean"]["model"], summary["mean"]["rater"]

@@ -7,7 +7,8 @@ import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import Threshold, choose_threshold, decide, rater_corrected
-from nnunet_softlabel.soft_labels import Labels, consensus, with_background
+from nnunet_softlabel.formats.encoding import consensus, with_background
+from nnunet_softlabel.formats.labels import Labels
 
 CLASSES = Labels({"a": (1,), "b": (2,)})
 REGIONS = Labels({"whole": (1, 2), "core": (2,)})

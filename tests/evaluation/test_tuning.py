@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.evaluate import evaluate
+from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
+from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.thresholds import Threshold
-from nnunet_softlabel.evaluation.tuning import apply_threshold, tune_threshold
-from nnunet_softlabel.image_io import read_mask
-from nnunet_softlabel.soft_labels import Labels
+from nnunet_softlabel.evaluation.tuning import tune_threshold
+from nnunet_softlabel.formats.images import read_mask
+from nnunet_softlabel.formats.labels import Labels
 
 
 def shrink(predictions, factor: float) -> None:

@@ -8,7 +8,7 @@ from knee_study import LABELS, LOSSES, Knees, cells, drawn, rater_corrected, run
 from small_network import Budget
 
 from nnunet_softlabel.fusion import RaterVotes
-from nnunet_softlabel.phantom import make_knee_phantom
+from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ import itertools
 
 import torch
 
-from nnunet_softlabel.losses import fused_eager, fused_triton
-from nnunet_softlabel.losses.fused import FusedSoftLoss
-from nnunet_softlabel.soft_labels import SCALE
+from nnunet_softlabel.formats.encoding import SCALE
+from nnunet_softlabel.losses.fused import eager as fused_eager
+from nnunet_softlabel.losses.fused import triton as fused_triton
+from nnunet_softlabel.losses.fused.fused_loss import FusedSoftLoss
 
 
 def main() -> None:

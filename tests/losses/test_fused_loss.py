@@ -10,16 +10,16 @@ import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import Tensor, multiprocessing, nn
 
+from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.losses import (
     FusedSoftLoss,
     cross_entropy,
     dice_semimetric_loss,
     expand_target,
-    fused_eager,
     normalized_kl_divergence,
     total_variation,
 )
-from nnunet_softlabel.soft_labels import SCALE
+from nnunet_softlabel.losses.fused import eager as fused_eager
 
 WEIGHTS = [(1, 1, 1, 1), (0.3, 0.7, 0, 2), (0, 0, 1, 0), (1, 0, 0, 0), (0, 0, 0, 0)]
 

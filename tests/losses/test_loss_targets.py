@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.losses import (
     CompactTargetLoss,
     FusedSoftLoss,
@@ -24,7 +25,6 @@ from nnunet_softlabel.losses import (
     reverse_cross_entropy,
     symmetric_cross_entropy,
 )
-from nnunet_softlabel.soft_labels import SCALE
 
 
 @pytest.fixture

@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from nnunet_softlabel.evaluation.evaluate import evaluate
-from nnunet_softlabel.evaluation.pictures import case_picture, pick_cases
-from nnunet_softlabel.evaluation.report import RunResult, write_report
-from nnunet_softlabel.evaluation.statistics import compare
-from nnunet_softlabel.image_io import read_mask, write_image, write_probability
-from nnunet_softlabel.soft_labels import Labels, SoftDataset, consensus
+from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.formats.encoding import consensus
+from nnunet_softlabel.formats.images import read_mask, write_image, write_probability
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.report.comparison import compare
+from nnunet_softlabel.report.page import RunResult, write_report
+from nnunet_softlabel.report.pictures import case_picture, pick_cases
 
 TRAINERS = 6
 

@@ -16,7 +16,7 @@ os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 import numpy as np
 
 from nnunet_softlabel.fusion import FUSIONS, RaterVotes, estimate_rater_rates
-from nnunet_softlabel.phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
 
 
 def main() -> None:

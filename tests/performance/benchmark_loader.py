@@ -18,8 +18,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from nnunet_softlabel.cases import Case
-from nnunet_softlabel.image_io import Grid
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.formats.grid import Grid
 
 SHAPE = (160, 160, 160)
 
@@ -65,8 +65,8 @@ def make_mask(seed: int, rater: int, classes: int) -> np.ndarray:
 def prepare(folder: Path, classes: int) -> None:
     from functools import partial
 
-    from nnunet_softlabel.conversion import convert
-    from nnunet_softlabel.preprocessing import preprocess
+    from nnunet_softlabel.conversion.run import convert
+    from nnunet_softlabel.preprocessing.run import preprocess
     from tests.conftest import plan_in_process
 
     for name in ("raw", "preprocessed", "results"):
@@ -111,7 +111,7 @@ def measure(classes: int, batches: int) -> tuple[list[float], list[float]]:
 
 
 def make_trainer(trainer_class: type) -> object:
-    from nnunet_softlabel.soft_labels import read_json
+    from nnunet_softlabel.formats.files import read_json
 
     base = Path(os.environ["nnUNet_preprocessed"]) / "Dataset990_Speed"
     return trainer_class(

@@ -23,6 +23,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor
 
+from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.losses import (
     CompactTargetLoss,
     FusedSoftLoss,
@@ -33,7 +34,6 @@ from nnunet_softlabel.losses import (
     normalized_kl_divergence,
     total_variation,
 )
-from nnunet_softlabel.soft_labels import SCALE
 
 STOCK = "nnU-Net Dice + CE"
 DEFAULT, FUSED = "FusedSoftLoss, DML + CE", "FusedSoftLoss, DML + CE + NKL + TV"

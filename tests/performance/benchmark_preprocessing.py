@@ -19,8 +19,9 @@ import blosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_softlabel.preprocessing import Preparation
-from nnunet_softlabel.soft_labels import find_dataset, read_json
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.nnunet_folders import find_dataset
+from nnunet_softlabel.preprocessing.preparation import Preparation
 
 
 def main() -> None:

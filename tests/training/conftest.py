@@ -50,7 +50,7 @@ def make_trainer(
 
     ``changes`` replace values of the planned configuration.
     """
-    from nnunet_softlabel.soft_labels import read_json
+    from nnunet_softlabel.formats.files import read_json
 
     content = read_json(dataset.preprocessed / f"{plans}.json")
     content["configurations"][configuration].update(changes or {})
@@ -215,8 +215,8 @@ def trained(
     planned_one_class: PlannedDataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[PlannedDataset, Path]]:
     """A data set and the results of ``nnUNetTrainerAPL``: 3d_fullres and 2d, fold 0, with probabilities."""
-    from nnunet_softlabel.training.plugin import trainer_path
     from nnunet_softlabel.training.run import train
+    from nnunet_softlabel.training.trainer_path import trainer_path
 
     results = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:

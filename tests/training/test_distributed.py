@@ -16,13 +16,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_softlabel import preprocessing
+from nnunet_softlabel.formats.encoding import SCALE
+from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.losses import CompactTargetLoss, FusedSoftLoss, dice_semimetric_loss, soft_dice_loss
-from nnunet_softlabel.preprocessing import Preparation
-from nnunet_softlabel.soft_labels import SCALE, read_json
+from nnunet_softlabel.preprocessing import preparation as preprocessing
+from nnunet_softlabel.preprocessing.preparation import Preparation
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerAPLExpectation
+from nnunet_softlabel.training.soft_scores import SoftScores
 from nnunet_softlabel.training.trainer import SCORES_FILE
-from nnunet_softlabel.training.validation import SoftScores
 from tests.training.conftest import make_trainer, seed_everything
 
 WORLD = 2

@@ -20,7 +20,7 @@ from nnunetv2.training.nnUNetTrainer.variants.sampling.nnUNetTrainer_probabilist
 )
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunet_softlabel.labels import SCALE
+from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL
 from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel
 from tests.training.conftest import batches, log_text

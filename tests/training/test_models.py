@@ -4,10 +4,10 @@ import pytest
 import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
-from nnunet_softlabel.training.plugin import trainer_path
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerSoftCE
+from nnunet_softlabel.training.trainer_path import trainer_path
 from tests.training.conftest import REDUCED
-from tests.training.test_export import assert_same_prediction, model_and_image, predict
+from tests.training.test_stock_model import assert_same_prediction, model_and_image, predict
 
 
 @pytest.fixture

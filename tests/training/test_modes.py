@@ -8,9 +8,9 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_softlabel.labels import IGNORED, SCALE
-from nnunet_softlabel.plans import reduce_plans
-from nnunet_softlabel.soft_labels import read_json
+from nnunet_softlabel.formats.encoding import IGNORED, SCALE
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
 from nnunet_softlabel.training import recipes
 from nnunet_softlabel.training.recipes import (
     nnUNetTrainerAPL,
@@ -207,7 +207,7 @@ def test_cascade_predicts_new_images(
 ):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from nnunet_softlabel.training.plugin import trainer_path
+    from nnunet_softlabel.training.trainer_path import trainer_path
 
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path())
     previous_stage(nnUNetTrainerAPL)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_softlabel.soft_labels import SCALE
+from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerHardAPL
 from nnunet_softlabel.training.trainer import SoftLabelTrainer
 from tests.training.conftest import batches, seed_everything

@@ -13,7 +13,7 @@ from batchgenerators.dataloading import nondet_multi_threaded_augmenter
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.soft_labels import read_json, write_json
+from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.training import recipes
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerHardAPL
 from nnunet_softlabel.training.trainer import SCORES_FILE, SoftLabelTrainer

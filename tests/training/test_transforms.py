@@ -3,7 +3,7 @@ import pytest
 import torch
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 
-from nnunet_softlabel.soft_labels import SCALE
+from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel, area_averages
 
 

@@ -1,0 +1,77 @@
+"""What a reader of the report must know beyond its numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nnunet_softlabel.benchmark.cell_training import DONE
+from nnunet_softlabel.benchmark.grid import Cell, Grid
+from nnunet_softlabel.evaluation.case_scores import RATER, RATERS
+from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED, TUNED
+from nnunet_softlabel.report.comparison import case_values
+from nnunet_softlabel.report.page import RunResult
+
+LOW_SENSITIVITY = 0.8  # below, (sensitivity + false positive rate) / 2 lies clearly under 0.5
+
+
+def make_notes(
+    grid: Grid,
+    outcome: Mapping[str, str],
+    finished: Mapping[str, Sequence[Cell]],
+    runs: Sequence[RunResult],
+) -> list[str]:
+    """Notes for the head of the page, the missing cells first."""
+    notes = [
+        f"{cell.name}: {outcome[cell.name]}; not in this page."
+        for cell in grid.cells
+        if outcome[cell.name] != DONE
+    ]
+    sets = {json.dumps(sorted((cell.fold, cell.seed) for cell in cells)) for cells in finished.values()}
+    if len(sets) > 1:
+        notes.append(
+            "Trainers have finished different folds or seeds: tests use the cases they share, means do not."
+        )
+    if len({cell.configuration for cell in grid.cells}) > 1:
+        notes.append(
+            "Each trainer is tested against the first trainer of its own configuration, "
+            "and that one against the first configuration."
+        )
+    return [*notes, *threshold_notes(grid, runs)]
+
+
+def threshold_notes(grid: Grid, runs: Sequence[RunResult]) -> list[str]:
+    """Where the threshold comes from, or what speaks for another one."""
+    if grid.threshold == TUNED:
+        return [
+            "Thresholds were tuned per trainer and fold on the validation cases of the other folds, "
+            "never on the cases that they cut; they lie beside the models (thresholds.json)."
+        ]
+    if grid.threshold == RATER_CORRECTED:
+        return [
+            "The threshold follows from the raters' error rates. It is meant for networks that learned the "
+            "mean of the raters; for a trainer of the hard consensus it is only another number."
+        ]
+    notes = []
+    for class_name in runs[0].classes:
+        sensitivity = rater_sensitivity(runs, class_name)
+        if sensitivity < LOW_SENSITIVITY:
+            notes.append(
+                f"{class_name}: of what one rater marked, another marked {sensitivity:.0%} on average. "
+                f"Raters who miss that much pull probabilities down, and a threshold of {grid.threshold} may "
+                f"ask for too much: run the same command with --threshold tuned (nothing is trained again; "
+                f"it needs two folds), or see `nnunet_softlabel tune-threshold`."
+            )
+    return notes
+
+
+def rater_sensitivity(runs: Sequence[RunResult], class_name: str) -> float:
+    """The raters' sensitivity against each other: mean recall over ordered pairs; NaN if there is none."""
+    found: dict[str, float] = {}
+    place = {"metric": "recall", "class_name": class_name, "reference": RATERS, "prediction": RATER}
+    for run in runs:
+        found |= {case: value for case, (value, _) in case_values(run.rows, **place).items()}
+    values = [value for value in found.values() if value == value]
+    return float(np.mean(values)) if values else float("nan")

@@ -1,0 +1,46 @@
+"""One image and what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_softlabel.formats.grid import Grid
+
+# A file, the array itself, or a function that makes the array: a script that must recode masks passes a
+# function, so that a process of the pool does the reading.
+Source = Path | np.ndarray | Callable[[], np.ndarray | tuple[np.ndarray, Grid]]
+SINGLE_RATER = "rater"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and what is known about it.
+
+    Attributes:
+        name: nnU-Net's case identifier.
+        images: one per channel, on the same grid.
+        raters: rater name -> label map in the raters' values, on the grid of the image.
+        soft: label name -> ready probability map; replaces fusion.
+        rois: ROI name -> mask, for priors.
+        ignore: mask of voxels from which nothing is to be learnt (not 0), or None.
+        group: patient or other unit that must not be on both sides of a split.
+        is_test: goes to ``imagesTs`` and is never trained on.
+    """
+
+    name: str
+    images: Sequence[Source]
+    raters: Mapping[str, Source] = field(default_factory=dict)
+    soft: Mapping[str, Source] = field(default_factory=dict)
+    rois: Mapping[str, Source] = field(default_factory=dict)
+    ignore: Source | None = None
+    group: str | None = None
+    is_test: bool = False
+
+
+def source_name(source: Source) -> str:
+    """The file, for messages."""
+    return str(source) if isinstance(source, Path) else "in memory"

@@ -1,0 +1,78 @@
+"""Which case is of which patient, and which cases are put aside for testing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.errors import DatasetError, UsageError
+
+
+def read_groups(path: Path, *, case_column: str = "case", group_column: str = "group") -> dict[str, str]:
+    """Read which group (patient) each case belongs to from a CSV file with a header.
+
+    Raises:
+        DatasetError: if the file cannot be read, lacks a column, or gives a case two groups.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"--groups {path}: cannot be read ({error}).") from error
+    for column, flag in ((case_column, "--case-column"), (group_column, "--group-column")):
+        if column not in columns:
+            raise DatasetError(
+                f"{path}: has no column {column!r}; its columns are {', '.join(columns)} ({flag})."
+            )
+    groups: dict[str, str] = {}
+    for row in rows:
+        case, group = row[case_column], row[group_column]
+        if not group:
+            raise DatasetError(f"{path}: case {case} has no {group_column}; fill the cell.")
+        if groups.setdefault(case, group) != group:
+            raise DatasetError(
+                f"{path}: case {case} is in the groups {groups[case]!r} and {group!r}; keep one."
+            )
+    return groups
+
+
+def with_groups(cases: Iterable[Case], groups: Mapping[str, str], source: str) -> list[Case]:
+    """Give every case its group.
+
+    Raises:
+        DatasetError: if a case has none.
+    """
+    grouped = []
+    for case in cases:
+        if case.name not in groups:
+            raise DatasetError(f"{source}: has no row for case {case.name}; add one.")
+        grouped.append(replace(case, group=groups[case.name]))
+    return grouped
+
+
+def with_test_cases(cases: Sequence[Case], names: Iterable[str]) -> list[Case]:
+    """Mark the named cases as test cases.
+
+    Raises:
+        UsageError: for an unknown name, or if nothing is left to train on.
+        DatasetError: if a group would be on both sides.
+    """
+    chosen = set(names)
+    unknown = chosen - {case.name for case in cases}
+    if unknown:
+        raise UsageError(f"--test-cases: no case is named {min(unknown)!r}.")
+    marked = [replace(case, is_test=case.is_test or case.name in chosen) for case in cases]
+    if all(case.is_test for case in marked):
+        raise UsageError("--test-cases: nothing is left to train on.")
+    test_groups = {case.group for case in marked if case.is_test and case.group is not None}
+    for case in marked:
+        if not case.is_test and case.group in test_groups:
+            raise DatasetError(
+                f"--test-cases: group {case.group} has case {case.name} in training and others in the "
+                f"test set; put whole groups on one side."
+            )
+    return marked

@@ -1,0 +1,67 @@
+"""Cross-validation splits that keep groups (patients) together, in nnU-Net's ``splits_final.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.files import write_json
+
+NUM_FOLDS = 5
+Splits = list[dict[str, list[str]]]
+
+
+def make_splits(cases: Sequence[Case]) -> Splits:
+    """nnU-Net's own cross-validation split, made over groups instead of cases.
+
+    Raises:
+        DatasetError: if there are fewer than two groups.
+    """
+    # imports scikit-learn, which no other part of a conversion needs
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    training = [case for case in cases if not case.is_test]
+    groups = sorted({str(case.group) for case in training})
+    if len(groups) < 2:
+        raise DatasetError(
+            f"--groups: all training cases are in group {', '.join(groups)}; "
+            f"a split needs at least two groups."
+        )
+    folds = generate_crossval_split(groups, seed=12345, n_splits=min(NUM_FOLDS, len(groups)))
+    return [
+        {
+            side: sorted(case.name for case in training if case.group in set(fold[side]))
+            for side in ("train", "val")
+        }
+        for fold in folds
+    ]
+
+
+def check_splits_file(path: Path, splits: Splits | None, *, may_replace: bool) -> None:
+    """Refuse to write splits where some are.
+
+    Raises:
+        UsageError: if the file is there and may not be replaced.
+    """
+    if splits is not None and path.exists() and not may_replace:
+        raise UsageError(f"{path}: is already there; add --overwrite to replace it, or leave out --groups.")
+
+
+def write_splits(path: Path, splits: Splits | None, cases: Sequence[Case]) -> None:
+    """Write splits; without new ones, old ones stay only if they are of the same training cases."""
+    if splits is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, splits, temporary=path.with_name(f".{path.name}.tmp"))
+    elif path.is_file() and _cases_of(path) != {case.name for case in cases if not case.is_test}:
+        path.unlink()  # nnU-Net would train on it as if nothing had changed
+
+
+def _cases_of(path: Path) -> set[str]:
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+        return {name for fold in folds for names in fold.values() for name in names}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DatasetError(f"{path}: cannot be read as nnU-Net's splits ({error}); remove it.") from error

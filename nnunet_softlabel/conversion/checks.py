@@ -1,0 +1,121 @@
+"""What `convert` checks before it starts: its arguments, the folder, and that cases fit the data set."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.names import check_case_names, check_file_name
+from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.images import file_ending, is_flat
+from nnunet_softlabel.formats.labels import Labels, parse_labels
+from nnunet_softlabel.formats.nnunet_folders import environment_folder
+from nnunet_softlabel.fusion import FUSIONS
+
+
+def check_settings(settings: CaseSettings) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if settings.fusion not in FUSIONS:
+        raise UsageError(f"--fusion {settings.fusion}: unknown; choose one of {', '.join(sorted(FUSIONS))}.")
+    if settings.staple_scope not in get_args(StapleScope):
+        raise UsageError(f"--staple-scope {settings.staple_scope}: choose case or dataset.")
+    if settings.staple_scope == "dataset" and settings.fusion != "staple":
+        raise UsageError(
+            f"--staple-scope dataset: belongs to --fusion staple, not to {settings.fusion}; leave it out."
+        )
+    settings.priors.check(settings.channel_names)
+
+
+def check_arguments(cases: Sequence[Case], min_raters: int, num_processes: int) -> None:
+    if min_raters < 1 or num_processes < 1:
+        raise UsageError("--min-raters and -np take numbers from 1.")
+    if not cases:
+        raise UsageError("there is no case to convert.")
+    check_case_names(case.name for case in cases)
+    for case in cases:
+        if not case.images:
+            raise DatasetError(f"Case {case.name}: has no image; add one.")
+        for rater in case.raters:
+            check_file_name(rater, f"Case {case.name}: rater")
+        if (case.group is None) != (cases[0].group is None):
+            raise DatasetError(
+                f"Case {case.name}: some cases have a group and some have none; give one to all."
+            )
+
+
+def final_folder(dataset_id: int, name: str) -> Path:
+    if not 1 <= dataset_id <= 999:
+        raise UsageError(f"-d {dataset_id}: data set ids are 1 to 999.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise UsageError(f"-n {name}: a data set name is made of letters, digits, '_', '-' and '.'.")
+    final = environment_folder("nnUNet_raw") / f"Dataset{dataset_id:03d}_{name}"
+    bases = [final.parent, environment_folder("nnUNet_preprocessed")]
+    if os.environ.get("nnUNet_results"):
+        bases.append(environment_folder("nnUNet_results"))
+    for base in bases:
+        for other in sorted(base.glob(f"Dataset{dataset_id:03d}_*")):
+            if other.name != final.name:
+                raise UsageError(
+                    f"-d {dataset_id}: the id is taken by {other}; choose another, or remove that."
+                )
+    return final
+
+
+def common_ending(cases: Sequence[Case]) -> str:
+    """``.tif`` or ``.png`` if the images are flat, else ``.nii.gz``; a mixture is an error."""
+    endings = {file_ending(source) for case in cases for source in case.images if isinstance(source, Path)}
+    in_memory = next((s for case in cases for s in case.images if not isinstance(s, Path)), None)
+    if in_memory is not None:
+        result = in_memory() if callable(in_memory) else in_memory
+        endings.add(".nii.gz" if isinstance(result, tuple) and result[1].has_geometry else ".png")
+    are_flat = {is_flat(Path(f"image{ending}")) for ending in endings}
+    if len(are_flat) > 1:
+        raise DatasetError(
+            "Flat images and volumes are mixed; nnU-Net wants one kind per data set: convert one kind."
+        )
+    if are_flat == {False}:
+        return ".nii.gz"
+    return ".tif" if endings == {".tif"} else ".png"
+
+
+def labels_of(
+    dataset: Path, content: Mapping[str, Any], texts: Sequence[str] | None
+) -> tuple[Labels, dict[int, int]]:
+    """Labels of a data set, and the map from the raters' values (as ``--labels`` says) to its own."""
+    own = Labels.from_dataset_json(content)
+    if texts is None:
+        values = {0} | {value for region in own.values.values() for value in region}
+        return own, {value: value for value in values | ({own.ignore} if own.ignore is not None else set())}
+    given, mapping = parse_labels(texts)
+    if set(given.names) != set(own.names) or (given.ignore is not None and own.ignore is None):
+        raise UsageError(
+            f"--labels: names {', '.join(given.names)}, but {dataset.name} has {', '.join(own.names)}."
+        )
+    if own.has_regions or given.has_regions:
+        if dict(given.values) != dict(own.values):
+            raise UsageError(
+                f"--labels: regions {dict(given.values)}, but {dataset.name} has {dict(own.values)}."
+            )
+        return own, mapping
+    to_own = {given.values[name][0]: own.values[name][0] for name in own.names} | {0: 0}
+    if given.ignore is not None and own.ignore is not None:
+        to_own[given.ignore] = own.ignore
+    return own, {value: to_own[label] for value, label in mapping.items()}
+
+
+def check_covers_training(cases: Sequence[Case], dataset: Path, ending: str) -> None:
+    present = {path.name[: -len(f"_0000{ending}")] for path in (dataset / "imagesTr").glob(f"*_0000{ending}")}
+    given = {case.name for case in cases if not case.is_test}
+    for missing in sorted(present - given):
+        raise DatasetError(f"Case {missing}: is a training case of {dataset.name} but has no rater; add one.")
+    for stranger in sorted(given - present):
+        raise DatasetError(f"Case {stranger}: is no training case of {dataset.name}; remove it.")

@@ -1,0 +1,104 @@
+"""What is estimated over the training cases before any is written: raters' rates, and how bright lesions are.
+
+Cases leave small records in the unfinished folder, which are added up in the order of their names: the result
+hangs neither on the number of processes nor on a kill. Test cases are left out, so that no training label
+hangs on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.one_case.apply_priors import lesions_of
+from nnunet_softlabel.conversion.one_case.fuse import count_votes, fuse_case, votes_of
+from nnunet_softlabel.conversion.one_case.read import load_case
+from nnunet_softlabel.conversion.prior_settings import Priors
+from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
+from nnunet_softlabel.conversion.work_folder import record_file, run_cases
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.fusion import RaterCounts, RaterRates
+from nnunet_softlabel.priors.lesions import LesionModel, LesionStatistics, check_contrast
+
+
+def estimate(
+    cases: Sequence[Case], work: Path, settings: CaseSettings, *, num_processes: int, show_progress: bool
+) -> CaseSettings:
+    """The settings with the estimates that they ask for.
+
+    Raises:
+        DatasetError: if the cases do not allow one.
+    """
+    chosen = [case for case in cases if not case.is_test and not has_too_few_raters(case, settings)]
+    options: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
+    if settings.staple_scope == "dataset":
+        fused = [case for case in chosen if not case.soft]
+        records = run_cases(
+            count_case, fused, work, settings, kind="votes", title="Counting votes", **options
+        )
+        rates = _rates([record["votes"] for record in records], settings)
+        settings = replace(settings, estimates=replace(settings.estimates, rates=rates))
+    if settings.priors.intensity is not None:
+        records = run_cases(
+            measure_case, chosen, work, settings, kind="lesions", title="Measuring lesions", **options
+        )
+        lesions = _lesion_model([record["lesions"] for record in records], settings)
+        settings = replace(settings, estimates=replace(settings.estimates, lesions=lesions))
+    return settings
+
+
+def count_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+    """First pass of STAPLE over the data set: how many voxels of a case got which votes."""
+    loaded = load_case(case, replace(settings, priors=Priors()))
+    try:
+        counts = count_votes(votes_of(loaded, settings), loaded.ignored)
+    except ValueError as error:  # too many raters
+        raise DatasetError(
+            f"Case {case.name}: {error}; leave raters out, or use --staple-scope case."
+        ) from error
+    record = {"case": case.name, "votes": counts.to_json()}
+    write_json(record_file(work, case.name, "votes"), record)
+    return record
+
+
+def measure_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+    """First pass of the intensity prior: how bright a case's agreed lesions are, in units of its tissue."""
+    loaded = load_case(case, settings)
+    statistics = lesions_of(case, loaded, fuse_case(case, loaded, settings), settings)
+    record = {"case": case.name, "lesions": asdict(statistics)}
+    write_json(record_file(work, case.name, "lesions"), record)
+    return record
+
+
+def _rates(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> RaterRates:
+    if not votes:
+        raise DatasetError("--staple-scope dataset: no training case has raters to estimate rates from.")
+    counts = reduce(add, map(RaterCounts.from_json, votes))
+    return counts.estimate(shared=settings.has_anonymous_raters)
+
+
+def _lesion_model(records: Sequence[dict[str, list]], settings: CaseSettings) -> LesionModel:
+    intensity = settings.priors.intensity
+    assert intensity is not None  # the caller asked
+    refused = f"--intensity-prior {intensity.direction}: "
+    if not records:
+        raise DatasetError(f"{refused}no training case is left to learn from what lesions look like.")
+    total = reduce(
+        add, (LesionStatistics(**{key: tuple(values) for key, values in r.items()}) for r in records)
+    )
+    try:
+        model = total.model()
+    except ValueError as error:
+        raise DatasetError(f"{refused}{error}; give more cases, or leave the prior out.") from error
+    for name, mean in zip(settings.labels.names, model.mean, strict=True):
+        try:
+            check_contrast(mean, intensity.direction)
+        except ValueError as error:
+            raise DatasetError(f"{refused}label {name}: {error}.") from error
+    return model

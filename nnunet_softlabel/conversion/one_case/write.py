@@ -1,0 +1,128 @@
+"""One case of a conversion: fuse its raters, write what nnU-Net and evaluation need."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_softlabel.cases.case import Case, source_name
+from nnunet_softlabel.conversion.one_case.apply_priors import apply_priors
+from nnunet_softlabel.conversion.one_case.fuse import fuse_case
+from nnunet_softlabel.conversion.one_case.read import LoadedCase, load_case
+from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
+from nnunet_softlabel.conversion.work_folder import record_file
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.encoding import consensus
+from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.images import file_ending, is_flat, read_mask, write_image, write_probability
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.soft_dataset import soft_files
+
+
+def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+    """Convert one case into ``work/dataset``; its record is written last.
+
+    Returns:
+        The record: raters, disputed share of the marked voxels, number of soft voxels, expected volume per
+        label, what priors changed, and how many voxels got which votes if the label is their mean.
+
+    Raises:
+        DatasetError: for any file that is not what it should be.
+    """
+    split = "Ts" if case.is_test else "Tr"
+    record: dict[str, Any] = {"case": case.name, "raters": sorted(case.raters), "is_test": case.is_test}
+    if has_too_few_raters(case, settings):
+        record["is_dropped"] = True
+    else:
+        loaded = load_case(case, settings)
+        fused = fuse_case(case, loaded, settings)
+        soft, ignored = fused.soft, fused.ignored
+        if settings.priors:
+            soft, record["prior"] = apply_priors(case, loaded, fused, settings)
+        if settings.counts_votes:
+            record["votes"] = fused.counted()
+        _write_files(case, loaded, soft, ignored, work / "dataset", settings)
+        record |= _describe(soft, loaded, settings.labels)
+        files = soft_files(work / "dataset" / f"softLabels{split}", case.name, len(soft), settings.ending)
+        record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    write_json(record_file(work, case.name), record)
+    return record
+
+
+def _write_files(
+    case: Case,
+    loaded: LoadedCase,
+    soft: np.ndarray,
+    ignored: np.ndarray | None,
+    folder: Path,
+    settings: CaseSettings,
+) -> None:
+    split, ending = "Ts" if case.is_test else "Tr", settings.ending
+    if settings.hard_labels is None:
+        _write_images(case, loaded, _made(folder / f"images{split}"), ending)
+        hard = consensus(soft, settings.labels, ignored)
+        write_image(_made(folder / f"labels{split}") / f"{case.name}{ending}", hard, loaded.grid)
+    else:
+        _check_hard_label(case, ignored, settings)
+    files = soft_files(_made(folder / f"softLabels{split}"), case.name, len(soft), ending)
+    for path, channel in zip(files, soft, strict=True):
+        write_probability(path, channel, loaded.grid)
+    for rater, label_map in loaded.rater_maps.items():
+        write_image(
+            _made(folder / f"raterLabels{split}" / rater) / f"{case.name}{ending}", label_map, loaded.grid
+        )
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _check_hard_label(case: Case, ignored: np.ndarray | None, settings: CaseSettings) -> None:
+    """Refuse voxels that nobody answered and a hard label that is there already does not ignore."""
+    if ignored is None or not ignored.any() or settings.hard_labels is None:
+        return
+    path = settings.hard_labels / f"{case.name}{settings.ending}"
+    unmarked = int((ignored & (read_mask(path)[0] != settings.labels.ignore)).sum())
+    if unmarked:
+        raise DatasetError(
+            f"{path}: {unmarked} voxels that no rater answered have a label; "
+            f"give them the value {settings.labels.ignore} (ignore) there."
+        )
+
+
+def _write_images(case: Case, loaded: LoadedCase, folder: Path, ending: str) -> None:
+    for channel, (source, array) in enumerate(zip(case.images, loaded.images, strict=True)):
+        target = folder / f"{case.name}_{channel:04d}{ending}"
+        if isinstance(source, Path) and file_ending(source) == ending:
+            shutil.copyfile(source, target)
+            continue
+        if is_flat(target) and array.dtype not in (np.uint8, np.uint16):
+            if array.dtype != bool:
+                raise DatasetError(
+                    f"{source_name(source)}: a {array.dtype} image does not fit into PNG; store 8 or 16 bit."
+                )
+            array = array.astype(np.uint8)
+        write_image(target, array, loaded.grid)
+
+
+def _describe(soft: np.ndarray, loaded: LoadedCase, labels: Labels) -> dict[str, Any]:
+    maps = list(loaded.rater_maps.values())
+    if labels.ignore is not None:
+        maps = [np.where(label_map == labels.ignore, 0, label_map) for label_map in maps]
+    marked = np.any([label_map > 0 for label_map in maps], axis=0) if maps else soft.max(axis=0) > 0
+    disputed = (
+        np.any([label_map != maps[0] for label_map in maps[1:]], axis=0) if len(maps) > 1 else marked & False
+    )
+    return {
+        "marked_voxels": int(marked.sum()),
+        "disputed_share": float(disputed.sum() / marked.sum()) if marked.any() else 0.0,
+        "soft_voxels": int(((soft > 0) & (soft < 1)).any(axis=0).sum()),
+        "expected_voxels": {
+            name: float(q.sum(dtype=np.float64)) for name, q in zip(labels.names, soft, strict=True)
+        },
+    }

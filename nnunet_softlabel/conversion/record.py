@@ -1,0 +1,113 @@
+"""The key ``soft_labels`` of ``dataset.json``: what was asked for, what came of it, how good raters are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+from nnunet_softlabel import __version__
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.request import request_digest
+from nnunet_softlabel.conversion.settings import CaseSettings
+from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION
+from nnunet_softlabel.fusion import RaterCounts, RaterRates
+from nnunet_softlabel.fusion.rater_rates import ANYONE, MOST_RATERS
+
+# Two raters leave fewer numbers than there are rates: many rates fit their votes alike.
+IDENTIFYING_RATERS = 3
+
+
+def conversion_record(
+    cases: Sequence[Case], records: Sequence[dict[str, Any]], settings: CaseSettings
+) -> dict[str, Any]:
+    """All that is known of a conversion.
+
+    Args:
+        cases: that were converted or dropped.
+        records: of `case_writer.write_case`, in the same order.
+        settings: with their estimates.
+    """
+    kept = [record for record in records if not record.get("is_dropped")]
+    is_fused = any(not case.soft for case in cases)
+    about = {
+        "format_version": FORMAT_VERSION,
+        "made_by": f"nnunet_softlabel {__version__}",
+        "raters": sorted({rater for record in kept for rater in record["raters"]}),
+        "raters_of_case": {record["case"]: record["raters"] for record in kept},
+        "has_anonymous_raters": settings.has_anonymous_raters,
+        "source": "raters" if is_fused else "probability maps",
+        "fusion": _fusion(settings) if is_fused else None,
+        "prior": _prior(kept, settings),
+        "label_values": {str(value): label for value, label in settings.mapping.items()},
+        "min_raters": settings.min_raters,
+        "dropped_cases": [record["case"] for record in records if record.get("is_dropped")],
+        "disputed_share": {record["case"]: round(record["disputed_share"], 6) for record in kept},
+        "soft_voxels": sum(record["soft_voxels"] for record in kept),
+        "made_hard_labels": settings.hard_labels is None,
+        "digest": hashlib.sha256("".join(record["hash"] for record in kept).encode()).hexdigest(),
+        "request": request_digest(cases, settings),
+    }
+    if settings.counts_votes:
+        votes = [record["votes"] for record in kept if not record["is_test"]]
+        about |= rates_of_votes([v for v in votes if v is not None], settings)
+    if cases[0].group is not None:
+        about["groups"] = {case.name: case.group for case in cases}
+    return about
+
+
+def _fusion(settings: CaseSettings) -> dict[str, Any]:
+    fusion: dict[str, Any] = {"method": settings.fusion, **settings.fusion_options}
+    if settings.fusion == "staple":
+        fusion["scope"] = settings.staple_scope
+    rates = settings.estimates.rates
+    if rates is not None:
+        fusion["rates"] = _named(rates, settings.labels.names)
+        fusion["prevalence"] = dict(zip(settings.labels.names, rates.prevalence, strict=True))
+    return fusion
+
+
+def _prior(kept: Sequence[dict[str, Any]], settings: CaseSettings) -> dict[str, Any] | None:
+    if not settings.priors:
+        return None
+    return {
+        "steps": settings.priors.steps(settings.estimates.lesions, settings.labels.names),
+        "records": {record["case"]: record["prior"] for record in kept},
+    }
+
+
+def rates_of_votes(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> dict[str, Any]:
+    """``rater_rates`` and ``rates_of_raters`` of the training cases; empty where votes do not tell the rates.
+
+    They do where most cases have three raters. Rates of each rater are left out for anonymous raters, and
+    beyond ``MOST_RATERS`` names, which are hardly the same people in all cases.
+    """
+    counts = [RaterCounts.from_json(v) for v in votes]
+    if 2 * sum(len(c.names) >= IDENTIFYING_RATERS for c in counts) <= len(counts):
+        return {}
+    total, names = reduce(add, counts), settings.labels.names
+    shared = _named(total.estimate(shared=True), names)[ANYONE]
+    found: dict[str, Any] = {
+        "rater_rates": {
+            name: {
+                "sensitivity": rates["sensitivity"],
+                "false_positive_rate": 1 - rates["specificity"],
+            }
+            for name, rates in shared.items()
+        }
+    }
+    if not settings.has_anonymous_raters and len(total.names) <= MOST_RATERS:
+        found["rates_of_raters"] = _named(total.estimate(), names)
+    return found
+
+
+def _named(rates: RaterRates, names: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        rater: {
+            name: dict(zip(("sensitivity", "specificity"), rates.of(rater, channel), strict=True))
+            for channel, name in enumerate(names)
+        }
+        for rater in rates.sensitivity
+    }

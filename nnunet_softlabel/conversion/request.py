@@ -1,0 +1,72 @@
+"""What was asked for, as JSON and as one word."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nnunet_softlabel import __version__
+from nnunet_softlabel.cases.case import Case, Source
+from nnunet_softlabel.conversion.settings import CaseSettings
+
+
+def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
+    """One word for what was asked for, without the places of files: stored in ``dataset.json``."""
+    request = {
+        "settings": _settings_as_json(settings),
+        "cases": {
+            case.name: [
+                len(case.images),
+                *(sorted(sources) for sources in (case.raters, case.soft, case.rois)),
+                case.group,
+                case.is_test,
+            ]
+            for case in cases
+        },
+    }
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _settings_as_json(settings: CaseSettings) -> dict[str, Any]:
+    asked = asdict(settings)
+    del asked["estimates"]
+    return {
+        **asked,
+        "mapping": {str(value): label for value, label in settings.mapping.items()},
+        "hard_labels": None if settings.hard_labels is None else settings.hard_labels.name,
+    }
+
+
+def request_description(cases: Sequence[Case], settings: CaseSettings) -> dict[str, Any]:
+    """What decides the bytes of the result, files included."""
+
+    def described(source: Source) -> list[Any]:
+        if not isinstance(source, Path):
+            return ["in memory"]
+        status = source.stat() if source.is_file() else None  # what is missing has its own error later
+        return [str(source.absolute()), *((status.st_size, status.st_mtime_ns) if status else ())]
+
+    def all_described(sources: Mapping[str, Source]) -> dict[str, list[Any]]:
+        return {key: described(source) for key, source in sources.items()}
+
+    description = {
+        "version": __version__,
+        "settings": _settings_as_json(settings),
+        "cases": {
+            case.name: {
+                "images": [described(source) for source in case.images],
+                "raters": all_described(case.raters),
+                "soft": all_described(case.soft),
+                "rois": all_described(case.rois),
+                "ignore": None if case.ignore is None else described(case.ignore),
+                "group": case.group,
+                "is_test": case.is_test,
+            }
+            for case in cases
+        },
+    }
+    return json.loads(json.dumps(description))  # lists where the settings hold tuples, as in the file

@@ -1,0 +1,220 @@
+"""From cases with raters to a soft-label data set in ``nnUNet_raw``: all or nothing.
+
+Everything is written into a folder that nnU-Net does not see (`unfinished`) and renamed when complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.splits import check_splits_file, make_splits, write_splits
+from nnunet_softlabel.conversion.checks import (
+    check_arguments,
+    check_covers_training,
+    check_settings,
+    common_ending,
+    final_folder,
+    labels_of,
+)
+from nnunet_softlabel.conversion.estimates import estimate
+from nnunet_softlabel.conversion.one_case.write import write_case
+from nnunet_softlabel.conversion.prior_settings import Priors
+from nnunet_softlabel.conversion.record import conversion_record
+from nnunet_softlabel.conversion.request import request_digest
+from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope, has_too_few_raters
+from nnunet_softlabel.conversion.work_folder import (
+    UNFINISHED,
+    bring_back,
+    put_folders_in_place,
+    put_in_place,
+    remove,
+    run_cases,
+    unfinished_folder,
+)
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.labels import parse_labels
+from nnunet_softlabel.formats.nnunet_folders import environment_folder
+
+
+def convert(
+    cases: Iterable[Case],
+    *,
+    dataset_id: int,
+    name: str,
+    labels: Sequence[str],
+    channel_names: Sequence[str],
+    fusion: str = "mean",
+    fusion_options: Mapping[str, Any] | None = None,
+    staple_scope: StapleScope = "case",
+    has_anonymous_raters: bool = False,
+    priors: Priors | None = None,
+    min_raters: int = 1,
+    few_raters: Literal["refuse", "drop"] = "refuse",
+    num_processes: int = 1,
+    overwrite: bool = False,
+    resume: bool = False,
+    show_progress: bool = False,
+) -> Path:
+    """Fuse the raters of every case and write ``nnUNet_raw/DatasetXXX_NAME``.
+
+    If cases have groups, ``splits_final.json`` is written to ``nnUNet_preprocessed`` so that no group is on
+    both sides.
+
+    Args:
+        cases: what to convert.
+        dataset_id: 1 to 999.
+        name: the data set's name without number.
+        labels: as on the command line, ``["nodule=1"]``.
+        channel_names: nnU-Net's, one per image channel; they choose the normalisation.
+        fusion: a name of `FUSIONS`.
+        fusion_options: its keyword arguments.
+        staple_scope: with fusion "staple", estimate rates per case or once over all training cases.
+        has_anonymous_raters: rater 1 of one case is not rater 1 of another, so rates are shared by all.
+        priors: what anatomy says, applied after fusion; cases hold the masks in ``rois``.
+        min_raters: fewer raters make a case unusable.
+        few_raters: refuse the conversion, or drop such a case.
+        num_processes: processes that convert cases.
+        overwrite: replace a data set or an unfinished conversion of the same name.
+        resume: complete a conversion that was killed; if it is complete, nothing is done.
+        show_progress: print a progress bar on stderr.
+
+    Returns:
+        Folder of the data set.
+
+    Raises:
+        UsageError: for arguments that cannot work.
+        DatasetError: for files that are not what they should be; nothing is left behind.
+    """
+    cases = sorted(cases, key=lambda case: case.name)
+    parsed, mapping = parse_labels(labels)
+    if parsed.ignore is None and any(case.ignore is not None for case in cases):
+        parsed = replace(parsed, ignore=max(mapping.values()) + 1)
+    check_arguments(cases, min_raters, num_processes)
+    settings = CaseSettings(
+        parsed, mapping, tuple(channel_names), common_ending(cases), fusion, dict(fusion_options or {}),
+        min_raters, few_raters, staple_scope=staple_scope, has_anonymous_raters=has_anonymous_raters,
+        priors=priors or Priors(),
+    )  # fmt: skip
+    check_settings(settings)
+    kept = [case for case in cases if not has_too_few_raters(case, settings)]
+    if all(case.is_test for case in kept):
+        raise DatasetError(f"--min-raters {min_raters}: leaves no case to train on; lower it.")
+    final = final_folder(dataset_id, name)
+    work = final.with_name(f"{UNFINISHED}{final.name}")
+    bring_back(work, final)
+    if resume and final.exists() and _is_complete(final, work, cases, settings):
+        return final
+    is_resumed = resume and (work / "dataset").is_dir()
+    if final.exists() and not overwrite and not is_resumed:
+        raise UsageError(
+            f"{final}: is already there; add --overwrite to replace it, or choose another -d and -n."
+        )
+    splits_file = environment_folder("nnUNet_preprocessed") / final.name / "splits_final.json"
+    splits = make_splits(cases) if cases[0].group is not None else None
+    check_splits_file(splits_file, splits, may_replace=overwrite or resume)
+    pool: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
+    with unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume):
+        settings = estimate(cases, work, settings, **pool)
+        records = run_cases(write_case, cases, work, settings, **pool)
+        splits = None if splits is None else make_splits(kept)
+        content = {
+            "name": final.name,
+            "channel_names": {str(i): channel for i, channel in enumerate(channel_names)},
+            **parsed.to_dataset_json(),
+            "numTraining": sum(not case.is_test for case in kept),
+            "file_ending": settings.ending,
+            "soft_labels": conversion_record(cases, records, settings),
+        }
+        write_json(work / "dataset" / "dataset.json", content, temporary=work / "dataset.json")
+        write_splits(splits_file, splits, kept)
+        put_in_place(work, final)
+    return final
+
+
+def add_soft_labels(
+    cases: Iterable[Case],
+    dataset: Path,
+    *,
+    labels: Sequence[str] | None = None,
+    fusion: str = "mean",
+    fusion_options: Mapping[str, Any] | None = None,
+    staple_scope: StapleScope = "case",
+    has_anonymous_raters: bool = False,
+    priors: Priors | None = None,
+    min_raters: int = 1,
+    num_processes: int = 1,
+    overwrite: bool = False,
+    resume: bool = False,
+    show_progress: bool = False,
+) -> Path:
+    """Add soft labels to a data set in ``nnUNet_raw``; its images and hard labels stay untouched.
+
+    Args:
+        cases: named as in ``imagesTr``; every training case of the data set must be there.
+        dataset: folder ``nnUNet_raw/DatasetXXX_NAME``.
+        labels: as on the command line, if the raters' values are not those of the data set.
+        fusion: as for `convert`, like the arguments after it.
+        fusion_options: its keyword arguments.
+        staple_scope: see `convert`, like the two arguments after it.
+        has_anonymous_raters: see there.
+        priors: see there.
+        min_raters: fewer raters in a case are an error.
+        num_processes: processes that convert cases.
+        overwrite: replace soft labels that are already there.
+        resume: complete a conversion that was killed.
+        show_progress: print a progress bar on stderr.
+
+    Returns:
+        Folder of the data set.
+
+    Raises:
+        UsageError: for arguments that cannot work.
+        DatasetError: for files that are not what they should be; nothing is left behind.
+    """
+    cases = sorted(cases, key=lambda case: case.name)
+    content = read_json(dataset / "dataset.json")
+    own, mapping = labels_of(dataset, content, labels)
+    check_arguments(cases, min_raters, num_processes)
+    ending, work = content["file_ending"], dataset / f"{UNFINISHED}soft_labels"
+    check_covers_training(cases, dataset, ending)
+    settings = CaseSettings(
+        own, mapping, tuple(content["channel_names"].values()), ending, fusion, dict(fusion_options or {}),
+        min_raters, hard_labels=dataset / "labelsTr", staple_scope=staple_scope,
+        has_anonymous_raters=has_anonymous_raters,
+        priors=priors or Priors(),
+    )  # fmt: skip
+    check_settings(settings)
+    if resume and _is_complete(dataset, work, cases, settings):
+        return dataset
+    is_resumed = resume and (work / "dataset").is_dir()
+    if "soft_labels" in content and not overwrite and not is_resumed:
+        raise UsageError(f"{dataset}: has soft labels already; add --overwrite to replace them.")
+    pool: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
+    with unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume):
+        settings = estimate(cases, work, settings, **pool)
+        records = run_cases(write_case, cases, work, settings, **pool)
+        # a data set with old and new files mixed must not look complete
+        without = {key: value for key, value in content.items() if key != "soft_labels"}
+        write_json(dataset / "dataset.json", without, temporary=work / "dataset.json")
+        put_folders_in_place(work, dataset, ("softLabelsTr", "raterLabelsTr"))
+        about = conversion_record(cases, records, settings)
+        write_json(
+            dataset / "dataset.json", without | {"soft_labels": about}, temporary=work / "dataset.json"
+        )
+        remove(work)
+    return dataset
+
+
+def _is_complete(dataset: Path, work: Path, cases: Sequence[Case], settings: CaseSettings) -> bool:
+    """True if the data set holds what is asked for, all finished; removes what is left of ``work``."""
+    about = read_json(dataset / "dataset.json").get("soft_labels") or {}
+    if (work / "dataset").is_dir() or about.get("request") != request_digest(cases, settings):
+        return False
+    if work.exists():
+        remove(work)
+    return True

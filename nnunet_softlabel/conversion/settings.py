@@ -1,0 +1,86 @@
+"""What is the same for all cases of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.prior_settings import Priors
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.fusion import RaterRates
+from nnunet_softlabel.priors.lesions import LesionModel
+
+StapleScope = Literal["case", "dataset"]
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What no case tells by itself, estimated over the training cases before any is written.
+
+    Attributes:
+        rates: of the raters, for STAPLE with ``staple_scope`` "dataset".
+        lesions: how bright they are, for the intensity prior.
+    """
+
+    rates: RaterRates | None = None
+    lesions: LesionModel | None = None
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """What is the same for all cases of a conversion.
+
+    Attributes:
+        labels: what the foreground channels mean.
+        mapping: label value in the raters' files -> label value in the data set.
+        channel_names: one per image channel.
+        ending: file ending of everything written.
+        fusion: a name of `FUSIONS`.
+        fusion_options: keyword arguments of the fusion.
+        min_raters: fewer make a case unusable.
+        few_raters: what happens to such a case.
+        hard_labels: folder of the hard labels if the data set has them, and its images, already.
+        staple_scope: whether STAPLE estimates rates per case or over the training cases.
+        has_anonymous_raters: rater 1 of one case is not rater 1 of another.
+        priors: applied after fusion.
+        estimates: filled in by `first_passes.estimate`; no part of what the user asked for.
+    """
+
+    labels: Labels
+    mapping: Mapping[int, int]
+    channel_names: Sequence[str]
+    ending: str
+    fusion: str = "mean"
+    fusion_options: Mapping[str, Any] = field(default_factory=dict)
+    min_raters: int = 1
+    few_raters: Literal["refuse", "drop"] = "refuse"
+    hard_labels: Path | None = None
+    staple_scope: StapleScope = "case"
+    has_anonymous_raters: bool = False
+    priors: Priors = field(default_factory=Priors)
+    estimates: Estimates = field(default_factory=Estimates)
+
+    @property
+    def counts_votes(self) -> bool:
+        """True if the label is the share of raters, of which the raters' rates say what it means."""
+        return self.fusion == "mean" and not self.priors
+
+
+def has_too_few_raters(case: Case, settings: CaseSettings) -> bool:
+    """True for a case that is to be left out.
+
+    Raises:
+        DatasetError: if such cases are to be refused.
+    """
+    if case.soft or len(case.raters) >= settings.min_raters:
+        return False
+    if settings.few_raters == "refuse":
+        raise DatasetError(
+            f"Case {case.name}: {len(case.raters)} of at least {settings.min_raters} raters (--min-raters); "
+            f"add raters, or leave such cases out with --few-raters drop."
+        )
+    return True

@@ -1,0 +1,164 @@
+"""The folder of an unfinished conversion: what makes `convert` all or nothing.
+
+::
+
+    .unfinished_NAME/
+      lock             held by the process that works here
+      settings.json    what was asked for; a resumed conversion must ask for the same
+      votes/, lesions/ records of the first passes, if there are any
+      cases/CASE.json  the record of a finished case, its last file
+      dataset/         what becomes the data set
+      replaced/        what `dataset` takes the place of, until it has
+
+The name does not begin with "Dataset", or nnU-Net would find it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.request import request_description
+from nnunet_softlabel.conversion.settings import CaseSettings
+from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.processes import run_jobs
+
+UNFINISHED = ".unfinished_"
+
+
+@contextmanager
+def unfinished_folder(
+    work: Path, cases: Sequence[Case], settings: CaseSettings, *, overwrite: bool, resume: bool
+) -> Iterator[Path]:
+    """Make or take up the folder of an unfinished conversion; a user's error removes it, a kill leaves it.
+
+    Raises:
+        UsageError: if there is one already that was not asked to be resumed, was asked for something else, or
+            is being worked on.
+    """
+    is_new = not work.exists()
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(f"{work}: another process is converting into it; wait until it is done.") from error
+    try:
+        if not is_new and not resume and not overwrite:
+            raise UsageError(
+                f"{work}: an earlier conversion was interrupted; "
+                f"add --resume to complete it, or --overwrite to start again."
+            )
+        _take_up(work, request_description(cases, settings), resume=resume)
+        try:
+            yield work
+        except WorkerError:
+            raise
+        except (DatasetError, UsageError, ValueError):
+            remove(work)
+            raise
+    finally:
+        lock.release()
+
+
+def _take_up(work: Path, description: dict[str, Any], *, resume: bool) -> None:
+    started = work / "settings.json"
+    if resume and started.is_file() and (work / "dataset").is_dir():
+        if read_json(started) != description:
+            raise UsageError(
+                f"{work}: was started with other options or files; add --overwrite to start again."
+            )
+        return
+    started.unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks like a good start
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
+    (work / "cases").mkdir()
+    (work / "dataset").mkdir()
+    write_json(started, description)
+
+
+def remove(work: Path) -> None:
+    """Delete the folder; its settings first, so that a kill leaves nothing to resume."""
+    (work / "settings.json").unlink(missing_ok=True)
+    shutil.rmtree(work)
+
+
+def run_cases(
+    function: Callable[[Case, Path, CaseSettings], dict[str, Any]],
+    cases: Sequence[Case],
+    work: Path,
+    settings: CaseSettings,
+    *,
+    kind: str = "cases",
+    title: str = "Converting",
+    num_processes: int,
+    show_progress: bool,
+) -> list[dict[str, Any]]:
+    """Run a function on the cases that have no record yet; returns the records of all, in order.
+
+    Args:
+        function: gives a case's record, and writes it into ``work/kind``, last.
+        cases: of the conversion, or some of them.
+        work: the unfinished folder.
+        settings: third argument of ``function``.
+        kind: folder of the records.
+        title: of the progress bar.
+        num_processes: processes that run it.
+        show_progress: print a progress bar on stderr.
+    """
+    (work / kind).mkdir(exist_ok=True)
+    files = {case.name: record_file(work, case.name, kind) for case in cases}
+    records = {name: read_json(path) for name, path in files.items() if path.is_file()}
+    jobs = [(case, work, settings) for case in cases if case.name not in records]
+    is_silent = None if show_progress else True  # None: where stderr is no terminal
+    with tqdm(total=len(cases), initial=len(records), desc=title, disable=is_silent) as bar:
+        for record in run_jobs(function, jobs, num_processes):
+            records[record["case"]] = record
+            bar.update()
+    return [records[case.name] for case in cases]
+
+
+def put_in_place(work: Path, final: Path) -> None:
+    """Make ``work/dataset`` the data set ``final``, whatever was there, and remove ``work``."""
+    if (work / "dataset").is_dir():
+        if final.exists():
+            os.rename(final, work / "replaced")
+        os.rename(work / "dataset", final)
+    remove(work)
+
+
+def bring_back(work: Path, final: Path) -> None:
+    """Undo the first half of a `put_in_place` that was killed in the middle."""
+    if (work / "replaced").is_dir() and not final.exists():
+        os.rename(work / "replaced", final)
+
+
+def put_folders_in_place(work: Path, dataset: Path, kinds: Sequence[str]) -> None:
+    """Put those of the folders ``kinds`` that are in ``work/dataset`` into ``dataset``; old ones go."""
+    marker = work / "old_folders_are_away"
+    if not marker.is_file():
+        for kind in kinds:
+            if (dataset / kind).exists():
+                (work / "replaced").mkdir(exist_ok=True)
+                os.rename(dataset / kind, work / "replaced" / kind)
+        marker.touch()
+    for kind in kinds:
+        if (work / "dataset" / kind).exists():
+            os.rename(work / "dataset" / kind, dataset / kind)
+
+
+def record_file(work: Path, case: str, kind: str = "cases") -> Path:
+    """Where the record of a finished case is, or of one of its first passes."""
+    return work / kind / f"{case}.json"

@@ -1,0 +1,170 @@
+"""A folder of predicted probabilities against soft labels, consensus and raters: JSON, CSV and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation import tables
+from nnunet_softlabel.evaluation.case_scores import CaseData, CaseScores, score_case
+from nnunet_softlabel.evaluation.references import read_references, read_truth
+from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold, decide
+from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
+from nnunet_softlabel.formats.predictions import foreground, predicted_cases, read_probabilities
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.metrics.registry import Parameters
+from nnunet_softlabel.processes import run_in_processes
+
+Split = Literal["Tr", "Ts"]
+Result = TypeVar("Result")
+
+
+def evaluate(
+    dataset: SoftDataset,
+    predictions: Path,
+    output: Path,
+    *,
+    split: Split = "Tr",
+    threshold: str | float = "0.5",
+    threshold_file: Path | None = None,
+    num_processes: int = 2,
+    overwrite: bool = False,
+    cases: Sequence[str] | None = None,
+    truth: Path | None = None,
+    parameters: Parameters | None = None,
+    with_ceiling: bool = True,
+) -> dict[str, Any]:
+    """Score nnU-Net's probabilities; also those of a trainer's ``fold_X/validation``, with split Tr.
+
+    Args:
+        dataset: holds the references.
+        predictions: nnU-Net's output with ``CASE.npz``; cases that the split does not know are listed, not
+            scored.
+        output: folder for ``soft_summary.json`` and ``soft_metrics.csv``; nothing is written on an error.
+        split: where the references are, Tr or Ts.
+        threshold: a number, ``tuned`` or ``rater-corrected``; see `thresholds.decide`.
+        threshold_file: of a tuned threshold; by default ``thresholds.json`` in the folder of the predictions
+            or above it, which is beside the model for a validation folder.
+        num_processes: spawned workers; 1 works in this process.
+        overwrite: replace earlier results.
+        cases: only these.
+        truth: folder of label maps ``CASE<ending>`` of a known truth, as one more reference.
+        parameters: of the metrics.
+        with_ceiling: score the raters among themselves too; the same for every model of a data set.
+
+    Returns:
+        The content of ``soft_summary.json``.
+
+    Raises:
+        DatasetError: if a prediction or a reference is missing or does not fit.
+        UsageError: for a wrong threshold or split, existing results, or a threshold tuned on these cases.
+    """
+    tables.check_output(output, overwrite=overwrite)
+    chosen, unknown = select_cases(dataset, predictions, split=split, cases=cases)
+    if threshold == TUNED and threshold_file is None:
+        places = (predictions / FILE_NAME, predictions.parent / FILE_NAME)
+        threshold_file = next((path for path in places if path.is_file()), places[-1])
+    rule = choose_threshold(threshold, dataset, threshold_file=threshold_file)
+    refuse_leak(rule, chosen)
+    parameters = parameters or Parameters()
+    tolerance_from = "given"
+    if parameters.tolerance_mm is None:
+        tolerance, tolerance_from = inter_rater_distance(dataset, split=split, num_processes=num_processes)
+        parameters = replace(parameters, tolerance_mm=tolerance)
+    job = partial(
+        score_files,
+        dataset=dataset,
+        predictions=predictions,
+        split=split,
+        threshold=rule,
+        truth=truth,
+        parameters=parameters,
+        with_ceiling=with_ceiling,
+    )
+    scores = list(run_in_processes(job, chosen, num_processes=num_processes, title="evaluate"))
+    summary = tables.summarise(scores, labels=dataset.labels) | {
+        "dataset": dataset.folder.name,
+        "split": split,
+        "predictions": str(predictions),
+        "not_evaluated": unknown,
+        "not_predicted": sorted(set(dataset.cases(split)).difference(chosen)) if split == "Ts" else [],
+        "threshold": asdict(rule) | {"rule": rule.rule},
+        "parameters": asdict(parameters) | {"tolerance_from": tolerance_from},
+        "versions": tables.versions(),
+    }
+    tables.write_results(output, scores, summary)
+    return summary
+
+
+def select_cases(
+    dataset: SoftDataset, predictions: Path, *, split: str, cases: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Cases that have a prediction and a reference, and predicted ones that the split does not know.
+
+    Raises:
+        DatasetError: if there are none, or if one asked for by name is missing.
+        UsageError: for another split.
+    """
+    if split not in ("Tr", "Ts"):
+        raise UsageError(f"--split {split}: give Tr or Ts.")
+    known = set(dataset.cases(split))
+    predicted = predicted_cases(predictions, file_ending=dataset.file_ending)
+    for case in cases or ():
+        if case not in predicted:
+            raise DatasetError(
+                f"Case {case}: {predictions} holds no {case}.npz; predict it, or leave it out."
+            )
+        if case not in known:
+            raise DatasetError(f"Case {case}: {dataset.folder} has no reference for it in split {split}.")
+    wanted = predicted if cases is None else sorted(set(cases))
+    chosen = [case for case in wanted if case in known]
+    if not chosen:
+        other = "Ts" if split == "Tr" else "Tr"
+        raise DatasetError(
+            f"{predictions}: none of its {len(predicted)} cases has a soft label in split {split} of "
+            f"{dataset.folder.name}; is it --split {other}?"
+        )
+    return chosen, [case for case in wanted if case not in known]
+
+
+def refuse_leak(threshold: Threshold, cases: Sequence[str]) -> None:
+    """Refuse to judge a tuned threshold on the cases it was tuned on."""
+    seen = sorted(set(threshold.tuned_on).intersection(cases))
+    if seen:
+        raise UsageError(
+            f"--threshold tuned: {len(seen)} of these cases ({seen[0]}, ...) chose it, so the scores "
+            f"would flatter it; tune on other cases, or evaluate others."
+        )
+
+
+def score_files(
+    case: str,
+    *,
+    dataset: SoftDataset,
+    predictions: Path,
+    split: str,
+    threshold: Threshold,
+    truth: Path | None,
+    parameters: Parameters,
+    with_ceiling: bool,
+) -> CaseScores:
+    """Read one case and score it."""
+    soft, hard, raters, grid = read_references(dataset, case, split=split)
+    probabilities = read_probabilities(predictions, case, dataset.labels, soft.shape[1:])
+    data = CaseData(
+        case=case,
+        group=str((dataset.about or {}).get("groups", {}).get(case, "")),
+        labels=dataset.labels,
+        soft=soft,
+        hard=hard,
+        raters=raters,
+        spacing_mm=grid.spacing_of_axes_mm,
+        probabilities=foreground(probabilities, dataset.labels),
+        decision=decide(probabilities, dataset.labels, threshold),
+        truth=None if truth is None else read_truth(truth / f"{case}{dataset.file_ending}", soft.shape[1:]),
+    )
+    return score_case(data, parameters, with_ceiling=with_ceiling)

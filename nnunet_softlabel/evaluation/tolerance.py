@@ -1,0 +1,55 @@
+"""How far the raters' outlines lie apart: the tolerance of surface scores."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from nnunet_softlabel.evaluation.references import read_references
+from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.metrics.surface import mean_distance_mm, surface_distances
+from nnunet_softlabel.processes import run_in_processes
+
+TOLERANCE_CASES = 50  # enough for a median; taken evenly from all cases of the split
+
+
+def inter_rater_distance(
+    dataset: SoftDataset, *, split: str = "Tr", num_processes: int = 2
+) -> tuple[float, str]:
+    """How far the raters' outlines lie apart: the tolerance within which a model need not be better.
+
+    The median, over pairs of raters, classes and up to 50 cases taken evenly from the split (so that it is
+    the same for all models and folds), of the mean distance of their surfaces; never less than the finest
+    voxel spacing (median of the cases), below which grids tell no distances apart.
+
+    Returns:
+        The distance in mm, and where it comes from in words.
+    """
+    cases = dataset.cases(split)
+    picked = [
+        cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, TOLERANCE_CASES).round().astype(int))
+    ]
+    job = partial(_distances_of_raters, dataset=dataset, split=split)
+    found = list(run_in_processes(job, picked, num_processes=num_processes, title="tolerance"))
+    distances = [d for _, case_distances in found for d in case_distances if d == d]
+    finest = float(np.median([spacing for spacing, _ in found]))
+    if not distances or np.median(distances) < finest:
+        return finest, "finest voxel spacing; the raters' distance is " + (
+            f"{np.median(distances):.3g} mm" if distances else "unknown"
+        )
+    return float(np.median(distances)), f"median inter-rater surface distance of {len(picked)} cases"
+
+
+def _distances_of_raters(case: str, *, dataset: SoftDataset, split: str) -> tuple[float, list[float]]:
+    _, _, raters, grid = read_references(dataset, case, split=split)
+    spacing_mm = grid.spacing_of_axes_mm
+    maps = [channels_of(m, dataset.labels) for m in raters.values()]
+    distances = [
+        mean_distance_mm(surface_distances(a[c], b[c], spacing_mm=spacing_mm))
+        for i, a in enumerate(maps)
+        for b in maps[i + 1 :]
+        for c in range(len(dataset.labels.names))
+    ]
+    return min(spacing_mm), distances

@@ -1,0 +1,67 @@
+"""Label map, channels, probabilities, int16: how one becomes the other. Pure functions on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnunet_softlabel.formats.labels import Labels
+
+# Probabilities travel as int16 multiples of 1 / SCALE. 32760 = 2^3 3^2 5 7 13 keeps k / R exact for up to ten
+# raters, and one-hot labels exact always.
+SCALE = 32760
+IGNORED = -1  # in the first channel of a quantised soft label: nobody answered here
+
+
+def quantise(soft: np.ndarray) -> np.ndarray:
+    """Probabilities as int16 multiples of 1 / `SCALE` (error <= 1.6e-5; exact for k / R with R <= 10)."""
+    return np.rint(soft * np.float32(SCALE)).astype(np.int16)
+
+
+def dequantise(quantised: np.ndarray) -> np.ndarray:
+    """Inverse of `quantise` as float32; negative values (padding, ignored) become 0."""
+    return np.maximum(quantised, 0).astype(np.float32) / np.float32(SCALE)
+
+
+def with_background(soft: np.ndarray) -> np.ndarray:
+    """Prepend the background, 1 - sum, to foreground probabilities ``(C, *spatial)`` of classes."""
+    background = np.clip(1 - soft.sum(axis=0, keepdims=True, dtype=np.float32), 0, 1)
+    return np.concatenate([background, soft.astype(np.float32, copy=False)])
+
+
+def consensus(soft: np.ndarray, labels: Labels, ignored: np.ndarray | None = None) -> np.ndarray:
+    """The hard label nnU-Net itself would export for a soft label.
+
+    The rule of its ``LabelManager.convert_probabilities_to_segmentation`` (a test compares them): argmax for
+    classes, where the background wins ties; for regions > 0.5, later ones over earlier ones. Worked in
+    integers, so that a tie is a tie.
+
+    Args:
+        soft: foreground probabilities ``(C, *spatial)``.
+        labels: what the channels mean.
+        ignored: bool ``(*spatial)``, True where nobody answered.
+
+    Returns:
+        uint8 (or uint16 beyond 255 labels) ``(*spatial)``.
+    """
+    quantised = quantise(soft).astype(np.int32)
+    highest = max(max(values) for values in labels.values.values()) + 1
+    hard = np.zeros(soft.shape[1:], dtype=np.uint8 if highest < 256 else np.uint16)
+    if labels.has_regions:
+        for channel, value in zip(quantised, labels.region_order, strict=True):
+            hard[2 * channel > SCALE] = value
+    else:
+        best = SCALE - quantised.sum(axis=0)
+        for channel, (value,) in zip(quantised, labels.values.values(), strict=True):
+            wins = channel > best
+            hard[wins] = value
+            best = np.where(wins, channel, best)
+    if ignored is not None:
+        if labels.ignore is None:
+            raise ValueError("voxels are ignored, but the labels have no ignore value")
+        hard[ignored] = labels.ignore
+    return hard
+
+
+def channels_of(label_map: np.ndarray, labels: Labels) -> np.ndarray:
+    """Membership of a hard label map in every foreground channel, bool ``(C, *spatial)``."""
+    return np.stack([np.isin(label_map, values) for values in labels.values.values()])

@@ -1,0 +1,47 @@
+"""JSON and text on disk, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from nnunet_softlabel.errors import DatasetError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DatasetError: if the file is missing or no JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: no such file.") from error
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: holds a {type(content).__name__}, expected an object.")
+    return content
+
+
+def write_json(path: Path, content: Any, temporary: Path | None = None) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one, never a part.
+
+    Args:
+        path: the file.
+        content: what goes into it.
+        temporary: where the new file grows, on the same file system; None: beside it, under a name of its
+            own.
+    """
+    write_text(path, json.dumps(content, indent=2) + "\n", temporary)
+
+
+def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
+    """Write a text in the same way; see `write_json`."""
+    temporary = temporary or path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

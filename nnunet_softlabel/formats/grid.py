@@ -1,0 +1,63 @@
+"""Where the voxels of an image lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of an image lie.
+
+    Attributes:
+        size: voxels per axis, ``(x, y[, z])``.
+        spacing_mm: distance of neighbouring voxels per axis, ``(x, y[, z])``.
+        origin: physical position of the first voxel.
+        direction: direction cosines, row by row.
+        has_geometry: False for formats that store voxels only; such grids agree if their sizes do.
+    """
+
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    has_geometry: bool = True
+
+    @classmethod
+    def flat(cls, shape: tuple[int, ...]) -> Grid:
+        """The grid of a flat image without geometry: unit spacing."""
+        rows, columns = shape[:2]
+        return cls((columns, rows), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0), has_geometry=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array, ``(z, y, x)`` or ``(y, x)``."""
+        return self.size[::-1]
+
+    @property
+    def spacing_of_axes_mm(self) -> tuple[float, ...]:
+        """Spacing in the order of the array's axes."""
+        return self.spacing_mm[::-1]
+
+    def difference(self, other: Grid) -> str | None:
+        """What distinguishes two grids beyond the rounding of file headers, or None."""
+        if self.size != other.size:
+            return f"size {other.size} instead of {self.size}"
+        if not (self.has_geometry and other.has_geometry):
+            return None
+        tolerances = {
+            "spacing_mm": 1e-3 * min(self.spacing_mm),
+            "origin": 1e-2 * min(self.spacing_mm),
+            "direction": 1e-3,
+        }
+        for name, tolerance in tolerances.items():
+            mine, theirs = np.asarray(getattr(self, name)), np.asarray(getattr(other, name))
+            if np.abs(mine - theirs).max() > tolerance:
+                return f"{name} {_rounded(theirs)} instead of {_rounded(mine)}"
+        return None
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{value:.6g}") for value in values)

@@ -1,0 +1,65 @@
+"""What nnU-Net leaves in a prediction folder: probabilities in ``CASE.npz``, its segmentation beside them."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.labels import Labels
+
+
+def predicted_cases(folder: Path, *, file_ending: str) -> list[str]:
+    """Names of the cases with probabilities, sorted.
+
+    Raises:
+        DatasetError: if there are none, or if a segmentation lies there without its probabilities.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; -i names the folder that nnU-Net predicted into.")
+    cases = sorted(path.stem for path in folder.glob("*.npz"))
+    segmented = {path.name[: -len(file_ending)] for path in folder.glob(f"*{file_ending}")}
+    missing = sorted(segmented.difference(cases))
+    remedy = "predict with `nnUNetv2_predict --save_probabilities`, or train with `nnUNetv2_train --npz`"
+    if not cases:
+        raise DatasetError(f"{folder}: holds no .npz probabilities; {remedy}.")
+    if missing:
+        raise DatasetError(
+            f"{folder}: case {missing[0]} has a segmentation but no {missing[0]}.npz; {remedy}."
+        )
+    return cases
+
+
+def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int, ...]) -> np.ndarray:
+    """Probabilities ``(K, *spatial)`` of a case: with the background first for classes, K = C for regions.
+
+    Raises:
+        DatasetError: if the file is unreadable, of another shape, or holds no probabilities.
+    """
+    path = folder / f"{case}.npz"
+    try:
+        with np.load(path) as content:
+            probabilities = np.asarray(content["probabilities"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(
+            f"{path}: cannot be read as nnU-Net's probabilities ({error}); predict again."
+        ) from error
+    probabilities = probabilities.astype(np.float32, copy=False)
+    if probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1:
+        probabilities = probabilities[:, 0]  # nnU-Net keeps an axis of one for flat images
+    channels = len(labels.names) + (not labels.has_regions)
+    if probabilities.shape != (channels, *shape):
+        raise DatasetError(
+            f"{path}: probabilities have shape {probabilities.shape}, the reference asks for "
+            f"{(channels, *shape)}; is this the data set it was predicted for?"
+        )
+    if not np.isfinite(probabilities).all() or probabilities.min() < -1e-3 or probabilities.max() > 1 + 1e-3:
+        raise DatasetError(f"{path}: holds values that are no probabilities; predict again.")
+    return np.clip(probabilities, 0, 1)
+
+
+def foreground(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
+    """The foreground channels ``(C, *spatial)`` of what `read_probabilities` gives."""
+    return probabilities if labels.has_regions else probabilities[1:]

@@ -1,0 +1,100 @@
+"""The soft-label format: names and places of everything a soft-label data set holds.
+
+`SoftDataset` says where the files are; what is in them is in `nnunet_softlabel.formats.encoding`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.images import read_mask, read_probability
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+
+FORMAT_VERSION = 1
+
+
+class SoftDataset:
+    """A soft-label data set in ``nnUNet_raw``: where its files are and what they mean.
+
+    Raises:
+        DatasetError: if the folder is no data set, or has no soft labels.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.dataset_json: dict[str, Any] = read_json(folder / "dataset.json")
+        self.about: dict[str, Any] | None = self.dataset_json.get("soft_labels")
+        if self.about is None:
+            raise DatasetError(
+                f"{folder}: holds no soft labels; make them with `nnunet_softlabel convert` "
+                f"(--into adds them here)."
+            )
+        if self.about.get("format_version") != FORMAT_VERSION:
+            raise DatasetError(
+                f"{folder}: soft-label format {self.about.get('format_version')}, this version reads "
+                f"{FORMAT_VERSION}; convert the data set again."
+            )
+        self.labels = Labels.from_dataset_json(self.dataset_json)
+
+    @classmethod
+    def find(cls, dataset: int | str) -> SoftDataset:
+        """The data set of this id or name in ``nnUNet_raw``."""
+        return cls(find_dataset(environment_folder("nnUNet_raw"), dataset))
+
+    @property
+    def file_ending(self) -> str:
+        """Ending of all image files, ``.nii.gz`` or ``.png``."""
+        return str(self.dataset_json["file_ending"])
+
+    def cases(self, split: str = "Tr") -> list[str]:
+        """Names of the cases with soft labels, sorted."""
+        folder = self.folder / f"softLabels{split}"
+        if not folder.is_dir():
+            return []
+        end = len("_0001" + self.file_ending)
+        return sorted({path.name[:-end] for path in folder.glob(f"*{self.file_ending}")})
+
+    def image_files(self, case: str, split: str = "Tr") -> list[Path]:
+        """Image files of a case, one per channel."""
+        pattern = re.compile(re.escape(case) + r"_\d{4}" + re.escape(self.file_ending))
+        return sorted(p for p in (self.folder / f"images{split}").iterdir() if pattern.fullmatch(p.name))
+
+    def label_file(self, case: str, split: str = "Tr") -> Path:
+        """The hard consensus of a case."""
+        return self.folder / f"labels{split}" / f"{case}{self.file_ending}"
+
+    def soft_files(self, case: str, split: str = "Tr") -> list[Path]:
+        """One probability map per foreground class or region, in channel order."""
+        return soft_files(self.folder / f"softLabels{split}", case, len(self.labels.names), self.file_ending)
+
+    def rater_files(self, case: str, split: str = "Tr") -> dict[str, Path]:
+        """What each rater drew: rater -> file, for the raters who marked this case."""
+        folder = self.folder / f"raterLabels{split}"
+        if not folder.is_dir():
+            return {}
+        files = {rater.name: rater / f"{case}{self.file_ending}" for rater in sorted(folder.iterdir())}
+        return {rater: path for rater, path in files.items() if path.is_file()}
+
+    def read_soft(self, case: str, split: str = "Tr") -> np.ndarray:
+        """Foreground probabilities of a case, float32 ``(C, *spatial)``; classes sum to at most 1."""
+        return np.stack([read_probability(path)[0] for path in self.soft_files(case, split)])
+
+    def read_hard(self, case: str, split: str = "Tr") -> np.ndarray:
+        """The hard consensus of a case, integers ``(*spatial)``."""
+        return read_mask(self.label_file(case, split))[0]
+
+    def read_raters(self, case: str, split: str = "Tr") -> dict[str, np.ndarray]:
+        """Hard label map of every rater of a case, integers ``(*spatial)`` in the data set's own values."""
+        return {rater: read_mask(path)[0] for rater, path in self.rater_files(case, split).items()}
+
+
+def soft_files(folder: Path, case: str, channels: int, ending: str) -> list[Path]:
+    """Probability maps of a case, one per foreground channel: ``CASE_0001``, ``CASE_0002``, ..."""
+    return [folder / f"{case}_{channel:04d}{ending}" for channel in range(1, channels + 1)]

@@ -1,0 +1,234 @@
+"""All cases together: one pass over the files, then everything `inspect` knows as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.fusion import RaterRates, RaterVotes, estimate_rater_rates
+from nnunet_softlabel.fusion.rater_votes import marked_box
+from nnunet_softlabel.inspection.measures import CaseMeasures, Pair, identical_pairs, measure_case
+from nnunet_softlabel.inspection.outliers import RULES, Finding, outlying_cases, outlying_raters
+from nnunet_softlabel.inspection.read import read_case
+from nnunet_softlabel.inspection.summaries import case_summary, class_summary, rates_of
+from nnunet_softlabel.processes import run_jobs
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What a worker found in a case; votes are cropped, since they travel between processes."""
+
+    case: str
+    raters: tuple[str, ...]
+    problems: tuple[str, ...]
+    measures: tuple[CaseMeasures, ...] = ()
+    identical: tuple[Pair, ...] = ()
+    votes: RaterVotes | None = None
+    shape: tuple[int, ...] = ()
+
+
+def inspect_raters(
+    cases: Sequence[Case],
+    *,
+    labels: Labels,
+    mapping: Mapping[int, int] | None = None,
+    is_anonymous: bool = False,
+    prior: Mapping[str, Any] | None = None,
+    num_processes: int = 1,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Compare the raters of all cases.
+
+    Args:
+        cases: with raters' masks as files or arrays; images are needed for their grid only.
+        labels: what the channels mean.
+        mapping: label value in the files -> label value in ``labels``; None: the same.
+        is_anonymous: rater 1 of one case is not rater 1 of another: rates are shared, nothing is said of a
+            rater over several cases.
+        prior: ``prior`` of a data set's ``soft_labels``, see `prior_effects`.
+        num_processes: processes that read.
+        show_progress: print a progress bar on stderr.
+
+    Returns:
+        Numbers, lists and dictionaries, as ``inspection.json`` holds them (NaN is None there).
+
+    Raises:
+        UsageError: if there is nothing to compare.
+    """
+    if mapping is None:
+        values = {value for region in labels.values.values() for value in region}
+        mapping = {
+            value: value for value in values | ({labels.ignore} if labels.ignore is not None else set())
+        }
+    looked: dict[str, _Looked] = {}
+    jobs = [(case, labels, dict(mapping)) for case in cases]
+    with tqdm(total=len(jobs), desc="Inspecting", disable=not show_progress) as bar:
+        rates = _estimated(_votes_of(run_jobs(_look_at, jobs, num_processes), looked, bar), is_anonymous)
+    looked = dict(sorted(looked.items()))
+    if not any(len(case.raters) > 1 for case in looked.values()):
+        problem = next((f" ({c.case}: {c.problems[0]})" for c in looked.values() if c.problems), "")
+        raise UsageError(f"no case has two raters whose masks can be compared{problem}.")
+    return _summary(looked, rates, labels, is_anonymous) | {
+        "number_of_cases": len(cases),
+        "prior": prior_effects(prior),
+    }
+
+
+def _summary(
+    looked: Mapping[str, _Looked], rates: RaterRates | None, labels: Labels, is_anonymous: bool
+) -> dict[str, Any]:
+    by_class = {
+        name: {case.case: case.measures[index] for case in looked.values() if len(case.raters) > 1}
+        for index, name in enumerate(labels.names)
+    }
+    findings = [found for name, measured in by_class.items() for found in outlying_cases(name, measured)]
+    raters = [] if is_anonymous else [f for name, m in by_class.items() for f in outlying_raters(name, m)]
+    return {
+        "format_version": FORMAT_VERSION,
+        "is_anonymous": is_anonymous,
+        "classes": list(labels.names),
+        "raters": sorted({rater for case in looked.values() for rater in case.raters}),
+        "cases_compared": sum(len(case.raters) > 1 for case in looked.values()),
+        "per_class": {
+            name: class_summary(measured, None if is_anonymous else rates_of(rates, index), rates, index)
+            for index, (name, measured) in enumerate(by_class.items())
+        },
+        "stand_out": {
+            "cases": _by_case(findings, by_class),
+            "raters": [{"rater": f.name, "class": f.class_name, "reason": f.reason} for f in raters],
+            "rules": RULES,
+        },
+        "identical": _identical(list(looked.values()), is_anonymous),
+        "problems": [{"case": c.case, "problem": text} for c in looked.values() for text in c.problems],
+        "per_case": {
+            case: {name: case_summary(measured[case]) for name, measured in by_class.items()}
+            for case in next(iter(by_class.values()))
+        },
+    }
+
+
+def _look_at(case: Case, labels: Labels, mapping: Mapping[int, int]) -> _Looked:
+    read = read_case(case, labels, mapping)
+    votes = read.votes
+    if votes is None:
+        return _Looked(case.name, (), read.problems)
+    box = marked_box(votes, margin_mm=0) or (slice(0, 1),) * len(votes.spatial_shape)
+    return _Looked(
+        case.name,
+        votes.names,
+        read.problems,
+        tuple(measure_case(votes)),
+        tuple(identical_pairs(votes)),
+        # where some did not answer, every voxel matters
+        votes if votes.answered is not None else votes.cropped(box),
+        votes.spatial_shape,
+    )
+
+
+def _votes_of(results: Iterator[_Looked], looked: dict[str, _Looked], bar: tqdm) -> Iterator[RaterVotes]:
+    """Yield the votes of each case once, on its whole grid, and keep everything else in ``looked``."""
+    for result in results:
+        bar.update()
+        looked[result.case] = replace(result, votes=None)
+        if result.votes is not None:
+            yield _on_whole_grid(result.votes, result.shape)
+
+
+def _on_whole_grid(votes: RaterVotes, shape: tuple[int, ...]) -> RaterVotes:
+    """Add the voxels that nobody marked. Rates do not depend on where voxels are."""
+    missing = int(np.prod(shape) - np.prod(votes.spatial_shape))
+    flat = votes.votes.reshape(votes.n_raters, votes.n_channels, -1)
+    whole = np.pad(flat, ((0, 0), (0, 0), (0, missing)))
+    answered = None if votes.answered is None else votes.answered.reshape(votes.n_raters, -1)
+    return RaterVotes(whole, votes.names, (1.0,), answered=answered, exclusive=votes.exclusive)
+
+
+def _estimated(votes: Iterator[RaterVotes], is_anonymous: bool) -> RaterRates | None:
+    first = next(votes, None)
+    if first is None:
+        return None
+
+    def all_of_them() -> Iterator[RaterVotes]:
+        yield first
+        yield from votes
+
+    return estimate_rater_rates(all_of_them(), shared=is_anonymous)
+
+
+def _by_case(
+    findings: Sequence[Finding], by_class: Mapping[str, Mapping[str, CaseMeasures]]
+) -> list[dict[str, Any]]:
+    """All reasons of a case and class together; cases without overlap first, then by their mean Dice."""
+    cases: dict[tuple[str, str], dict[str, Any]] = {}
+    for found in findings:
+        entry: dict[str, Any] = {"case": found.name, "class": found.class_name, "rules": [], "reasons": []}
+        entry = cases.setdefault((found.name, found.class_name), entry)
+        entry["rules"] += [] if found.rule in entry["rules"] else [found.rule]
+        entry["reasons"].append(found.reason)
+
+    def urgency(entry: Mapping[str, Any]) -> tuple[bool, float, str]:
+        value = by_class[entry["class"]][entry["case"]].mean_dice
+        return "no overlap" not in entry["rules"], value if value == value else 2.0, entry["case"]
+
+    return sorted(cases.values(), key=urgency)
+
+
+def _identical(looked: Sequence[_Looked], is_anonymous: bool) -> dict[str, Any]:
+    """Raters who always drew the same, and the other pairs of identical masks."""
+    groups = [] if is_anonymous else _identical_raters(looked)
+    return {
+        "raters": groups,
+        "pairs": [
+            {"case": case.case, "raters": list(pair)}
+            for case in looked
+            for pair in case.identical
+            if not any(set(pair) <= set(group["raters"]) for group in groups)
+        ],
+    }
+
+
+def _identical_raters(looked: Sequence[_Looked]) -> list[dict[str, Any]]:
+    """Groups of raters who drew the same in all cases they share, and anything at all in one."""
+    shared: dict[Pair, int] = {}
+    same: dict[Pair, int] = {}
+    marked: dict[Pair, int] = {}
+    for case in looked:
+        empty = {r for r in case.raters if all(m.volume_mm3[r] == 0 for m in case.measures)}
+        for pair in combinations(case.raters, 2):
+            shared[pair] = shared.get(pair, 0) + 1
+            same[pair] = same.get(pair, 0) + (pair in case.identical or empty.issuperset(pair))
+            marked[pair] = marked.get(pair, 0) + (pair in case.identical)
+    groups: list[dict[str, Any]] = []
+    for pair in sorted(pair for pair, n in shared.items() if same[pair] == n and marked[pair]):
+        known = next((group for group in groups if set(pair) & set(group["raters"])), None)
+        if known is None:
+            groups.append({"raters": list(pair), "cases": shared[pair]})
+        else:
+            known["raters"] = sorted({*known["raters"], *pair})
+    return groups
+
+
+def prior_effects(prior: Mapping[str, Any] | None) -> dict[str, dict[str, dict[str, float]]]:
+    """Case -> label -> expected volume before and after the priors, where the data set recorded it."""
+    if not prior:
+        return {}
+    records = prior["records"] if isinstance(prior.get("records"), dict) else prior
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for case, record in sorted(records.items()):
+        if isinstance(record, dict) and {"before", "after"} <= set(record):
+            before, after = record["before"], record["after"]
+            found[case] = {
+                label: {"before_mm3": float(before[label]), "after_mm3": float(after[label])}
+                for label in before
+            }
+    return found

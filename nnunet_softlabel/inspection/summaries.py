@@ -1,0 +1,101 @@
+"""One class over all cases, and one case, as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnunet_softlabel.fusion import RaterRates
+from nnunet_softlabel.inspection.measures import CaseMeasures, Pair, fleiss_kappa
+from nnunet_softlabel.inspection.outliers import median_or_nan, total_volume_bias
+from nnunet_softlabel.metrics.overlap import NAN
+
+ANY_PAIR = "any pair"
+
+
+def rates_of(rates: RaterRates | None, channel: int) -> dict[str, dict[str, float]]:
+    if rates is None:
+        return {}
+    return {rater: _rate(rates, rater, channel) for rater in rates.sensitivity}
+
+
+def _rate(rates: RaterRates, rater: str, channel: int) -> dict[str, float]:
+    """Sensitivity, specificity, and the share of marked voxels that are right, by Bayes' rule."""
+    sensitivity, specificity = rates.sensitivity[rater][channel], rates.specificity[rater][channel]
+    prevalence = rates.prevalence[channel]
+    right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    found = {"sensitivity": sensitivity, "specificity": specificity, "precision": right / (right + wrong)}
+    # EM stops at 1e-7; what lies beyond depends on which process was first.
+    return {name: round(value, 7) for name, value in found.items()}
+
+
+def class_summary(
+    cases: Mapping[str, CaseMeasures],
+    rates: Mapping[str, Mapping[str, float]] | None,
+    all_rates: RaterRates | None,
+    channel: int,
+) -> dict[str, Any]:
+    """Means over cases of one class; ``rates`` is None for anonymous raters."""
+    pairs = _pairs(cases, is_anonymous=rates is None)
+    shared = rates_of(all_rates, channel) if rates is None else {}
+    return {
+        "mean_dice": _mean([case.mean_dice for case in cases.values()]),
+        "kappa": fleiss_kappa(np.sum([case.coincidences for case in cases.values()], axis=0)),
+        "disputed_share": _mean([case.disputed_share for case in cases.values()]),
+        "cases_marked": sum(case.marked_mm3 > 0 for case in cases.values()),
+        "shared_rates": next(iter(shared.values()), None),
+        "pairs": pairs,
+        "raters": {} if rates is None else {r: _rater_summary(r, cases, rates) for r in sorted(rates)},
+    }
+
+
+def _pairs(cases: Mapping[str, CaseMeasures], *, is_anonymous: bool) -> list[dict[str, Any]]:
+    values: dict[Pair, list[float]] = {}
+    for case in cases.values():
+        for (first, second), value in case.dice.items():
+            pair = (ANY_PAIR, ANY_PAIR) if is_anonymous else (first, second)
+            values.setdefault(pair, []).append(value)
+    return [
+        {
+            "raters": list(pair),
+            "mean_dice": _mean(found),
+            "lowest_dice": min((v for v in found if v == v), default=NAN),
+            "n": sum(v == v for v in found),
+            "both_empty": sum(v != v for v in found),
+        }
+        for pair, found in sorted(values.items())
+    ]
+
+
+def _rater_summary(
+    rater: str, cases: Mapping[str, CaseMeasures], rates: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    own = [case for case in cases.values() if rater in case.volume_mm3]
+    return {
+        "cases": len(own),
+        "empty_where_others_marked": sum(c.volume_mm3[rater] == 0 and c.marked_mm3 > 0 for c in own),
+        "dice_with_others": _mean([case.with_others(rater) for case in own]),
+        "volume_bias": total_volume_bias(rater, own),
+        "median_volume_ratio": median_or_nan([case.volume_ratio(rater) for case in own]),
+        **rates[rater],
+    }
+
+
+def case_summary(case: CaseMeasures) -> dict[str, Any]:
+    lowest = case.lowest_pair
+    return {
+        "volume_mm3": dict(case.volume_mm3),
+        "mean_dice": case.mean_dice,
+        "lowest_dice": case.dice[lowest] if lowest else NAN,
+        "lowest_pair": list(lowest) if lowest else None,
+        "kappa": fleiss_kappa(case.coincidences),
+        "marked_mm3": case.marked_mm3,
+        "disputed_share": case.disputed_share,
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if value == value]
+    return float(np.mean(defined)) if defined else NAN

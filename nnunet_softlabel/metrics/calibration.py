@@ -1,0 +1,126 @@
+"""Do probabilities mean what they say? Proper scores and calibration of one class or region.
+
+The reference may be hard or soft: where it is soft, a voxel counts as foreground with its probability. With
+several classes each one is judged against the rest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from scipy.special import xlogy
+
+from nnunet_softlabel.metrics.overlap import NAN, voxels_that_count
+
+BINS = 15
+CHUNK = 1 << 20  # voxels worked on at a time
+SMALLEST_PROBABILITY = 1e-6  # NLL: a certain and wrong voxel costs 13.8, not infinity
+
+
+def brier(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Mean of ``(p - r)^2`` over the voxels. NaN if none counts."""
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    if reference.size == 0:
+        return NAN
+    return float(np.square(np.subtract(prediction, reference, dtype=np.float32)).mean(dtype=np.float64))
+
+
+def nll_above_entropy(
+    reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None
+) -> float:
+    """Mean of ``CE(r, p) - H(r)``, in nats: the cross entropy that a better map could save; 0 only for p = r.
+
+    p is clipped to [1e-6, 1 - 1e-6]. NaN if no voxel counts.
+    """
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    if reference.size == 0:
+        return NAN
+    return sum(map(_nll_sum, *_chunks(reference, prediction))) / reference.size
+
+
+def _nll_sum(reference: np.ndarray, prediction: np.ndarray) -> float:
+    r = reference.astype(np.float64)
+    p = np.clip(prediction.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    per_voxel = xlogy(r, r) - r * np.log(p) + xlogy(1 - r, 1 - r) - (1 - r) * np.log1p(-p)
+    # p = r in {0, 1} leaves -log(1 - 1e-6), and rounding may fall below 0: neither is an error of the map
+    return float(np.where(prediction == reference, 0, np.maximum(per_voxel, 0)).sum())
+
+
+def _chunks(*arrays: np.ndarray) -> list[list[np.ndarray]]:
+    """Each array flat and in pieces, so that a large image needs no large temporary arrays."""
+    return [[a.ravel()[i : i + CHUNK] for i in range(0, a.size, CHUNK)] for a in arrays]
+
+
+def reliability(
+    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """What a reliability diagram shows, ready to be summed over cases.
+
+    Returns:
+        ``(bins, 3)``: per bin of equal width the number of voxels, the sum of p and the sum of r.
+    """
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    table = np.zeros((bins, 3))
+    for r, p in zip(*_chunks(reference, prediction), strict=True):
+        table += _sums(np.minimum((p * bins).astype(np.intp), bins - 1), p, r, bins)
+    return table
+
+
+def calibration_error(table: np.ndarray) -> float:
+    """Mean over voxels of ``|mean p - mean r|`` of their bin, from `reliability`. NaN if there are none."""
+    total = table[:, 0].sum()
+    return float(np.abs(table[:, 1] - table[:, 2]).sum() / total) if total > 0 else NAN
+
+
+def expected_calibration_error(
+    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+) -> float:
+    """ECE of the foreground probability, bins of equal width. NaN if no voxel counts.
+
+    In a whole image the easy background decides it; see `near_object`.
+    """
+    return calibration_error(reliability(reference, prediction, bins=bins, mask=mask))
+
+
+def adaptive_calibration_error(
+    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+) -> float:
+    """ACE: as ECE, with bins of equal mass (quantiles of p), weighted by mass where ties make them unequal.
+
+    NaN if no voxel counts.
+
+    References:
+        Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019.
+    """
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    if prediction.size == 0:
+        return NAN
+    ranks = (np.arange(1, bins) * prediction.size) // bins
+    edges = np.unique(np.partition(prediction, ranks, axis=None)[ranks])
+    table = np.zeros((bins, 3))
+    for r, p in zip(*_chunks(reference, prediction), strict=True):
+        table += _sums(np.searchsorted(edges, p, side="right"), p, r, bins)
+    return calibration_error(table)
+
+
+def _sums(which: np.ndarray, p: np.ndarray, r: np.ndarray, bins: int) -> np.ndarray:
+    weights = (None, p, r)
+    return np.stack([np.bincount(which, weights=w, minlength=bins) for w in weights], axis=1).astype(
+        np.float64
+    )
+
+
+def near_object(marked: np.ndarray, *, spacing_mm: tuple[float, ...], near_mm: float) -> np.ndarray:
+    """Voxels no further than ``near_mm`` from a voxel that is marked; none if nothing is.
+
+    Mark what any rater drew (soft label > 0) and never the prediction: every model is then judged on the same
+    voxels.
+    """
+    near = np.zeros_like(marked, dtype=bool)
+    if not marked.any():
+        return near
+    box = ndimage.find_objects(marked.astype(np.uint8))[0]
+    reach = [int(np.ceil(near_mm / spacing)) for spacing in spacing_mm]
+    box = tuple(slice(max(b.start - n, 0), b.stop + n) for b, n in zip(box, reach, strict=True))
+    near[box] = ndimage.distance_transform_edt(~marked[box], sampling=spacing_mm) <= near_mm
+    return near

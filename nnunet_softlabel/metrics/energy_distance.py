@@ -1,0 +1,48 @@
+"""How far a distribution of segmentations is from the raters': the generalised energy distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
+
+GED_LEVELS = 16
+
+
+def level_sets(prediction: np.ndarray, *, levels: int = GED_LEVELS) -> list[np.ndarray]:
+    """Segmentations drawn from a probability map: its level sets ``p > (k + 1/2) / levels``, k = 0, 1, ...
+
+    A map says nothing about how voxels go together. Cut by one level u ~ U(0, 1), evenly spaced here instead
+    of random, samples are whole outlines from generous to strict, and their mean is the map. (Voxels drawn
+    independently would be noise that no rater ever drew.)
+    """
+    return [prediction > (k + 0.5) / levels for k in range(levels)]
+
+
+def generalised_energy_distance(
+    raters: Sequence[np.ndarray], samples: Sequence[np.ndarray], *, mask: np.ndarray | None = None
+) -> float:
+    """``2 E d(S, Y) - E d(S, S') - E d(Y, Y')``, d = 1 - IoU, over pairs of samples S and raters Y [1].
+
+    Pairs are drawn with replacement, so that ``S = S'`` counts. Two empty masks have distance 0. The value is
+    the squared distance, in [0, 2], and 0 if both are the same distribution. NaN without raters or samples.
+
+    References:
+        [1] Kohl et al., "A Probabilistic U-Net for Segmentation of Ambiguous Images", NeurIPS 2018.
+    """
+    if not raters or not samples:
+        return NAN
+    masks = [*raters, *samples]
+    check_same_shape(mask=mask, **{str(i): m for i, m in enumerate(masks)})
+    occupied = np.logical_or.reduce(masks)
+    if mask is not None:
+        occupied &= mask
+    flat = np.stack([m[occupied] for m in masks]).astype(np.float32)
+    both = flat @ flat.T
+    size = flat.sum(axis=1)
+    union = size[:, None] + size[None] - both
+    distance = np.where(union > 0, 1 - both / np.maximum(union, 1), 0)
+    n = len(raters)
+    return float(2 * distance[:n, n:].mean() - distance[n:, n:].mean() - distance[:n, :n].mean())

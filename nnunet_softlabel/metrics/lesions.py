@@ -1,0 +1,97 @@
+"""Lesion by lesion: components by cc3d, matching by scipy; and the detection of diseased cases.
+
+A lesion is a connected component (26 neighbours in volumes, 8 in flat images). Predicted and reference
+lesions are matched one to one so that the sum of IoU is largest; a match needs at least `MINIMUM_IOU`, low as
+in PI-CAI, since raters agree on where a lesion is sooner than on its outline. panoptica's bipartite matching
+gives the same counts (a test compares them), but importing it imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cc3d
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata
+
+from nnunet_softlabel.metrics.overlap import NAN, check_same_shape, ratio
+
+MINIMUM_IOU = 0.1
+
+
+class LesionCounts(NamedTuple):
+    """Lesions of one case: matched ones, those of the reference, those predicted."""
+
+    matched: int
+    reference: int
+    predicted: int
+
+
+def count_lesions(
+    reference: np.ndarray, prediction: np.ndarray, *, minimum_iou: float = MINIMUM_IOU
+) -> LesionCounts:
+    """Match the components of two masks, one to one.
+
+    Raises:
+        ValueError: if ``minimum_iou`` is outside (0, 1].
+    """
+    check_same_shape(reference=reference, prediction=prediction)
+    if not 0 < minimum_iou <= 1:
+        raise ValueError(f"minimum_iou must lie in (0, 1], got {minimum_iou}")
+    reference_map, n_reference = _components(reference)
+    prediction_map, n_predicted = _components(prediction)
+    if n_reference == 0 or n_predicted == 0:
+        return LesionCounts(0, n_reference, n_predicted)
+    pair = reference_map.astype(np.int64) * (n_predicted + 1) + prediction_map
+    overlap = np.bincount(pair[reference | prediction], minlength=(n_reference + 1) * (n_predicted + 1))
+    overlap = overlap.reshape(n_reference + 1, n_predicted + 1)
+    union = overlap.sum(axis=1, keepdims=True) + overlap.sum(axis=0, keepdims=True) - overlap
+    iou = overlap[1:, 1:] / union[1:, 1:]
+    iou[iou < minimum_iou] = 0
+    rows, columns = linear_sum_assignment(iou, maximize=True)
+    return LesionCounts(int((iou[rows, columns] > 0).sum()), n_reference, n_predicted)
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    if not mask.any():
+        return np.zeros(mask.shape, np.uint32), 0
+    components, count = cc3d.connected_components(
+        mask, connectivity=26 if mask.ndim == 3 else 8, return_N=True
+    )
+    return components, int(count)
+
+
+def lesion_precision(counts: LesionCounts) -> float:
+    """Share of the predicted lesions that match one of the reference. NaN if none is predicted."""
+    return ratio(counts.matched, counts.predicted)
+
+
+def lesion_recall(counts: LesionCounts) -> float:
+    """Share of the reference's lesions that are found. NaN if it has none."""
+    return ratio(counts.matched, counts.reference)
+
+
+def lesion_f1(counts: LesionCounts) -> float:
+    """``2 matched / (reference + predicted)``. NaN if there are no lesions in either."""
+    return ratio(2 * counts.matched, counts.reference + counts.predicted)
+
+
+def case_score(prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """How sure a map is of a lesion: the highest probability of any voxel. NaN if none counts."""
+    voxels = prediction if mask is None else prediction[mask]
+    return float(voxels.max()) if voxels.size else NAN
+
+
+def detection_auc(positive: Sequence[bool], scores: Sequence[float]) -> float:
+    """Area under the ROC curve: P(score of a positive case > that of a negative one), ties 1/2.
+
+    NaN unless there are positive and negative cases.
+    """
+    is_positive = np.asarray(positive, dtype=bool)
+    n_positive, n_negative = int(is_positive.sum()), int((~is_positive).sum())
+    if n_positive == 0 or n_negative == 0:
+        return NAN
+    rank_sum = rankdata(scores)[is_positive].sum()
+    return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

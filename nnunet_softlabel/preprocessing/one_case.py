@@ -1,0 +1,178 @@
+"""One soft label through nnU-Net's own crop and resampling, onto disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import blosc2
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.encoding import quantise
+from nnunet_softlabel.formats.images import FLAT_ENDINGS, PNG_ONE
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.preprocessing.disputed import disputed_locations, locations_path
+
+META_KEY = "made_from"
+TEMPORARY = ".unfinished_"
+
+
+def make_case(
+    case: str,
+    soft_files: Sequence[Path],
+    labels: Labels,
+    images: Path,
+    dataset_class: Any,
+    target: Path,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    made_from: dict[str, Any],
+    reuse: bool,
+) -> str:
+    """Preprocess the soft label of one case unless its file says that it was made from the same.
+
+    Args:
+        case: its name.
+        soft_files: one probability map per foreground channel.
+        labels: what the channels mean.
+        images: folder of the preprocessed images.
+        dataset_class: nnU-Net's, that reads them.
+        target: the file to write, ``CASE.b2nd``.
+        plans_manager: nnU-Net's.
+        configuration_manager: nnU-Net's.
+        made_from: what decides the result; goes into the file.
+        reuse: False makes the file again in any case.
+
+    Returns:
+        The case's name.
+
+    Raises:
+        DatasetError: for a file that cannot be read or does not have the image's size.
+    """
+    if reuse and _is_made_from(target, made_from):
+        return case
+    image, hard, _, properties = dataset_class(str(images), [case]).load_case(case)
+    try:
+        soft = _read(soft_files, plans_manager)
+        quantised = preprocess_case(
+            soft,
+            properties,
+            plans_manager,
+            configuration_manager,
+            shape=image.shape[1:],
+            is_exclusive=not labels.has_regions,
+        )
+    except DatasetError as error:
+        raise DatasetError(f"Case {case}: soft label {soft_files[0]} {error}") from error
+    locations = np.empty((0, soft.ndim), dtype=np.int16)
+    if ((soft > 0) & (soft < 1)).any():  # resampling blurs unanimous labels too, which disputes nothing
+        values = list(labels.values.values())
+        locations = disputed_locations(quantised, np.asarray(hard[0]), values, ignore=labels.ignore)
+    _write(target, quantised, locations, tuple(configuration_manager.patch_size), made_from)
+    return case
+
+
+def preprocess_case(
+    soft: np.ndarray,
+    properties: dict[str, Any],
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    *,
+    shape: Sequence[int],
+    is_exclusive: bool = True,
+) -> np.ndarray:
+    """Transpose, crop and resample foreground probabilities as nnU-Net did the image.
+
+    Args:
+        soft: ``(C, z, y, x)`` as read.
+        properties: nnU-Net's, of the preprocessed image.
+        plans_manager: nnU-Net's.
+        configuration_manager: nnU-Net's.
+        shape: spatial shape of the preprocessed image.
+        is_exclusive: channels are classes and sum to at most 1.
+
+    Returns:
+        int16 ``(C, *shape)``, see `quantise`.
+
+    Raises:
+        DatasetError: if the soft label does not have the image's size.
+    """
+    axes = plans_manager.transpose_forward
+    soft = soft.transpose([0, *(axis + 1 for axis in axes)])
+    if tuple(soft.shape[1:]) != tuple(properties["shape_before_cropping"]):
+        raise DatasetError(
+            f"has the size {soft.shape[1:]}, its image {tuple(properties['shape_before_cropping'])}; "
+            f"run nnUNetv2_plan_and_preprocess again."
+        )
+    box = (slice(None), *(slice(*bounds) for bounds in properties["bbox_used_for_cropping"]))
+    soft = soft[box]
+    if tuple(soft.shape[1:]) != tuple(shape):
+        spacing = [properties["spacing"][axis] for axis in axes]
+        target_spacing = list(configuration_manager.spacing)
+        if len(target_spacing) < len(spacing):  # a 2d configuration leaves the distance of slices alone
+            target_spacing = [spacing[0], *target_spacing]
+        resample = configuration_manager.resampling_fn_probabilities
+        soft = np.asarray(resample(np.ascontiguousarray(soft), list(shape), spacing, target_spacing))
+    soft = np.clip(soft, 0, 1)
+    if is_exclusive and len(soft) > 1:
+        soft = soft / np.maximum(soft.sum(axis=0), 1)
+    return quantise(soft)
+
+
+def image_shape(images: Path, case: str, dataset_class: Any) -> tuple[int, ...]:
+    """Spatial shape of a preprocessed image."""
+    if (images / f"{case}.b2nd").is_file():  # without the properties, which are slow to read
+        return tuple(blosc2.open(str(images / f"{case}.b2nd"), mode="r").shape[1:])
+    data, *_ = dataset_class(str(images), [case]).load_case(case)
+    return tuple(data.shape[1:])
+
+
+def _is_made_from(target: Path, made_from: dict[str, Any]) -> bool:
+    if not target.is_file():
+        return False
+    try:
+        array = blosc2.open(str(target), mode="r")  # named, for its metadata must not outlive it
+        return bool(array.schunk.vlmeta[META_KEY] == json.dumps(made_from))
+    except (RuntimeError, KeyError, ValueError, OSError):
+        return False  # written in part by something that does not rename, or not ours: make it again
+
+
+def _read(files: Sequence[Path], plans_manager: PlansManager) -> np.ndarray:
+    """Soft files through the plan's own reader, as nnU-Net reads the images: ``(C, z, y, x)``."""
+    try:
+        soft, _ = plans_manager.image_reader_writer_class().read_images([str(path) for path in files])
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DatasetError("cannot be read; convert the data set again.") from error
+    return soft / np.float32(PNG_ONE) if files[0].name.endswith(FLAT_ENDINGS) else soft
+
+
+def _write(
+    target: Path,
+    quantised: np.ndarray,
+    locations: np.ndarray,
+    patch_size: tuple[int, ...],
+    made_from: dict[str, Any],
+) -> None:
+    # a name of its own on every machine that shares the folder; the case's file comes last
+    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}.b2nd")
+    if len(locations):
+        with temporary.open("wb") as file:
+            np.save(file, locations)
+        os.replace(temporary, locations_path(target.parent, target.stem))
+    else:
+        locations_path(target.parent, target.stem).unlink(missing_ok=True)
+    blocks, chunks = comp_blosc2_params(quantised.shape, patch_size, quantised.itemsize)
+    cparams = {"codec": blosc2.Codec.LZ4HC, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1, "clevel": 5}
+    array = blosc2.asarray(
+        np.ascontiguousarray(quantised), urlpath=str(temporary), chunks=chunks, blocks=blocks, cparams=cparams
+    )
+    array.schunk.vlmeta[META_KEY] = json.dumps(made_from)
+    del array
+    os.replace(temporary, target)

@@ -1,0 +1,241 @@
+"""The preprocessed soft labels of a configuration, in ``soft_labels/`` beside nnU-Net's preprocessed images.
+
+Several trainings may start at once, and any may be killed: every case is written under a name of its own and
+renamed, each file says what it was made from, and the manifest, written last, says that all are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from filelock import FileLock, Timeout
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from tqdm import tqdm
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.encoding import SCALE
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
+from nnunet_softlabel.preprocessing.one_case import TEMPORARY, image_shape, make_case
+from nnunet_softlabel.processes import run_jobs
+
+SOFT_FOLDER = "soft_labels"
+MANIFEST = "manifest.json"
+POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 900.0
+# a process costs about ten seconds, for it imports torch; this many voxels take as long
+VOXELS_PER_PROCESS = 100_000_000
+
+
+class Preparation:
+    """The preprocessed soft labels of one configuration: are they there, are they current, make them.
+
+    Args:
+        preprocessed: ``nnUNet_preprocessed/DatasetXXX_NAME``.
+        plans_manager: nnU-Net's.
+        configuration_manager: nnU-Net's.
+
+    Raises:
+        DatasetError: if nnU-Net has not preprocessed this configuration.
+    """
+
+    def __init__(
+        self, preprocessed: Path, plans_manager: PlansManager, configuration_manager: ConfigurationManager
+    ) -> None:
+        self.plans, self.configuration = plans_manager, configuration_manager
+        self.name = preprocessed.name
+        self.preprocessed = preprocessed
+        self.images = preprocessed / configuration_manager.data_identifier
+        self.folder = self.images / SOFT_FOLDER
+        self.labels = Labels.from_dataset_json(read_json(preprocessed / "dataset.json"))
+        if not self.images.is_dir():
+            raise DatasetError(f"{self.images}: is not there; run nnUNetv2_plan_and_preprocess first.")
+        self.dataset_class = infer_dataset_class(str(self.images))
+
+    def ensure(
+        self,
+        *,
+        num_processes: int = 1,
+        show_progress: bool = False,
+        reuse: bool = True,
+        log: Callable[[str], None] = print,
+    ) -> dict[str, Any]:
+        """Return the manifest of complete, current soft labels; make them if they are not.
+
+        One process works, the others poll. The lock only saves work: where it does not function, all write
+        the same files, each complete or not there.
+
+        Raises:
+            DatasetError: if soft labels are missing and cannot be made.
+        """
+        waiting: _Waiting | None = None
+        while True:
+            manifest, reason = self.current_manifest()
+            if manifest is not None and reuse:
+                return manifest
+            self.folder.mkdir(exist_ok=True)
+            lock = FileLock(self.folder / "preparation.lock")
+            is_alone = True
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                waiting = waiting or _Waiting(self.folder, log)
+                if waiting.has_hope():
+                    continue
+                is_alone = False
+            except (NotImplementedError, OSError):
+                is_alone = False  # no locks on this file system
+            try:
+                manifest, reason = self.current_manifest()
+                if manifest is None or not reuse:
+                    log(f"Preprocessing soft labels into {self.folder} ({reason})")
+                    manifest = self._make(reason, num_processes, show_progress, reuse)
+                    if is_alone:
+                        self._remove_leftovers()
+                return manifest
+            finally:
+                lock.release()
+
+    def current_manifest(self) -> tuple[dict[str, Any] | None, str]:
+        """The manifest if it is complete and what it was made from is the same, else None; and the reason.
+
+        Where ``nnUNet_raw`` is absent, as on a training node, the manifest is taken for the soft labels.
+        """
+        path = self.folder / MANIFEST
+        if not path.is_file():
+            return None, "not done yet"
+        manifest = read_json(path)
+        if manifest.get("plan") != self._plan():
+            return None, "the plan or the labels changed"
+        cases = self.identifiers()
+        if sorted(manifest["cases"]) != cases:
+            return None, "the preprocessed cases changed"
+        raw = self._raw()
+        for case in cases:
+            entry = manifest["cases"][case]
+            if not (self.folder / f"{case}.b2nd").is_file():
+                return None, f"{case}.b2nd is missing"
+            if entry != self._entry(case, len(self.labels.names), entry["source"]):
+                return None, f"the preprocessed image of {case} changed"
+            if raw is not None and entry["source"] != _hash_files(_existing_soft_files(raw, case)):
+                return None, f"the soft label of {case} changed"
+        return manifest, "asked for"
+
+    def identifiers(self) -> list[str]:
+        """Names of the preprocessed cases, sorted."""
+        return sorted(self.dataset_class.get_identifiers(str(self.images)))
+
+    def _plan(self) -> dict[str, Any]:
+        """What of the plan and of the data set decides the result."""
+        configuration = self.configuration.configuration
+        plan = {
+            "format_version": FORMAT_VERSION,
+            "scale": SCALE,
+            "labels": list(self.labels.values.items()),
+            "spacing": configuration["spacing"],
+            "transpose_forward": list(self.plans.transpose_forward),
+            "resampling": configuration["resampling_fn_probabilities"],
+            "resampling_options": configuration["resampling_fn_probabilities_kwargs"],
+        }
+        return json.loads(json.dumps(plan))
+
+    def _entry(self, case: str, num_channels: int, source: str) -> dict[str, Any]:
+        """What of a case decides the result: the soft label, and the preprocessed image's shape and crop."""
+        return {
+            "shape": [num_channels, *image_shape(self.images, case, self.dataset_class)],
+            "source": source,
+            "properties": _hash_files([self.images / f"{case}.pkl"]),
+        }
+
+    def _raw(self) -> SoftDataset | None:
+        """The data set in ``nnUNet_raw``, or None on a machine that has only preprocessed data.
+
+        Raises:
+            DatasetError: if it was converted again after nnU-Net preprocessed it.
+        """
+        folder = os.environ.get("nnUNet_raw")
+        if not folder or not (Path(folder) / self.name / "dataset.json").is_file():
+            return None
+        raw = SoftDataset(Path(folder) / self.name)
+        before = read_json(self.preprocessed / "dataset.json").get("soft_labels")
+        assert raw.about is not None  # SoftDataset refuses a data set without
+        is_same = before is None or raw.about["digest"] == before.get("digest")
+        if not is_same and raw.about["made_hard_labels"]:
+            raise DatasetError(
+                f"{self.name}: was converted again after nnU-Net preprocessed it, so its hard labels are "
+                f"old; run nnUNetv2_plan_and_preprocess again."
+            )
+        return raw
+
+    def _make(self, reason: str, num_processes: int, show_progress: bool, reuse: bool) -> dict[str, Any]:
+        raw = self._raw()
+        if raw is None:
+            raise DatasetError(
+                f"{self.folder}: soft labels are not usable ({reason}), and {self.name} is not in "
+                f"nnUNet_raw; run `nnunet_softlabel preprocess` where it is, and copy the folder here."
+            )
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        plan, cases = self._plan(), self.identifiers()
+        entries, jobs = {}, []
+        for case in cases:
+            files = _existing_soft_files(raw, case)
+            entries[case] = self._entry(case, len(files), _hash_files(files))
+            made_from = {"plan": plan, **entries[case]}
+            jobs.append(
+                (case, files, self.labels, self.images, self.dataset_class, self.folder / f"{case}.b2nd",
+                 self.plans, self.configuration, made_from, reuse)
+            )  # fmt: skip
+        voxels = sum(math.prod(entry["shape"]) for entry in entries.values())
+        num_processes = min(num_processes, 1 + voxels // VOXELS_PER_PROCESS)
+        with tqdm(total=len(cases), desc="Soft labels", disable=None if show_progress else True) as bar:
+            for _ in run_jobs(make_case, jobs, num_processes):
+                bar.update()
+        manifest = {"plan": plan, "about": raw.about, "cases": entries}
+        write_json(self.folder / MANIFEST, manifest)
+        return manifest
+
+    def _remove_leftovers(self) -> None:
+        """Delete what killed processes left."""
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+
+class _Waiting:
+    """Waits for another process, as long as it makes progress."""
+
+    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.num_files, self.since = -1, monotonic()
+        log(f"Waiting for another process that preprocesses soft labels into {folder}")
+
+    def has_hope(self) -> bool:
+        """Sleep; False if nothing has happened for `PATIENCE_SECONDS`."""
+        sleep(POLL_SECONDS)
+        num_files = sum(1 for _ in self.folder.iterdir())
+        if num_files != self.num_files:
+            self.num_files, self.since = num_files, monotonic()
+        return monotonic() - self.since < PATIENCE_SECONDS
+
+
+def _existing_soft_files(raw: SoftDataset, case: str) -> list[Path]:
+    files = raw.soft_files(case)
+    for path in files:
+        if not path.is_file():
+            raise DatasetError(f"Case {case}: has no soft label {path}; convert the data set again.")
+    return files
+
+
+def _hash_files(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

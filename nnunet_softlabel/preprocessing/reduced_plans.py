@@ -1,0 +1,130 @@
+"""Reduced plans: nnU-Net's own planned network, made small enough for a CPU or a quick study.
+
+A plans file of its own is nnU-Net's documented way to change a plan; the preprocessed data are those of the
+original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+
+# the lowres stage of a cascade has at least this many times fewer voxels; nnU-Net makes none below 2
+LOWRES_FACTOR = 4.0
+
+
+def reduce_plans(
+    dataset: int | str,
+    *,
+    plans: str = "nnUNetPlans",
+    name: str = "nnUNetPlansReduced",
+    features: int = 8,
+    batch_size: int = 2,
+    patch_size: Sequence[int] | None = None,
+    max_stages: int = 4,
+    with_cascade: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a plans file with a smaller network, batch and patch for every configuration.
+
+    nnU-Net plans a cascade for large images only; ``with_cascade`` adds ``3d_lowres`` and
+    ``3d_cascade_fullres`` to small ones. The images of ``3d_lowres`` are then preprocessed with
+    ``nnUNetv2_preprocess -d DATASET -plans_name NAME -c 3d_lowres``.
+
+    Args:
+        dataset: id or name, planned by nnU-Net.
+        plans: identifier of the plan to reduce.
+        name: identifier of the reduced plan.
+        features: feature maps of the first stage; they double per stage.
+        batch_size: of every configuration.
+        patch_size: largest patch, in voxels along nnU-Net's axes; None keeps the plan's. Its last two numbers
+            bound 2d patches.
+        max_stages: most resolution stages of the network.
+        with_cascade: add the configurations of a cascade if the plan has none.
+        overwrite: replace a reduced plan that is there.
+
+    Returns:
+        The new plans file, in ``nnUNet_preprocessed/DatasetXXX_NAME``.
+
+    Raises:
+        UsageError: if the plan is missing, the reduced one is there already, or images are 2D and a cascade
+            is asked for.
+    """
+    base = find_dataset(environment_folder("nnUNet_preprocessed"), dataset)
+    source, target = base / f"{plans}.json", base / f"{name}.json"
+    if not source.is_file():
+        raise UsageError(f"-p {plans}: {source} is not there; run nnUNetv2_plan_and_preprocess first.")
+    if name == plans or (target.exists() and not overwrite):
+        raise UsageError(f"{target}: is already there; add --overwrite, or choose another name.")
+    reduced = deepcopy(read_json(source))
+    reduced["plans_name"] = name
+    if with_cascade:
+        _add_cascade(reduced["configurations"], plans, name)
+    for configuration in reduced["configurations"].values():
+        if "architecture" in configuration:  # others inherit from one that has it
+            _reduce(configuration, features, batch_size, patch_size, max_stages)
+    write_json(target, reduced)
+    return target
+
+
+def _add_cascade(configurations: dict[str, Any], plans: str, name: str) -> None:
+    """Add what nnU-Net's planner adds for large images, with the rules it has for spacing and batch Dice."""
+    if "3d_cascade_fullres" in configurations:
+        return
+    if "3d_fullres" not in configurations:
+        raise UsageError(f"--cascade: {plans} has no 3d_fullres, which a cascade refines.")
+    fullres = configurations["3d_fullres"]
+    planned = np.array(fullres["spacing"], dtype=float)
+    spacing = planned.copy()
+    while np.prod(spacing / planned) < LOWRES_FACTOR:
+        is_finer = spacing.max() / spacing > 2  # coarsen the finer axes first
+        spacing[is_finer if is_finer.any() else ...] *= 1.03
+    lowres = deepcopy(fullres)
+    shape = np.array(fullres["median_image_size_in_voxels"]) * planned / spacing
+    lowres["spacing"] = spacing.tolist()
+    lowres["median_image_size_in_voxels"] = np.round(shape).tolist()
+    lowres["patch_size"] = np.minimum(fullres["patch_size"], np.round(shape)).astype(int).tolist()
+    lowres["data_identifier"] = f"{name}_3d_lowres"
+    lowres["next_stage"] = "3d_cascade_fullres"
+    lowres["batch_dice"], fullres["batch_dice"] = False, True
+    configurations["3d_lowres"] = lowres
+    configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+
+
+def _reduce(
+    configuration: dict[str, Any],
+    features: int,
+    batch_size: int,
+    patch_size: Sequence[int] | None,
+    max_stages: int,
+) -> None:
+    planned = configuration["patch_size"]
+    wanted = list(planned)
+    if patch_size is not None:
+        wanted = [min(own, limit) for own, limit in zip(planned, patch_size[-len(planned) :], strict=True)]
+    # nnU-Net's own rule gives pooling and kernels that fit the smaller patch, and pads it to be divisible
+    _, strides, kernels, patch, _ = get_pool_and_conv_props(
+        configuration["spacing"], wanted, 4, max_stages - 1
+    )
+    stages = min(len(strides), max_stages)
+    network = configuration["architecture"]["arch_kwargs"]
+    network["n_stages"] = stages
+    network["strides"] = [list(map(int, stride)) for stride in strides[:stages]]
+    network["kernel_sizes"] = [list(map(int, kernel)) for kernel in kernels[:stages]]
+    network["features_per_stage"] = [min(features * 2**i, 16 * features) for i in range(stages)]
+    for key in ("n_conv_per_stage", "n_blocks_per_stage"):
+        if key in network:
+            network[key] = network[key][:1] * stages if len(network[key]) < stages else network[key][:stages]
+    decoder = network["n_conv_per_stage_decoder"]
+    network["n_conv_per_stage_decoder"] = (decoder + decoder[-1:] * stages)[: stages - 1]
+    configuration["patch_size"] = [int(size) for size in patch]
+    configuration["batch_size"] = batch_size

@@ -1,0 +1,53 @@
+"""Soft labels of a whole data set through nnU-Net's plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.preprocessing.preparation import Preparation
+
+
+def preprocess(
+    dataset: int | str,
+    configuration: str,
+    *,
+    plans: str = "nnUNetPlans",
+    num_processes: int = 1,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Path:
+    """Preprocess the soft labels of a data set for one configuration of a plan.
+
+    Args:
+        dataset: id or name.
+        configuration: such as ``3d_fullres``.
+        plans: plans identifier.
+        num_processes: processes that preprocess cases; few data use fewer.
+        overwrite: preprocess again even if nothing changed.
+        show_progress: print a progress bar on stderr.
+
+    Returns:
+        The folder ``soft_labels``.
+
+    Raises:
+        UsageError: for an unknown data set, plan or configuration.
+        DatasetError: if soft labels are missing or do not fit the preprocessed images.
+    """
+    if num_processes < 1:
+        raise UsageError(f"-np {num_processes}: takes a number from 1.")
+    base = find_dataset(environment_folder("nnUNet_preprocessed"), dataset)
+    plans_file = base / f"{plans}.json"
+    if not plans_file.is_file():
+        raise UsageError(f"-p {plans}: {plans_file} is not there; run nnUNetv2_plan_and_preprocess first.")
+    manager = PlansManager(read_json(plans_file))
+    if configuration not in manager.available_configurations:
+        known = ", ".join(manager.available_configurations)
+        raise UsageError(f"-c {configuration}: {plans} has no such configuration; it has {known}.")
+    preparation = Preparation(base, manager, manager.get_configuration(configuration))
+    preparation.ensure(num_processes=num_processes, show_progress=show_progress, reuse=not overwrite)
+    return preparation.folder

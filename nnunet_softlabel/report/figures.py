@@ -1,0 +1,177 @@
+"""Plots of the report, each a PNG in memory. matplotlib without pyplot: no window, no global state."""
+
+from __future__ import annotations
+
+import base64
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nnunet_softlabel.metrics.registry import BETTER, TITLES
+from nnunet_softlabel.report.comparison import PairedDifference
+
+# Okabe and Ito's colours, which colour-blind readers tell apart
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+GREY = "#666666"
+WIDTH = 4.8  # inches; a plot fills a phone, two or three stand side by side on a screen
+DPI = 110
+
+
+def colour(index: int) -> str:
+    """The colour of the n-th trainer, or rater."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def short(name: str) -> str:
+    """A trainer's name without the prefix that all share."""
+    return name.removeprefix("nnUNetTrainer") or name
+
+
+def png(figure: Figure) -> str:
+    """A figure as a ``data:`` address, so that the page needs no other file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _axes(height: float, title: str = "") -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    if title:
+        figure.suptitle(_literal(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+    axes.locator_params(axis="x", nbins=5)
+    return figure, axes
+
+
+def _literal(text: str) -> str:
+    """Text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
+
+
+def _names_down(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [_literal(textwrap.fill(short(name), 18)) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def distribution_plot(metric: str, values: Mapping[str, Sequence[float]], ceiling: float | None) -> str:
+    """All cases of every trainer, a box over them, and the raters' own mean as a line."""
+    arrow = {"higher": "higher is better", "lower": "lower is better", "zero": "0 is best"}[BETTER[metric]]
+    figure, axes = _axes(1.0 + 0.42 * len(values), TITLES[metric])
+    rng = np.random.default_rng(0)
+    for row, found in enumerate(values.values()):
+        points = np.asarray([v for v in found if v == v])
+        if not len(points):
+            continue
+        height = row + rng.uniform(-0.28, 0.28, len(points))
+        axes.plot(points, height, ".", color=colour(row), markersize=3, alpha=0.35, markeredgewidth=0)
+        axes.boxplot(
+            points, positions=[row], orientation="horizontal", widths=0.55, showfliers=False,
+            medianprops={"color": "black"},
+        )  # fmt: skip
+    _names_down(axes, list(values))
+    axes.set_xlabel(arrow, fontsize=9)
+    if ceiling is not None and ceiling == ceiling:
+        low, high = axes.get_xlim()
+        axes.set_title(f"raters {ceiling:.3g}", fontsize=8, color=GREY, loc="right")
+        if (
+            low <= ceiling <= high
+        ):  # else the line would squeeze the cases into a corner; its number still stands
+            axes.axvline(ceiling, color=GREY, linestyle="--", linewidth=1.2)
+    return png(figure)
+
+
+def forest_plot(metric: str, tests: Sequence[PairedDifference]) -> str:
+    """Difference to the baseline with its interval per trainer; filled where Holm leaves it standing."""
+    figure, axes = _axes(1.0 + 0.36 * len(tests), TITLES[metric])
+    for row, test in enumerate(tests):
+        d = test.difference
+        stands = test.is_significant()
+        shade = GREY if not stands else (colour(2) if test.better == test.second else colour(1))
+        if d.low == d.low:
+            axes.plot([d.low, d.high], [row, row], color=shade, linewidth=2)
+        axes.plot(d.mean, row, "o", color=shade, markerfacecolor=shade if stands else "white", markersize=7)
+        if test.margin is not None:
+            axes.axvline(
+                -test.margin if BETTER[metric] == "higher" else test.margin, color=GREY, linestyle=":"
+            )
+    axes.axvline(0, color="black", linewidth=0.8)
+    _names_down(axes, [test.second for test in tests])
+    side = {"higher": "right is better", "lower": "left is better", "zero": "no better side"}[BETTER[metric]]
+    firsts = {test.first for test in tests}
+    minus = _literal(short(tests[0].first)) if len(firsts) == 1 else "its own baseline"
+    axes.set_xlabel(f"minus {minus}; {side}", fontsize=9)
+    return png(figure)
+
+
+def reliability_plot(title: str, tables: Mapping[str, np.ndarray]) -> str:
+    """Mean reference against mean probability per bin, a line per trainer; larger dots are more voxels."""
+    figure, axes = _axes(WIDTH * 0.98, title)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    for row, (name, table) in enumerate(tables.items()):
+        filled = table[table[:, 0] > 0]
+        x, y = filled[:, 1] / filled[:, 0], filled[:, 2] / filled[:, 0]
+        size = 6 + 60 * np.sqrt(filled[:, 0] / max(filled[:, 0].sum(), 1))
+        axes.plot(x, y, color=colour(row), linewidth=1.3, label=_literal(short(name)))
+        axes.scatter(x, y, s=size, color=colour(row), zorder=3)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_xlabel("predicted probability", fontsize=9)
+    axes.set_ylabel("soft label", fontsize=9)
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    return png(figure)
+
+
+def scatter_plot(metric: str, names: tuple[str, str], pairs: Sequence[tuple[float, float]]) -> str:
+    """Every case: baseline across, other trainer up."""
+    figure, axes = _axes(WIDTH * 0.85, TITLES[metric])
+    points = np.asarray([pair for pair in pairs if pair[0] == pair[0] and pair[1] == pair[1]]).reshape(-1, 2)
+    if len(points):
+        low, high = points.min(), points.max()
+        axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle="--")
+    axes.plot(points[:, 0], points[:, 1], ".", color=colour(0), alpha=0.5, markeredgewidth=0, markersize=6)
+    axes.set_xlabel(_literal(short(names[0])), fontsize=9)
+    axes.set_ylabel(_literal(short(names[1])), fontsize=9)
+    return png(figure)
+
+
+def curve_plot(title: str, curves: Mapping[str, Sequence[float]]) -> str:
+    """A learning curve per trainer. Colours follow the order of the trainers; an empty curve is left out."""
+    figure, axes = _axes(WIDTH * 0.66, title)
+    for row, (name, values) in enumerate(curves.items()):
+        if len(values):
+            epochs, label = np.arange(1, len(values) + 1), _literal(short(name))
+            marker = "." if len(values) < 3 else None  # a line needs two points
+            axes.plot(epochs, values, color=colour(row), linewidth=1.3, label=label, marker=marker)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    return png(figure)
+
+
+def panel(
+    image: np.ndarray, *, aspect: float, outlines: Sequence[np.ndarray] = (), heat: np.ndarray | None = None
+) -> str:
+    """The image, outlines of masks in the raters' colours, a probability as heat with its 0.5 line."""
+    rows, columns = image.shape
+    figure = Figure(figsize=(2.4, float(np.clip(2.4 * rows * aspect / columns, 1.0, 4.8))))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    low, high = np.percentile(image, (1, 99))
+    look: dict[str, Any] = {"aspect": aspect, "interpolation": "nearest"}
+    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), **look)
+    if heat is not None:
+        axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(heat * 1.5, 0, 0.65), **look)
+        _outline(axes, heat, 0.5, "#00E5FF")
+    for index, mask in enumerate(outlines):
+        _outline(axes, mask.astype(float), 0.5, colour(index))
+    return png(figure)
+
+
+def _outline(axes: Axes, values: np.ndarray, level: float, line: str) -> None:
+    if values.min() <= level < values.max():
+        axes.contour(values, levels=[level], colors=[line], linewidths=1.4)

@@ -1,0 +1,138 @@
+"""Pictures of cases: which ones, which slice, and what is drawn on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.case_scores import Row
+from nnunet_softlabel.evaluation.references import read_references
+from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.images import read_image
+from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.report.comparison import case_values, home_reference
+
+SMALLEST_SIDE = 40  # pixels of a picture, or the whole image
+
+
+@dataclass(frozen=True)
+class CasePicture:
+    """A slice of a case, cut out around the object; all arrays ``(rows, columns)``.
+
+    Attributes:
+        case: its name.
+        caption: why it is shown.
+        image: first channel.
+        raters: rater -> mask.
+        consensus: mask.
+        soft: probability of the reference.
+        probabilities: trainer -> predicted probability.
+        aspect: height of a pixel over its width.
+    """
+
+    case: str
+    caption: str
+    image: np.ndarray
+    raters: Mapping[str, np.ndarray]
+    consensus: np.ndarray
+    soft: np.ndarray
+    probabilities: Mapping[str, np.ndarray]
+    aspect: float
+
+
+def pick_cases(rows: Sequence[Row], *, class_name: str, metric: str = "soft_dice") -> dict[str, str]:
+    """Case -> caption for the best, median and worst case of a trainer; fewer where cases are few."""
+    found = case_values(rows, metric=metric, class_name=class_name, reference=home_reference(metric))
+    ordered = sorted((value, case) for case, (value, _) in found.items() if value == value)
+    if not ordered:
+        return {}
+    places = {"worst": 0, "median": len(ordered) // 2, "best": len(ordered) - 1}
+    picked: dict[str, str] = {}
+    for word in ("best", "median", "worst"):
+        value, case = ordered[places[word]]
+        picked.setdefault(case, f"{word}: {value:.3f}")
+    return picked
+
+
+def case_picture(
+    dataset: SoftDataset,
+    case: str,
+    predictions: Mapping[str, Path],
+    *,
+    class_name: str,
+    split: str = "Tr",
+    caption: str = "",
+) -> CasePicture:
+    """Read one case and cut out the slice with most of the object.
+
+    Args:
+        dataset: holds image and references.
+        case: its name.
+        predictions: trainer -> folder with its ``CASE.npz``.
+        class_name: the class or region shown.
+        split: Tr or Ts.
+        caption: why it is shown.
+    """
+    images = dataset.image_files(case, split)
+    if not images:
+        raise DatasetError(f"Case {case}: {dataset.folder} has no image of it in images{split}.")
+    index = dataset.labels.names.index(class_name)
+    soft, hard, raters, grid = read_references(dataset, case, split=split)
+    shape = soft.shape[1:]
+    image, image_grid = read_image(images[0])
+    if image.ndim > len(image_grid.shape):
+        image = image.mean(axis=-1)  # colours
+    if image.shape != shape:
+        raise DatasetError(f"Case {case}: its image has shape {image.shape}, its soft label {shape}.")
+    maps = {
+        name: foreground(read_probabilities(folder, case, dataset.labels, shape), dataset.labels)[index]
+        for name, folder in predictions.items()
+    }
+    cut, aspect = slice_through(soft[index], spacing_mm=grid.spacing_of_axes_mm)
+    return CasePicture(
+        case=case,
+        caption=caption,
+        image=image[cut].astype(np.float32),
+        raters={name: channels_of(m[cut], dataset.labels)[index] for name, m in raters.items()},
+        consensus=channels_of(hard[cut], dataset.labels)[index],
+        soft=soft[index][cut],
+        probabilities={name: probability[cut] for name, probability in maps.items()},
+        aspect=aspect,
+    )
+
+
+def slice_through(
+    soft: np.ndarray, *, spacing_mm: tuple[float, ...]
+) -> tuple[tuple[slice | int, ...], float]:
+    """Where to cut: across the axis of the thickest slices, where the object is largest, with room around it.
+
+    Returns:
+        An index into ``(*spatial)`` arrays that leaves two axes, and the aspect of their pixels.
+    """
+    axis = None if soft.ndim == 2 else int(np.argmax(spacing_mm))
+    flat, spacing = soft, list(spacing_mm)
+    if axis is not None:
+        area = soft.sum(axis=tuple(a for a in range(soft.ndim) if a != axis))
+        level = int(area.argmax()) if area.any() else soft.shape[axis] // 2
+        flat = soft.take(level, axis=axis)
+        del spacing[axis]
+    cut: list[slice | int] = [_window(flat.max(axis=1) > 0), _window(flat.max(axis=0) > 0)]
+    if axis is not None:
+        cut.insert(axis, level)
+    return tuple(cut), float(spacing[0] / spacing[1])
+
+
+def _window(occupied: np.ndarray) -> slice:
+    """The occupied part of an axis with as much room on either side as half of it; all of an empty axis."""
+    where = np.flatnonzero(occupied)
+    if not len(where):
+        return slice(0, len(occupied))
+    size = max(2 * (where[-1] + 1 - where[0]), SMALLEST_SIDE)
+    middle = (where[-1] + 1 + where[0]) // 2
+    start = int(np.clip(middle - size // 2, 0, max(len(occupied) - size, 0)))
+    return slice(start, int(min(start + size, len(occupied))))

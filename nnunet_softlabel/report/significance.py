@@ -1,0 +1,111 @@
+"""Intervals and tests on plain arrays: bootstrap by scipy, Wilcoxon by scipy, Holm."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from nnunet_softlabel.metrics.overlap import NAN
+
+CONFIDENCE = 0.95
+RESAMPLES = 5000
+SEED = 12345
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean with its bootstrap confidence interval; ``method`` is bca, percentile, or why there is none."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    n_groups: int
+    method: str
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[str] | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Mean over cases with a BCa bootstrap interval; whole groups are drawn where cases share one.
+
+    NaN are left out. The interval is NaN with fewer than two groups; where BCa is not defined (few or
+    degenerate values), percentiles stand in, and ``method`` says so. The generator has a fixed seed.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    labels = np.arange(len(array)) if groups is None else np.asarray(groups, dtype=object).astype(str)
+    labels, array = labels[~np.isnan(array)], array[~np.isnan(array)]
+    _, index = np.unique(labels, return_inverse=True)
+    count = np.bincount(index) if len(array) else np.zeros(0)
+    mean = mean_or_nan(array)
+    if len(count) < 2:
+        return Interval(mean, NAN, NAN, len(array), len(count), "fewer than two groups")
+    if np.ptp(array) == 0:
+        return Interval(mean, mean, mean, len(array), len(count), "all values are equal")
+    total = np.bincount(index, weights=array)
+    for method in ("bca", "percentile"):
+        with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            interval = stats.bootstrap(
+                (total, count), _ratio_of_sums, paired=True, vectorized=True, batch=500, method=method,
+                n_resamples=resamples, confidence_level=confidence, rng=np.random.default_rng(SEED),
+            ).confidence_interval  # fmt: skip
+        if np.isfinite(interval).all():
+            break
+    return Interval(mean, float(interval.low), float(interval.high), len(array), len(count), method)
+
+
+def _ratio_of_sums(total: np.ndarray, count: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean over cases of resampled groups."""
+    return np.asarray(total.sum(axis=axis) / count.sum(axis=axis))
+
+
+def group_means(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """One value per group, in the order of the groups' names."""
+    if len(values) == 0:
+        return values
+    _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    return np.asarray(np.bincount(index, weights=values) / np.bincount(index))
+
+
+def rank_test(differences: np.ndarray) -> tuple[float, float, str]:
+    """Wilcoxon signed rank test and the rank-biserial correlation that goes with it.
+
+    Returns:
+        Two-sided p (zeros are dropped, as Wilcoxon did), effect size, and why they are NaN (else "").
+    """
+    if len(differences) < 2:
+        return NAN, NAN, f"{len(differences)} pairs; a test needs at least two"
+    nonzero = differences[differences != 0]
+    if len(nonzero) == 0:
+        return 1.0, 0.0, ""
+    ranks = stats.rankdata(np.abs(nonzero))
+    effect_size = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
+    return float(stats.wilcoxon(nonzero).pvalue), effect_size, ""
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given; NaN are no tests and stay NaN.
+
+    References:
+        Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scand. J. Statistics 1979.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p.shape, NAN)
+    order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN sort last
+    steps = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps * p[order]), 1)
+    return [float(value) for value in adjusted]
+
+
+def mean_or_nan(values: Sequence[float] | np.ndarray) -> float:
+    """Mean, NaN of nothing."""
+    return float(np.mean(values)) if len(values) else NAN

@@ -1,0 +1,15 @@
+"""Generated data: a knee as MRI shows it, and readers of a given skill who draw on it."""
+
+from __future__ import annotations
+
+from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.simulated_raters import RATER_REGIMES, RaterSkill, simulate_raters
+
+__all__ = [
+    "RATER_REGIMES",
+    "KneePhantom",
+    "RaterSkill",
+    "make_knee_phantom",
+    "phantom_raters",
+    "simulate_raters",
+]

@@ -1,0 +1,228 @@
+"""A knee to try everything on: generated MRI with known bone marrow lesions, and raters who draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from nnunet_softlabel.simulation.knee_anatomy import (
+    CORTEX_MM,
+    STANDARD_FOV_MM,
+    coverage,
+    draw_anatomy,
+    draw_vessels,
+    paint,
+    voxel_positions,
+)
+from nnunet_softlabel.simulation.simulated_raters import RATER_REGIMES, simulate_raters, smooth_unit_field
+
+LESION_ABOVE_MARROW = 55.0
+
+
+@dataclass(frozen=True)
+class KneePhantom:
+    """One generated knee, all arrays ``(*spatial)``.
+
+    Attributes:
+        image: float32; slices from side to side, rows from head to foot, columns from back to front.
+        truth: uint8, 1 where a lesion's own signal is at least half of its full signal.
+        bone_mask: uint8, 1 in the femur, 2 in the tibia, cortex included.
+        distractors: bool, bright things that a rater may take for lesions: vessels and effusion.
+        spacing_mm: voxel size in array order.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    bone_mask: np.ndarray
+    distractors: np.ndarray
+    spacing_mm: tuple[float, ...]
+
+
+def make_knee_phantom(
+    seed: int,
+    *,
+    shape: Sequence[int] = (24, 64, 64),
+    spacing_mm: Sequence[float] | None = None,
+    n_lesions: int | None = None,
+    lesion_radius_mm: tuple[float, float] = (5.0, 11.0),
+    lesion_fraction: float | None = None,
+    lesion_contrast: float = 1.0,
+    edge_mm: float = 3.0,
+    noise: float = 4.0,
+) -> KneePhantom:
+    """A knee as fat-suppressed MRI shows it: dark marrow, bright fluid and cartilage, fuzzy bright lesions.
+
+    The anatomy fills the field of view, whatever its size; lesions have their size in mm. Anatomy, vessels,
+    lesions and noise are drawn independently of each other: knees that differ only in ``lesion_contrast`` or
+    ``noise`` have the same truth.
+
+    Args:
+        seed: the same seed gives the same knee, bit by bit.
+        shape: three numbers, or two for one slice through a condyle.
+        spacing_mm: voxel size in array order. None: a field of view of 96 x 128 x 128 mm.
+        n_lesions: None: 0 to 3 at random, or 1 to 3 if ``lesion_fraction`` is given.
+        lesion_radius_mm: smallest and largest mean radius.
+        lesion_fraction: share of the image's voxels that is lesion; scales all radii to reach it.
+        lesion_contrast: 1 as usual, 0 as dark as the marrow, negative darker.
+        edge_mm: width in which a lesion's signal fades from 3/4 to 1/4.
+        noise: standard deviation of the noise (Rician, so the image is never negative).
+
+    Returns:
+        The knee.
+    """
+    grid = (1, *shape) if len(shape) == 2 else tuple(shape)
+    spacing = _checked_spacing(shape, spacing_mm)
+    _check_lesions(n_lesions, lesion_radius_mm, lesion_fraction, edge_mm)
+    anatomy_rng, vessel_rng, lesion_rng, noise_rng = (
+        np.random.default_rng([seed, part]) for part in range(4)
+    )
+    pixel_mm = STANDARD_FOV_MM[1] / grid[1]
+    position = voxel_positions(grid, anatomy_rng)
+    fields = draw_anatomy(position, anatomy_rng)
+    fields["vessel"] = draw_vessels(position, fields, vessel_rng)
+    bone = fields["bone"] < 0
+
+    if n_lesions is None:
+        n_lesions = int(lesion_rng.integers(0 if lesion_fraction is None else 1, 4))
+    spacing_3d = spacing if len(shape) == 3 else (1.0, *spacing)
+    near_joint = np.abs(position[1]) < 34
+    profile, signal = _lesions(
+        fields["bone"],
+        near_joint,
+        spacing_3d,
+        lesion_rng,
+        n_lesions,
+        lesion_radius_mm,
+        lesion_fraction,
+        edge_mm,
+    )
+    truth = (profile >= 0.5) & bone
+    image = paint(fields, pixel_mm, noise_rng)
+    marrow = coverage(fields["bone"] + CORTEX_MM, pixel_mm)
+    image += lesion_contrast * LESION_ABOVE_MARROW * signal * marrow
+    image = _acquire(np.maximum(image, 0), noise, noise_rng)
+    bright = np.minimum(fields["vessel"], fields["effusion"]) < 0
+    return KneePhantom(
+        image=image.reshape(shape),
+        truth=truth.reshape(shape).astype(np.uint8),
+        bone_mask=np.where(bone, 1 + (fields["tibia"] < fields["femur"]), 0).reshape(shape).astype(np.uint8),
+        distractors=(bright & ~truth).reshape(shape),
+        spacing_mm=spacing,
+    )
+
+
+def _checked_spacing(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> tuple[float, ...]:
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise ValueError(f"shape must hold two or three positive numbers, got {tuple(shape)}")
+    if spacing_mm is None:
+        return tuple(fov / size for fov, size in zip(STANDARD_FOV_MM[-len(shape) :], shape, strict=True))
+    if len(spacing_mm) != len(shape) or not min(spacing_mm) > 0:
+        raise ValueError(f"spacing_mm must hold {len(shape)} positive numbers, got {tuple(spacing_mm)}")
+    return tuple(float(s) for s in spacing_mm)
+
+
+def _check_lesions(
+    n_lesions: int | None, radius_mm: tuple[float, float], fraction: float | None, edge_mm: float
+) -> None:
+    if n_lesions is not None and n_lesions < 0:
+        raise ValueError(f"n_lesions must not be negative, got {n_lesions}")
+    if not 0 < radius_mm[0] <= radius_mm[1]:
+        raise ValueError(f"lesion_radius_mm must be two positive numbers in order, got {radius_mm}")
+    if fraction is not None and (not 0 < fraction < 1 or n_lesions == 0):
+        raise ValueError(
+            f"lesion_fraction must lie in (0, 1) and needs a lesion, got {fraction} and n_lesions={n_lesions}"
+        )
+    if not edge_mm > 0:
+        raise ValueError(f"edge_mm must be positive, got {edge_mm}")
+
+
+def _lesions(
+    bone: np.ndarray,
+    near_joint: np.ndarray,
+    spacing_mm: tuple[float, ...],
+    rng: np.random.Generator,
+    n_lesions: int,
+    radius_mm: tuple[float, float],
+    fraction: float | None,
+    edge_mm: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Profile of the lesions, 1/2 on the outline, and the same times each lesion's brightness."""
+    shape = bone.shape
+    # Bone marrow lesions lie near the joint, often just below the cartilage.
+    places = np.flatnonzero((bone < -2.5) & near_joint)
+    places = places if places.size else np.flatnonzero(bone == bone.min())
+    radii = rng.uniform(*radius_mm, size=n_lesions)
+    reach = [
+        _relative_reach(np.unravel_index(rng.choice(places), shape), r, shape, spacing_mm, rng) for r in radii
+    ]
+    brightness = rng.uniform(0.85, 1.15, n_lesions)
+    scale = 1.0
+    if fraction is not None:
+        wanted = max(1, round(fraction * bone.size))
+        in_bone = np.min(reach, axis=0)[bone < 0]
+        if wanted > in_bone.size:
+            raise ValueError(f"lesion_fraction {fraction} is more than bone, {in_bone.size / bone.size:.3f}")
+        scale = np.partition(in_bone, wanted - 1)[wanted - 1]
+    profile, signal = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    for rho, radius, bright in zip(reach, radii, brightness, strict=True):
+        steepness = 2 * np.log(3) / edge_mm * radius
+        one = 1 / (1 + np.exp(np.clip(steepness * (rho - scale), -30, 30)))
+        profile, signal = np.maximum(profile, one), np.maximum(signal, bright * one)
+    return profile, signal
+
+
+def _relative_reach(
+    centre: Sequence[np.intp],
+    radius_mm: float,
+    shape: tuple[int, ...],
+    spacing_mm: tuple[float, ...],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Distance from the centre over the radius in that direction: 1 on the outline of an irregular blob."""
+    stretch = rng.uniform(0.75, 1.33, 3)
+    squared: np.ndarray = np.zeros(())
+    for middle, size, spacing, factor in zip(centre, shape, spacing_mm, stretch, strict=True):
+        squared = squared[..., None] + ((np.arange(size) - middle) * spacing / (radius_mm * factor)) ** 2
+    ripple = smooth_unit_field(rng.standard_normal(shape), spacing_mm, 0.5 * radius_mm)
+    return np.sqrt(squared) * (1 + 0.2 * np.clip(ripple, -2.5, 2.5))
+
+
+def _acquire(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Blur by the point spread function, shade by the coil, add noise in both parts of the complex signal."""
+    image = ndimage.gaussian_filter(image, (0, 0.5, 0.5))
+    shading: np.ndarray = np.zeros(())
+    for size in image.shape:
+        along = np.linspace(-1, 1, size) if size > 1 else np.zeros(1)
+        shading = shading[..., None] + rng.normal(0, 0.08) * along + rng.normal(0, 0.08) * along**2
+    real = image * np.exp(shading) + noise * rng.standard_normal(image.shape)
+    imaginary = noise * rng.standard_normal(image.shape)
+    return np.hypot(real, imaginary).astype(np.float32)
+
+
+def phantom_raters(
+    phantom: KneePhantom, regime: str = "all", *, seed: int, correlation: float = 0.3
+) -> np.ndarray:
+    """What three raters of unlike skill draw on a phantom; false positives are bright spots, not lesions.
+
+    Args:
+        phantom: the knee.
+        regime: which errors they make, a key of `RATER_REGIMES`.
+        seed: the same seed gives the same maps.
+        correlation: as in `simulate_raters`.
+
+    Returns:
+        ``(3, *spatial)`` uint8.
+    """
+    if regime not in RATER_REGIMES:
+        raise ValueError(f"regime must be one of {', '.join(RATER_REGIMES)}, got {regime!r}")
+    return simulate_raters(
+        phantom.truth,
+        spacing_mm=phantom.spacing_mm,
+        raters=RATER_REGIMES[regime],
+        seed=seed,
+        correlation=correlation,
+        false_positive_roi=phantom.distractors,
+    )

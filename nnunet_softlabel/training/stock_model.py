@@ -1,0 +1,133 @@
+"""A trained model as a stock nnU-Net model, which predicts where this package is not installed.
+
+The networks are nnU-Net's own; only the checkpoint names our trainer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import copy2, rmtree
+from uuid import uuid4
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.training import recipes
+
+STOCK = nnUNetTrainer.__name__
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+# what nnU-Net's prediction, postprocessing and nnUNetv2_export_model_to_zip read
+OF_MODEL = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+OF_FOLD = ("progress.png", "debug.json", "validation/summary.json")
+OF_CROSSVALIDATION = (
+    "summary.json",
+    "postprocessing.pkl",
+    "postprocessing.json",
+    "plans.json",
+    "dataset.json",
+)
+
+
+def export_stock(
+    dataset: int | str,
+    configuration: str,
+    output: Path,
+    *,
+    trainer: str = "nnUNetTrainerSoftCE",
+    plans: str = "nnUNetPlans",
+    folds: Sequence[int | str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Copy a trained model to ``output/DatasetXXX_NAME/nnUNetTrainer__PLANS__CONFIGURATION``.
+
+    ``output`` is a results folder: with ``nnUNet_results`` set to it, ``nnUNetv2_predict`` gives the same
+    bytes as the model it was made from. For a cascade, export both stages.
+
+    Args:
+        dataset: id or name.
+        configuration: such as ``3d_fullres``.
+        output: where the result folder goes.
+        trainer: class the model was trained with.
+        plans: plans identifier.
+        folds: numbers or ``all``; None takes every fold that finished training.
+        overwrite: replace a model that is there.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        UsageError: if the model or a fold is missing, the network is not nnU-Net's, or the result is there
+            already.
+    """
+    source = find_dataset(environment_folder("nnUNet_results"), dataset)
+    target = output / source.name / f"{STOCK}__{plans}__{configuration}"
+    source = source / f"{trainer}__{plans}__{configuration}"
+    if not source.is_dir():
+        raise UsageError(f"-tr {trainer}: {source} is not there; train the model first.")
+    _check_network(trainer)
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target}: is already there; add --overwrite, or choose another -o.")
+    chosen = _folds(source, folds)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    try:
+        _copy(source, temporary, OF_MODEL)
+        for fold in chosen:
+            _copy(source / fold, temporary / fold, OF_FOLD)
+            for name in CHECKPOINTS:
+                _rename_trainer(source / fold / name, temporary / fold / name)
+        for folder in source.glob("crossval_results_folds_*"):
+            _copy(folder, temporary / folder.name, OF_CROSSVALIDATION)
+        if target.exists():
+            rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _check_network(trainer: str) -> None:
+    if trainer == STOCK:
+        raise UsageError(f"-tr {trainer}: is nnU-Net's own; its models need no export.")
+    trainer_class = getattr(recipes, trainer, None)
+    if trainer_class is None:
+        try:
+            trainer_class = recursive_find_trainer_class_by_name(trainer)
+        except RuntimeError as error:
+            raise UsageError(f"-tr {trainer}: not found; is its folder on nnUNet_extTrainer?") from error
+    if trainer_class.build_network_architecture is not nnUNetTrainer.build_network_architecture:
+        raise UsageError(
+            f"-tr {trainer}: builds a network of its own, so that {STOCK} cannot predict with its weights."
+        )
+
+
+def _folds(source: Path, folds: Sequence[int | str] | None) -> list[str]:
+    final = CHECKPOINTS[0]
+    if folds is None:
+        found = sorted(path.parent.name for path in source.glob(f"fold_*/{final}"))
+        if not found:
+            raise UsageError(f"{source}: no fold has {final}; let a training finish first.")
+        return found
+    for fold in folds:
+        if not (source / f"fold_{fold}" / final).is_file():
+            raise UsageError(
+                f"-f {fold}: {source / f'fold_{fold}' / final} is not there; finish that fold first."
+            )
+    return [f"fold_{fold}" for fold in folds]
+
+
+def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            copy2(source / name, target / name)
+
+
+def _rename_trainer(source: Path, target: Path) -> None:
+    if source.is_file():
+        checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+        torch.save({**checkpoint, "trainer_name": STOCK}, target)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.find import find_cases
+from nnunet_softlabel.conversion.run import add_soft_labels
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.images import read_mask
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from tests.conversion.conversion_helpers import converted, in_memory_cases, run, tree
+
+Folders = SimpleNamespace
+
+
+def test_soft_labels_are_added_and_nothing_else_changes(plain_dataset: Path, rater_folder) -> None:
+    before = tree(plain_dataset / "imagesTr", plain_dataset / "labelsTr")
+    assert run("convert", "--into", "901", "--raters", rater_folder.rater_pattern, "-np", "1") == 0
+    assert tree(plain_dataset / "imagesTr", plain_dataset / "labelsTr") == before
+    dataset = SoftDataset(plain_dataset)
+    masks = [read_mask(rater_folder.rater("case_00", rater))[0] for rater in rater_folder.raters]
+    np.testing.assert_allclose(dataset.read_soft("case_00")[0], np.mean(masks, axis=0), atol=1e-6)
+    assert dataset.about["made_hard_labels"] is False
+    assert {path.name for path in plain_dataset.iterdir()} == {
+        "dataset.json", "imagesTr", "labelsTr", "softLabelsTr", "raterLabelsTr"
+    }  # fmt: skip
+
+
+def test_added_soft_labels_are_replaced_only_when_asked(plain_dataset: Path, rater_folder, capsys) -> None:
+    into = ["convert", "--into", "Dataset901_Tiny", "--raters", rater_folder.rater_pattern, "-np", "1"]
+    assert run(*into) == 0
+    assert run(*into) == 2
+    assert "has soft labels already; add --overwrite" in capsys.readouterr().err
+    assert run(*into, "--fusion", "majority", "--overwrite") == 0
+    assert set(np.unique(SoftDataset(plain_dataset).read_soft("case_00"))) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", "other=1"], "--labels: names other, but Dataset901_Tiny has lesion"),
+        (["--labels", "lesion=1,2"], "--labels: regions"),
+        (["--labels", "lesion=1", "ignore=2"], "--labels: names lesion"),
+        (["-n", "X"], "--into takes images and cases from the data set; leave out -n"),
+        (["--groups", "x.csv"], "leave out --groups"),
+        (["--few-raters", "drop"], "--into cannot drop cases"),
+        (["--ignore", "x/{case}.nii.gz"], "--ignore: Dataset901_Tiny has no ignore label"),
+    ],
+)
+def test_into_refuses(plain_dataset: Path, rater_folder, capsys, arguments: list[str], message: str) -> None:
+    before = tree(plain_dataset)
+    assert run("convert", "--into", "901", "--raters", rater_folder.rater_pattern, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert tree(plain_dataset) == before
+
+
+def test_into_needs_every_training_case(plain_dataset: Path, rater_folder) -> None:
+    cases = find_cases(
+        [f"{plain_dataset}/imagesTr/{{case}}_0000.nii.gz"], raters=[rater_folder.rater_pattern]
+    )
+    with pytest.raises(
+        DatasetError, match="Case case_00: is a training case of Dataset901_Tiny but has no rater"
+    ):
+        add_soft_labels(cases[1:], plain_dataset)
+    stranger = Case("new", cases[0].images, cases[0].raters)
+    with pytest.raises(DatasetError, match="Case new: is no training case of Dataset901_Tiny; remove it"):
+        add_soft_labels([*cases, stranger], plain_dataset)
+
+
+def test_into_maps_the_raters_values_by_name(nnunet_folders: Folders) -> None:
+    dataset = converted(in_memory_cases([1, 2, 0]), ["a=1", "b=2"])
+    cases = in_memory_cases([20, 10, 0])
+    add_soft_labels(cases, dataset.folder, labels=["a=20", "b=10"], overwrite=True)
+    soft = SoftDataset(dataset.folder).read_soft("c0").reshape(2, -1)[:, :3]
+    np.testing.assert_array_equal(soft, [[1, 0, 0], [0, 1, 0]])
+
+
+def test_into_refuses_unanswered_voxels_that_have_a_label(nnunet_folders: Folders) -> None:
+    dataset = converted(in_memory_cases([1, 2, 0]), ["a=1", "ignore=2"])
+    with pytest.raises(
+        DatasetError, match=r"c0.nii.gz: 1 voxels that no rater answered have a label; give them"
+    ):
+        add_soft_labels(in_memory_cases([1, 2, 2]), dataset.folder, overwrite=True)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nnunet_softlabel.conversion.one_case import write as case_writer
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.images import read_mask, write_image
+from tests.conversion.conversion_helpers import run, tree
+
+Folders = SimpleNamespace
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Let the ``step``-th operation on files be the last, half done."""
+    state = SimpleNamespace(count=0)
+
+    def wrap(owner: Any, name: str, half: Callable[..., None]) -> None:
+        original = getattr(owner, name)
+
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            state.count += 1
+            if state.count == step:
+                half(*args)
+                raise Killed
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, operation)
+
+    def nothing(*args: Any) -> None: ...
+
+    def half_a_file(path: Path, *args: Any) -> None:
+        path.write_bytes(b"half a file")
+
+    def half_a_copy(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:50])
+
+    def half_a_folder(folder: Path, **kwargs: Any) -> None:
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file())[::2]:
+            path.unlink()
+
+    wrap(os, "rename", nothing)
+    wrap(os, "replace", nothing)
+    wrap(Path, "unlink", nothing)
+    wrap(Path, "touch", nothing)
+    wrap(Path, "mkdir", nothing)
+    wrap(shutil, "rmtree", half_a_folder)
+    wrap(case_writer, "write_image", half_a_file)
+    wrap(case_writer, "write_probability", half_a_file)
+    wrap(shutil, "copyfile", half_a_copy)
+    return state
+
+
+def kill_everywhere(arguments: list[str], prepare: Callable[[], None], check: Callable[[], None]) -> int:
+    """Kill the command at each of its operations in turn; resume; returns the number of operations."""
+    step = 0
+    while True:
+        step += 1
+        prepare()
+        with pytest.MonkeyPatch.context() as patch:
+            state = kill_at(step, patch)
+            try:
+                assert run(*arguments) == 0
+            except Killed:
+                pass
+        if state.count < step:
+            return state.count
+        check()
+        assert run(*arguments, "--resume") == 0, f"killed at step {step}"
+        check()
+
+
+@pytest.fixture
+def small_folder(tmp_path: Path, rater_folder_factory):
+    return rater_folder_factory(tmp_path / "small", num_cases=2, num_raters=2, shape=(3, 5, 6))
+
+
+def test_kill_leaves_nothing_or_what_resume_completes(small_folder, nnunet_folders: Folders, capsys) -> None:
+    groups = ["--groups", str(small_folder.root / "cases.csv"), "--group-column", "case"]
+    arguments = [*small_folder.arguments(), *groups]
+    assert run(*arguments) == 0
+    complete = tree(nnunet_folders.raw, nnunet_folders.preprocessed)
+
+    def empty() -> None:
+        for folder in (nnunet_folders.raw, nnunet_folders.preprocessed):
+            shutil.rmtree(folder)
+            folder.mkdir()
+
+    def check() -> None:
+        final = nnunet_folders.raw / "Dataset901_Tiny"
+        expected = {name: content for name, content in complete.items() if name.startswith(str(final))}
+        assert tree(final) in ({}, expected)
+
+    assert kill_everywhere(arguments, empty, check) > 20
+    assert tree(nnunet_folders.raw, nnunet_folders.preprocessed) == complete
+
+
+def test_kill_while_overwriting_leaves_the_old_or_the_new(
+    small_folder, nnunet_folders: Folders, capsys
+) -> None:
+    arguments = small_folder.arguments()
+    final = nnunet_folders.raw / "Dataset901_Tiny"
+    assert run(*arguments, "--fusion", "majority") == 0
+    old = tree(nnunet_folders.raw)
+    assert run(*arguments, "--overwrite") == 0
+    new = tree(nnunet_folders.raw)
+
+    def prepare() -> None:
+        shutil.rmtree(nnunet_folders.raw)
+        for name, content in old.items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(content)
+
+    def check() -> None:
+        assert tree(final) in ({}, old, new)
+
+    assert kill_everywhere([*arguments, "--overwrite"], prepare, check) > 20
+    assert tree(nnunet_folders.raw) == new
+
+
+def test_kill_while_adding_leaves_no_mixture(plain_dataset: Path, rater_folder, capsys) -> None:
+    plain = tree(plain_dataset)
+    into = ["convert", "--into", "901", "--raters", rater_folder.rater_pattern, "-np", "1"]
+    assert run(*into) == 0
+    complete = tree(plain_dataset)
+
+    def prepare() -> None:
+        shutil.rmtree(plain_dataset)
+        for name, content in plain.items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(content)
+
+    def check() -> None:
+        if "soft_labels" in read_json(plain_dataset / "dataset.json"):
+            found = {
+                name: content for name, content in tree(plain_dataset).items() if ".unfinished_" not in name
+            }
+            assert found == complete
+
+    assert kill_everywhere(into, prepare, check) > 20
+    assert tree(plain_dataset) == complete
+
+
+@pytest.mark.parametrize("cases_done", [0, 3, 7])
+def test_real_kill_is_resumed_to_the_same_bytes(
+    tmp_path: Path, nnunet_folders: Folders, rater_folder_factory, cases_done: int
+) -> None:
+    folder = rater_folder_factory(tmp_path / "s", num_cases=10, shape=(12, 40, 40))
+    arguments = [*folder.arguments(), "-np", "2"]
+    assert run(*folder.arguments()) == 0
+    complete = tree(nnunet_folders.raw)
+    shutil.rmtree(nnunet_folders.raw / "Dataset901_Tiny")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nnunet_softlabel.cli", *arguments], stderr=subprocess.DEVNULL
+    )
+    records = nnunet_folders.raw / ".unfinished_Dataset901_Tiny" / "cases"
+    while process.poll() is None and len(list(records.glob("*.json"))) <= cases_done:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (nnunet_folders.raw / "Dataset901_Tiny").exists()
+    time.sleep(0.3)  # workers end with their parent
+    assert run(*folder.arguments(), "--resume") == 0
+    assert tree(nnunet_folders.raw) == complete
+
+
+def test_interrupted_conversion_must_be_resumed_or_overwritten(
+    small_folder, nnunet_folders: Folders, monkeypatch, capsys
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(12, patch)
+        with pytest.raises(Killed):
+            run(*small_folder.arguments())
+    assert run(*small_folder.arguments()) == 2
+    assert "was interrupted; add --resume to complete it, or --overwrite" in capsys.readouterr().err
+    assert run(*small_folder.arguments(), "--resume", "--fusion", "majority") == 2
+    assert "was started with other options or files; add --overwrite" in capsys.readouterr().err
+    mask, grid = read_mask(small_folder.rater("case_00", "1"))
+    write_image(small_folder.rater("case_00", "1"), mask * 0, grid)
+    assert run(*small_folder.arguments(), "--resume") == 2
+    assert "was started with other options or files" in capsys.readouterr().err
+    assert run(*small_folder.arguments(), "--overwrite") == 0
+
+
+def test_resume_of_a_complete_data_set_does_nothing(small_folder, nnunet_folders: Folders, capsys) -> None:
+    assert run(*small_folder.arguments(), "--resume") == 0  # nothing there yet: an ordinary conversion
+    before = tree(nnunet_folders.raw)
+    assert run(*small_folder.arguments(), "--resume") == 0
+    assert tree(nnunet_folders.raw) == before
+    assert run(*small_folder.arguments(), "--resume", "--fusion", "majority") == 2
+    assert "is already there; add --overwrite" in capsys.readouterr().err
+
+
+def test_two_conversions_at_once_do_not_mix(small_folder, nnunet_folders: Folders, capsys) -> None:
+    from filelock import FileLock
+
+    work = nnunet_folders.raw / ".unfinished_Dataset901_Tiny"
+    work.mkdir()
+    with FileLock(work / "lock"):
+        assert run(*small_folder.arguments(), "--overwrite") == 2
+    assert "another process is converting into it; wait" in capsys.readouterr().err
+
+
+def test_killed_worker_can_be_resumed(rater_folder, nnunet_folders: Folders, monkeypatch, capsys) -> None:
+    from nnunet_softlabel.conversion import work_folder as unfinished
+    from nnunet_softlabel.errors import WorkerError
+
+    def run_jobs(*args: Any) -> None:
+        raise WorkerError("a worker process was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unfinished, "run_jobs", run_jobs)
+        assert run(*rater_folder.arguments()) == 2
+    assert "a worker process was killed" in capsys.readouterr().err
+    assert run(*rater_folder.arguments(), "--resume") == 0

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from skimage import io
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import (
+    read_image,
+    read_mask,
+    read_probability,
+    write_image,
+    write_probability,
+)
+
+OBLIQUE = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+GRID = Grid((5, 4, 3), (0.5, 0.7, 2.0), (-10.0, 20.0, 3.5), OBLIQUE)
+FLAT = Grid.flat((4, 5))
+
+
+@pytest.fixture
+def volume() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 1000, GRID.shape).astype(np.int16)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_volume_comes_back_with_its_grid(tmp_path: Path, volume: np.ndarray, ending: str) -> None:
+    write_image(tmp_path / f"image{ending}", volume, GRID)
+    array, grid = read_image(tmp_path / f"image{ending}")
+    np.testing.assert_array_equal(array, volume)
+    assert GRID.difference(grid) is None
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".tiff"])
+def test_flat_probability_comes_back_within_half_a_step(tmp_path: Path, ending: str) -> None:
+    soft = np.random.default_rng(0).random(FLAT.shape, dtype=np.float32)
+    write_probability(tmp_path / f"soft{ending}", soft, FLAT)
+    np.testing.assert_allclose(read_probability(tmp_path / f"soft{ending}")[0], soft, atol=0.51 / 65535)
+
+
+def test_probability_of_a_volume_is_float32_and_exact(tmp_path: Path) -> None:
+    soft = np.random.default_rng(0).random(GRID.shape, dtype=np.float32)
+    write_probability(tmp_path / "soft.nii.gz", soft, GRID)
+    array, _ = read_probability(tmp_path / "soft.nii.gz")
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, soft)
+
+
+def test_flat_volume_of_two_dimensions_keeps_its_spacing(tmp_path: Path) -> None:
+    grid = Grid((5, 4), (0.3, 0.4), (1.0, 2.0), (1.0, 0.0, 0.0, 1.0))
+    write_image(tmp_path / "image.nii.gz", np.zeros((4, 5), np.uint8), grid)
+    assert grid.difference(read_image(tmp_path / "image.nii.gz")[1]) is None
+
+
+@pytest.mark.parametrize("full_scale", [1, 255])
+def test_probability_of_one_in_small_integers(tmp_path: Path, full_scale: int) -> None:
+    # 1-bit and 0/1 files, and 8-bit files with full scale: both mean probability 0 and 1
+    mask = np.array([[0, 1], [1, 0]], np.uint8)
+    io.imsave(tmp_path / "soft.png", mask * full_scale, check_contrast=False)
+    np.testing.assert_array_equal(read_probability(tmp_path / "soft.png")[0], mask)
+
+
+def test_one_bit_png_is_a_mask_of_0_and_1(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png")[0], [[0, 1]])
+
+
+def test_colour_image_of_equal_channels_is_a_mask(tmp_path: Path) -> None:
+    grey = np.array([[0, 255], [255, 0]], np.uint8)
+    io.imsave(tmp_path / "mask.png", np.stack([grey] * 3, axis=-1), check_contrast=False)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png")[0], grey)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"size": (5, 4, 2)}, r"size \(5, 4, 2\) instead of \(5, 4, 3\)"),
+        ({"spacing_mm": (0.5, 0.7, 2.1)}, r"spacing_mm \(0.5, 0.7, 2.1\) instead of"),
+        ({"origin": (-10.0, 20.0, 3.6)}, r"origin \(-10.0, 20.0, 3.6\) instead of"),
+        ({"direction": tuple(np.eye(3).ravel())}, "direction"),
+    ],
+)
+def test_grids_differ(other: dict, message: str) -> None:
+    import re
+    from dataclasses import replace
+
+    assert re.match(message, GRID.difference(replace(GRID, **other)))
+
+
+def test_rounding_in_a_header_is_no_difference() -> None:
+    near = Grid(GRID.size, (0.5000003, 0.7, 2.0), (-10.000004, 20.0, 3.5), OBLIQUE)
+    assert GRID.difference(near) is None
+
+
+def test_tiny_spacing_is_told_apart() -> None:
+    micro = Grid((5, 4, 3), (5e-4, 5e-4, 5e-4), (0.0, 0.0, 0.0), OBLIQUE)
+    assert micro.difference(Grid((5, 4, 3), (6e-4, 5e-4, 5e-4), (0.0, 0.0, 0.0), OBLIQUE))
+
+
+def test_files_without_geometry_are_compared_by_size() -> None:
+    spaced = Grid((5, 4), (0.3, 0.4), (1.0, 2.0), (1.0, 0.0, 0.0, 1.0))
+    assert spaced.difference(FLAT) is None
+    assert spaced.difference(Grid.flat((4, 6)))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".tif"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def test_file_that_was_cut_off_is_refused(tmp_path: Path, ending: str, share: float) -> None:
+    path = tmp_path / f"image{ending}"
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 30)).astype(np.uint8)
+    write_image(path, noise[0] if ending in (".png", ".tif") else noise, _grid_of(ending))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(
+        DatasetError, match=rf"image{ending}: cannot be read as an image .*; replace or convert"
+    ):
+        read_image(path)
+
+
+def _grid_of(ending: str) -> Grid:
+    return (
+        Grid.flat((30, 30))
+        if ending in (".png", ".tif")
+        else Grid((30, 30, 20), (1.0,) * 3, (0.0,) * 3, OBLIQUE)
+    )
+
+
+def test_gzip_of_several_parts_is_read(tmp_path: Path, volume: np.ndarray) -> None:
+    write_image(tmp_path / "image.nii", volume, GRID)
+    content = (tmp_path / "image.nii").read_bytes()
+    (tmp_path / "image.nii.gz").write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.nii.gz")[0], volume)
+
+
+def test_scaled_integers_are_read(tmp_path: Path, volume: np.ndarray) -> None:
+    write_image(tmp_path / "image.nii", volume, GRID)
+    content = bytearray((tmp_path / "image.nii").read_bytes())
+    content[112:116] = np.float32(0.5).tobytes()  # scl_slope: ITK then reads floats
+    (tmp_path / "image.nii").write_bytes(bytes(content))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.nii")[0], volume * 0.5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_mask_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    array = np.zeros(GRID.shape, np.float32)
+    array[0, 0, 0] = value
+    write_image(tmp_path / "mask.nii.gz", array, GRID)
+    with pytest.raises(DatasetError, match=r"mask.nii.gz: holds NaN or infinite values"):
+        read_mask(tmp_path / "mask.nii.gz")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_probability_outside_0_and_1_is_refused(tmp_path: Path, value: float) -> None:
+    write_image(tmp_path / "soft.nii.gz", np.full(GRID.shape, value, np.float32), GRID)
+    with pytest.raises(DatasetError, match=r"soft.nii.gz: values from .* are no probabilities; rescale"):
+        read_probability(tmp_path / "soft.nii.gz")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"absent.nii.gz: no such file"):
+        read_image(tmp_path / "absent.nii.gz")
+
+
+def test_unknown_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "image.jpg").touch()
+    with pytest.raises(DatasetError, match=r"image.jpg: not an image format that can be read; use one of"):
+        read_image(tmp_path / "image.jpg")
+
+
+def test_coloured_mask_is_refused(tmp_path: Path) -> None:
+    io.imsave(tmp_path / "mask.png", np.arange(12, dtype=np.uint8).reshape(2, 2, 3), check_contrast=False)
+    with pytest.raises(DatasetError, match=r"mask.png: a colour image is no label map"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_stack_of_flat_images_is_refused(tmp_path: Path) -> None:
+    io.imsave(tmp_path / "image.tif", np.zeros((7, 8, 9), np.uint8), check_contrast=False)
+    with pytest.raises(DatasetError, match=r"image.tif: a stack of 7 flat images; convert it"):
+        read_image(tmp_path / "image.tif")
+
+
+def test_several_channels_in_one_volume_are_refused(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), np.uint8)), str(tmp_path / "image.nii.gz"))
+    with pytest.raises(DatasetError, match=r"image.nii.gz: several channels in one file"):
+        read_image(tmp_path / "image.nii.gz")
+
+
+def test_folder_that_cannot_be_written_is_an_os_error_with_the_file(
+    tmp_path: Path, volume: np.ndarray
+) -> None:
+    with pytest.raises(OSError, match="cannot be written") as caught:
+        write_image(tmp_path / "absent" / "image.nii.gz", volume, GRID)
+    assert caught.value.filename.endswith("image.nii.gz")

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
+from tests.conversion.conversion_helpers import run
+
+
+@pytest.fixture
+def own(planned_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    return planned_dataset.copy_to(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_reduced_network_can_be_built_and_run(own, configuration: str) -> None:
+    path = reduce_plans(911, name="Small", features=2, batch_size=3, patch_size=[10, 17, 20], max_stages=3)
+    manager = PlansManager(read_json(path)).get_configuration(configuration)
+    assert manager.batch_size == 3
+    assert len(manager.network_arch_init_kwargs["features_per_stage"]) <= 3
+    assert manager.network_arch_init_kwargs["features_per_stage"][0] == 2
+    network = get_network_from_plans(
+        manager.network_arch_class_name,
+        manager.network_arch_init_kwargs,
+        manager.network_arch_init_kwargs_req_import,
+        1,
+        2,
+        deep_supervision=False,
+    )
+    output = network(torch.zeros(1, 1, *manager.patch_size))
+    assert output.shape == (1, 2, *manager.patch_size)
+
+
+def test_reduced_plan_shares_the_preprocessed_images(own) -> None:
+    reduced = read_json(reduce_plans(911, name="Small"))
+    original = read_json(own.preprocessed / "nnUNetPlans.json")
+    for name, configuration in reduced["configurations"].items():
+        assert configuration.get("data_identifier") == original["configurations"][name].get("data_identifier")
+        assert configuration.get("spacing") == original["configurations"][name].get("spacing")
+    assert reduced["plans_name"] == "Small"
+
+
+def test_plans_are_not_overwritten(own, capsys) -> None:
+    with pytest.raises(UsageError, match=r"nnUNetPlansReduced.json: is already there; add --overwrite"):
+        reduce_plans(911)
+    with pytest.raises(UsageError, match=r"nnUNetPlans.json: is already there"):
+        reduce_plans(911, name="nnUNetPlans", overwrite=True)
+    with pytest.raises(UsageError, match=r"-p Absent: .*Absent.json is not there; run nnUNetv2_plan"):
+        reduce_plans(911, plans="Absent")
+    assert run("reduce-plans", "-d", "911", "--overwrite") == 0
+    assert "train with -p nnUNetPlansReduced" in capsys.readouterr().out

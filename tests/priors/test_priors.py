@@ -1,0 +1,299 @@
+"""Anatomical priors: by hand, where they help, and where they must not harm."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import add
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel import priors
+from nnunet_softlabel.conversion.one_case.apply_priors import expected_volume_mm3
+from nnunet_softlabel.fusion import RaterVotes, mean_vote
+from nnunet_softlabel.priors.intensity import apply_intensity_prior, log_likelihood_ratio
+from nnunet_softlabel.priors.lesions import (
+    LEAST_CONTRAST,
+    LesionModel,
+    LesionStatistics,
+    check_contrast,
+    lesion_statistics,
+)
+from nnunet_softlabel.priors.roi import apply_roi, roi_weights
+from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
+from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
+
+UNIT = TissueModel(median=0.0, spread=1.0)
+
+
+def line(*values: float) -> np.ndarray:
+    return np.array([values], dtype=np.float32)
+
+
+def with_prior(q: np.ndarray, image: np.ndarray, **options: object) -> np.ndarray:
+    """The prior on one channel of one row, with unit tissue and lesions at 2 with spread 1."""
+    roi = np.ones(image.shape, dtype=np.uint8)
+    return apply_intensity_prior(q[None], image, roi, UNIT, LesionModel((2.0,), (1.0,)), **options)[0]  # type: ignore[arg-type]
+
+
+def test_roi_is_untouched_inside_and_zero_outside() -> None:
+    soft = np.full((2, 3, 4), 0.4, dtype=np.float32)
+    roi = np.zeros((3, 4), dtype=np.uint8)
+    roi[:, :2] = 1
+    expected = np.where(roi, soft, 0)
+    np.testing.assert_array_equal(apply_roi(soft, [roi], spacing_mm=(1.0, 1.0)), expected)
+
+
+def test_margin_falls_as_a_cosine_in_mm() -> None:
+    # Columns of 2 mm, margin 8 mm: distances 2, 4, 6, 8 mm outside: (1 + cos(pi d / 8)) / 2.
+    roi = np.zeros((3, 6), dtype=np.uint8)
+    roi[:, :2] = 1
+    weights = roi_weights([roi], spacing_mm=(2.0, 2.0), margin_mm=8.0)[0]
+    half = np.sqrt(0.5) / 2
+    np.testing.assert_allclose(weights, [1, 1, 0.5 + half, 0.5, 0.5 - half, 0], atol=1e-6)
+
+
+def test_the_largest_weight_counts_where_rois_overlap() -> None:
+    left, right = np.array([[1, 1, 0, 0]]), np.array([[0, 1, 1, 0]])
+    weights = roi_weights([left, right], spacing_mm=(1.0, 1.0), weights=[0.3, 0.8])
+    np.testing.assert_allclose(weights, [[0.3, 0.8, 0.8, 0]])
+
+
+def test_an_empty_roi_leaves_nothing() -> None:
+    soft = np.ones((1, 3, 3), dtype=np.float32)
+    assert not apply_roi(soft, [np.zeros((3, 3))], spacing_mm=(1.0, 1.0), margin_mm=5.0).any()
+
+
+def test_expected_volume_by_hand() -> None:
+    # 0.5 + 0.25 and 1.0 voxels of 2 * 3 mm^2.
+    soft = np.array([[[0.5, 0.25]], [[0.0, 1.0]]], dtype=np.float32)
+    assert expected_volume_mm3(soft, (2.0, 3.0)) == pytest.approx([4.5, 6.0])
+
+
+def test_tissue_is_not_spoilt_by_lesions_marked_or_missed() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(100, 10, (100, 100))
+    soft = np.zeros((1, 100, 100), dtype=np.float32)
+    image[:20] += 200
+    soft[0, :10] = 0.4
+    tissue = estimate_tissue(image, np.ones((100, 100)), soft)
+    assert tissue.median == pytest.approx(100, abs=1)
+    assert tissue.spread == pytest.approx(10, abs=1)
+
+
+def test_tissue_outside_the_roi_does_not_count() -> None:
+    image = np.random.default_rng(0).normal(0, 1, (40, 40))
+    roi = np.zeros((40, 40))
+    roi[:20] = 1
+    soft = np.zeros((1, 40, 40), dtype=np.float32)
+    assert estimate_tissue(image, roi, soft) == estimate_tissue(np.where(roi, image, 1e6), roi, soft)
+
+
+def test_tissue_of_a_quantised_image_has_a_spread() -> None:
+    image = np.zeros((10, 10))
+    image[:3] = 1
+    assert estimate_tissue(image, np.ones((10, 10)), np.zeros((1, 10, 10))).spread > 0
+
+
+def test_lesion_statistics_add_up_over_cases() -> None:
+    # 20 voxels at 3 and 20 at 5 in units of the tissue (median 10, spread 2): mean 4, spread 1.
+    tissue, roi, soft = TissueModel(10.0, 2.0), np.ones((4, 5)), np.ones((1, 4, 5), dtype=np.float32)
+    first = lesion_statistics(np.full((4, 5), 16.0), roi, soft, tissue)
+    second = lesion_statistics(np.full((4, 5), 20.0), roi, soft, tissue)
+    assert (first + second).model() == LesionModel((4.0,), (1.0,))
+
+
+def test_lesion_statistics_take_agreed_voxels_of_the_roi_only() -> None:
+    soft = np.array([[[1.0, 0.5, 1.0]]], dtype=np.float32)
+    statistics = lesion_statistics(line(3, 50, 70), np.array([[1, 1, 0]]), soft, UNIT)
+    assert statistics == LesionStatistics((1,), (3.0,), (9.0,))
+
+
+def test_likelihood_ratio_by_hand() -> None:
+    # Equal spreads: (x^2 - (x - 2)^2) / 2 = 2 x - 2.
+    x = np.array([-1.0, 1.0, 3.0])
+    np.testing.assert_allclose(log_likelihood_ratio(x, 2.0, 1.0), [-4, 0, 4])
+    np.testing.assert_allclose(log_likelihood_ratio(x, -2.0, 1.0, direction="darker"), [0, -4, -8])
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 3.0])
+def test_brighter_never_counts_less(spread: float) -> None:
+    x = np.linspace(-20, 20, 401)
+    assert (np.diff(log_likelihood_ratio(x, 2.0, spread)) >= 0).all()
+    assert (np.diff(log_likelihood_ratio(x, -2.0, spread, direction="darker")) <= 0).all()
+
+
+def test_posterior_by_hand() -> None:
+    # llr = 2 x - 2 is 1 at x = 1.5: odds 1/3 * e, and at strength 2 times e^2.
+    q, image = line(0.25), line(1.5)
+    expected = np.exp(1) / 3 / (1 + np.exp(1) / 3)
+    assert with_prior(q, image) == pytest.approx(expected)
+    assert with_prior(q, image, exclusive=False) == pytest.approx(expected)
+    expected = np.exp(2) / 3 / (1 + np.exp(2) / 3)
+    assert with_prior(q, image, strength=2.0) == pytest.approx(expected)
+
+
+def test_no_strength_changes_nothing_inside_the_roi() -> None:
+    q = line(0, 0.2, 0.7, 1)
+    np.testing.assert_allclose(with_prior(q, line(-9, 9, -9, 9), strength=0.0), q, atol=1e-6)
+
+
+def test_unmarked_never_becomes_certain_and_unanimous_never_vanishes() -> None:
+    # logit(0.99) = 4.595; evidence is cut at 3: sigmoid(-1.595) = 0.169, sigmoid(1.595) = 0.831.
+    q, image = line(0, 0, 1, 1), line(1e3, -1e3, 1e3, -1e3)
+    changed = with_prior(q, image, raises_unmarked=True)
+    np.testing.assert_allclose(changed, line(0.169, 0, 1, 0.831), atol=1e-3)
+    np.testing.assert_allclose(with_prior(q, image), line(0, 0, 1, 0.831), atol=1e-3)
+
+
+def test_asked_for_intensity_overrules_all_raters() -> None:
+    assert (with_prior(line(0), line(1e3), most_evidence=8.0, raises_unmarked=True) > 0.9).all()
+
+
+def test_outside_the_roi_is_zero() -> None:
+    soft = np.full((1, 1, 2), 0.5, dtype=np.float32)
+    roi = np.array([[True, False]])
+    model = LesionModel((2.0,), (1.0,))
+    np.testing.assert_allclose(apply_intensity_prior(soft, line(1, 1), roi, UNIT, model)[0], [[0.5, 0]])
+
+
+def test_classes_compete_by_bayes_rule() -> None:
+    # x = 2: llr of class one (mean 2) is 2, of class two (mean 1, spread 1): x - 0.5 = 1.5.
+    soft = np.array([[[0.2]], [[0.3]]], dtype=np.float32)
+    model = LesionModel((2.0, 1.0), (1.0, 1.0))
+    weights = np.array([0.2 * np.exp(2), 0.3 * np.exp(1.5)])
+    changed = apply_intensity_prior(soft, line(2), np.ones((1, 1)), UNIT, model)
+    np.testing.assert_allclose(changed.ravel(), weights / (weights.sum() + 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_random_labels_stay_probabilities(exclusive: bool) -> None:
+    rng = np.random.default_rng(0)
+    soft = rng.dirichlet([0.2, 0.2, 0.2], (9, 9)).transpose(2, 0, 1)[:2].astype(np.float32)
+    soft[:, :3], soft[0, 3:5], soft[1, 3:5] = 0, 1, 0
+    model = LesionModel((2.0, 3.0), (1.0, 2.0))
+    changed = apply_intensity_prior(
+        soft, rng.normal(0, 4, (9, 9)), np.ones((9, 9)), UNIT, model, exclusive=exclusive
+    )
+    assert changed.dtype == np.float32
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    if exclusive:
+        assert changed.sum(axis=0).max() <= 1 + 1e-6
+
+
+def knees_with_priors(contrast: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, mean vote, and mean vote with both priors of twelve knees whose raters miss most lesions."""
+    knees = [make_knee_phantom(seed, lesion_contrast=contrast, n_lesions=2) for seed in range(12)]
+    means, tissues = [], []
+    for seed, knee in enumerate(knees):
+        votes = phantom_raters(knee, "all", seed=seed)[:, None] == 1
+        means.append(mean_vote(RaterVotes(votes, ("a", "b", "c"), knee.spacing_mm)))
+    in_bone = [
+        apply_roi(q, [k.bone_mask], spacing_mm=k.spacing_mm) for q, k in zip(means, knees, strict=True)
+    ]
+    pairs = list(zip(knees, in_bone, strict=True))
+    tissues = [estimate_tissue(k.image, k.bone_mask, q) for k, q in pairs]
+    lesions = reduce(
+        add,
+        (lesion_statistics(k.image, k.bone_mask, q, t) for (k, q), t in zip(pairs, tissues, strict=True)),
+    ).model()
+    after = [
+        apply_intensity_prior(q, k.image, k.bone_mask, t, lesions)
+        for (k, q), t in zip(pairs, tissues, strict=True)
+    ]
+    return np.stack([k.truth for k in knees]), np.concatenate(means), np.concatenate(after)
+
+
+def dice(truth: np.ndarray, q: np.ndarray) -> float:
+    return 2 * (truth * (q > 0.5)).sum() / (truth.sum() + (q > 0.5).sum())
+
+
+def test_bright_lesions_that_most_raters_miss_are_recovered() -> None:
+    truth, before, after = knees_with_priors(contrast=1.0)
+    assert dice(truth, after) > dice(truth, before) + 0.1
+    assert ((after - truth) ** 2).mean() < 0.8 * ((before - truth) ** 2).mean()
+
+
+def test_lesions_as_dark_as_their_tissue_are_refused() -> None:
+    with pytest.raises(ValueError, match="not brighter than their tissue: they lie"):
+        knees_with_priors(contrast=0.0)
+
+
+@pytest.mark.parametrize(("mean", "direction"), [(0.99, "brighter"), (-0.99, "darker"), (2.0, "darker")])
+def test_lesions_less_than_a_spread_from_their_tissue_are_refused(mean: float, direction: str) -> None:
+    with pytest.raises(ValueError, match=rf"not {direction} than .*: they lie {mean:.2f} of its spreads"):
+        check_contrast(mean, direction)  # type: ignore[arg-type]
+    check_contrast(LEAST_CONTRAST, "brighter")
+    check_contrast(-LEAST_CONTRAST, "darker")
+
+
+def test_dark_lesions_are_refused_as_brighter_and_recovered_as_darker() -> None:
+    with pytest.raises(ValueError, match="not brighter than their tissue"):
+        log_likelihood_ratio(line(0), -2.0, 1.0)
+    roi = np.ones((1, 2))
+    changed = apply_intensity_prior(
+        line(0.3, 0.3)[None], line(-3, 0), roi, UNIT, LesionModel((-2.0,), (1.0,)), direction="darker"
+    )
+    assert changed[0, 0, 0] > 0.5 > 0.3 > changed[0, 0, 1]
+
+
+def test_the_package_hands_on_both_priors() -> None:
+    assert {name for name in priors.__all__ if name.startswith("apply_")} == {
+        "apply_roi",
+        "apply_intensity_prior",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rois", "options", "message"),
+    [
+        ([], {}, "one ROI at least"),
+        ([np.ones((2, 2))], {"weights": [1.0, 0.5]}, "one per ROI"),
+        ([np.ones((2, 2))], {"weights": [1.5]}, r"must lie in \[0, 1\]"),
+        ([np.ones((2, 2))], {"margin_mm": -1.0}, "margin_mm must not be negative"),
+        ([np.ones((2, 2)), np.ones((3, 2))], {}, "the ROI has shape"),
+        ([np.ones((3, 2))], {}, "the ROI has shape"),
+    ],
+)
+def test_wrong_rois_are_refused(rois: list[np.ndarray], options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_roi(np.ones((1, 2, 2), dtype=np.float32), rois, spacing_mm=(1.0, 1.0), **options)
+
+
+def test_wrong_tissue_is_refused() -> None:
+    soft = np.zeros((1, 9, 9), dtype=np.float32)
+    with pytest.raises(ValueError, match="only 0 voxels of the ROI are normal tissue"):
+        estimate_tissue(np.ones((9, 9)), np.ones((9, 9)), soft + 1)
+    with pytest.raises(ValueError, match="no spread"):
+        estimate_tissue(np.ones((9, 9)), np.ones((9, 9)), soft)
+    with pytest.raises(ValueError, match="the image has shape"):
+        estimate_tissue(np.ones((9, 8)), np.ones((9, 9)), soft)
+
+
+def test_too_few_agreed_voxels_are_refused() -> None:
+    few = LesionStatistics((3,), (9.0,), (27.0,))
+    with pytest.raises(ValueError, match=r"raters agree on \[3\] voxels"):
+        few.model()
+    with pytest.raises(ValueError, match="cases differ in channels"):
+        few + LesionStatistics((3, 3), (9.0, 9.0), (27.0, 27.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"certainty": 0.4}, "certainty must lie in"),
+        ({"strength": -1.0}, "strength must not be negative"),
+        ({"most_evidence": 0.0}, "most_evidence positive"),
+        ({"direction": "redder"}, "direction must be"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_prior(line(0.5), line(1.0), **options)
+
+
+def test_a_model_of_other_channels_is_refused() -> None:
+    soft, roi = np.zeros((2, 1, 1), dtype=np.float32), np.ones((1, 1))
+    with pytest.raises(ValueError, match="the lesion model has 1 channels, the soft label 2"):
+        apply_intensity_prior(soft, line(1), roi, UNIT, LesionModel((2.0,), (1.0,)))

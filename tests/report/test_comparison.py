@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nnunet_softlabel.metrics.registry import BETTER
+from nnunet_softlabel.report.comparison import PRIMARY, case_values, compare, home_reference
+from nnunet_softlabel.report.significance import group_means, holm, mean_interval, rank_test
+
+
+def rows_of(values, metric="dice", groups=None, prediction="model", class_name="lesion"):
+    """Rows of ``soft_metrics.csv`` with one metric against its home reference."""
+    return [
+        {
+            "case": f"case{i}",
+            "group": "" if groups is None else groups[i],
+            "class": class_name,
+            "reference": home_reference(metric),
+            "prediction": prediction,
+            metric: float(value),
+        }
+        for i, value in enumerate(values)
+    ]
+
+
+def only(tests):
+    (test,) = tests
+    return test
+
+
+def compare_values(first, second, **options):
+    metric = options.pop("metric", "dice")
+    return only(
+        compare(
+            rows_of(first, metric, options.pop("groups", None)),
+            rows_of(second, metric),
+            names=("stock", "APL"),
+            metrics=[metric],
+            **options,
+        )
+    )
+
+
+def test_difference_is_second_minus_first(rng):
+    first = rng.uniform(0.6, 0.9, 40)
+    test = compare_values(first, first + 0.05 + rng.normal(0, 0.01, 40))
+    assert test.difference.mean == pytest.approx(0.05, abs=0.01)
+    assert test.difference.low < 0.05 < test.difference.high
+    assert test.better == "APL"
+    assert test.is_significant()
+    assert test.wins == (40, 0, 0)
+    assert test.effect_size == 1
+
+
+def test_where_lower_is_better_a_rise_is_a_loss(rng):
+    first = rng.uniform(1, 9, 30)
+    test = compare_values(first, first + 1, metric="hd95_mm")
+    assert (test.better, test.wins) == ("stock", (0, 0, 30))
+
+
+def test_ranks_that_contradict_the_mean_are_nobodys_win():
+    second = np.array([0.51] * 29 + [0.1])  # a little better 29 times, much worse once
+    test = compare_values(np.full(30, 0.5), second)
+    assert test.p_holm < 0.05
+    assert test.difference.mean < 0
+    assert not test.is_significant()
+
+
+def test_signed_errors_have_no_better_side():
+    assert compare_values([1.0, 2, 3], [2.0, 3, 4], metric="volume_error").better is None
+
+
+def test_cases_that_cannot_be_paired_are_counted_with_the_reason():
+    first = rows_of([0.5, math.nan, 0.7, math.nan, 0.6, 0.7])
+    second = rows_of([0.6, 0.7, math.nan, math.nan, 0.7])
+    test = only(compare(first, second, names=("stock", "APL"), metrics=["dice"]))
+    assert test.dropped == {
+        "undefined (NaN) for stock": 1,
+        "undefined (NaN) for APL": 1,
+        "undefined (NaN) for stock and APL": 1,
+        "not scored by APL": 1,
+    }
+    assert test.difference.n == 2
+    assert test.first_mean == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_pairs_are_nan_with_a_reason(n):
+    values = [0.5] * n + [math.nan] * 3
+    test = compare_values(values, values)
+    assert math.isnan(test.p_value)
+    assert math.isnan(test.p_holm)
+    assert not test.is_significant()
+    assert "at least two" in test.reason
+    assert test.difference.method == "fewer than two groups"
+
+
+def test_equal_trainers_differ_by_nothing():
+    test = compare_values([0.5, 0.6, 0.7], [0.5, 0.6, 0.7])
+    assert (test.difference.mean, test.difference.low, test.p_value, test.effect_size) == (0, 0, 1, 0)
+    assert test.better is None
+
+
+def test_metrics_without_rows_are_no_tests():
+    assert compare(rows_of([0.5]), rows_of([0.5]), names=("a", "b"), metrics=["ged"]) == []
+
+
+def test_holms_family_is_all_metrics_and_classes(rng):
+    values = rng.uniform(0.4, 0.9, (4, 20))
+    first = rows_of(values[0]) + rows_of(values[1], class_name="other")
+    second = rows_of(values[2]) + rows_of(values[3], class_name="other")
+    tests = compare(first, second, names=("a", "b"), metrics=["dice"])
+    assert [test.class_name for test in tests] == ["lesion", "other"]
+    assert {test.family for test in tests} == {2}
+    assert [test.p_holm for test in tests] == holm([test.p_value for test in tests])
+
+
+def test_seeds_of_a_case_are_averaged():
+    rows = rows_of([0.5, 0.6]) + rows_of([0.7, math.nan])
+    found = case_values(rows, metric="dice", class_name="lesion", reference="consensus")
+    assert found == {"case0": (pytest.approx(0.6), "case0"), "case1": (pytest.approx(0.6), "case1")}
+
+
+@pytest.mark.parametrize(
+    ("metric", "change", "margin", "verdict"),
+    [
+        ("dice", -0.01, 0.05, True),
+        ("dice", -0.10, 0.05, False),
+        ("hd95_mm", 0.01, 0.05, True),
+        ("hd95_mm", 0.10, 0.05, False),
+        ("hd95_mm", -1.0, 0.05, True),
+    ],
+)
+def test_non_inferiority_asks_the_worse_end_of_the_interval(rng, metric, change, margin, verdict):
+    first = rng.uniform(0.6, 0.9, 50)
+    second = first + change + rng.normal(0, 0.005, 50)
+    test = compare_values(first, second, metric=metric, margins={metric: margin})
+    assert test.non_inferior is verdict
+
+
+def test_non_inferiority_is_unknown_without_an_interval():
+    assert compare_values([0.5], [0.5], margins={"dice": 0.1}).non_inferior is None
+
+
+@pytest.mark.parametrize("margins", [{"dice": 0}, {"volume_error": 0.1}, {"beauty": 1}])
+def test_senseless_margins_are_refused(margins):
+    with pytest.raises(ValueError, match="margin of"):
+        compare([], [], names=("a", "b"), margins=margins)
+
+
+def test_unknown_metrics_are_refused():
+    with pytest.raises(ValueError, match="unknown metrics"):
+        compare([], [], names=("a", "b"), metrics=["beauty"])
+
+
+def test_primary_metrics_exist():
+    assert set(PRIMARY) <= set(BETTER)
+
+
+def test_interval_without_groups_is_scipys_bca_of_the_mean(rng):
+    values = rng.exponential(size=60)
+    expected = stats.bootstrap(
+        (values,), np.mean, method="bca", n_resamples=20000, rng=rng
+    ).confidence_interval
+    found = mean_interval(values, resamples=20000)
+    assert (found.mean, found.method) == (pytest.approx(values.mean()), "bca")
+    assert found.low == pytest.approx(expected.low, abs=0.03)
+    assert found.high == pytest.approx(expected.high, abs=0.03)
+
+
+def test_cases_of_one_patient_widen_the_interval(rng):
+    values = np.repeat(rng.normal(size=20), 5)
+    alone, grouped = mean_interval(values), mean_interval(values, np.repeat(np.arange(20), 5).astype(str))
+    assert grouped.n_groups == 20
+    # five copies of a value tell nothing new: the interval is sqrt(5) times as wide
+    assert (grouped.high - grouped.low) / (alone.high - alone.low) == pytest.approx(np.sqrt(5), rel=0.15)
+
+
+def test_intervals_leave_nan_out_and_repeat_exactly(rng):
+    values = [*rng.random(30), math.nan]
+    assert mean_interval(values) == mean_interval(values)
+    assert mean_interval(values).n == 30
+
+
+def test_interval_of_nothing_and_of_equal_values():
+    assert math.isnan(mean_interval([]).mean)
+    assert mean_interval([0.3]).method == "fewer than two groups"
+    assert mean_interval([0.3, 0.3]).low == 0.3
+
+
+def test_wilcoxon_is_scipys():
+    differences = np.array([0.3, -0.1, 0.2, 0.5, 0.4, 0.0])
+    p, effect, reason = rank_test(differences)
+    assert p == pytest.approx(stats.wilcoxon(differences[:5]).pvalue)
+    # ranks 3 1 2 5 4; the second is negative: (15 - 2 * 1) / 15
+    assert effect == pytest.approx((15 - 2) / 15)
+    assert reason == ""
+
+
+def test_patients_count_once_in_the_rank_test():
+    assert group_means(np.array([1.0, 3.0, 5.0]), ["a", "a", "b"]).tolist() == [2.0, 5.0]
+    assert len(group_means(np.array([]), [])) == 0
+
+
+def test_hand_worked_holm():
+    # sorted .01 .03 .04: 3 * .01, 2 * .03, max(.06, 1 * .04)
+    assert holm([0.01, 0.04, 0.03, math.nan])[:3] == pytest.approx([0.03, 0.06, 0.06])
+    assert math.isnan(holm([0.01, math.nan])[1])
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1, 1]
+
+
+def test_holm_agrees_with_statsmodels(rng):
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = rng.random(12) ** 3
+    assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import base64
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.report import figures
+from nnunet_softlabel.report.comparison import compare
+from nnunet_softlabel.report.page import RunResult, duration, number, p_value, write_report
+from nnunet_softlabel.report.pictures import case_picture, pick_cases, slice_through
+
+EVIL = "<script>alert('case')</script> & $x_1$"
+
+
+def shifted(run: RunResult, name: str, change: float) -> RunResult:
+    """The same run with all scores of the model moved."""
+    rows = [
+        {
+            k: v + change * (1 + hash(row["case"]) % 3 / 10) if isinstance(v, float) else v
+            for k, v in row.items()
+        }
+        for row in run.rows
+    ]
+    return replace(run, name=name, rows=rows)
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    return tmp_path_factory.mktemp("report") / "scores"
+
+
+@pytest.fixture(scope="module")
+def stock(build_at, scores):
+    data = build_at(scores.parent, cases=8)
+    evaluate(data.dataset, data.predictions, scores, num_processes=1)
+    more = {"curves": {"train loss": [1.0, 0.6, 0.4]}, "training_seconds": 3720.0, "peak_memory_gib": 3.2}
+    return data, RunResult.from_folders("nnUNetTrainer", [scores], **more)
+
+
+@pytest.fixture(scope="module")
+def page(stock, scores):
+    data, run = stock
+    runs = [run, shifted(run, "nnUNetTrainerAPL", 0.05), shifted(run, f"nnUNetTrainer{EVIL}", -0.05)]
+    tests = [
+        t
+        for r in runs[1:]
+        for t in compare(run.rows, r.rows, names=(run.name, r.name), margins={"dice": 0.02})
+    ]
+    pictures = [
+        case_picture(
+            data.dataset, case, {r.name: data.predictions for r in runs}, class_name="lesion", caption=text
+        )
+        for case, text in pick_cases(run.rows, class_name="lesion").items()
+    ]
+    pictures[0] = replace(pictures[0], case=EVIL)
+    path = write_report(
+        scores / "new" / "report.html",
+        title="Balls",
+        runs=runs,
+        comparisons=tests,
+        pictures=pictures,
+        plan={"patch_size": [8, 16, 16]},
+        commands=["nnunet_softlabel benchmark -d 900"],
+        notes=["Fold 3 failed."],
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_page_stands_alone(page):
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources
+    assert all(s.startswith(("data:image/png;base64,", "#")) for s in sources)
+    assert "http" not in re.sub(r'src="[^"]*"', "", page)
+
+
+def test_every_picture_is_a_png(page):
+    for text in re.findall(r'src="data:image/png;base64,([^"]*)"', page):
+        assert base64.b64decode(text).startswith(b"\x89PNG")
+
+
+def test_names_are_escaped(page):
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_page_holds_what_a_reader_needs(page):
+    needed = [
+        "1 h 02 min",
+        "3.20 GiB",
+        "train loss",
+        "patch_size",
+        "nnunet_softlabel benchmark -d 900",
+        "scipy",
+    ]
+    needed += ["Fold 3 failed.", "--threshold tuned", "--threshold rater-corrected", "margin 0.02", "Raters"]
+    for text in (*needed, "best: ", "median: ", "worst: "):
+        assert text in page, text
+
+
+def test_losses_are_shown_as_gains_are(page):
+    assert "▲" in page
+    assert "▼" in page
+
+
+def test_nothing_is_marked_where_nothing_is_significant(stock, tmp_path):
+    _, run = stock
+    other = replace(run, name="nnUNetTrainerAPL")
+    tests = compare(run.rows, other.rows, names=(run.name, other.name))
+    page = write_report(tmp_path / "r.html", title="x", runs=[run, other], comparisons=tests).read_text(
+        encoding="utf-8"
+    )
+    table = page[page.index("<table>") : page.index("</table>")]
+    assert "▲" not in table
+    assert "▼" not in table
+
+
+def test_one_trainer_without_extras_is_a_page(stock, tmp_path):
+    _, run = stock
+    page = write_report(tmp_path / "r.html", title="x", runs=[RunResult(run.name, run.rows)]).read_text(
+        encoding="utf-8"
+    )
+    assert "Tests" not in page
+    assert "Baseline" not in page
+
+
+def test_many_classes_keep_their_tables(build, tmp_path):
+    names = [f"organ{i}" for i in range(1, 7)]
+    data = build(Labels({name: (i,) for i, name in enumerate(names, start=1)}), cases=2)
+    evaluate(data.dataset, data.predictions, tmp_path / "scores", num_processes=1, with_ceiling=False)
+    run = RunResult.from_folders("nnUNetTrainer", [tmp_path / "scores"])
+    page = write_report(tmp_path / "r.html", title="x", runs=[run], metrics=["dice"]).read_text(
+        encoding="utf-8"
+    )
+    assert "Not plotted: organ5, organ6" in page
+    assert page.count("<h3>organ") == 6
+
+
+def test_folds_are_collected(stock, scores):
+    _, run = stock
+    both = RunResult.from_folders("nnUNetTrainer", [scores] * 2)
+    assert len(both.rows) == 2 * len(run.rows)
+    np.testing.assert_allclose(both.reliability["lesion"]["near"], 2 * run.reliability["lesion"]["near"])
+    assert both.threshold == "0.5 (lesion 0.5)"
+    assert len(both.cases) == 8
+
+
+def test_pages_are_overwritten_only_when_asked(stock, tmp_path):
+    _, run = stock
+    path = tmp_path / "r.html"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="--overwrite"):
+        write_report(path, title="x", runs=[run])
+    assert path.read_text(encoding="utf-8") == "mine"
+    write_report(path, title="x", runs=[run], metrics=["dice"], overwrite=True)
+
+
+def test_no_trainer_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="at least one"):
+        write_report(tmp_path / "r.html", title="x", runs=[])
+
+
+def test_best_median_and_worst_are_picked(stock):
+    _, run = stock
+    picked = pick_cases(run.rows, class_name="lesion")
+    values = sorted(
+        (r["soft_dice"], r["case"])
+        for r in run.rows
+        if (r["reference"], r["prediction"]) == ("soft", "model")
+    )
+    assert list(picked) == [values[-1][1], values[4][1], values[0][1]]
+    assert pick_cases(run.rows, class_name="another") == {}
+
+
+def test_slice_cuts_across_thick_slices_where_the_object_is_largest():
+    soft = np.zeros((8, 100, 100))
+    soft[2, 50:54, 40:60] = 1
+    soft[5, 50:60, 40:60] = 0.5
+    cut, aspect = slice_through(soft, spacing_mm=(3.0, 1.0, 0.5))
+    assert cut == (5, slice(35, 75), slice(30, 70))  # 40 pixels or twice the object
+    assert aspect == 2.0
+    assert soft[cut].shape == (40, 40)
+
+
+def test_slice_of_an_empty_or_flat_case_is_a_slice():
+    cut, _ = slice_through(np.zeros((8, 30, 20)), spacing_mm=(3.0, 1.0, 1.0))
+    assert cut == (4, slice(0, 30), slice(0, 20))
+    cut, _ = slice_through(np.ones((30, 20)), spacing_mm=(1.0, 1.0))
+    assert cut == (slice(0, 30), slice(0, 20))
+
+
+def test_picture_of_a_flat_case(build):
+    data = build(ending=".png", cases=1)
+    picture = case_picture(data.dataset, "case0", {"a": data.predictions}, class_name="lesion")
+    assert picture.image.shape == picture.soft.shape == picture.probabilities["a"].shape
+    assert set(picture.raters) == {"ann", "bob", "eve"}
+
+
+def test_picture_without_image_is_refused(build):
+    data = build(cases=1)
+    data.dataset.image_files("case0")[0].unlink()
+    with pytest.raises(DatasetError, match="has no image"):
+        case_picture(data.dataset, "case0", {}, class_name="lesion")
+
+
+def test_picture_of_an_image_on_another_grid_is_refused(build):
+    data = build(cases=1)
+    from nnunet_softlabel.formats.grid import Grid
+    from nnunet_softlabel.formats.images import write_image
+
+    grid = Grid((4, 4, 4), (1.0, 1.0, 1.0), (0.0,) * 3, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    write_image(data.dataset.image_files("case0")[0], np.zeros((4, 4, 4), np.uint8), grid)
+    with pytest.raises(DatasetError, match="its image has shape"):
+        case_picture(data.dataset, "case0", {}, class_name="lesion")
+
+
+def test_plots_survive_cases_without_values():
+    assert figures.distribution_plot("dice", {"a": [math.nan], "b": []}, math.nan)
+    assert figures.scatter_plot("dice", ("a", "b"), [(math.nan, 1.0)])
+    assert figures.curve_plot("loss", {"a": [], "b": [1.0]})
+    assert figures.reliability_plot("x", {"a": np.zeros((15, 3))})
+    assert figures.panel(np.zeros((5, 5)), aspect=1.0, heat=np.zeros((5, 5)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (number(0.12345), "0.123"),
+        (number(None), "-"),
+        (number(math.nan), "-"),
+        (number(120.0), "120"),
+        (p_value(0.00001), "< 0.001"),
+        (p_value(0.0456), "0.046"),
+        (p_value(math.nan), "-"),
+        (duration(None), "-"),
+        (duration(12), "12 s"),
+        (duration(7260), "2 h 01 min"),
+    ],
+)
+def test_numbers_as_they_are_printed(text, expected):
+    assert text == expected
