@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit, softmax
+
+from nnunet_softlabel.evaluation.recalibration import (
+    AffineMap,
+    IsotonicMap,
+    log_odds_of,
+    map_from_json,
+    probabilities_of,
+    recalibrated,
+)
+
+
+def softmax_with_background(log_odds: np.ndarray) -> np.ndarray:
+    return softmax(np.concatenate([np.zeros_like(log_odds[:1]), log_odds]), axis=0)
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_log_odds_and_probabilities_are_inverse(has_regions):
+    log_odds = np.random.default_rng(0).normal(0, 4, (3, 5, 6))
+    back = log_odds_of(probabilities_of(log_odds, has_regions=has_regions), has_regions=has_regions)
+    np.testing.assert_allclose(back, log_odds, atol=1e-9)
+
+
+def test_probabilities_are_softmax_of_classes_and_sigmoid_of_regions():
+    log_odds = np.random.default_rng(1).normal(0, 4, (2, 7))
+    np.testing.assert_allclose(
+        probabilities_of(log_odds, has_regions=False), softmax_with_background(log_odds), rtol=1e-12
+    )
+    np.testing.assert_allclose(probabilities_of(log_odds, has_regions=True), expit(log_odds), rtol=1e-12)
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_certain_probabilities_stay_finite_and_keep_their_type(has_regions, dtype):
+    certain = np.array([[0, 1, 0.5], [1, 0, 0.5]], dtype=dtype)
+    found = recalibrated(certain, AffineMap((2.0, 2.0)[: 1 + has_regions], (0.1, 0.1)[: 1 + has_regions]),
+                         has_regions=has_regions)  # fmt: skip
+    assert found.dtype == dtype
+    assert np.isfinite(found).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_an_identity_leaves_probabilities_as_they_are(has_regions):
+    log_odds = np.random.default_rng(2).normal(0, 3, (2, 50)).astype(np.float32)
+    p = probabilities_of(log_odds, has_regions=has_regions)
+    same = recalibrated(p, AffineMap((1.0, 1.0), (0.0, 0.0)), has_regions=has_regions)
+    np.testing.assert_allclose(same, p, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"map": "affine"}, {"map": "spline"}, {"map": "isotonic", "curves": 3}]
+)
+def test_json_that_is_no_map_is_refused(content):
+    with pytest.raises(ValueError, match=r"no recalibration map|does not know"):
+        map_from_json(content)
+
+
+def test_an_isotonic_map_of_one_class_keeps_the_shape():
+    found = IsotonicMap((((-1.0, 1.0), (0.2, 0.8)),))
+    mapped = found(np.array([[[-1.0, 0.0], [1.0, 5.0]]]))
+    np.testing.assert_allclose(mapped, [[[logit(0.2), 0.0], [logit(0.8), logit(0.8)]]], atol=1e-12)
