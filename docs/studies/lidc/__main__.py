@@ -1,0 +1,155 @@
+"""LIDC, five folds, nnU-Net's 2d configuration with a reduced plan: our trainers against stock.
+
+    python -m docs.studies.lidc --work FOLDER   # runs what results.csv lacks, then the tables
+    python -m docs.studies.lidc --tables        # only rewrites tables.md
+
+``FOLDER`` gets nnU-Net's raw, preprocessed and result folders and may be thrown away afterwards. The design
+is in DESIGN.md, written before the first run. Needs the LIDC nodules beside the source tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from docs.studies.lidc import tables
+from docs.studies.lidc.tables import METRICS, SHARES, THRESHOLDS
+from docs.studies.shared.cases import LIDC
+from docs.studies.shared.resumable import Cell, Row, run_missing
+from nnunet_softlabel.evaluation.case_scores import MODEL
+from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.tables import read_rows
+from nnunet_softlabel.formats.predictions import read_probabilities
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.report.comparison import home_reference
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
+DATASET, PLANS = "501", "nnUNetPlansReduced12"
+TRAINERS = (
+    "nnUNetTrainer",
+    "nnUNetTrainerSoftCE",
+    "nnUNetTrainerHardBCE",
+    "nnUNetTrainerAPL",
+    "nnUNetTrainerSoftCEPlainSampling",
+)
+FOLDS = ("0", "1", "2", "3", "4")
+KEY = ("trainer", "fold")
+COUNTS = tuple(f"{what} {share}" for what in ("voxels", "marked") for share in SHARES)
+AT_THRESHOLDS = tuple(f"{what} at {t}" for what in ("marked", "hits") for t in THRESHOLDS)
+COLUMNS = (*KEY, "case", "group", *METRICS, *COUNTS, "expected voxels", *AT_THRESHOLDS)
+
+TOLERANCE = 1e-4  # a stored probability is right to 2e-5
+
+CONVERT = (
+    "nnunet_softlabel", "convert", "-d", DATASET, "-n", "LIDC",
+    "--images", f"{LIDC}/images/{{case}}.nii.gz", "--channel-names", "CT",
+    "--raters", f"{LIDC}/raters/{{case}}_rater{{rater}}.nii.gz", "--labels", "nodule=1",
+    "--groups", f"{LIDC}/cases.csv", "--group-column", "patient", "--anonymous-raters",
+)  # fmt: skip
+TRAIN = (
+    "nnunet_softlabel", "benchmark", "--only", "train", "-d", DATASET, "-c", "2d", "-p", PLANS,
+    "--epochs", "15", "--iterations", "100", "-device", "cpu", "-np", "1",
+)  # fmt: skip
+
+
+def set_environment(work: Path) -> None:
+    """nnU-Net's folders below ``work``, and where it finds the trainers of the study."""
+    for name in ("raw", "preprocessed", "results"):
+        folder = work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[f"nnUNet_{name}"] = str(folder)
+    os.environ["nnUNet_extTrainer"] = str(HERE / "trainers")
+
+
+def prepare(work: Path) -> None:
+    """Convert, plan and preprocess what is not there yet."""
+    raw, preprocessed = (work / name / f"Dataset{DATASET}_LIDC" for name in ("raw", "preprocessed"))
+    if not raw.is_dir():
+        subprocess.run(CONVERT, check=True)
+    if not (preprocessed / "nnUNetPlans.json").is_file():
+        subprocess.run(["nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "3d_fullres"], check=True)
+    if not (preprocessed / "nnUNetPlans_2d").is_dir():
+        subprocess.run(["nnUNetv2_preprocess", "-d", DATASET, "-c", "2d"], check=True)
+    if not (preprocessed / f"{PLANS}.json").is_file():
+        reduce = ["nnunet_softlabel", "reduce-plans", "-d", DATASET, "--batch-size", "12", "-o", PLANS]
+        subprocess.run(reduce, check=True)
+
+
+def run_cell(cell: Cell, *, work: Path) -> list[Row]:
+    """Train one trainer on one fold; a row for every case of the fold's validation part."""
+    trainer, fold = cell
+    report, name = work / "report", f"Dataset{DATASET}_LIDC"
+    training = os.environ | {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*TRAIN, "-tr", trainer, "-f", fold, "-o", str(report)], check=True, env=training)
+    folder = report / "results" / "seed_0" / name / f"{trainer}__{PLANS}__2d" / f"fold_{fold}" / "validation"
+    dataset, scores = SoftDataset.find(DATASET), work / "scores" / f"{trainer}_{fold}"
+    evaluate(dataset, folder, scores, num_processes=1, overwrite=True, with_ceiling=False)
+    return rows_of(dataset, folder, scores / "soft_metrics.csv", dict(zip(KEY, cell, strict=True)))
+
+
+def rows_of(dataset: SoftDataset, predictions: Path, scores: Path, about: Row) -> list[Row]:
+    """One row per case: each metric against its home reference, and what is marked by votes."""
+    found: dict[str, Row] = {}
+    for scored in read_rows(scores):
+        case = str(scored["case"])
+        row = found.setdefault(case, {**about, "case": case, "group": str(scored["group"])})
+        for metric in METRICS:
+            is_home = scored["reference"] == home_reference(metric) and scored["prediction"] == MODEL
+            if is_home and metric in scored:
+                row[metric] = float(scored[metric])
+    for case, row in found.items():
+        soft = dataset.read_soft(case, "Tr")
+        probability = read_probabilities(predictions, case, dataset.labels, soft.shape[1:])[1]
+        row.update(marked_by_votes(soft[0], probability > 0.5))
+        row.update(marked_at_thresholds(soft[0], probability))
+    return list(found.values())
+
+
+def marked_by_votes(soft: np.ndarray, marked: np.ndarray) -> Row:
+    """Number of voxels, and of marked ones, by the share of readers who marked them.
+
+    Args:
+        soft: mean of the readers ``(Z, Y, X)``.
+        marked: bool of the same shape.
+    """
+    edges = (TOLERANCE, 0.5 - TOLERANCE, 0.5 + TOLERANCE, 1 - TOLERANCE)
+    share = np.digitize(soft, edges)
+    count = partial(np.bincount, minlength=len(SHARES))
+    numbers = np.concatenate([count(share.ravel()), count(share[marked])])
+    return dict(zip(COUNTS, numbers.tolist(), strict=True))
+
+
+def marked_at_thresholds(soft: np.ndarray, probability: np.ndarray) -> Row:
+    """Voxels marked at each of `THRESHOLDS`, those of them in the consensus, and the readers' mean volume."""
+    consensus = soft > 0.5 + TOLERANCE
+    masks = [probability > float(threshold) for threshold in THRESHOLDS]
+    numbers = [np.sum(mask) for mask in masks] + [np.sum(mask & consensus) for mask in masks]
+    found = dict(zip(AT_THRESHOLDS, map(int, numbers), strict=True))
+    return {"expected voxels": float(soft.sum()), **found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--work", type=Path, help="Folder for nnU-Net's files; may be thrown away afterwards.")
+    what.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV.")
+    parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
+    args = parser.parse_args()
+    if args.work is not None:
+        work = args.work.resolve()
+        set_environment(work)
+        prepare(work)
+        cells = [(trainer, fold) for fold in FOLDS for trainer in TRAINERS]
+        job = partial(run_cell, work=work)
+        run_missing(RESULTS, cells, job, key=KEY, columns=COLUMNS, jobs=args.jobs)
+    tables.write(RESULTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Tables of the trainings on LIDC, from results.csv and fold0_reduced.csv into tables.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from docs.studies.shared.numbers import Rows, markdown, values, write_tables
+from docs.studies.shared.resumable import read_rows
+from nnunet_softlabel.evaluation.case_scores import MODEL, Row
+from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
+from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.report.comparison import case_values, compare, home_reference
+from nnunet_softlabel.report.significance import mean_or_nan
+
+AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
+HERE = Path(__file__).parent
+PAGE = HERE / "tables.md"
+FIRST_RUN = HERE / "fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
+NODULE, BASE, DEFAULT = "nodule", "nnUNetTrainer", "nnUNetTrainerSoftCE"
+METRICS = (
+    "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near",
+    "volume_error_abs",
+)  # fmt: skip
+THRESHOLDS = ("0.5", "0.55", "0.6", "0.65", "0.7", "0.75", "0.8")
+SHARES = ("nobody", "less than half", "half", "more than half", "all")  # of the readers marked a voxel
+
+
+def write(path: Path) -> None:
+    """Rewrite tables.md: the five folds, and the first run."""
+    rows = read_rows(path)
+    scores = as_soft_metrics(rows)
+    of_trainer = by_trainer(scores)
+    others = [name for name in of_trainer if name not in (BASE, DEFAULT, "nnUNetTrainerHardBCE")]
+    folds = (
+        f"{comparison(scores)}\n\nDifference to `{DEFAULT}`, likewise:\n\n"
+        f"{differences(of_trainer, DEFAULT, others)}"
+    )
+    write_tables(
+        PAGE,
+        {
+            "Five folds": folds,
+            "What is marked, by the readers' votes": f"{votes(rows)}\n\n{same_volume(rows)}",
+            "The first run: fold 0, five trainers": comparison(read_soft_metrics(FIRST_RUN)),
+        },
+    )
+
+
+def as_soft_metrics(rows: Rows) -> list[Row]:
+    """Rows as `nnunet_softlabel.evaluation` has them: a metric stands beside its home reference."""
+    return [
+        {
+            **{name: row[name] for name in ("trainer", "case", "group")},
+            "class": NODULE,
+            "reference": home_reference(metric),
+            "prediction": MODEL,
+            metric: float(row[metric]),
+        }
+        for row in rows
+        for metric in METRICS
+        if row[metric]
+    ]
+
+
+def by_trainer(rows: Sequence[AnyRow]) -> dict[str, list[AnyRow]]:
+    """Rows of every trainer, stock first."""
+    trainers = dict.fromkeys([BASE, *(str(row["trainer"]) for row in rows)])
+    return {name: [row for row in rows if row["trainer"] == name] for name in trainers}
+
+
+def comparison(rows: Sequence[Row]) -> str:
+    """Means of every trainer, and tests against stock."""
+    of_trainer = by_trainer(rows)
+    trainers = list(of_trainer)
+    means = [
+        [f"`{name}`", *(f"{_mean(of_trainer[name], metric):.3f}" for metric in METRICS)] for name in trainers
+    ]
+    return (
+        f"{markdown(['trainer', *(TITLES[m] for m in METRICS)], means)}\n\n"
+        f"Difference to `{BASE}`, 95 % interval, p after Holm's correction:\n\n"
+        f"{differences(of_trainer, BASE, trainers[1:])}"
+    )
+
+
+def differences(of_trainer: Mapping[str, Sequence[Row]], base: str, trainers: Sequence[str]) -> str:
+    """Tests of every trainer against one."""
+    lines = [
+        [
+            f"`{name}`",
+            TITLES[test.metric],
+            f"{test.difference.mean:+.3f}",
+            f"{test.difference.low:+.3f} to {test.difference.high:+.3f}",
+            "< 0.001" if test.p_holm < 0.001 else f"{test.p_holm:.3f}",
+        ]
+        for name in trainers
+        for test in compare(of_trainer[base], of_trainer[name], names=(base, name), metrics=METRICS)
+    ]
+    return markdown(["trainer", "metric", "difference", "interval", "p"], lines)
+
+
+def _mean(rows: Sequence[Row], metric: str) -> float:
+    found = case_values(
+        rows, metric=metric, class_name=NODULE, reference=home_reference(metric), prediction=MODEL
+    )
+    return mean_or_nan([value for value, _ in found.values() if value == value])
+
+
+def votes(rows: Rows) -> str:
+    """Share of voxels marked by the votes, and where the surplus over stock outside the consensus lies."""
+    of_trainer = by_trainer(rows)
+    totals = {s: values(of_trainer[BASE], f"voxels {s}").sum() for s in SHARES}
+    marked = {name: {s: values(own, f"marked {s}").sum() for s in SHARES} for name, own in of_trainer.items()}
+    outside = SHARES[:3]
+    lines = [["voxels", *(f"{totals[s]:.0f}" for s in SHARES), *[""] * (1 + len(outside))]]
+    for name in of_trainer:
+        digits = {"nobody": 2}
+        shares = [f"{100 * marked[name][s] / totals[s]:.{digits.get(s, 1)}f} %" for s in SHARES]
+        surplus = {s: marked[name][s] - marked[BASE][s] for s in outside}
+        beyond = sum(surplus.values())
+        where = [f"{100 * surplus[s] / beyond:.0f} %" if beyond > 0 else "-" for s in outside]
+        lines.append([f"`{name}`", *shares, "-" if name == BASE else f"{beyond:+.0f}", *where])
+    head = ["trainer", *SHARES, "outside the consensus, beyond stock", *(f"of this, {s}" for s in outside)]
+    title = "Share of the voxels that a trainer marks, by how many readers marked them:"
+    return f"{title}\n\n{markdown(head, lines)}"
+
+
+def same_volume(rows: Rows) -> str:
+    """Precision and recall over all voxels, at 0.5 and where a trainer marks about as much as stock."""
+    of_trainer = by_trainer(rows)
+    of_base = of_trainer[BASE]
+    consensus = sum(values(of_base, f"voxels {share}").sum() for share in SHARES[3:])
+    wanted = values(of_base, "marked at 0.5").sum()
+    lines = []
+    for name, own in of_trainer.items():
+        marked = {t: values(own, f"marked at {t}").sum() for t in THRESHOLDS}
+        hits = {t: values(own, f"hits at {t}").sum() for t in THRESHOLDS}
+        nearest = min(THRESHOLDS, key=lambda t: abs(marked[t] - wanted))
+        lines += [
+            [
+                f"`{name}`",
+                t,
+                f"{marked[t] / consensus:.3f}",
+                f"{hits[t] / marked[t]:.3f}",
+                f"{hits[t] / consensus:.3f}",
+            ]
+            for t in dict.fromkeys(("0.5", nearest))
+        ]
+    ratio = values(of_base, "expected voxels").sum() / consensus
+    head = ["trainer", "threshold", "volume marked, of the consensus", "precision", "recall"]
+    return (
+        f"Over all voxels against the consensus, at 0.5 and at the threshold at which a trainer marks most "
+        f"nearly as much as stock at 0.5. The readers' mean volume is {ratio:.3f} of the consensus:\n\n"
+        f"{markdown(head, lines)}"
+    )

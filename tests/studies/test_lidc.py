@@ -1,0 +1,115 @@
+"""The study on LIDC: counts by votes, tables from one row a case."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from docs.studies.lidc import __main__ as lidc_study
+from docs.studies.lidc.__main__ import COLUMNS, marked_at_thresholds, marked_by_votes
+from docs.studies.lidc.tables import (
+    BASE,
+    METRICS,
+    SHARES,
+    THRESHOLDS,
+    as_soft_metrics,
+    comparison,
+    same_volume,
+    votes,
+)
+
+
+@pytest.mark.parametrize("n_readers", [1, 2, 3, 4])
+def test_voxels_are_counted_by_the_share_of_readers_who_marked_them(n_readers):
+    n_votes = np.arange(n_readers + 1)
+    soft = np.round(n_votes / n_readers * 32760) / 32760  # as stored
+    marked = n_votes == n_readers
+    found = marked_by_votes(soft, marked)
+    assert found["voxels nobody"] == found["voxels all"] == 1
+    assert found["voxels half"] == (n_readers % 2 == 0)
+    assert found["voxels less than half"] == found["voxels more than half"] == (n_readers - 1) // 2
+    assert [found[f"marked {share}"] for share in SHARES] == [0, 0, 0, 0, 1]
+
+
+def row(trainer, fold, case, score, marked):
+    counts = dict(zip((f"marked {s}" for s in SHARES), map(str, marked), strict=True))
+    about = {"trainer": trainer, "fold": fold, "case": case, "group": case}
+    counts |= {f"voxels {s}": "100" for s in SHARES} | {"expected voxels": "250"}
+    counts |= {f"marked at {t}": str(300 - 200 * float(t)) for t in THRESHOLDS}
+    counts |= {f"hits at {t}": str(200 - 100 * float(t)) for t in THRESHOLDS}
+    return about | {m: str(score) for m in METRICS} | counts
+
+
+def test_the_surplus_outside_the_consensus_is_counted_against_stock():
+    rows = [
+        row("nnUNetTrainerSoftCE", "0", "a", 0.5, (1, 13, 36, 60, 90)),
+        row(BASE, "0", "a", 0.5, (0, 10, 20, 55, 90)),
+    ]
+    voxels, stock, soft = votes(rows).splitlines()[-3:]
+    assert voxels.startswith("| voxels | 100 |")
+    assert stock.startswith(f"| `{BASE}` | 0.00 % | 10.0 % |")
+    assert soft.endswith("| +20 | 5 % | 15 % | 80 % |")
+
+
+def test_trainers_are_compared_where_they_mark_as_much_as_stock():
+    stock = row(BASE, "0", "a", 0.5, [0] * 5)
+    soft = {
+        **row("nnUNetTrainerSoftCE", "0", "a", 0.5, [0] * 5),
+        "marked at 0.5": "260",
+        "marked at 0.65": "199",
+    }
+    text = same_volume([stock, soft])
+    assert "mean volume is 1.250 of the consensus" in text
+    # 200 of 200 consensus voxels marked at 0.5 by stock, by the other at 0.65 most nearly so, with 135 hits
+    assert f"| `{BASE}` | 0.5 | 1.000 | 0.750 | 0.750 |" in text
+    assert "| `nnUNetTrainerSoftCE` | 0.65 | 0.995 | 0.678 | 0.675 |" in text
+
+
+def test_voxels_are_counted_at_every_threshold():
+    soft, probability = np.array([0.0, 0.5, 0.75, 1.0]), np.array([0.52, 0.58, 0.79, 0.99])
+    found = marked_at_thresholds(soft, probability)
+    assert [found[f"marked at {t}"] for t in THRESHOLDS] == [4, 3, 2, 2, 2, 2, 1]
+    assert [found[f"hits at {t}"] for t in THRESHOLDS] == [2, 2, 2, 2, 2, 2, 1]
+    assert found["expected voxels"] == 2.25
+
+
+def test_every_trainer_is_compared_with_stock_case_by_case():
+    rows = [row(BASE, "0", case, 0.25, [0] * 5) for case in "abcdefgh"]
+    rows += [row("nnUNetTrainerSoftCE", "0", case, 0.75, [0] * 5) for case in "hgfedcba"]
+    text = comparison(as_soft_metrics(rows))
+    assert f"| `{BASE}` | 0.250 |" in text
+    assert "| `nnUNetTrainerSoftCE` | Dice | +0.500 | +0.500 to +0.500 |" in text
+
+
+def test_a_row_of_the_table_has_what_the_study_writes():
+    assert set(row(BASE, "0", "a", 0.5, [0] * 5)) == set(COLUMNS)
+
+
+def test_only_what_is_missing_is_prepared(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(lidc_study.subprocess, "run", lambda command, **_: called.append(command[:2]))
+    preprocessed = tmp_path / "preprocessed" / "Dataset501_LIDC"
+    lidc_study.prepare(tmp_path)
+    assert [command[0] for command in called] == [
+        "nnunet_softlabel", "nnUNetv2_plan_and_preprocess", "nnUNetv2_preprocess", "nnunet_softlabel",
+    ]  # fmt: skip
+    (tmp_path / "raw" / "Dataset501_LIDC").mkdir(parents=True)
+    (preprocessed / "nnUNetPlans_2d").mkdir(parents=True)
+    (preprocessed / "nnUNetPlans.json").touch()
+    called.clear()
+    lidc_study.prepare(tmp_path)
+    assert [tuple(command) for command in called] == [("nnunet_softlabel", "reduce-plans")]
+
+
+def test_a_cell_trains_alone_and_is_scored_case_by_case(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(lidc_study.subprocess, "run", lambda command, **_: trained.append(command))
+    monkeypatch.setattr(lidc_study.SoftDataset, "find", lambda _: None)
+    monkeypatch.setattr(lidc_study, "evaluate", lambda *_, **__: None)
+    monkeypatch.setattr(lidc_study, "rows_of", lambda _, folder, scores, about: [{**about, "folder": folder}])
+    (found,) = lidc_study.run_cell((BASE, "3"), work=tmp_path)
+    command = " ".join(map(str, trained[0]))
+    assert "-tr nnUNetTrainer -f 3" in command
+    assert "--only train" in command
+    assert (found["trainer"], found["fold"]) == (BASE, "3")
+    assert found["folder"].parts[-3:] == ("nnUNetTrainer__nnUNetPlansReduced12__2d", "fold_3", "validation")
