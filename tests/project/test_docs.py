@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,11 @@ from tests.benchmark import fake_training as fake
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = {path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]}
+STUDIES = sorted(DOCS.glob("studies/*/README.md"))
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path
+    for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("studies/*/*.md"))]
+}
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: .+? -->\n```\w*\n.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -89,7 +94,7 @@ def test_commands_of_nnunet_exist(words):
 
 @pytest.mark.parametrize("words", commands_called("python"))
 def test_scripts_and_modules_exist(words):
-    assert words[1] == "-m" or (ROOT / words[1]).is_file()
+    assert find_spec(words[2]) if words[1] == "-m" else (ROOT / words[1]).is_file()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -157,6 +162,27 @@ def test_links_lead_somewhere(page):
         if anchor:
             headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
             assert anchor in map(slug, headings), f"{page}: {target}"
+
+
+def table_rows(page):
+    """The lines of all tables of a page."""
+    return [line for line in text_of(page).splitlines() if line.startswith("|")]
+
+
+def test_benchmark_is_one_page_with_a_link_to_every_study():
+    page = "docs/benchmark.md"
+    assert len(text_of(page).splitlines()) <= 80
+    assert {f"studies/{path.parent.name}/README.md" for path in STUDIES} <= set(
+        re.findall(r"\]\(([^)]+)\)", text_of(page))
+    )
+
+
+@pytest.mark.parametrize("name", [path.parent.name for path in STUDIES])
+def test_numbers_of_a_study_are_those_of_its_tables(name):
+    rows = table_rows(f"docs/studies/{name}/README.md")
+    assert rows
+    assert set(rows) <= set(table_rows(f"docs/studies/{name}/tables.md"))
+    assert sum(not re.match(r"[|\s-]+$", row) for row in rows) <= 20  # a page shows a choice, tables.md all
 
 
 @pytest.mark.slow
