@@ -1,0 +1,152 @@
+"""Cells are trained once, resumed, left alone, scored; here, and as jobs of a cluster."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunet_softlabel.benchmark import (
+    Budget,
+    ClusterJobs,
+    benchmark,
+    report,
+)
+from nnunet_softlabel.cli import main
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.files import read_json, write_json
+from tests.benchmark.grids import TRAINERS, silent
+
+
+def test_a_killed_cell_continues_from_its_checkpoint(grid_factory, fake_training):
+    grid = grid_factory(trainers=TRAINERS[:1])
+    record = grid.record_file(grid.cells[0])
+    record.parent.mkdir(parents=True)
+    write_json(record, {"made_with": grid.made_with(grid.cells[0]), "status": "started"})
+    benchmark(grid, num_processes=1, log=silent)
+    assert fake_training[0]["continues"] is True
+
+
+def test_a_failed_cell_does_not_lose_the_others(grid_factory, fake_training):
+    lines = []
+    grid = grid_factory(trainers=("nnUNetTrainerBroken", *TRAINERS))
+    outcome = benchmark(grid, num_processes=1, log=lines.append)
+    assert sorted(outcome.values()) == ["done", "done", "failed"]
+    assert any("no such trainer" in line for line in lines)
+    assert "nnUNetTrainerBroken" in report(grid, outcome).read_text(encoding="utf-8")  # named in the notes
+
+
+def test_a_cell_that_cannot_be_scored_does_not_lose_the_others(grid_factory, fake_training):
+    grid = grid_factory(trainers=(*TRAINERS, "nnUNetTrainerWithoutNpz"))
+    outcome = benchmark(grid, num_processes=1, log=silent)
+    assert list(outcome.values())[:2] == ["done", "done"]
+    assert list(outcome.values())[2].startswith("trained, but not scored: ")
+    assert "trained, but not scored" in report(grid, outcome).read_text(encoding="utf-8")
+
+
+def test_a_cell_made_with_something_else_is_refused(grid_factory, fake_training):
+    benchmark(grid_factory(), num_processes=1, log=silent)
+    with pytest.raises(UsageError, match="was made with iterations 1, this benchmark asks for 2"):
+        benchmark(grid_factory(budget=Budget(1, 2)), num_processes=1, log=silent)
+
+
+def test_a_cell_in_training_elsewhere_is_left_alone(grid_factory, fake_training):
+    from filelock import FileLock
+
+    grid = grid_factory()
+    lock = grid.record_file(grid.cells[0]).with_suffix(".lock")
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        outcome = benchmark(grid, num_processes=1, log=silent)
+    assert list(outcome.values()) == ["in training elsewhere", "done"]
+    assert [arguments["trainer"] for arguments in fake_training] == [TRAINERS[1]]
+
+
+def test_only_train_scores_nothing_and_only_report_trains_nothing(grid_factory, fake_training):
+    grid = grid_factory()
+    benchmark(grid_factory(trainers=TRAINERS[:1]), only="train", log=silent)
+    assert not (grid.output / "evaluation").exists()
+    outcome = benchmark(grid, num_processes=1, only="report", log=silent)
+    assert list(outcome.values()) == ["done", "not trained"]
+    assert len(fake_training) == 1
+    assert "nnUNetTrainerAPL__3d_fullres__fold_0__seed_0: not trained" in report(grid, outcome).read_text(
+        encoding="utf-8"
+    )
+
+
+def test_tuned_thresholds_never_saw_the_cases_they_cut(grid_factory, fake_training):
+    grid = grid_factory(folds=[0, 1, 2], threshold="tuned")
+    page = report(grid, benchmark(grid, num_processes=1, log=silent))
+    for cell in grid.cells:
+        tuned = read_json(grid.threshold_file(cell))
+        own = {path.stem for path in grid.validation_folder(cell).glob("*.npz")}
+        assert own.isdisjoint(tuned["cases"])
+        assert tuned["cases"]
+        summary = read_json(grid.evaluation_folder(cell) / "soft_summary.json")
+        assert summary["threshold"]["values"] == tuned["thresholds"]
+    assert "never on the cases that they cut" in page.read_text(encoding="utf-8")
+
+
+def test_another_threshold_scores_again_and_trains_nothing(grid_factory, fake_training):
+    for threshold in ("0.5", "0.3"):
+        grid = grid_factory(threshold=threshold)
+        benchmark(grid, num_processes=1, log=silent)
+        summary = read_json(grid.evaluation_folder(grid.cells[0]) / "soft_summary.json")
+        assert summary["threshold"]["values"] == {"lesion": float(threshold)}
+    assert len(fake_training) == 2
+
+
+@pytest.mark.slow
+def test_jobs_train_the_cells_and_lose_no_other(grid_factory, monkeypatch):
+    pytest.importorskip("submitit")
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    lines = []
+    grid = grid_factory(
+        trainers=("nnUNetTrainerBroken", "nnUNetTrainer"),
+        training_command=[sys.executable, str(root / "tests" / "benchmark" / "fake_training.py")],
+    )
+    cluster = ClusterJobs("local", {"timeout_min": 5, "partition": "gpu"}, poll_seconds=0.2)
+    outcome = benchmark(grid, num_processes=1, cluster=cluster, log=lines.append)
+    assert list(outcome.values()) == ["failed", "done"]
+    assert any("no such trainer" in line for line in lines)
+    assert report(grid, outcome).is_file()
+    # again: only what is not done is submitted
+    lines.clear()
+    benchmark(grid, num_processes=1, cluster=cluster, log=lines.append)
+    assert len([line for line in lines if line.startswith("job ")]) == 2  # submitted, ended
+    assert all("nnUNetTrainerBroken" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_job_that_dies_does_not_lose_the_others(grid_factory, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    lines = []
+    grid = grid_factory(trainers=TRAINERS[:1], training_command=["no-such-program"])
+    cluster = ClusterJobs("local", poll_seconds=0.2)
+    outcome = benchmark(grid, num_processes=1, cluster=cluster, log=lines.append)
+    assert list(outcome.values()) == ["failed"]
+    assert "no-such-program" in lines[-1]
+
+
+def test_a_stopped_job_is_queued_again_with_its_cell(grid_factory):
+    pytest.importorskip("submitit")
+    from nnunet_softlabel.benchmark.cluster import CellJob
+
+    job = CellJob(grid_factory(), grid_factory().cells[0])
+    assert job.checkpoint().function is job
+
+
+@pytest.mark.slow
+def test_benchmark_command_trains_for_real(planned_dataset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    arguments = ["benchmark", "-d", str(planned_dataset.id), "-f", "0", "-p", "nnUNetPlansReduced"]
+    arguments += ["-device", "cpu", "--epochs", "1", "--iterations", "2", "-np", "1"]
+    arguments += ["-tr", "nnUNetTrainerAPL", "-o", str(tmp_path / "b")]
+    monkeypatch.setattr(sys, "argv", ["nnunet_softlabel", *arguments])
+    assert main(arguments) == 0
+    assert "Report:" in capsys.readouterr().out
+    assert (tmp_path / "b" / "report.html").is_file()

@@ -1,0 +1,97 @@
+"""What the report of a benchmark says."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel.benchmark import (
+    benchmark,
+    format_benchmark,
+    report,
+)
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.files import read_json
+from tests.benchmark.grids import TRAINERS, differences, silent
+
+
+def test_benchmark_trains_what_is_missing_and_reports(grid_factory, fake_training):
+    grid = grid_factory()
+    outcome = benchmark(grid, num_processes=1, log=silent)
+    assert set(outcome.values()) == {"done"}
+    page = report(grid, outcome, commands=["nnunet_softlabel benchmark"])
+    text = page.read_text(encoding="utf-8")
+    assert "nnUNetTrainerAPL" in text
+    assert "<script src=" not in text
+    summary = read_json(grid.output / "soft_summary.json")
+    assert ("dice", *TRAINERS) in differences(grid)
+    # the sharper baseline is nearer to the soft label
+    soft_dice = {
+        name: t["mean"]["model"]["soft"]["lesion"]["soft_dice"]["mean"]
+        for name, t in summary["trainers"].items()
+    }
+    assert soft_dice["nnUNetTrainer"] > soft_dice["nnUNetTrainerAPL"]
+    assert "nnUNetTrainerAPL" in format_benchmark(grid.output)
+    benchmark(grid_factory(), num_processes=1, log=silent)
+    assert len(fake_training) == 2  # nothing was trained again
+
+
+def test_page_names_the_versions_it_was_made_with(grid_factory, fake_training):
+    grid = grid_factory(trainers=TRAINERS[:1])
+    text = report(grid, benchmark(grid, num_processes=1, log=silent)).read_text(encoding="utf-8")
+    assert all(name in text for name in ("torch", "nnunetv2", "batchgeneratorsv2"))
+
+
+def test_each_trainer_meets_the_baseline_of_its_configuration(grid_factory, fake_training):
+    grid = grid_factory(configurations=["3d_fullres", "2d"], folds=[0, 1])
+    page = report(grid, benchmark(grid, num_processes=1, log=silent))
+    pairs = {(baseline, trainer) for _, baseline, trainer in differences(grid)}
+    assert pairs == {
+        ("nnUNetTrainer 3d_fullres", "nnUNetTrainerAPL 3d_fullres"),
+        ("nnUNetTrainer 2d", "nnUNetTrainerAPL 2d"),
+        ("nnUNetTrainer 3d_fullres", "nnUNetTrainer 2d"),
+    }
+    text = page.read_text(encoding="utf-8")
+    assert "first trainer of its own configuration" in text
+    assert "patch size, 2d" in text
+
+
+def test_margins_reach_the_page(grid_factory, fake_training):
+    grid = grid_factory()
+    outcome = benchmark(grid, num_processes=1, log=silent)
+    page = report(grid, outcome, margins={"dice": 0.9})
+    assert "margin 0.9" in page.read_text(encoding="utf-8")
+    found = differences(grid)
+    assert found[("dice", *TRAINERS)]["margin"] == 0.9
+    assert found[("recall", *TRAINERS)]["margin"] is None
+
+
+def test_raters_who_miss_much_bring_an_advice(grid_factory, fake_training, monkeypatch):
+    from nnunet_softlabel.benchmark import caveats as notes
+
+    grid = grid_factory(trainers=TRAINERS[:1])
+    outcome = benchmark(grid, num_processes=1, log=silent)
+    assert "--threshold tuned (nothing is trained again" not in report(grid, outcome).read_text(
+        encoding="utf-8"
+    )
+    monkeypatch.setattr(notes, "rater_sensitivity", lambda runs, class_name: 0.45)
+    text = report(grid, outcome).read_text(encoding="utf-8")
+    assert "another marked 45% on average" in text
+    assert "--threshold tuned (nothing is trained again" in text
+
+
+def test_sensitivity_of_raters_is_their_mean_recall_of_each_other():
+    from nnunet_softlabel.benchmark.caveats import rater_sensitivity
+
+    place = {"class": "lesion", "reference": "raters", "prediction": "rater"}
+    rows = [{"case": case, "recall": recall, **place} for case, recall in (("a", 0.4), ("b", 0.6))]
+    rows.append({"case": "c", "recall": float("nan"), **place})
+    run = SimpleNamespace(rows=rows)
+    assert rater_sensitivity([run, run], "lesion") == pytest.approx(0.5)
+    assert np.isnan(rater_sensitivity([run], "other"))
+
+
+def test_a_report_without_a_finished_cell_is_refused(grid_factory):
+    grid = grid_factory()
+    with pytest.raises(DatasetError, match="no training is done"):
+        report(grid, {cell.name: "failed" for cell in grid.cells})
