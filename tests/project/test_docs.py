@@ -21,7 +21,12 @@ DOCS = ROOT / "docs"
 STUDIES = sorted(DOCS.glob("studies/*/README.md"))
 PAGES = {
     path.relative_to(ROOT).as_posix(): path
-    for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("studies/*/*.md"))]
+    for path in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted(DOCS.glob("*.md")),
+        *sorted(DOCS.glob("studies/*/*.md")),
+    ]
 }
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: .+? -->\n```\w*\n.*?^```", re.MULTILINE | re.DOTALL)
@@ -194,6 +199,8 @@ def test_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert "nnU-Net takes one hard label" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    contributing = (tmp_path / "site" / "contributing" / "index.html").read_text(encoding="utf-8")
+    assert "How a study is added" in contributing
 
 
 def predict_soft_labels(dataset, output):

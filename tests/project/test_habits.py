@@ -1,0 +1,71 @@
+"""What helps those who come after: the files that no command reads stay true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+yaml = pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "nnunet_softlabel"
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def read(name):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def project():
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_pre_commit_runs_the_lines_of_ci():
+    lines = re.findall(r'^"\$environment/venv/bin/(ruff|mypy)"(.*)$', CI, re.MULTILINE)
+    (repository,) = read(".pre-commit-config.yaml")["repos"]
+    assert [hook["entry"] for hook in repository["hooks"]] == [tool + rest for tool, rest in lines]
+    assert not any(hook["pass_filenames"] for hook in repository["hooks"])
+
+
+def test_workflow_runs_ci_on_every_python_that_is_supported(project):
+    job = read(".github/workflows/ci.yml")["jobs"]["test"]
+    versions = job["strategy"]["matrix"]["python"]
+    assert versions == [f"3.{minor}" for minor in range(10, 14)]
+    assert project["requires-python"] == f">={versions[0]}"
+    assert {".ci/run"} <= {step.get("run") for step in job["steps"]}
+
+
+def test_issue_form_asks_for_the_report_of_the_environment():
+    form = read(".github/ISSUE_TEMPLATE/fault.yml")
+    (asked,) = (field for field in form["body"] if field.get("id") == "environment")
+    assert "`nnunet_softlabel env --report`" in asked["attributes"]["label"]
+    assert asked["validations"]["required"]
+    assert len({field["id"] for field in form["body"]}) == len(form["body"])
+
+
+def test_citation_names_the_package_and_the_paper(project):
+    citation = read("CITATION.cff")
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the format requires
+    assert citation["title"].startswith(project["name"])
+    assert citation["license"] == project["license"]
+    assert citation["authors"] == project["authors"]
+    papers = {reference["authors"][0]["family-names"]: reference for reference in citation["references"]}
+    assert set(papers) == {"Felfeliyan", "Isensee"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert papers["Felfeliyan"]["url"] in readme
+    assert papers["Felfeliyan"]["title"] in " ".join(readme.split())
+
+
+def test_contributing_names_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("| to add |") : text.index("A loss of your own")]
+    named = [name for name in re.findall(r"`([\w./]+)`", table) if re.search(r"[./]", name)]
+    assert len(named) > 15
+    for name in named:
+        if "NAME" not in name:
+            known = [folder for folder in (ROOT, PACKAGE, PACKAGE / "losses") if (folder / name).exists()]
+            assert known, name
