@@ -67,6 +67,8 @@ def train(
     seed: int,
     budget: Budget,
     draw: np.ndarray | None = None,
+    mirrors: bool = True,
+    watch: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
     """Train a network.
 
@@ -79,6 +81,8 @@ def train(
         budget: see `Budget`.
         draw: ``(N,)`` bool, images with foreground; a third of each batch is drawn from them, as in
             nnU-Net.
+        mirrors: whether images are mirrored at random.
+        watch: called after every iteration with its number, from 1, and the network, in evaluation mode.
 
     Returns:
         The network, ready to predict.
@@ -97,12 +101,15 @@ def train(
             group["lr"] = rate * (1 - progress) ** 0.9
         chosen = rng.choice(len(images), budget.batch_size)
         chosen[:n_forced] = rng.choice(with_lesion, n_forced)
-        axes = [axis for axis in (2, 3) if rng.random() < 0.5]
+        axes = [axis for axis in (2, 3) if mirrors and rng.random() < 0.5]
         optimizer.zero_grad()
         value = loss(network(x[chosen].flip(axes)), q[chosen].flip(axes), progress)
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 12)
         optimizer.step()
+        if watch is not None:
+            watch(iteration + 1, network.eval())
+            network.train()
     return network.eval()
 
 

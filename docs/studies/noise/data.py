@@ -1,0 +1,116 @@
+"""Images of the study of noise: knee sections with one wrong reader, and crops around candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage
+
+from docs.studies.shared.labels import mean_in_bone_bright
+from docs.studies.shared.small_network import normalised
+from nnunet_softlabel.fusion import RaterVotes, majority_vote, mean_vote
+from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
+
+SIZE, SHARE, CROP = 64, 0.05, 16
+TRAINING, VALIDATION, TEST = 40, 20, 60
+CROP_TRAINING, CROP_TEST = 60, 60
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Sections ``(N, H, W)``: image, what the wrong reader drew, what is true."""
+
+    image: np.ndarray
+    drawn: np.ndarray
+    truth: np.ndarray
+
+
+def knee(seed: int) -> KneePhantom:
+    """A section with about `SHARE` of lesion."""
+    drawn = SHARE * 1.5 ** np.random.default_rng([seed, 77]).uniform(-1, 1)
+    return make_knee_phantom(seed, shape=(SIZE, SIZE), lesion_fraction=drawn)
+
+
+@lru_cache(maxsize=3)
+def sections(regime: str, seed: int) -> tuple[Sections, Sections, Sections]:
+    """To train on and to stop on, both with the reader's errors, and to test on."""
+    first = 5_000_000 + 1000 * seed
+    parts, start = [], first
+    for number in (TRAINING, VALIDATION, TEST):
+        knees = [knee(s) for s in range(start, start + number)]
+        truth = np.stack([k.truth == 1 for k in knees])
+        drawn = _drawn(knees, truth, regime, start)
+        parts.append(Sections(np.stack([normalised(k.image) for k in knees]), drawn, truth))
+        start += number
+    return parts[0], parts[1], parts[2]
+
+
+def _drawn(knees: list[KneePhantom], truth: np.ndarray, regime: str, seed: int) -> np.ndarray:
+    """``missed40``: each lesion is left out with that probability; ``invented100``: that many
+    hundredths of a false lesion per section; ``swap40``: that share of the sections carries another one's mask.
+    """
+    kind, share = regime.rstrip("0123456789"), int(regime.lstrip("abcdefghijklmnopqrstuvwxyz")) / 100
+    if kind == "swap":
+        rng = np.random.default_rng([seed, 3])
+        swapped = rng.permutation(len(truth))[: round(share * len(truth))]
+        drawn = truth.copy()
+        drawn[swapped] = truth[np.roll(swapped, 1)]
+        return drawn
+    skill = (
+        RaterSkill(sensitivity=1 - share)
+        if kind == "missed"
+        else RaterSkill(false_positives=share, false_positive_radius_mm=8.0)
+    )
+    return np.stack(
+        [
+            simulate_raters(
+                k.truth, spacing_mm=k.spacing_mm, raters=[skill], seed=seed + i,
+                false_positive_roi=None if kind == "missed" else k.bone_mask > 0,
+            )[0] == 1
+            for i, k in enumerate(knees)
+        ]
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops ``(N, CROP, CROP)`` around candidates; ``labels`` by name."""
+
+    image: np.ndarray
+    labels: dict[str, np.ndarray]
+    truth: np.ndarray
+
+
+@lru_cache(maxsize=3)
+def crops(regime: str, seed: int) -> tuple[Crops, Crops]:
+    """To train on and to test on: a crop around each thing that any of three readers marked."""
+    first = 7_000_000 + 1000 * seed
+    parts = [range(first, first + CROP_TRAINING), range(first + CROP_TRAINING, first + CROP_TRAINING + CROP_TEST)]
+    return _crops(regime, parts[0]), _crops(regime, parts[1])
+
+
+def _crops(regime: str, seeds: range) -> Crops:
+    knees = [knee(s) for s in seeds]
+    drawn = [phantom_raters(k, regime, seed=s) == 1 for s, k in zip(seeds, knees, strict=True)]
+    votes = [
+        RaterVotes(d[:, None], ("a", "b", "c"), k.spacing_mm) for d, k in zip(drawn, knees, strict=True)
+    ]
+    whole = {
+        "majority": [majority_vote(v)[0] for v in votes],
+        "mean": [mean_vote(v)[0] for v in votes],
+        "anatomy": [q[0] for q in mean_in_bone_bright(knees, votes)],
+    }
+    boxes = [(i, box) for i, d in enumerate(drawn) for box in _boxes(d.any(axis=0))]
+    image = np.stack([normalised(knees[i].image)[box] for i, box in boxes])
+    labels = {name: np.stack([q[i][box] for i, box in boxes]) for name, q in whole.items()}
+    return Crops(image, labels, np.stack([(knees[i].truth == 1)[box] for i, box in boxes]))
+
+
+def _boxes(marked: np.ndarray) -> list[tuple[slice, slice]]:
+    components, number = ndimage.label(marked)
+    centres = ndimage.center_of_mass(marked, components, range(1, number + 1))
+    starts = [[int(np.clip(round(c) - CROP // 2, 0, SIZE - CROP)) for c in centre] for centre in centres]
+    return [(slice(y, y + CROP), slice(x, x + CROP)) for y, x in starts]
