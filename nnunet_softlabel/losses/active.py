@@ -31,6 +31,7 @@ def normalized_focal_loss(
     target: Tensor,
     *,
     gamma: float = 0.5,
+    detach_weight: bool = False,
     mask: Tensor | None = None,
     activation: Activation = "softmax",
 ) -> Tensor:
@@ -38,15 +39,30 @@ def normalized_focal_loss(
 
     ``gamma = 0`` is NCE. Lies in [0, 1]; symmetric and linear in the target, so mode seeking as NCE is.
 
+    Two gradients go with this one value. The default (``nfl``) differentiates the whole formula. The authors'
+    code takes the weights ``(1 - p_k)**gamma`` as constants, above and below the line: ``detach_weight=True``
+    (``nfl_detached``) does so too.
+
+    >>> logits = torch.tensor([[[1.0], [0.0]]], requires_grad=True)
+    >>> target = torch.tensor([[[1.0], [0.0]]])
+    >>> for detached in (False, True):
+    ...     value = normalized_focal_loss(logits, target, detach_weight=detached)
+    ...     (gradient,) = torch.autograd.grad(value, logits)
+    ...     print(f"{value.item():.3f} {gradient[0, 1, 0].item():.3f}")
+    0.126 0.211
+    0.126 0.156
+
     References:
-        [1] Ma et al., "Normalized Loss Functions for Deep Learning with Noisy Labels", ICML 2020.
+        [1] Ma et al., "Normalized Loss Functions for Deep Learning with Noisy Labels", ICML 2020; code
+            HanxunH/Active-Passive-Losses.
     """
     if gamma < 0:
         raise ValueError(f"gamma must not be negative, got {gamma}.")
     log_p, q = distributions(logits, target, mask=mask, activation=activation)
     # The clamp keeps the gradient of the root finite at p = 1, where 1 - p is exactly 0.
     one_minus_p = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-    focal = one_minus_p.pow(gamma) * log_p
+    weight = one_minus_p.pow(gamma)
+    focal = (weight.detach() if detach_weight else weight) * log_p
     return masked_mean((q * focal).sum(dim=1) / focal.sum(dim=1), mask)
 
 

@@ -12,7 +12,10 @@ Mode = Literal["consistent", "expectation"]
 
 # The terms of each mode, its default first. Mixing them (NCE with TV, say) is not minimised at p = q and
 # not noise tolerant either.
-ACTIVE_OF_MODE: dict[str, tuple[str, ...]] = {"consistent": ("nkl",), "expectation": ("nce", "nfl")}
+ACTIVE_OF_MODE: dict[str, tuple[str, ...]] = {
+    "consistent": ("nkl",),
+    "expectation": ("nce", "nfl", "nfl_detached"),
+}
 PASSIVE_OF_MODE: dict[str, tuple[str, ...]] = {"consistent": ("tv",), "expectation": ("mae", "rce", "nnce")}
 
 

@@ -110,8 +110,11 @@ def _region_sums(
     if not batch_dice:
         return sums
     sums = [x.sum(dim=0) for x in sums]
-    if not ddp:
-        return sums
+    return [_sum_over_processes(x) for x in sums] if ddp else sums
+
+
+@torch.compiler.disable  # communication ends a graph, so end it here
+def _sum_over_processes(local: Tensor) -> Tensor:
     from nnunetv2.utilities.ddp_allgather import AllGatherGrad  # nnU-Net is needed here only
 
-    return [AllGatherGrad.apply(x).sum(dim=0) for x in sums]
+    return AllGatherGrad.apply(local).sum(dim=0)

@@ -1,6 +1,7 @@
 """The losses by name; tests and the table in docs/losses.md read these dicts."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ Loss = Callable[..., Tensor]
 ACTIVE: dict[str, Loss] = {
     "nce": normalized_cross_entropy,
     "nfl": normalized_focal_loss,
+    "nfl_detached": partial(normalized_focal_loss, detach_weight=True),
     "nkl": normalized_kl_divergence,
 }
 PASSIVE: dict[str, Loss] = {

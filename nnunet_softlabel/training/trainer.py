@@ -27,12 +27,6 @@ from nnunet_softlabel.losses import (
     BalancedStart,
     CompactTargetLoss,
     FusedSoftLoss,
-    WeightedSum,
-    class_balanced,
-    cross_entropy,
-    dice_semimetric_loss,
-    normalized_kl_divergence,
-    total_variation,
 )
 from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.losses.targets import HardTargetLoss
@@ -72,22 +66,13 @@ class _LossTrainer(nnUNetTrainer):
             **weights,
             activation=self.activation,
             has_ignore=self.label_manager.has_ignore_label,
+            compiles=self._do_i_compile(),
             **self.loss_options,
         )
 
     def with_balanced_start(self, settled: FusedSoftLoss) -> BalancedStart:
         """A fused loss with class-balanced voxel terms at the start, so that small lesions are not lost."""
-        o = settled.options
-        terms = (
-            (o.weight_ce, cross_entropy),
-            (o.weight_nkl, normalized_kl_divergence),
-            (o.weight_tv, total_variation),
-        )
-        start = WeightedSum(
-            (o.weight_dml, partial(dice_semimetric_loss, **self.loss_options)),
-            (1.0, partial(class_balanced, loss=WeightedSum(*terms))),
-        )
-        return BalancedStart(start, settled)
+        return BalancedStart(settled.with_balance(), settled)
 
     def _build_loss(self) -> nn.Module:
         wrapped = super()._build_loss()
@@ -281,8 +266,10 @@ def describe(loss: Any) -> str:
     """A loss in words for the log."""
     if isinstance(loss, FusedSoftLoss):
         o = loss.options
-        weights = {"DML": o.weight_dml, "CE": o.weight_ce, "NKL": o.weight_nkl, "TV": o.weight_tv}
-        return " + ".join(f"{weight} {name}" for name, weight in weights.items() if weight)
+        voxel_terms = _sum_text({"CE": o.weight_ce, "NKL": o.weight_nkl, "TV": o.weight_tv})
+        if o.balanced and voxel_terms:
+            voxel_terms = f"class-balanced ({voxel_terms})"
+        return " + ".join(part for part in (_sum_text({"DML": o.weight_dml}), voxel_terms) if part)
     if isinstance(loss, BalancedStart):
         return f"{describe(loss.settled)}, after a start with {describe(loss.start)}"
     terms = getattr(loss, "terms", None)
@@ -293,3 +280,7 @@ def describe(loss: Any) -> str:
     options = ", ".join(f"{key}={describe(v) if callable(v) else v}" for key, v in named.items())
     name = getattr(function, "__name__", type(function).__name__)
     return f"{name}({options})" if options else name
+
+
+def _sum_text(weights: dict[str, float]) -> str:
+    return " + ".join(f"{weight} {name}" for name, weight in weights.items() if weight)

@@ -31,6 +31,7 @@ A_RCE, A_NNCE = -math.log(1e-4), -math.log(1e-7)
 HARD_LABEL_FORMULAS = {
     "nce": lambda p_y, p: np.log(p_y) / np.log(p).sum(1),
     "nfl": lambda p_y, p: np.sqrt(1 - p_y) * np.log(p_y) / (np.sqrt(1 - p) * np.log(p)).sum(1),
+    "nfl_detached": lambda p_y, p: np.sqrt(1 - p_y) * np.log(p_y) / (np.sqrt(1 - p) * np.log(p)).sum(1),
     "nkl": lambda p_y, p: np.log(p_y) / np.log(p).sum(1),
     "mae": lambda p_y, p: 1 - p_y,
     "rce": lambda p_y, p: A_RCE * (1 - p_y),
@@ -53,6 +54,20 @@ def test_voxel_term_on_hard_labels_is_the_published_formula(name, classes):
     expected = HARD_LABEL_FORMULAS[name](p[np.arange(40), labels.numpy()], p).mean()
     value = LOSSES[name](logits.T[None], one_hot(labels, classes).T[None].double())
     assert value.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_detached_focal_loss_has_the_gradient_of_constant_weights():
+    z = np.array([0.3, -1.2, 0.9])
+    p, y = np.exp(z) / np.exp(z).sum(), 1
+    weight = np.sqrt(1 - p)
+    above, below = weight[y] * np.log(p[y]), (weight * np.log(p)).sum()
+    # d log p_k / d z = e_k - p, with the weights held fast
+    slope_above, slope_below = weight[y] * (np.eye(3)[y] - p), weight - p * weight.sum()
+    expected = (slope_above * below - above * slope_below) / below**2
+    logits = torch.from_numpy(z).view(1, 3, 1).requires_grad_()
+    hard = torch.eye(3, dtype=torch.float64)[y].view(1, 3, 1)
+    LOSSES["nfl_detached"](logits, hard).backward()
+    np.testing.assert_allclose(logits.grad.flatten().numpy(), expected, rtol=1e-10)
 
 
 def test_sigmoid_is_softmax_over_absent_and_present(logits, target):

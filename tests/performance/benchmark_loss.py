@@ -28,7 +28,6 @@ from nnunet_softlabel.losses import (
     CompactTargetLoss,
     FusedSoftLoss,
     WeightedSum,
-    class_balanced,
     cross_entropy,
     dice_semimetric_loss,
     normalized_kl_divergence,
@@ -37,8 +36,9 @@ from nnunet_softlabel.losses import (
 
 STOCK = "nnU-Net Dice + CE"
 DEFAULT, FUSED = "FusedSoftLoss, DML + CE", "FusedSoftLoss, DML + CE + NKL + TV"
-UNFUSED, START = "the latter, not fused", "balanced start, DML + CE"
-LOSSES = (STOCK, DEFAULT, FUSED, UNFUSED, START)
+UNFUSED = "the latter, not fused"
+START, FULL_START = "balanced start, DML + CE", "balanced start, DML + CE + NKL + TV"
+LOSSES = (STOCK, DEFAULT, FUSED, UNFUSED, START, FULL_START)
 MIB = 2**20
 
 
@@ -49,8 +49,9 @@ def build(name: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     if name == FUSED:
         return FusedSoftLoss()
     if name == START:
-        balanced = partial(class_balanced, loss=cross_entropy)
-        return CompactTargetLoss(WeightedSum((1.0, dice_semimetric_loss), (1.0, balanced)))
+        return FusedSoftLoss(weight_nkl=0.0, weight_tv=0.0, balanced=True)
+    if name == FULL_START:
+        return FusedSoftLoss(balanced=True)
     if name == UNFUSED:
         terms = (dice_semimetric_loss, cross_entropy, normalized_kl_divergence, total_variation)
         return CompactTargetLoss(WeightedSum(*((1.0, term) for term in terms)))

@@ -207,4 +207,4 @@ def test_first_quarter_of_the_epochs_is_class_balanced(trainer_factory, request,
     assert sorted(set(phases)) == [(0, True), (1, False), (2, False), (3, False)]
     assert np.isfinite(trainer.logger.get_checkpoint()["train_losses"]).all()
     assert "after a start with" in log_text(trainer)
-    assert "class_balanced(loss=1.0 cross_entropy + 1.0 normalized_kl_divergence" in log_text(trainer)
+    assert "start with 1.0 DML + class-balanced (1.0 CE + 1.0 NKL + 1.0 TV)" in log_text(trainer)

@@ -49,8 +49,10 @@ def sections(regime: str, seed: int) -> tuple[Sections, Sections, Sections]:
 
 
 def _drawn(knees: list[KneePhantom], truth: np.ndarray, regime: str, seed: int) -> np.ndarray:
-    """``missed40``: each lesion is left out with that probability; ``invented100``: that many
-    hundredths of a false lesion per section; ``swap40``: that share of the sections carries another one's mask.
+    """What the wrong reader draws.
+
+    ``missed40`` leaves out each lesion with that probability, ``invented100`` adds that many hundredths of a
+    false lesion per section, ``swap40`` gives that share of the sections another one's mask.
     """
     kind, share = regime.rstrip("0123456789"), int(regime.lstrip("abcdefghijklmnopqrstuvwxyz")) / 100
     if kind == "swap":
@@ -88,16 +90,17 @@ class Crops:
 def crops(regime: str, seed: int) -> tuple[Crops, Crops]:
     """To train on and to test on: a crop around each thing that any of three readers marked."""
     first = 7_000_000 + 1000 * seed
-    parts = [range(first, first + CROP_TRAINING), range(first + CROP_TRAINING, first + CROP_TRAINING + CROP_TEST)]
+    parts = [
+        range(first, first + CROP_TRAINING),
+        range(first + CROP_TRAINING, first + CROP_TRAINING + CROP_TEST),
+    ]
     return _crops(regime, parts[0]), _crops(regime, parts[1])
 
 
 def _crops(regime: str, seeds: range) -> Crops:
     knees = [knee(s) for s in seeds]
     drawn = [phantom_raters(k, regime, seed=s) == 1 for s, k in zip(seeds, knees, strict=True)]
-    votes = [
-        RaterVotes(d[:, None], ("a", "b", "c"), k.spacing_mm) for d, k in zip(drawn, knees, strict=True)
-    ]
+    votes = [RaterVotes(d[:, None], ("a", "b", "c"), k.spacing_mm) for d, k in zip(drawn, knees, strict=True)]
     whole = {
         "majority": [majority_vote(v)[0] for v in votes],
         "mean": [mean_vote(v)[0] for v in votes],

@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from nnunet_softlabel.losses.fused import eager as fused_eager
-from nnunet_softlabel.losses.fused import triton as fused_triton
+from nnunet_softlabel.losses.fused.plain import PlainLoss, compiled_loss, plain_loss
 from nnunet_softlabel.losses.fused.terms import FusedOptions
 from nnunet_softlabel.losses.inputs import (
     Activation,
@@ -23,9 +22,18 @@ class FusedSoftLoss(nn.Module):
     """``weight_dml * DML + weight_ce * CE + weight_nkl * NKL + weight_tv * TV`` in one computation.
 
     The same value and gradient as the weighted sum of ``dice_semimetric_loss``, ``cross_entropy``,
-    ``normalized_kl_divergence`` and ``total_variation``, in a fraction of the time and memory: no tensor of
-    the size of the logits is made but the gradient. Runs outside autocast; half and bfloat16 logits are
-    raised to float32.
+    ``normalized_kl_divergence`` and ``total_variation``. On the CPU in a fraction of the time and memory: no
+    tensor of the size of the logits is made but the gradient. On a GPU the sum itself under torch.compile.
+    Runs outside autocast; half and bfloat16 logits are raised to float32.
+
+    The gradient of the target is given too, by the plain sum. A second derivative (``create_graph=True``) is
+    refused where the gradient is made by hand, on the CPU; use the single functions for it.
+
+    >>> logits = torch.zeros(1, 2, 4, requires_grad=True)
+    >>> target = torch.tensor([[[0.5, 0.5, 1.0, 1.0], [0.5, 0.5, 0.0, 0.0]]])
+    >>> FusedSoftLoss(weight_nkl=0.0, weight_tv=0.0)(logits, target).backward()
+    >>> logits.grad[0, 1].sign()
+    tensor([-1., -1.,  1.,  1.])
 
     Args:
         weight_dml: weight of the Dice semimetric loss, over foreground channels.
@@ -37,6 +45,13 @@ class FusedSoftLoss(nn.Module):
         smooth: added to the denominator of DML.
         has_ignore: whether compact targets may mark ignored voxels.
         ddp: with ``batch_dice``, sum DML over the processes of ``torch.distributed``.
+        balanced: CE, NKL and TV are averaged over voxels with any foreground in the target and over the
+            others, half and half, as ``class_balanced`` does. For the start of a training.
+        compiles: use torch.compile on a GPU; nnU-Net's ``nnUNet_compile=F`` sets it to False.
+
+    Attributes:
+        volumes: where balanced, the sums of probabilities and of targets over the foreground of the last
+            call, ``(2,)``; else None.
     """
 
     def __init__(
@@ -51,6 +66,8 @@ class FusedSoftLoss(nn.Module):
         smooth: float = 1e-5,
         has_ignore: bool = False,
         ddp: bool = False,
+        balanced: bool = False,
+        compiles: bool = True,
     ) -> None:
         super().__init__()
         check_activation(activation)
@@ -69,6 +86,26 @@ class FusedSoftLoss(nn.Module):
             smooth=smooth,
             has_ignore=has_ignore,
             ddp=ddp,
+            balanced=balanced,
+        )
+        self.compiles = compiles
+        self.volumes: Tensor | None = None
+
+    def with_balance(self) -> "FusedSoftLoss":
+        """The same loss with class-balanced voxel terms."""
+        o = self.options
+        return FusedSoftLoss(
+            weight_dml=o.weight_dml,
+            weight_ce=o.weight_ce,
+            weight_nkl=o.weight_nkl,
+            weight_tv=o.weight_tv,
+            activation=self.activation,
+            batch_dice=o.batch_dice,
+            smooth=o.smooth,
+            has_ignore=o.has_ignore,
+            ddp=o.ddp,
+            balanced=True,
+            compiles=self.compiles,
         )
 
     @torch.compiler.disable
@@ -89,7 +126,18 @@ class FusedSoftLoss(nn.Module):
         else:
             check_inputs(logits, target, mask, self.activation)
         with torch.autocast(logits.device.type, enabled=False):
-            return _FusedFunction.apply(logits, target, mask, self.options)
+            value, volumes = self._way(logits, target)(logits, target, mask, self.options)
+        self.volumes = volumes.detach() if self.options.balanced else None
+        return value
+
+    def _way(self, logits: Tensor, target: Tensor) -> PlainLoss:
+        """By hand on the CPU; elsewhere, and where the gradient of the target is wanted, the plain sum."""
+        needs_target = target.requires_grad and torch.is_grad_enabled()
+        if logits.numel() == 0 or needs_target:
+            return plain_loss
+        if logits.device.type == "cpu":
+            return _FusedFunction.apply
+        return compiled_loss if self.compiles and logits.device.type == "cuda" else plain_loss
 
     def _check_compact(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> None:
         channels = logits.shape[1] - (self.activation == "softmax")
@@ -114,28 +162,26 @@ class _FusedFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, mask: Tensor | None, options: FusedOptions
-    ) -> Tensor:
-        flat = _flattened(logits, target, mask)
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits, target, mask)
         ctx.options = options
-        if fused_triton.can_run(logits, target):
-            value, ctx.terms = fused_triton.loss_and_terms(*flat, options)
-            return value
-        value, ctx.gradient = fused_eager.loss_and_gradient(*flat, options)
-        return value
+        value, ctx.gradient, volumes = fused_eager.loss_and_gradient(
+            *_flattened(logits, target, mask), options
+        )
+        ctx.mark_non_differentiable(volumes)
+        return value, volumes
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_output: Tensor, _: Any) -> tuple[Tensor, None, None, None]:
+        if torch.is_grad_enabled():  # only with create_graph=True
+            raise RuntimeError(
+                "FusedSoftLoss has no second derivative on the CPU (create_graph=True); sum the single "
+                "functions of nnunet_softlabel.losses instead."
+            )
         logits, target, mask = ctx.saved_tensors
-        flat = _flattened(logits, target, mask)
-        if fused_triton.can_run(logits, target):
-            gradient = fused_triton.gradient(*flat, ctx.options, ctx.terms, grad_output)
-        else:
-            # Scaled in place to spare a copy, so another backward (retain_graph) has to compute it again.
-            gradient = ctx.gradient
-            if gradient is None:
-                _, gradient = fused_eager.loss_and_gradient(*flat, ctx.options)
-            ctx.gradient = None
-            gradient = gradient.mul_(grad_output).to(logits.dtype)
-        return gradient.view(logits.shape), None, None, None
+        # Scaled in place to spare a copy, so another backward (retain_graph) has to compute it again.
+        gradient = ctx.gradient
+        if gradient is None:
+            _, gradient, _ = fused_eager.loss_and_gradient(*_flattened(logits, target, mask), ctx.options)
+        ctx.gradient = None
+        return gradient.mul_(grad_output).to(logits.dtype).view(logits.shape), None, None, None

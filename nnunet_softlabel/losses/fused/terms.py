@@ -1,4 +1,4 @@
-"""What the eager and the Triton form of the fused loss share: its options and its region term."""
+"""What the two ways to compute the fused loss share: its options, and its region term from sums."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ class FusedOptions:
     smooth: float
     has_ignore: bool
     ddp: bool
+    balanced: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,22 @@ class DistanceTerms:
 
 
 def distance_terms(
-    distance: Tensor, total: Tensor, count: Tensor, options: FusedOptions, *, first: int, tv_factor: float
+    distance: Tensor,
+    total: Tensor,
+    options: FusedOptions,
+    *,
+    first: int,
+    tv_slope: Tensor | float,
 ) -> DistanceTerms:
     """DML plus TV from the sums over space.
 
     Args:
         distance: ``(B, G)``, sum of ``|p - q|``.
         total: ``(B, G)``, sum of ``p + q``.
-        count: scalar by which the voxel terms are divided.
         options: weights and settings.
         first: the first channel that DML counts; TV counts all.
-        tv_factor: what TV multiplies ``|p - q|`` with, 1 if a channel stands for both of its outcomes.
+        tv_slope: what TV multiplies ``|p - q|`` with, the same for all voxels.
     """
-    tv_slope = options.weight_tv * tv_factor / count
     value = tv_slope * distance.sum()
     region_distance, region_total = distance[:, first:], total[:, first:]
     processes = 1
