@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from docs.studies.shared.resumable import read_rows
+
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 NAMES = sorted(path.parent.name for path in STUDIES.glob("*/tables.py"))
 
@@ -30,3 +32,14 @@ def test_tables_of_a_study_regenerate_without_a_change(name, tmp_path, monkeypat
     assert {path.name for path in page.parent.iterdir()} - {"tables.md"} == {
         path.name for path in (STUDIES / name).glob("*.png")
     }
+
+
+def test_no_cell_of_a_study_is_missing():
+    """With its whole CSV a study trains nothing."""
+    for name in ("losses", "knees", "datasets", "lidc"):
+        study = importlib.import_module(f"docs.studies.{name}.__main__")
+        cells = study.cells(study.EXPERIMENTS) if name == "datasets" else study.cells()
+        # the threshold of the knees is a row of a cell
+        key = [column for column in study.KEY if column != "threshold"]
+        done = {tuple(row[column] for column in key) for row in read_rows(STUDIES / name / "results.csv")}
+        assert set(cells) == done, name

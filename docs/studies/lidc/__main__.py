@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -134,6 +135,12 @@ def marked_at_thresholds(soft: np.ndarray, probability: np.ndarray) -> Row:
     return {"expected voxels": float(soft.sum()), **found}
 
 
+def cells() -> Iterator[Cell]:
+    """All trainers of a fold before the next fold."""
+    for fold in FOLDS:
+        yield from ((trainer, fold) for trainer in TRAINERS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
@@ -145,9 +152,8 @@ def main() -> None:
         work = args.work.resolve()
         set_environment(work)
         prepare(work)
-        cells = [(trainer, fold) for fold in FOLDS for trainer in TRAINERS]
         job = partial(run_cell, work=work)
-        run_missing(RESULTS, cells, job, key=KEY, columns=COLUMNS, jobs=args.jobs)
+        run_missing(RESULTS, cells(), job, key=KEY, columns=COLUMNS, jobs=args.jobs)
     tables.write(RESULTS)
 
 
