@@ -69,8 +69,7 @@ def demo(
 
     set_environment(output)
     # imported after the environment is set, and only here: nnU-Net and torch take their time
-    from nnunet_softlabel.benchmark import Budget, benchmark, format_benchmark, report
-    from nnunet_softlabel.benchmark import Grid as BenchmarkGrid
+    from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark, format_benchmark, report
     from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
 
     readers = readers or READERS

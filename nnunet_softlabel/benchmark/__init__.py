@@ -5,15 +5,15 @@ A killed benchmark goes on where it stopped; a cell that was made with something
 """
 
 from nnunet_softlabel.benchmark.cluster import ClusterJobs
-from nnunet_softlabel.benchmark.grid import Budget, Cell, Grid
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Budget, Cell
 from nnunet_softlabel.benchmark.results import format_benchmark, report
 from nnunet_softlabel.benchmark.run import benchmark
 
 __all__ = [
+    "BenchmarkGrid",
     "Budget",
     "Cell",
     "ClusterJobs",
-    "Grid",
     "benchmark",
     "format_benchmark",
     "report",

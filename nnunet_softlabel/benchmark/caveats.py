@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nnunet_softlabel.benchmark.cell_training import DONE
-from nnunet_softlabel.benchmark.grid import Cell, Grid
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.evaluation.case_scores import RATER, RATERS
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED, TUNED
 from nnunet_softlabel.report.comparison import case_values
@@ -18,7 +18,7 @@ LOW_SENSITIVITY = 0.8  # below, (sensitivity + false positive rate) / 2 lies cle
 
 
 def make_notes(
-    grid: Grid,
+    grid: BenchmarkGrid,
     outcome: Mapping[str, str],
     finished: Mapping[str, Sequence[Cell]],
     runs: Sequence[RunResult],
@@ -42,7 +42,7 @@ def make_notes(
     return [*notes, *threshold_notes(grid, runs)]
 
 
-def threshold_notes(grid: Grid, runs: Sequence[RunResult]) -> list[str]:
+def threshold_notes(grid: BenchmarkGrid, runs: Sequence[RunResult]) -> list[str]:
     """Where the threshold comes from, or what speaks for another one."""
     if grid.threshold == TUNED:
         return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nnunet_softlabel.benchmark.grid import Cell, Grid
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.case_scores import MODEL, TRUTH
 from nnunet_softlabel.evaluation.run import evaluate
@@ -14,7 +14,7 @@ from nnunet_softlabel.evaluation.tuning import tune_threshold
 from nnunet_softlabel.formats.files import read_json
 
 
-def score_cell(grid: Grid, cell: Cell, *, trained: Collection[Cell], num_processes: int) -> None:
+def score_cell(grid: BenchmarkGrid, cell: Cell, *, trained: Collection[Cell], num_processes: int) -> None:
     """Evaluate a trained cell, unless it is done with this threshold and truth.
 
     Args:
@@ -43,7 +43,7 @@ def score_cell(grid: Grid, cell: Cell, *, trained: Collection[Cell], num_process
     )
 
 
-def is_scored(grid: Grid, cell: Cell) -> bool:
+def is_scored(grid: BenchmarkGrid, cell: Cell) -> bool:
     """True if the scores on disk are those that this benchmark asks for."""
     folder = grid.evaluation_folder(cell)
     if not ((folder / METRICS_FILE).is_file() and (folder / SUMMARY_FILE).is_file()):
@@ -55,7 +55,9 @@ def is_scored(grid: Grid, cell: Cell) -> bool:
     return grid.threshold != TUNED or found["values"] == read_json(grid.threshold_file(cell))["thresholds"]
 
 
-def tune_on_other_folds(grid: Grid, cell: Cell, trained: Collection[Cell], *, num_processes: int = 2) -> None:
+def tune_on_other_folds(
+    grid: BenchmarkGrid, cell: Cell, trained: Collection[Cell], *, num_processes: int = 2
+) -> None:
     """Store the threshold of a fold beside its model, tuned on the validation cases of the other folds.
 
     The threshold has not seen the cases that it cuts. The networks of the other folds have trained on them,

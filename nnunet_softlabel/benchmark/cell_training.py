@@ -12,14 +12,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from nnunet_softlabel.benchmark.grid import Cell, Grid
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.training.trainer_path import trainer_path
 
 DONE, FAILED, ELSEWHERE, UNTRAINED = "done", "failed", "in training elsewhere", "not trained"
 
 
-def train_cell(grid: Grid, cell: Cell) -> str:
+def train_cell(grid: BenchmarkGrid, cell: Cell) -> str:
     """Train a cell unless it is done; says what became of it: done, failed, or in training elsewhere.
 
     Several benchmark processes (one per GPU or node) can share a grid: each takes what no other works on.
@@ -36,7 +36,7 @@ def train_cell(grid: Grid, cell: Cell) -> str:
         return ELSEWHERE
 
 
-def recorded_status(grid: Grid, cell: Cell) -> str:
+def recorded_status(grid: BenchmarkGrid, cell: Cell) -> str:
     """What became of a cell so far, by its record alone."""
     record = grid.record(cell)
     if record is None:
@@ -44,7 +44,7 @@ def recorded_status(grid: Grid, cell: Cell) -> str:
     return "started, not finished" if record["status"] == "started" else str(record["status"])
 
 
-def _train_locked(grid: Grid, cell: Cell, *, continues: bool) -> str:
+def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> str:
     path, made_with = grid.record_file(cell), grid.made_with(cell)
     write_json(path, {"made_with": made_with, "status": "started"})
     arguments_file, result_file = path.with_suffix(".arguments"), path.with_suffix(".result")
@@ -70,7 +70,7 @@ def _train_locked(grid: Grid, cell: Cell, *, continues: bool) -> str:
     return status
 
 
-def _arguments(grid: Grid, cell: Cell, *, continues: bool) -> dict[str, Any]:
+def _arguments(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> dict[str, Any]:
     """Of `nnunet_softlabel.training.run.train`."""
     return {
         "dataset": grid.dataset.folder.name,

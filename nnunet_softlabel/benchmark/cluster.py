@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnunet_softlabel.benchmark.cell_training import DONE, FAILED, last_line, recorded_status, train_cell
-from nnunet_softlabel.benchmark.grid import Cell, Grid
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.errors import UsageError
 
 CLUSTERS = ("slurm", "local")
@@ -47,7 +47,7 @@ class ClusterJobs:
 class CellJob:
     """What a job does: train one cell. Stopped by a time limit, it is queued again and goes on."""
 
-    def __init__(self, grid: Grid, cell: Cell) -> None:
+    def __init__(self, grid: BenchmarkGrid, cell: Cell) -> None:
         self.grid, self.cell = grid, cell
 
     def __call__(self) -> str:
@@ -61,7 +61,7 @@ class CellJob:
         return DelayedSubmission(self)
 
 
-def train_on_cluster(grid: Grid, cluster: ClusterJobs, log: Callable[[str], None]) -> dict[str, str]:
+def train_on_cluster(grid: BenchmarkGrid, cluster: ClusterJobs, log: Callable[[str], None]) -> dict[str, str]:
     """Submit a job for each cell that is not done, wait for all, say what became of each.
 
     Raises:
@@ -96,7 +96,7 @@ def train_on_cluster(grid: Grid, cluster: ClusterJobs, log: Callable[[str], None
     return outcome
 
 
-def _executor(grid: Grid, cluster: ClusterJobs) -> Any:
+def _executor(grid: BenchmarkGrid, cluster: ClusterJobs) -> Any:
     """A submitit executor with all options set."""
     try:
         from submitit import AutoExecutor

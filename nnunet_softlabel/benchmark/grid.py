@@ -42,7 +42,7 @@ class Cell:
         return f"{self.trainer}__{self.configuration}__fold_{self.fold}__seed_{self.seed}"
 
 
-class Grid:
+class BenchmarkGrid:
     """The cells of a benchmark, their records and results under one folder.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunet_softlabel.benchmark.caveats import make_notes
 from nnunet_softlabel.benchmark.cell_training import DONE
-from nnunet_softlabel.benchmark.grid import Cell, Grid
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, means, versions, write_rows
 from nnunet_softlabel.formats.files import read_json, write_json
@@ -38,7 +38,7 @@ GIB = 2**30
 
 
 def report(
-    grid: Grid,
+    grid: BenchmarkGrid,
     outcome: Mapping[str, str],
     *,
     commands: Sequence[str] = (),
@@ -88,7 +88,7 @@ def report(
     )
 
 
-def _finished_cells(grid: Grid, outcome: Mapping[str, str]) -> dict[str, list[Cell]]:
+def _finished_cells(grid: BenchmarkGrid, outcome: Mapping[str, str]) -> dict[str, list[Cell]]:
     """Name on the page -> finished cells, in the order of the grid, baseline first."""
     several = len({cell.configuration for cell in grid.cells}) > 1
     cells: dict[str, list[Cell]] = defaultdict(list)
@@ -112,7 +112,7 @@ def _baselines(finished: Mapping[str, Sequence[Cell]]) -> dict[str, str]:
     return {name: first for name, first in found.items() if first is not None and name != first_run}
 
 
-def _run(grid: Grid, name: str, cells: Sequence[Cell]) -> RunResult:
+def _run(grid: BenchmarkGrid, name: str, cells: Sequence[Cell]) -> RunResult:
     records = [grid.record(cell) or {} for cell in cells]
     curves: dict[str, list[list[float]]] = defaultdict(list)
     for record in records:
@@ -133,7 +133,7 @@ def _run(grid: Grid, name: str, cells: Sequence[Cell]) -> RunResult:
     )
 
 
-def _settings(grid: Grid, outcome: Mapping[str, str]) -> dict[str, Any]:
+def _settings(grid: BenchmarkGrid, outcome: Mapping[str, str]) -> dict[str, Any]:
     """What all trainers share."""
     made_with = grid.made_with(grid.cells[0])
     records = [grid.record(cell) or {} for cell in grid.cells if outcome[cell.name] == DONE]
@@ -170,7 +170,7 @@ def _shared(values: Any) -> Any:
 
 
 def _pictures(
-    grid: Grid, runs: Sequence[RunResult], finished: Mapping[str, Sequence[Cell]]
+    grid: BenchmarkGrid, runs: Sequence[RunResult], finished: Mapping[str, Sequence[Cell]]
 ) -> list[CasePicture]:
     """Best, median and worst case of the last trainer in each class, with what every trainer predicted."""
     pictures = []

@@ -8,14 +8,14 @@ from typing import Literal
 from nnunet_softlabel.benchmark.cell_scores import score_cell
 from nnunet_softlabel.benchmark.cell_training import DONE, FAILED, last_line, recorded_status, train_cell
 from nnunet_softlabel.benchmark.cluster import ClusterJobs, train_on_cluster
-from nnunet_softlabel.benchmark.grid import Grid
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.errors import DatasetError
 
 Part = Literal["train", "report"]
 
 
 def benchmark(
-    grid: Grid,
+    grid: BenchmarkGrid,
     *,
     num_processes: int = 2,
     cluster: ClusterJobs | None = None,
@@ -45,7 +45,7 @@ def benchmark(
     return outcome
 
 
-def train_here(grid: Grid, log: Callable[[str], None]) -> dict[str, str]:
+def train_here(grid: BenchmarkGrid, log: Callable[[str], None]) -> dict[str, str]:
     """Train what is missing, one cell after another."""
     outcome = {}
     for number, cell in enumerate(grid.cells, start=1):
@@ -56,7 +56,9 @@ def train_here(grid: Grid, log: Callable[[str], None]) -> dict[str, str]:
     return outcome
 
 
-def score(grid: Grid, outcome: dict[str, str], *, num_processes: int, log: Callable[[str], None]) -> None:
+def score(
+    grid: BenchmarkGrid, outcome: dict[str, str], *, num_processes: int, log: Callable[[str], None]
+) -> None:
     """Score the trained cells; one that cannot be scored says so in ``outcome``."""
     trained = [cell for cell in grid.cells if outcome[cell.name] == DONE]
     for cell in trained:

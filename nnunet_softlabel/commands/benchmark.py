@@ -87,7 +87,14 @@ def _add_cluster_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the grid, print the table, say where the page is."""
-    from nnunet_softlabel.benchmark import Budget, ClusterJobs, Grid, benchmark, format_benchmark, report
+    from nnunet_softlabel.benchmark import (
+        BenchmarkGrid,
+        Budget,
+        ClusterJobs,
+        benchmark,
+        format_benchmark,
+        report,
+    )
 
     for flag, value in (("--epochs", args.epochs), ("--iterations", args.iterations), ("-np", args.np)):
         if value is not None and value < 1:
@@ -98,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
     if args.cluster is not None and args.only == "report":
         raise UsageError("--only report trains nothing; leave out --cluster.")
     cluster = ClusterJobs.parse(args.cluster, args.cluster_options) if args.cluster else None
-    grid = Grid(
+    grid = BenchmarkGrid(
         args.d,
         args.o,
         trainers=args.tr,

@@ -21,7 +21,7 @@ IMAGINED_VOXELS = 1e-3
 MOST_RATERS = 39
 
 # For one channel, the voters and their votes as (name, vote) pairs, in the order of the names.
-Pattern = tuple[tuple[str, bool], ...]
+VotePattern = tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RaterCounts:
     """
 
     names: tuple[str, ...]
-    channels: tuple[Mapping[Pattern, int], ...]
+    channels: tuple[Mapping[VotePattern, int], ...]
 
     @classmethod
     def of(cls, raters: RaterVotes) -> RaterCounts:
@@ -118,7 +118,7 @@ class RaterCounts:
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; a pattern is one letter per rater: 1 yes, 0 no, - no answer."""
 
-        def text(pattern: Pattern) -> str:
+        def text(pattern: VotePattern) -> str:
             votes = dict(pattern)
             return "".join("-" if name not in votes else str(int(votes[name])) for name in self.names)
 
@@ -130,7 +130,7 @@ class RaterCounts:
         """Inverse of `to_json`."""
         names = tuple(content["names"])
 
-        def pattern(text: str) -> Pattern:
+        def pattern(text: str) -> VotePattern:
             pairs = zip(names, text, strict=True)
             return tuple(sorted((name, letter == "1") for name, letter in pairs if letter != "-"))
 
@@ -177,7 +177,7 @@ def estimate_rater_rates(
     )
 
 
-def _patterns(raters: RaterVotes, channel: int) -> Iterator[tuple[Pattern, int]]:
+def _patterns(raters: RaterVotes, channel: int) -> Iterator[tuple[VotePattern, int]]:
     """The different votes on one channel and how many voxels got them."""
     if raters.n_raters > MOST_RATERS:
         raise ValueError(
@@ -209,7 +209,7 @@ def _patterns(raters: RaterVotes, channel: int) -> Iterator[tuple[Pattern, int]]
 
 def _named_patterns(
     names: tuple[str, ...], said: np.ndarray, numbers: np.ndarray
-) -> Iterator[tuple[Pattern, int]]:
+) -> Iterator[tuple[VotePattern, int]]:
     for row, number in zip(said, numbers.tolist(), strict=True):
         pattern = tuple(sorted((n, bool(vote)) for n, vote in zip(names, row, strict=True) if vote != 2))
         if number and pattern:
@@ -217,7 +217,7 @@ def _named_patterns(
 
 
 def _as_arrays(
-    counted: Mapping[Pattern, int], names: list[str], shared: bool
+    counted: Mapping[VotePattern, int], names: list[str], shared: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(P, R)`` numbers of yes and of no, ``(P,)`` voxels, in an order that hangs on the patterns alone."""
     index = {name: rater for rater, name in enumerate(names)}

@@ -33,7 +33,7 @@ class StackedLabels:
         return result
 
 
-class SoftLabelDataset:
+class StackedDataset:
     """Wraps one of nnU-Net's data sets; `load_case` returns the soft label stacked on the segmentation.
 
     Args:

@@ -32,7 +32,7 @@ from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.losses.targets import HardTargetLoss
 from nnunet_softlabel.preprocessing.preparation import Preparation
 from nnunet_softlabel.training.soft_scores import SoftScores
-from nnunet_softlabel.training.stacked_dataset import SoftLabelDataset
+from nnunet_softlabel.training.stacked_dataset import StackedDataset
 from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel
 
 SCORES_FILE = "soft_validation.csv"
@@ -113,7 +113,7 @@ class SoftLabelTrainer(_LossTrainer):
 
     oversamples_disputed = True
 
-    def get_tr_and_val_datasets(self) -> tuple[SoftLabelDataset, SoftLabelDataset]:
+    def get_tr_and_val_datasets(self) -> tuple[StackedDataset, StackedDataset]:
         """nnU-Net's data sets with the soft labels stacked on; makes those that are missing."""
         preparation = Preparation(
             Path(self.preprocessed_dataset_folder_base), self.plans_manager, self.configuration_manager
@@ -123,7 +123,7 @@ class SoftLabelTrainer(_LossTrainer):
         manager = self.label_manager
         keys = manager.foreground_regions if manager.has_regions else manager.foreground_labels
         wrap = partial(
-            SoftLabelDataset,
+            StackedDataset,
             soft_folder=preparation.folder,
             class_keys=keys,
             oversamples_disputed=self.oversamples_disputed,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_softlabel.benchmark import (
+    BenchmarkGrid,
     Budget,
-    Grid,
     cell_training,
 )
 from tests.benchmark import fake_training as fake
@@ -23,7 +23,7 @@ def grid_factory(planned_dataset, tmp_path):
             "plans": "nnUNetPlansReduced",
             "budget": Budget(1, 1),
         } | options
-        return Grid(planned_dataset.id, tmp_path / "benchmark", device="cpu", **options)
+        return BenchmarkGrid(planned_dataset.id, tmp_path / "benchmark", device="cpu", **options)
 
     return make
 

@@ -21,7 +21,7 @@ from docs.studies.datasets.__main__ import (
     votes_used,
 )
 from docs.studies.shared.cases import BUBIL, CaseData, bubil_cases
-from docs.studies.shared.small_network import Budget
+from docs.studies.shared.small_network import NetworkBudget
 
 
 def make_case(name, group, n_readers=4, n_classes=1):
@@ -80,7 +80,7 @@ def test_consensus_of_classes_is_the_most_probable():
 @pytest.mark.parametrize("n_classes", [1, 2])
 def test_a_cell_has_a_row_per_test_case_and_class(monkeypatch, n_classes):
     cases = tuple(make_case(f"c{i}", f"c{i}", n_classes=n_classes) for i in range(10))
-    budget = Budget(iterations=2, batch_size=2, features=4, stages=3)
+    budget = NetworkBudget(iterations=2, batch_size=2, features=4, stages=3)
     monkeypatch.setitem(EXPERIMENTS, "bubil", Experiment(lambda: cases, 3, budget))
     rows = run_cell(("bubil", "all", "0", SOFT_CE))
     assert len(rows) == 2 * n_classes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from docs.studies.knees.__main__ import LABELS, LOSSES, Knees, cells, drawn, rater_corrected, run_cell, score
-from docs.studies.shared.small_network import Budget
+from docs.studies.shared.small_network import NetworkBudget
 from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom
 
@@ -62,7 +62,7 @@ def test_scores_of_a_perfect_and_of_an_empty_prediction():
 def test_a_cell_has_a_row_per_threshold(few_knees, monkeypatch):
     monkeypatch.setattr("docs.studies.knees.__main__.knees_of", lambda *cell: few_knees)
     monkeypatch.setattr(
-        "docs.studies.knees.__main__.BUDGET", Budget(iterations=2, batch_size=2, features=4, stages=3)
+        "docs.studies.knees.__main__.BUDGET", NetworkBudget(iterations=2, batch_size=2, features=4, stages=3)
     )
     rows = run_cell(("missed", "1", "mean", "APL", "0"))
     assert [row["threshold"] for row in rows] == ["0.5", "tuned", "rater-corrected"]

@@ -9,9 +9,9 @@ from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
 from docs.studies.shared.losses import CANDIDATES, stock
-from docs.studies.shared.small_network import Budget, predict, train, with_background
+from docs.studies.shared.small_network import NetworkBudget, predict, train, with_background
 
-BUDGET = Budget(iterations=3, batch_size=2, features=4, stages=3)
+BUDGET = NetworkBudget(iterations=3, batch_size=2, features=4, stages=3)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def squares():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_same_seed_trains_the_same_network(squares, optimizer):
-    budget = Budget(iterations=3, batch_size=2, features=4, stages=3, optimizer=optimizer)
+    budget = NetworkBudget(iterations=3, batch_size=2, features=4, stages=3, optimizer=optimizer)
     one, two = (predict(train(*squares, stock, seed=1, budget=budget), squares[0]) for _ in range(2))
     np.testing.assert_array_equal(one, two)
 
@@ -55,7 +55,7 @@ def test_a_third_of_each_batch_has_foreground(squares):
         shares.append(float((target[:, 1].amax(dim=(1, 2)) > 0).float().mean()))
         return stock(logits, target, progress)
 
-    budget = Budget(iterations=5, batch_size=6, features=4, stages=3)
+    budget = NetworkBudget(iterations=5, batch_size=6, features=4, stages=3)
     train(image, label, loss, seed=0, budget=budget, draw=label.any(axis=(1, 2, 3)))
     assert min(shares) >= 1 / 3
 

@@ -3,7 +3,7 @@ import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunet_softlabel.formats.encoding import SCALE
-from nnunet_softlabel.training.stacked_dataset import SoftLabelDataset, StackedLabels
+from nnunet_softlabel.training.stacked_dataset import StackedDataset, StackedLabels
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def folder(planned_dataset):
 
 def soft_dataset(folder, **options):
     inner = nnUNetDatasetBlosc2(str(folder))
-    return SoftLabelDataset(inner, folder / "soft_labels", [1], **{"oversamples_disputed": True, **options})
+    return StackedDataset(inner, folder / "soft_labels", [1], **{"oversamples_disputed": True, **options})
 
 
 def test_stacked_labels_crop_like_the_concatenated_array():

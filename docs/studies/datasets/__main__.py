@@ -22,15 +22,15 @@ from docs.studies.datasets import tables
 from docs.studies.shared.cases import CaseData, bubil_cases, hippocampus_cases, lidc_cases
 from docs.studies.shared.losses import CANDIDATES, Candidate, fused
 from docs.studies.shared.resumable import Cell, Row, run_missing
-from docs.studies.shared.small_network import Budget, predict, train
+from docs.studies.shared.small_network import NetworkBudget, predict, train
 from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error, near_object
 from nnunet_softlabel.metrics.overlap import dice, qubiq_dice, relative_volume_error
 
 RESULTS = Path(__file__).parent / "results.csv"
 N_FOLDS = 5
-SHORT = Budget(iterations=400, batch_size=8, optimizer="adamw")
+SHORT = NetworkBudget(iterations=400, batch_size=8, optimizer="adamw")
 FIVEFOLD = replace(SHORT, iterations=5 * SHORT.iterations)
-LONG = Budget(iterations=1000, batch_size=4, optimizer="adamw")
+LONG = NetworkBudget(iterations=1000, batch_size=4, optimizer="adamw")
 # nnU-Net's, the paper's baseline, the default here, and with the noise-robust terms
 SOFT_CE, APL = "balanced start, DML+CE", "balanced start, DML+CE+NKL+TV"
 NO_START, READER = "DML+CE", "one reader, against the others"
@@ -53,7 +53,7 @@ class Experiment:
 
     cases: Callable[[], tuple[CaseData, ...]]
     near_mm: float
-    budget: Budget = LONG
+    budget: NetworkBudget = LONG
     variants: tuple[str, ...] = ("all",)
     folds: int = N_FOLDS
     losses: tuple[str, ...] = LOSSES

@@ -21,7 +21,7 @@ from docs.studies.shared.labels import mean_in_bone_bright
 from docs.studies.shared.losses import balanced_start, expectation, fused, stock
 from docs.studies.shared.resumable import Cell, Row, run_missing
 from docs.studies.shared.scores import best_threshold, mean_dice
-from docs.studies.shared.small_network import Budget, StudyLoss, normalised, predict, train
+from docs.studies.shared.small_network import NetworkBudget, StudyLoss, normalised, predict, train
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote
 from nnunet_softlabel.metrics.calibration import brier
 from nnunet_softlabel.metrics.lesions import case_score, count_lesions, detection_auc
@@ -30,8 +30,8 @@ from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phan
 from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
 
 RESULTS = Path(__file__).parent / "results.csv"
-BUDGET = Budget(iterations=400, batch_size=8, optimizer="adamw")
-LONG = Budget(iterations=2000, batch_size=8, optimizer="adamw")
+BUDGET = NetworkBudget(iterations=400, batch_size=8, optimizer="adamw")
+LONG = NetworkBudget(iterations=2000, batch_size=8, optimizer="adamw")
 N_TRAINING, N_TUNING, N_TEST = 60, 20, 40
 SEEDS = range(3)
 NAMES = ("a", "b", "c")

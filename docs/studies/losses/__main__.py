@@ -22,12 +22,12 @@ from docs.studies.shared.cases import LIDC
 from docs.studies.shared.losses import CANDIDATES
 from docs.studies.shared.resumable import Cell, Row, run_missing
 from docs.studies.shared.scores import best_threshold, mean_dice
-from docs.studies.shared.small_network import Budget, predict, train
+from docs.studies.shared.small_network import NetworkBudget, predict, train
 from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error, near_object
 from nnunet_softlabel.metrics.overlap import precision, qubiq_dice, recall
 
 RESULTS = Path(__file__).parent / "results.csv"
-BUDGET = Budget()
+BUDGET = NetworkBudget()
 SCREEN_SEEDS, FINAL_SEEDS = range(2), range(2, 7)
 FRACTIONS = ("0.05", "0.01", "0.002")
 SCREEN = [(data, "boundary" if data == "knee" else "real", f) for data in ("knee", "lidc") for f in FRACTIONS]

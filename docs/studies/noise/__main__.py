@@ -21,7 +21,7 @@ from docs.studies.noise import tables
 from docs.studies.noise.data import crops, sections
 from docs.studies.shared.resumable import Cell, Row, run_missing
 from docs.studies.shared.scores import best_threshold, mean_dice
-from docs.studies.shared.small_network import Budget, StudyLoss, predict, train
+from docs.studies.shared.small_network import NetworkBudget, StudyLoss, predict, train
 from nnunet_softlabel.losses import (
     WeightedSum,
     active_passive_loss,
@@ -36,8 +36,8 @@ FOLDER = Path(__file__).parent
 SECTIONS, CROPS = FOLDER / "sections.csv", FOLDER / "crops.csv"
 SEEDS = range(10)
 EVERY = 200
-BUDGET = Budget(iterations=1200, batch_size=4, optimizer="adamw")
-CROP_BUDGET = Budget(iterations=1000, batch_size=16, optimizer="adamw", stages=3)
+BUDGET = NetworkBudget(iterations=1200, batch_size=4, optimizer="adamw")
+CROP_BUDGET = NetworkBudget(iterations=1000, batch_size=16, optimizer="adamw", stages=3)
 
 apl = partial(partial, active_passive_loss)
 dice = partial(soft_dice_loss, batch_dice=True)

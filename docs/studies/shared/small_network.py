@@ -22,7 +22,7 @@ StudyLoss = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
-class Budget:
+class NetworkBudget:
     """What every training of a study gets: `iterations` steps with `batch_size` images each."""
 
     iterations: int = 800
@@ -38,7 +38,7 @@ class Budget:
         )
 
 
-def build_network(n_outputs: int, budget: Budget) -> nn.Module:
+def build_network(n_outputs: int, budget: NetworkBudget) -> nn.Module:
     """nnU-Net's plain U-Net with one convolution per stage."""
     return PlainConvUNet(
         1,
@@ -65,7 +65,7 @@ def train(
     loss: StudyLoss,
     *,
     seed: int,
-    budget: Budget,
+    budget: NetworkBudget,
     draw: np.ndarray | None = None,
     mirrors: bool = True,
     watch: Callable[[int, nn.Module], None] | None = None,
@@ -78,7 +78,7 @@ def train(
         loss: takes logits and target ``(B, 1 + C, H, W)`` and the progress of the training.
         seed: of the weights, the order of the images and the mirroring; runs that differ in labels or loss
             only see the same images in the same order.
-        budget: see `Budget`.
+        budget: see `NetworkBudget`.
         draw: ``(N,)`` bool, images with foreground; a third of each batch is drawn from them, as in
             nnU-Net.
         mirrors: whether images are mirrored at random.
@@ -113,7 +113,7 @@ def train(
     return network.eval()
 
 
-def _optimizer(network: nn.Module, budget: Budget) -> tuple[torch.optim.Optimizer, float]:
+def _optimizer(network: nn.Module, budget: NetworkBudget) -> tuple[torch.optim.Optimizer, float]:
     """The optimizer and its initial rate."""
     if budget.optimizer == "adamw":
         return torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-2), 2e-3
