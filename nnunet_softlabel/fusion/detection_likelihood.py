@@ -1,0 +1,169 @@
+"""Likelihood of the raters' marks on candidates, and its gradient: a latent class model with covariates.
+
+A candidate is a lesion or is none. Rater r marks a lesion with probability ``s``, anything else with ``f``::
+
+    logit s = a_r + b * size + tau * u,    u ~ N(0, 1) of the candidate (how hard it is, for all raters)
+    logit f = a_r - d_r
+
+What a network sees is a lesion with ``logit = alpha + beta * score``. What it does not see is known only because
+somebody marked it: there the likelihood is given that somebody did, and a share of these marks are lesions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import expit, log_expit, logsumexp
+
+# Gauss-Hermite nodes of the difficulty.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+_LOG_WEIGHTS = np.log(_WEIGHTS / _WEIGHTS.sum())
+_NEVER = -1e3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the likelihood needs of ``N`` candidates and ``P`` pairs of rates.
+
+    Attributes:
+        yes: ``(N, P)`` number of raters with these rates who marked the candidate.
+        answers: ``(N, P)`` number of those who marked it or not.
+        size: ``(N,)`` covariate of the sensitivity.
+        score: ``(N,)`` covariate of being a lesion; 0 where ``is_seen`` is False.
+        is_seen: ``(N,)`` whether the network sees it.
+        known: ``(N,)`` 1 or 0 where somebody adjudicated, else NaN.
+    """
+
+    yes: np.ndarray
+    answers: np.ndarray
+    size: np.ndarray
+    score: np.ndarray
+    is_seen: np.ndarray
+    known: np.ndarray
+
+    def subset(self, chosen: np.ndarray) -> Evidence:
+        """Some of the candidates."""
+        return Evidence(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters of the likelihood, or its gradient with respect to them.
+
+    Attributes:
+        sensitivity: ``(P,)`` a.
+        gap: ``(P,)`` d; ``inf``: nobody invents.
+        size_slope: b.
+        difficulty: tau.
+        prior: alpha.
+        prior_slope: beta.
+        silent: logit of the share of marks that are lesions where the network sees nothing.
+    """
+
+    sensitivity: np.ndarray
+    gap: np.ndarray
+    size_slope: float = 0.0
+    difficulty: float = 0.0
+    prior: float = 0.0
+    prior_slope: float = 0.0
+    silent: float = 0.0
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Of each candidate.
+
+    Attributes:
+        value: ``(N,)`` log-likelihood.
+        posterior: ``(N,)`` probability of being a lesion, given the marks.
+        gradient: of the summed value.
+    """
+
+    value: np.ndarray
+    posterior: np.ndarray
+    gradient: Parameters = field(repr=False)
+
+
+def likelihood(evidence: Evidence, parameters: Parameters) -> Likelihood:
+    """Log-likelihood of each candidate, and what follows from it."""
+    yes, answers = evidence.yes, evidence.answers
+    is_silent = ~evidence.is_seen
+    # lesions: (N, P, K) with the nodes of the difficulty last
+    has_difficulty = parameters.difficulty > 0
+    nodes, log_weights = (_NODES, _LOG_WEIGHTS) if has_difficulty else (np.zeros(1), np.zeros(1))
+    eta = (parameters.sensitivity + parameters.size_slope * evidence.size[:, None])[..., None]
+    eta = eta + parameters.difficulty * nodes
+    none = (answers[..., None] * log_expit(-eta)).sum(axis=1)  # log P(nobody marks | lesion, node)
+    joint = (yes[..., None] * eta).sum(axis=1) + none + log_weights
+    lesion = logsumexp(joint, axis=1)
+    any_lesion = _log1mexp(logsumexp(none + log_weights, axis=1))
+    eta_0 = parameters.sensitivity - parameters.gap
+    none_0 = (answers * log_expit(-eta_0)).sum(axis=1)
+    marks_0 = np.where(yes > 0, yes * np.maximum(eta_0, _NEVER), 0)
+    other = marks_0.sum(axis=1) + none_0
+    any_other = _log1mexp(none_0)
+    prior = np.where(is_silent, parameters.silent, parameters.prior + parameters.prior_slope * evidence.score)
+    log_1 = log_expit(prior) + lesion - np.where(is_silent, any_lesion, 0)
+    log_0 = log_expit(-prior) + other - np.where(is_silent, any_other, 0)
+    if np.isinf(parameters.gap).all():
+        log_0 = np.where(is_silent | (yes.sum(axis=1) > 0), -np.inf, log_0)
+    is_known = ~np.isnan(evidence.known)
+    log_1 = np.where(is_known & (evidence.known == 0), -np.inf, log_1)
+    log_0 = np.where(is_known & (evidence.known == 1), -np.inf, log_0)
+    value = np.logaddexp(log_1, log_0)
+    with np.errstate(invalid="ignore"):
+        posterior = np.where(np.isneginf(value), evidence.known, np.exp(log_1 - value))
+    return Likelihood(
+        value,
+        posterior,
+        _gradient(evidence, parameters, posterior, prior, eta, joint - lesion[:, None],
+                  none + log_weights - any_lesion[:, None], eta_0, none_0 - any_other),
+    )  # fmt: skip
+
+
+def _gradient(
+    evidence: Evidence,
+    parameters: Parameters,
+    posterior: np.ndarray,
+    prior: np.ndarray,
+    eta: np.ndarray,
+    log_node: np.ndarray,
+    log_cut: np.ndarray,
+    eta_0: np.ndarray,
+    log_cut_0: np.ndarray,
+) -> Parameters:
+    """Fisher's identity: the gradient of the complete likelihood, averaged over class and difficulty."""
+    yes, answers = evidence.yes, evidence.answers
+    is_silent = ~evidence.is_seen
+    s = expit(eta)
+    at_node = np.exp(log_node)[:, None]  # (N, 1, K)
+    slope = at_node * (yes[..., None] - answers[..., None] * s)
+    # the part of log P(somebody marks it), which silent candidates are divided by
+    slope -= np.where(is_silent[:, None, None], np.exp(log_cut)[:, None] * answers[..., None] * s, 0)
+    slope *= posterior[:, None, None]
+    f = expit(eta_0)
+    slope_0 = yes - answers * f
+    with np.errstate(over="ignore", invalid="ignore"):
+        cut = np.where(is_silent[:, None], np.exp(log_cut_0)[:, None] * answers * f, 0)
+    slope_0 = (1 - posterior)[:, None] * (slope_0 - np.nan_to_num(cut))
+    by_rater, by_rater_0 = slope.sum(axis=(0, 2)), slope_0.sum(axis=0)
+    if np.isinf(parameters.gap).all():
+        by_rater_0 = np.zeros_like(by_rater_0)
+    change = np.where(np.isnan(evidence.known), posterior - expit(prior), 0)
+    nodes = _NODES if parameters.difficulty > 0 else np.zeros(1)
+    return Parameters(
+        sensitivity=by_rater + by_rater_0,
+        gap=-by_rater_0,
+        size_slope=float((slope.sum(axis=(1, 2)) * evidence.size).sum()),
+        difficulty=float((slope.sum(axis=(0, 1)) * nodes).sum()),
+        prior=float(change[evidence.is_seen].sum()),
+        prior_slope=float((change * evidence.score)[evidence.is_seen].sum()),
+        silent=float(change[is_silent].sum()),
+    )
+
+
+def _log1mexp(x: np.ndarray) -> np.ndarray:
+    """``log(1 - exp(x))`` for ``x <= 0``."""
+    x = np.minimum(x, -1e-12)
+    return np.where(x > -0.7, np.log(-np.expm1(x)), np.log1p(-np.exp(x)))
