@@ -150,7 +150,7 @@ def _gradient(
     by_rater, by_rater_0 = slope.sum(axis=(0, 2)), slope_0.sum(axis=0)
     if np.isinf(parameters.gap).all():
         by_rater_0 = np.zeros_like(by_rater_0)
-    change = np.where(np.isnan(evidence.known), posterior - expit(prior), 0)
+    change = posterior - expit(prior)
     nodes = _NODES if parameters.difficulty > 0 else np.zeros(1)
     return Parameters(
         sensitivity=by_rater + by_rater_0,

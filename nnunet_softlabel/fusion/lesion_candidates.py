@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from nnunet_softlabel.fusion.votes import RaterVotes
+from nnunet_softlabel.fusion.rater_votes import RaterVotes
 
 # Components of two raters are one lesion if they share this part of the smaller one.
 SHARED_PART = 0.25

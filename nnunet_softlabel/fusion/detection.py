@@ -1,0 +1,277 @@
+"""Who misses lesions and who invents them: a model chosen on held-out cases, from "nobody" upwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, logit
+
+from nnunet_softlabel.fusion.detection_fit import STRUCTURES, Fit, fit, held_out
+from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, likelihood
+from nnunet_softlabel.fusion.lesion_candidates import SEEN_ABOVE, Candidate
+from nnunet_softlabel.fusion.rater_rates import ANYONE
+
+FOLDS = 5
+# Fewer say nothing about rates.
+FEWEST_CASES, FEWEST_MARKED = 10, 20
+# Without a network, two raters cannot tell a missed lesion from an invented one.
+IDENTIFYING_RATERS = 3
+# Starts that fit alike but disagree more than this about what is a lesion leave the matter open.
+LARGEST_DISAGREEMENT = 0.1
+# Sensitivity must exceed the rate of inventions by this.
+LEAST_GAP = 0.05
+# The network's score must raise the log-likelihood by this (p < .015) where inventions are told from lesions.
+LEAST_HELP = 3.0
+MEAN_MODEL = STRUCTURES[0].name
+
+
+@dataclass(frozen=True)
+class DetectionModel:
+    """What is known of the raters' detection of one channel's lesions; plain numbers, so that JSON can keep it.
+
+    Attributes:
+        name: which errors the model knows; :data:`MEAN_MODEL` means that the label is the mean.
+        reason: why this one, in a sentence.
+        sensitivity: rater -> logit of the probability to mark a lesion of usual size and difficulty.
+        inventions: rater -> logit of the probability to mark what is none; empty: nobody invents.
+        size_slope: per standard deviation of the logarithm of the size.
+        difficulty: standard deviation of what makes a lesion hard for all raters.
+        prior: logit of the probability that what the network barely sees is a lesion.
+        prior_slope: per unit of the network's logit above that.
+        silent: logit of the share of marks that are lesions where the network sees nothing, or there is none.
+        log_size: mean and standard deviation of the logarithm of the size.
+    """
+
+    name: str
+    reason: str
+    sensitivity: Mapping[str, float]
+    inventions: Mapping[str, float]
+    size_slope: float
+    difficulty: float
+    prior: float
+    prior_slope: float
+    silent: float
+    log_size: tuple[float, float]
+
+    @property
+    def is_mean(self) -> bool:
+        """True if the label is the mean, bit for bit."""
+        return self.name == MEAN_MODEL
+
+    def posterior(
+        self, candidates: Sequence[Candidate], known: Sequence[bool | None] | None = None
+    ) -> np.ndarray:
+        """Probability of each candidate to be a lesion, ``(N,)``.
+
+        Args:
+            candidates: of one channel.
+            known: what somebody adjudicated, None where nobody did.
+        """
+        names = tuple(self.sensitivity)
+        evidence = evidence_of(candidates, names, self.log_size, known, may_be_unknown=True)
+        gap = [self.sensitivity[n] - self.inventions.get(n, -np.inf) for n in names]
+        parameters = Parameters(
+            np.array(list(self.sensitivity.values())), np.array(gap), self.size_slope, self.difficulty,
+            self.prior, self.prior_slope, self.silent,
+        )  # fmt: skip
+        return likelihood(evidence, parameters).posterior
+
+    def rates(self) -> dict[str, tuple[float, float]]:
+        """Rater -> probability to mark a lesion of usual size, and to mark what is none."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+        weights = weights / weights.sum()
+        return {
+            rater: (
+                float(weights @ expit(a + self.difficulty * nodes)),
+                float(expit(self.inventions[rater])) if self.inventions else 0.0,
+            )
+            for rater, a in self.sensitivity.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> DetectionModel:
+        """Inverse of `to_json`."""
+        return cls(**{**content, "log_size": tuple(content["log_size"])})
+
+
+def evidence_of(
+    candidates: Sequence[Candidate],
+    names: Sequence[str],
+    log_size: tuple[float, float],
+    known: Sequence[bool | None] | None = None,
+    *,
+    may_be_unknown: bool = False,
+) -> Evidence:
+    """Candidates as arrays.
+
+    Args:
+        candidates: of one channel, of any number of cases.
+        names: of the rates; :data:`ANYONE` stands for all raters.
+        log_size: mean and standard deviation of the logarithm of the size.
+        known: what somebody adjudicated.
+        may_be_unknown: pass over raters without rates; False: an error.
+    """
+    yes, answers = (np.zeros((len(candidates), len(names))) for _ in range(2))
+    column = {name: i for i, name in enumerate(names)}
+    for row, candidate in enumerate(candidates):
+        for rater, vote in candidate.votes.items():
+            at = column.get(ANYONE if ANYONE in column else rater)
+            if at is None and may_be_unknown:
+                continue
+            assert at is not None, f"rater {rater} has no rates"
+            yes[row, at] += vote
+            answers[row, at] += 1
+    marked = np.array([c.is_marked for c in candidates], bool)
+    size = (np.log([c.size_mm for c in candidates]) - log_size[0]) / log_size[1]
+    seen = np.array([c.is_seen for c in candidates], bool)
+    score = [logit(np.clip(c.score, SEEN_ABOVE, 0.99)) if c.is_seen else logit(SEEN_ABOVE) for c in candidates]
+    fixed = [np.nan if k is None else float(k) for k in known or [None] * len(candidates)]
+    return Evidence(
+        yes,
+        answers,
+        np.where(marked, np.clip(size, -3, 3), 0),  # what nobody marked has the network's size: judge as usual
+        np.asarray(score, float) - logit(SEEN_ABOVE),
+        seen,
+        np.asarray(fixed, float),
+    )
+
+
+def estimate_detection(
+    cases: Sequence[Sequence[Candidate]],
+    *,
+    shared: bool = False,
+    groups: Sequence[str] | None = None,
+    known: Sequence[Sequence[bool | None]] | None = None,
+) -> DetectionModel:
+    """Fit every model to the candidates of all cases and choose one; the same in whatever order cases come.
+
+    The models are nested: nobody misses or invents; misses; misses by size and by a difficulty that all raters
+    share; the two with inventions. The one that is likeliest on held-out cases is chosen, if it is better than
+    the first by more than a standard error and can be trusted: else the label is the mean, and `reason` says
+    why. Without a network only the first and "misses and inventions" are tried: marks alone cannot tell small
+    lesions that are missed from small things that are invented, and "every mark is a lesion" does most harm.
+
+    Args:
+        cases: candidates of one channel, case by case.
+        shared: raters are anonymous and share one pair of rates.
+        groups: of each case (patients); None: each case is its own.
+        known: what somebody adjudicated, candidate by candidate; None where nobody did.
+
+    Returns:
+        The model.
+    """
+    groups = [str(i) for i in range(len(cases))] if groups is None else list(groups)
+    candidates = [c for case in cases for c in case]
+    names = [ANYONE] if shared else sorted({rater for c in candidates for rater in c.votes})
+    marked = [c for c in candidates if c.is_marked]
+    sizes = np.log([c.size_mm for c in marked]) if marked else np.zeros(1)
+    log_size = (float(sizes.mean()), float(max(sizes.std(), 0.05)))
+    fixed = None if known is None else [k for case in known for k in case]
+    evidence = evidence_of(candidates, names, log_size, fixed)
+    doubt = _too_little(cases, marked)
+    if doubt:
+        return _model(fit(STRUCTURES[0], evidence), names, log_size, doubt)
+    index = {group: i for i, group in enumerate(sorted(set(groups)))}
+    group_of = np.repeat([index[g] for g in groups], [len(case) for case in cases])
+    return _chosen(evidence, group_of, names, log_size, any(c.score is not None for c in marked))
+
+
+def _too_little(cases: Sequence[Sequence[Candidate]], marked: Sequence[Candidate]) -> str | None:
+    """Why nothing can be said; None if something can."""
+    n_cases = sum(any(c.is_marked for c in case) for case in cases)
+    if n_cases < FEWEST_CASES or len(marked) < FEWEST_MARKED:
+        return (
+            f"{len(marked)} marked candidates in {n_cases} cases are too few to judge raters by "
+            f"({FEWEST_MARKED} in {FEWEST_CASES} are needed): the label is the mean"
+        )
+    several = sum(len(c.votes) >= 2 for c in marked)
+    if 2 * several <= len(marked):
+        return "most candidates were read by one rater: the label is the mean"
+    if not any(c.score is not None for c in marked):
+        enough = sum(len(c.votes) >= IDENTIFYING_RATERS for c in marked)
+        if 2 * enough <= len(marked):
+            return (
+                "two raters without a network cannot tell a missed lesion from an invented one: "
+                "the label is the mean"
+            )
+    if all(all(c.votes.values()) for c in marked):
+        return "all raters marked every candidate: the label is the mean"
+    return None
+
+
+def _chosen(
+    evidence: Evidence, group_of: np.ndarray, names: Sequence[str], log_size: tuple[float, float], has_network: bool
+) -> DetectionModel:
+    n_groups = int(group_of.max()) + 1
+    fold = group_of % FOLDS
+    tried = [s for s in STRUCTURES if has_network or s.is_known_without_network]
+    fits, scores = [], []
+    for structure in tried:
+        found = fit(structure, evidence)
+        if found.objective > -1e9:  # else: an adjudicated invention, and a model without any
+            fits.append(found)
+            scores.append(np.bincount(group_of, held_out(structure, evidence, fold, found), n_groups))
+    order = sorted(range(1, len(fits)), key=lambda i: -scores[i].sum())
+    notes: list[str] = []
+    for number in order:
+        if not _is_better(scores[number], scores[0]):
+            break
+        if notes and _is_better(scores[order[0]], scores[number]):
+            break  # what cannot be trusted fits better than what is left
+        doubt = _doubt(fits[number], evidence)
+        if doubt is None:
+            gain = scores[number].sum() - scores[0].sum()
+            reason = f"held-out log-likelihood {gain:+.1f} against nobody missing or inventing"
+            return _model(fits[number], names, log_size, "; ".join([reason, *notes]))
+        notes.append(f"not {fits[number].structure.name}: {doubt}")
+    reason = "; ".join(notes) or "held-out cases speak for no other"
+    return _model(fits[0], names, log_size, f"{reason}: the label is the mean")
+
+
+def _is_better(one: np.ndarray, other: np.ndarray) -> bool:
+    """By more than a standard error of the difference, summed over groups."""
+    difference = one - other
+    return bool(difference.sum() > np.sqrt(difference.size) * difference.std(ddof=1))
+
+
+def _doubt(found: Fit, evidence: Evidence) -> str | None:
+    """Why a fit is not to be trusted, or None."""
+    p = found.parameters
+    s, f = expit(p.sensitivity), expit(p.sensitivity - p.gap)
+    if (s - f < LEAST_GAP).any():
+        return "a rater marks lesions hardly more often than anything else"
+    own = likelihood(evidence, p).posterior
+    marked = evidence.yes.sum(axis=1) > 0
+    for rival in found.rivals:
+        other = likelihood(evidence, rival).posterior
+        if np.abs(own - other)[marked].mean() > LARGEST_DISAGREEMENT:
+            return "two solutions fit alike and disagree"
+    if found.structure.has_inventions and (evidence.is_seen & marked).any():
+        blind = replace(evidence, score=np.zeros_like(evidence.score))
+        if found.objective - fit(found.structure, blind).objective < LEAST_HELP:
+            return "what the network sees does not tell lesions from inventions"
+    return None
+
+
+def _model(found: Fit, names: Sequence[str], log_size: tuple[float, float], reason: str) -> DetectionModel:
+    p = found.parameters
+    has_inventions = np.isfinite(p.gap).all()
+    return DetectionModel(
+        found.structure.name,
+        reason,
+        dict(zip(names, p.sensitivity.tolist(), strict=True)),
+        dict(zip(names, (p.sensitivity - p.gap).tolist(), strict=True)) if has_inventions else {},
+        p.size_slope,
+        p.difficulty,
+        p.prior,
+        p.prior_slope,
+        p.silent,
+        log_size,
+    )

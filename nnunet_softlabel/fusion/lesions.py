@@ -1,0 +1,142 @@
+"""Lesion-wise fusion: was the lesion found, and where is its edge, are two questions.
+
+The mean of raters mixes them: a lesion that one of three raters found gets one third, as its disputed rim does.
+Here a candidate's probability of being a lesion comes from a model of who misses and who invents, and its
+outline from those who marked it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnunet_softlabel.fusion.detection import DetectionModel, estimate_detection
+from nnunet_softlabel.fusion.lesion_candidates import Candidate, CandidateMap, find_candidates
+from nnunet_softlabel.fusion.rater_votes import RaterVotes, share_excess
+from nnunet_softlabel.fusion.voting import mean_vote
+
+# What nobody marked is added only where it is a lesion rather than not.
+ADDED_ABOVE = 0.5
+
+
+def lesion_wise(
+    raters: RaterVotes,
+    *,
+    models: Sequence[DetectionModel] | None = None,
+    probabilities: np.ndarray | None = None,
+    known: Sequence[Sequence[bool | None]] | None = None,
+) -> np.ndarray:
+    """Posterior of being a lesion, times the mean outline of those who marked it.
+
+    Exactly the mean where all raters marked a candidate, in slips of the pen, and everywhere if the model says
+    that nobody misses or invents. What half of the raters marked never gets less than the mean, nor does anything
+    without a network: marks alone are no evidence against a mark. What nobody marked gets the network's
+    probability over its own peak, if it is a lesion rather than not.
+
+    Args:
+        raters: the votes of one case.
+        models: one per channel, from all cases. None: of this case alone, which as a rule is the mean.
+        probabilities: ``(C, *spatial)`` of a network that did not see the case, or None.
+        known: per channel, what somebody adjudicated, candidate by candidate.
+
+    Returns:
+        ``(C, *spatial)`` float32; 0 where nobody answered.
+    """
+    soft = mean_vote(raters)
+    for channel in range(raters.n_channels):
+        probability = None if probabilities is None else probabilities[channel]
+        model, fixed = models[channel] if models else None, known[channel] if known else None
+        if model is not None and model.is_mean and fixed is None:
+            continue
+        found = find_candidates(raters, channel, probability)
+        if model is None:
+            model = estimate_detection([found.candidates])
+        if not model.is_mean or (fixed is not None and any(k is not None for k in fixed)):
+            posterior = judged(found, model, fixed)
+            soft[channel] = lesion_label(raters, soft[channel], found, posterior, probability, fixed)
+    return share_excess(soft, exclusive=raters.exclusive)
+
+
+def judged(
+    found: CandidateMap, model: DetectionModel, known: Sequence[bool | None] | None = None
+) -> np.ndarray:
+    """``(N,)`` probability of each candidate to be a lesion; NaN where it keeps the mean."""
+    if not model.is_mean:
+        return model.posterior(found.candidates, known)
+    fixed = known or [None] * len(found.candidates)
+    return np.array([np.nan if k is None else float(k) for k in fixed])
+
+
+def lesion_label(
+    raters: RaterVotes,
+    mean: np.ndarray,
+    found: CandidateMap,
+    posterior: np.ndarray,
+    probability: np.ndarray | None = None,
+    known: Sequence[bool | None] | None = None,
+) -> np.ndarray:
+    """The label of one channel.
+
+    Args:
+        raters: the votes of one case.
+        mean: ``(*spatial)`` of the channel.
+        found: its candidates.
+        posterior: ``(N,)`` of each; NaN keeps the mean.
+        probability: of the network, if there is one.
+        known: what somebody adjudicated; such a candidate may be suppressed whoever marked it.
+
+    Returns:
+        ``(*spatial)`` float32.
+    """
+    label = mean.ravel().copy()
+    n = len(found.candidates)
+    is_marked = np.array([c.is_marked for c in found.candidates], bool)
+    fixed = np.array([k is not None for k in known], bool) if known else np.zeros(n, bool)
+    used = ~np.isnan(posterior) & (is_marked | (posterior > ADDED_ABOVE))
+    rows = used[found.candidate]
+    candidate, voxel, rater = found.candidate[rows], found.voxel[rows], found.rater[rows]
+    # each (candidate, voxel) once, with the number of its raters who marked the voxel
+    size = label.size
+    pairs, counts = np.unique(candidate * size + voxel, return_counts=True)
+    at, where = pairs // size, pairs % size
+    outline = np.ones(pairs.size, np.float32)
+    chosen = is_marked[at]
+    outline[chosen] = counts[chosen] / _answering(raters, candidate, rater, at, where)[chosen]
+    if probability is not None and not chosen.all():
+        outline[~chosen] = _over_peak(probability, at[~chosen], where[~chosen], n)
+    values = (posterior[at] * outline).astype(np.float32)
+    # unless somebody adjudicated it
+    is_kept = np.array([_is_never_suppressed(c) for c in found.candidates], bool)
+    floor = (is_kept & ~fixed)[at] if n else np.zeros(0, bool)
+    values[floor] = np.maximum(values[floor], mean.ravel()[where[floor]])
+    label[where] = 0
+    np.maximum.at(label, where, values)
+    return label.reshape(mean.shape)
+
+
+def _is_never_suppressed(candidate: Candidate) -> bool:
+    """True for what half of those who answered marked, and for every mark where no network looked."""
+    n_marks = sum(candidate.votes.values())
+    return n_marks > 0 and (candidate.score is None or 2 * n_marks >= len(candidate.votes))
+
+
+def _answering(
+    raters: RaterVotes, candidate: np.ndarray, rater: np.ndarray, at: np.ndarray, where: np.ndarray
+) -> np.ndarray:
+    """``(P,)`` how many of those who marked candidate ``at`` answered at voxel ``where``."""
+    n = int(candidate.max(initial=0)) + 1
+    marked_by = np.zeros((n, raters.n_raters), bool)
+    inside = rater >= 0
+    marked_by[candidate[inside], rater[inside]] = True
+    chosen = marked_by[at]
+    if raters.answered is not None:
+        chosen &= raters.answered.reshape(raters.n_raters, -1)[:, where].T
+    return np.maximum(chosen.sum(axis=1), 1)
+
+
+def _over_peak(probability: np.ndarray, at: np.ndarray, where: np.ndarray, n: int) -> np.ndarray:
+    values = probability.ravel()[where]
+    peak = np.zeros(n, np.float32)
+    np.maximum.at(peak, at, values)
+    return values / peak[at]
