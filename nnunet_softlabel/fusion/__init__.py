@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nnunet_softlabel.fusion.lesions import lesion_wise
 from nnunet_softlabel.fusion.rater_rates import RaterCounts, RaterRates, estimate_rater_rates
 from nnunet_softlabel.fusion.rater_votes import RaterVotes
 from nnunet_softlabel.fusion.shape import shape_based_average
@@ -25,6 +26,7 @@ FUSIONS: dict[str, Callable[..., np.ndarray]] = {
     "staple": staple,
     "sba": shape_based_average,
     "svls": spatially_varying_label_smoothing,
+    "lesion-wise": lesion_wise,
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "RaterVotes",
     "agreement_weights",
     "estimate_rater_rates",
+    "lesion_wise",
     "majority_vote",
     "mean_vote",
     "shape_based_average",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
 
-from nnunet_softlabel.fusion.detection_fit import STRUCTURES, Fit, fit, held_out
+from nnunet_softlabel.fusion.detection_fit import SLIP, STRUCTURES, Fit, fit, held_out
 from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, likelihood
 from nnunet_softlabel.fusion.lesion_candidates import SEEN_ABOVE, Candidate
 from nnunet_softlabel.fusion.rater_rates import ANYONE
@@ -30,7 +30,7 @@ MEAN_MODEL = STRUCTURES[0].name
 
 @dataclass(frozen=True)
 class DetectionModel:
-    """What is known of the raters' detection of one channel's lesions; plain numbers, so that JSON can keep it.
+    """What is known of the detection of one channel's lesions; plain numbers, so that JSON can keep it.
 
     Attributes:
         name: which errors the model knows; :data:`MEAN_MODEL` means that the label is the mean.
@@ -131,12 +131,16 @@ def evidence_of(
     marked = np.array([c.is_marked for c in candidates], bool)
     size = (np.log([c.size_mm for c in candidates]) - log_size[0]) / log_size[1]
     seen = np.array([c.is_seen for c in candidates], bool)
-    score = [logit(np.clip(c.score, SEEN_ABOVE, 0.99)) if c.is_seen else logit(SEEN_ABOVE) for c in candidates]
+    score = [
+        logit(np.clip(c.score, SEEN_ABOVE, 0.99)) if c.is_seen else logit(SEEN_ABOVE) for c in candidates
+    ]
     fixed = [np.nan if k is None else float(k) for k in known or [None] * len(candidates)]
     return Evidence(
         yes,
         answers,
-        np.where(marked, np.clip(size, -3, 3), 0),  # what nobody marked has the network's size: judge as usual
+        np.where(
+            marked, np.clip(size, -3, 3), 0
+        ),  # what nobody marked has the network's size: judge as usual
         np.asarray(score, float) - logit(SEEN_ABOVE),
         seen,
         np.asarray(fixed, float),
@@ -152,11 +156,12 @@ def estimate_detection(
 ) -> DetectionModel:
     """Fit every model to the candidates of all cases and choose one; the same in whatever order cases come.
 
-    The models are nested: nobody misses or invents; misses; misses by size and by a difficulty that all raters
-    share; the two with inventions. The one that is likeliest on held-out cases is chosen, if it is better than
-    the first by more than a standard error and can be trusted: else the label is the mean, and `reason` says
-    why. Without a network only the first and "misses and inventions" are tried: marks alone cannot tell small
-    lesions that are missed from small things that are invented, and "every mark is a lesion" does most harm.
+    The models are nested: nobody misses or invents; misses; misses by size and by a difficulty that all
+    raters share; the two with inventions. The one that is likeliest on held-out cases is chosen, if it is
+    better than the first by more than two standard errors and can be trusted: else the label is the mean, and
+    `reason` says why. Without a network only the first and "misses and inventions" are tried: marks alone
+    cannot tell small lesions that are missed from small things that are invented, and "every mark is a
+    lesion" does most harm.
 
     Args:
         cases: candidates of one channel, case by case.
@@ -177,7 +182,7 @@ def estimate_detection(
     evidence = evidence_of(candidates, names, log_size, fixed)
     doubt = _too_little(cases, marked)
     if doubt:
-        return _model(fit(STRUCTURES[0], evidence), names, log_size, doubt)
+        return _mean_model(names, log_size, doubt)
     index = {group: i for i, group in enumerate(sorted(set(groups)))}
     group_of = np.repeat([index[g] for g in groups], [len(case) for case in cases])
     return _chosen(evidence, group_of, names, log_size, any(c.score is not None for c in marked))
@@ -207,7 +212,11 @@ def _too_little(cases: Sequence[Sequence[Candidate]], marked: Sequence[Candidate
 
 
 def _chosen(
-    evidence: Evidence, group_of: np.ndarray, names: Sequence[str], log_size: tuple[float, float], has_network: bool
+    evidence: Evidence,
+    group_of: np.ndarray,
+    names: Sequence[str],
+    log_size: tuple[float, float],
+    has_network: bool,
 ) -> DetectionModel:
     n_groups = int(group_of.max()) + 1
     fold = group_of % FOLDS
@@ -221,7 +230,7 @@ def _chosen(
     order = sorted(range(1, len(fits)), key=lambda i: -scores[i].sum())
     notes: list[str] = []
     for number in order:
-        if not _is_better(scores[number], scores[0]):
+        if not _is_better(scores[number], scores[0], errors=2):
             break
         if notes and _is_better(scores[order[0]], scores[number]):
             break  # what cannot be trusted fits better than what is left
@@ -232,13 +241,14 @@ def _chosen(
             return _model(fits[number], names, log_size, "; ".join([reason, *notes]))
         notes.append(f"not {fits[number].structure.name}: {doubt}")
     reason = "; ".join(notes) or "held-out cases speak for no other"
-    return _model(fits[0], names, log_size, f"{reason}: the label is the mean")
+    return _mean_model(names, log_size, f"{reason}: the label is the mean")
 
 
-def _is_better(one: np.ndarray, other: np.ndarray) -> bool:
-    """By more than a standard error of the difference, summed over groups."""
+def _is_better(one: np.ndarray, other: np.ndarray, *, errors: float = 1) -> bool:
+    """By more than some standard errors of the difference, summed over groups, and more than one unit."""
     difference = one - other
-    return bool(difference.sum() > np.sqrt(difference.size) * difference.std(ddof=1))
+    error = np.sqrt(difference.size) * difference.std(ddof=1)
+    return bool(difference.sum() > max(errors * error, 1.0))
 
 
 def _doubt(found: Fit, evidence: Evidence) -> str | None:
@@ -258,6 +268,13 @@ def _doubt(found: Fit, evidence: Evidence) -> str | None:
         if found.objective - fit(found.structure, blind).objective < LEAST_HELP:
             return "what the network sees does not tell lesions from inventions"
     return None
+
+
+def _mean_model(names: Sequence[str], log_size: tuple[float, float], reason: str) -> DetectionModel:
+    """The model whose label is the mean; its rates are those of slips."""
+    slip = float(logit(1 - SLIP))
+    finds, invents = dict.fromkeys(names, slip), dict.fromkeys(names, -slip)
+    return DetectionModel(MEAN_MODEL, reason, finds, invents, 0.0, 0.0, 0.0, 1.0, slip, log_size)
 
 
 def _model(found: Fit, names: Sequence[str], log_size: tuple[float, float], reason: str) -> DetectionModel:

@@ -11,15 +11,15 @@ from scipy.special import logit
 
 from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, likelihood
 
-# Where nobody misses or invents, a reader still overlooks one lesion in twenty, and one mark in twenty is a slip.
+# Where nobody misses or invents, readers still slip: in at most one lesion, or one mark, of twenty.
 SLIP = 0.05
-# Weak priors: (mean, standard deviation) of logits. Raters are alike to within RATERS_SPREAD. Inventions are rare:
-# misses that readers share otherwise pass for inventions of whoever misses least.
+# Weak priors: (mean, standard deviation) of logits; raters are alike to within RATERS_SPREAD. Inventions are
+# rare: misses that readers share otherwise pass for inventions of whoever misses least.
 SENSITIVITY, INVENTIONS, RATERS_SPREAD = (1.0, 2.0), (-3.0, 0.75), 1.0
 PRIOR, SILENT, SLOPES_SPREAD = (0.0, 2.0), (0.5, 1.5), 1.0
 BOUNDS = {
     "sensitivity": (-5.0, 5.0),
-    "gap": (0.3, 10.0),  # a rater who marks lesions as often as anything else says nothing
+    "gap": (0.3, 12.0),  # a rater who marks lesions as often as anything else says nothing
     "size_slope": (0.0, 3.0),
     "difficulty": (0.0, 2.5),
     "prior": (-8.0, 8.0),
@@ -54,11 +54,19 @@ class Structure:
 
     def free(self, evidence: Evidence) -> tuple[str, ...]:
         """Parameters to be estimated."""
-        names = ["sensitivity"] * self.has_misses + ["gap"] * self.has_inventions
+        names = ["sensitivity"] + ["gap"] * (self.has_inventions or not self.has_misses)
         names += ["size_slope", "difficulty"] * self.has_difficulty
         if evidence.is_seen.any():
             names += ["prior", "prior_slope"]
-        return tuple(names + ["silent"] * (self.has_inventions and not evidence.is_seen.all()))
+        return tuple(names + ["silent"] * ("gap" in names and not evidence.is_seen.all()))
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Of a parameter; tight where nobody misses or invents."""
+        low, high = BOUNDS[name]
+        if self.has_misses or name not in ("sensitivity", "gap", "silent"):
+            return low, high
+        slip = float(logit(1 - SLIP))
+        return (BOUNDS["sensitivity"][1] + slip if name == "gap" else slip), high
 
 
 # From the mean on; each is more than those before it.
@@ -88,9 +96,7 @@ class Fit:
     rivals: tuple[Parameters, ...] = ()
 
 
-def fit(
-    structure: Structure, evidence: Evidence, starts: tuple[Parameters, ...] | None = None
-) -> Fit:
+def fit(structure: Structure, evidence: Evidence, starts: tuple[Parameters, ...] | None = None) -> Fit:
     """Maximise the penalised likelihood; the best of several starts.
 
     Args:
@@ -100,15 +106,14 @@ def fit(
     """
     names = structure.free(evidence)
     n_rates = evidence.yes.shape[1]
-    begin = starts or tuple(_start(structure, n_rates, *s) for s in STARTS)
-    if not names:
-        value = likelihood(evidence, begin[0]).value.sum()
-        return Fit(structure, begin[0], float(value))
+    begin = starts or tuple(
+        _start(structure, n_rates, *s) for s in STARTS[: None if structure.has_misses else 1]
+    )
     results = []
     for start in begin:
         found = minimize(
             _objective, _pack(start, names), args=(start, names, evidence), jac=True, method="L-BFGS-B",
-            bounds=[BOUNDS[n] for n in names for _ in range(np.size(getattr(start, n)))],
+            bounds=[structure.bounds(n) for n in names for _ in range(np.size(getattr(start, n)))],
             options={"maxiter": 200},
         )  # fmt: skip
         results.append((float(found.fun), _unpack(found.x, start, names)))
@@ -118,14 +123,10 @@ def fit(
     return Fit(structure, results[0][1], -best, rivals)
 
 
-def _start(
-    structure: Structure, n_rates: int, sensitivity: float, gap: float, silent: float
-) -> Parameters:
+def _start(structure: Structure, n_rates: int, sensitivity: float, gap: float, silent: float) -> Parameters:
     if not structure.has_misses:
         slip = float(logit(1 - SLIP))
-        return Parameters(
-            np.full(n_rates, slip), np.full(n_rates, 2 * slip), prior_slope=1.0, silent=slip
-        )
+        return Parameters(np.full(n_rates, 4.0), np.full(n_rates, 9.0), prior_slope=1.0, silent=slip)
     return Parameters(
         np.full(n_rates, sensitivity),
         np.full(n_rates, gap if structure.has_inventions else np.inf),
@@ -203,5 +204,3 @@ def held_out(structure: Structure, evidence: Evidence, fold: np.ndarray, begin: 
         found = fit(structure, evidence.subset(~inside), (begin.parameters, *begin.rivals[:1]))
         values[inside] = likelihood(evidence.subset(inside), found.parameters).value
     return values
-
-

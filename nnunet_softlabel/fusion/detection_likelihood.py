@@ -5,8 +5,9 @@ A candidate is a lesion or is none. Rater r marks a lesion with probability ``s`
     logit s = a_r + b * size + tau * u,    u ~ N(0, 1) of the candidate (how hard it is, for all raters)
     logit f = a_r - d_r
 
-What a network sees is a lesion with ``logit = alpha + beta * score``. What it does not see is known only because
-somebody marked it: there the likelihood is given that somebody did, and a share of these marks are lesions.
+What a network sees is a lesion with ``logit = alpha + beta * score``. What it does not see is known only
+because somebody marked it: there the likelihood is given that somebody did, and a share of these marks are
+lesions.
 """
 
 from __future__ import annotations

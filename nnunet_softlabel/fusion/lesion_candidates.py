@@ -7,7 +7,7 @@ lesions that lie side by side stay two, though the union of all outlines is one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -69,9 +69,7 @@ class Candidate:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Candidate:
         """Inverse of `to_json`."""
-        return cls(
-            dict(content["votes"]), content["size_mm"], content["score"], tuple(content["centre"])
-        )
+        return cls(dict(content["votes"]), content["size_mm"], content["score"], tuple(content["centre"]))
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,7 @@ class CandidateMap:
     candidate: np.ndarray
 
 
-def find_candidates(
-    raters: RaterVotes, channel: int, probability: np.ndarray | None = None
-) -> CandidateMap:
+def find_candidates(raters: RaterVotes, channel: int, probability: np.ndarray | None = None) -> CandidateMap:
     """The candidates of one channel.
 
     Args:
@@ -106,9 +102,7 @@ def find_candidates(
         The candidates, and their voxels.
     """
     if probability is not None and probability.shape != raters.spatial_shape:
-        raise ValueError(
-            f"probability has shape {probability.shape}, the votes {raters.spatial_shape}"
-        )
+        raise ValueError(f"probability has shape {probability.shape}, the votes {raters.spatial_shape}")
     marks = _marks(raters, channel)
     smooth = None if probability is None else smoothed(probability, raters.spacing_mm)
     groups, voxels_of = _without_crumbs(*_groups(marks), marks, raters)
@@ -173,9 +167,7 @@ def _marks(raters: RaterVotes, channel: int) -> _Marks:
 
 
 def _components(mask: np.ndarray) -> np.ndarray:
-    return cc3d.connected_components(
-        np.ascontiguousarray(mask), connectivity=26 if mask.ndim == 3 else 8
-    )
+    return cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26 if mask.ndim == 3 else 8)
 
 
 def _groups(marks: _Marks) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -220,9 +212,7 @@ def _without_crumbs(
     return [np.concatenate(joined[g]) for g in kept], [voxels_of[g] for g in kept]
 
 
-def _neighbour(
-    group: int, others: list[int], voxels_of: list[np.ndarray], raters: RaterVotes
-) -> int | None:
+def _neighbour(group: int, others: list[int], voxels_of: list[np.ndarray], raters: RaterVotes) -> int | None:
     """The largest group near this one that is ten times its size; None: this one stands by itself."""
     own = voxels_of[group]
     near = []

@@ -1,6 +1,6 @@
 """Lesion-wise fusion: was the lesion found, and where is its edge, are two questions.
 
-The mean of raters mixes them: a lesion that one of three raters found gets one third, as its disputed rim does.
+The mean of raters mixes them: a lesion that one of three raters found gets one third, as a disputed rim does.
 Here a candidate's probability of being a lesion comes from a model of who misses and who invents, and its
 outline from those who marked it.
 """
@@ -29,10 +29,10 @@ def lesion_wise(
 ) -> np.ndarray:
     """Posterior of being a lesion, times the mean outline of those who marked it.
 
-    Exactly the mean where all raters marked a candidate, in slips of the pen, and everywhere if the model says
-    that nobody misses or invents. What half of the raters marked never gets less than the mean, nor does anything
-    without a network: marks alone are no evidence against a mark. What nobody marked gets the network's
-    probability over its own peak, if it is a lesion rather than not.
+    Exactly the mean where all raters marked a candidate, in slips of the pen, and everywhere if the model
+    says that nobody misses or invents. What half of the raters marked never gets less than the mean, nor does
+    anything without a network: marks alone are no evidence against a mark. What nobody marked gets the
+    network's probability over its own peak, if it is a lesion rather than not.
 
     Args:
         raters: the votes of one case.

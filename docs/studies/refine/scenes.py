@@ -124,14 +124,16 @@ def _scenes(nodules: list, empty: list, regime: str | None, rng: np.random.Gener
             if rng.random() < 0.5:
                 k = int(rng.integers(len(nodules)))
                 _, image[scene][box], drawn = nodules[k]
-                outlines[scene][:, *box] = drawn
-                votes[scene][:, *box] = drawn[rng.permutation(4)[:3]] & _finds(regime, rank[k], rng)
+                outlines[scene][(slice(None), *box)] = drawn
+                votes[scene][(slice(None), *box)] = drawn[rng.permutation(4)[:3]] & _finds(
+                    regime, rank[k], rng
+                )
             else:
                 image[scene][box] = empty[int(rng.integers(len(empty)))][1]
                 shape = nodules[int(rng.integers(len(nodules)))][2][0]
                 invented = _on_vessel(shape, image[scene][box], rng)
                 makes = rng.random(3) < INVENTIONS if regime in ("invented", "all") else np.zeros(3, bool)
-                votes[scene][:, *box] = invented & makes[:, None, None]
+                votes[scene][(slice(None), *box)] = invented & makes[:, None, None]
     truth = outlines.sum(axis=1) > 2
     votes = votes if regime is not None else votes[:, :0]
     return Images(
@@ -161,5 +163,3 @@ def _on_vessel(shape: np.ndarray, tile: np.ndarray, rng: np.random.Generator) ->
     target = np.unravel_index(int(rng.choice(places)), tile.shape)
     centre = np.argwhere(shape).mean(axis=0)
     return ndimage.shift(shape.astype(np.uint8), np.asarray(target) - centre, order=0) > 0
-
-

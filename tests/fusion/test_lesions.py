@@ -1,0 +1,166 @@
+"""The lesion-wise label: exactly the mean where nothing speaks against it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from nnunet_softlabel.fusion import RaterVotes, mean_vote
+from nnunet_softlabel.fusion.detection import MEAN_MODEL, DetectionModel, estimate_detection
+from nnunet_softlabel.fusion.lesion_candidates import find_candidates
+from nnunet_softlabel.fusion.lesions import lesion_label, lesion_wise
+from nnunet_softlabel.metrics.overlap import dice
+from nnunet_softlabel.simulation import make_knee_phantom, phantom_raters
+
+MISSES = DetectionModel(
+    "misses", "", {"a": 0.0, "b": 0.0, "c": 0.0}, {}, 0.0, 0.0, 0.0, 1.0, 30.0, (3.0, 1.0)
+)
+FIRST, SECOND = (slice(2, 8), slice(2, 8)), (slice(2, 8), slice(20, 26))
+
+
+@pytest.fixture
+def raters() -> RaterVotes:
+    """All found the first lesion, with a rim in dispute; a alone the second."""
+    votes = np.zeros((3, 1, 20, 30), bool)
+    votes[(slice(None), 0, *FIRST)] = True
+    votes[0, 0, 2:8, 8] = True
+    votes[0, 0][SECOND] = True
+    return RaterVotes(votes, ("a", "b", "c"), (1.0, 1.0))
+
+
+def test_what_all_marked_is_exactly_the_mean(raters: RaterVotes) -> None:
+    soft = lesion_wise(raters, models=[MISSES])
+    np.testing.assert_array_equal(soft[0, :, :15], mean_vote(raters)[0, :, :15])
+
+
+def test_a_lesion_that_one_found_has_its_outline_and_not_a_third_of_it(raters: RaterVotes) -> None:
+    np.testing.assert_array_equal(lesion_wise(raters, models=[MISSES])[0][SECOND], 1)
+
+
+def test_the_null_model_is_the_mean_bit_for_bit(raters: RaterVotes) -> None:
+    null = replace(MISSES, name=MEAN_MODEL)
+    soft = lesion_wise(raters, models=[null], probabilities=np.full((1, 20, 30), 0.5, np.float32))
+    np.testing.assert_array_equal(soft, mean_vote(raters))
+
+
+def test_a_single_case_alone_is_the_mean(raters: RaterVotes) -> None:
+    np.testing.assert_array_equal(lesion_wise(raters), mean_vote(raters))
+
+
+def test_what_half_of_the_raters_marked_is_never_suppressed(raters: RaterVotes) -> None:
+    votes = raters.votes.copy()
+    votes[1, 0][SECOND] = True
+    given = replace(raters, votes=votes)
+    probability = np.zeros((20, 30), np.float32)
+    found = find_candidates(given, 0, probability)
+    mean = mean_vote(given)[0]
+    label = lesion_label(given, mean, found, np.zeros(2), probability)
+    np.testing.assert_array_equal(label, mean)
+
+
+def test_one_mark_of_three_is_suppressed_only_where_a_network_looked(raters: RaterVotes) -> None:
+    mean = mean_vote(raters)[0]
+    blind, seeing = find_candidates(raters, 0), find_candidates(raters, 0, np.zeros((20, 30), np.float32))
+    np.testing.assert_array_equal(lesion_label(raters, mean, blind, np.array([1.0, 0.1])), mean)
+    np.testing.assert_allclose(lesion_label(raters, mean, seeing, np.array([1.0, 0.1]))[SECOND], 0.1)
+
+
+def test_an_expert_may_suppress_whatever_was_marked(raters: RaterVotes) -> None:
+    null = replace(MISSES, name=MEAN_MODEL)
+    soft = lesion_wise(raters, models=[null], known=[[False, True]])[0]
+    assert not soft[FIRST].any()
+    np.testing.assert_array_equal(soft[SECOND], 1)
+
+
+def test_what_nobody_marked_is_added_only_above_one_half(raters: RaterVotes) -> None:
+    probability = np.zeros((20, 30), np.float32)
+    probability[12:18, 2:8] = 0.3
+    probability[14, 4] = 0.6
+    found = find_candidates(raters, 0, probability)
+    mean = mean_vote(raters)[0]
+    added = lesion_label(raters, mean, found, np.array([1.0, 1.0, 0.8]), probability)
+    assert added[14, 4] == pytest.approx(0.8)
+    assert added[12, 2] == pytest.approx(0.4)
+    assert not lesion_label(raters, mean, found, np.array([1, 1, 0.5]), probability)[12:18].any()
+
+
+def test_unanswered_voxels_count_neither_way(raters: RaterVotes) -> None:
+    answered = np.ones((3, 20, 30), bool)
+    answered[1, :, :5] = False
+    given = replace(raters, answered=answered)
+    np.testing.assert_array_equal(lesion_wise(given, models=[MISSES])[0, :, :15], mean_vote(given)[0, :, :15])
+
+
+def test_classes_leave_room_for_each_other(raters: RaterVotes) -> None:
+    votes = np.zeros((3, 2, 20, 30), bool)
+    votes[0, 0][FIRST] = votes[1, 1][FIRST] = True
+    soft = lesion_wise(RaterVotes(votes, raters.names, (1.0, 1.0)), models=[MISSES, MISSES])
+    assert soft.sum(axis=0).max() <= 1
+    np.testing.assert_allclose(soft[:, 4, 4], 0.5)
+
+
+def test_volumes_are_fused_like_slices(raters: RaterVotes) -> None:
+    votes = np.repeat(raters.votes[:, :, None], 3, axis=2)
+    volume = RaterVotes(votes, raters.names, (3.0, 1.0, 1.0))
+    flat = lesion_wise(raters, models=[MISSES])
+    np.testing.assert_array_equal(lesion_wise(volume, models=[MISSES])[:, 1], flat)
+
+
+def _knees(regime: str, correlation: float = 0.0) -> tuple[list[np.ndarray], list[RaterVotes]]:
+    knees = [make_knee_phantom(seed, shape=(64, 64)) for seed in range(60)]
+    votes = [
+        phantom_raters(k, regime, seed=seed, correlation=correlation)[:, None] == 1
+        for seed, k in enumerate(knees)
+    ]
+    return [k.truth == 1 for k in knees], [
+        RaterVotes(v, ("a", "b", "c"), k.spacing_mm) for v, k in zip(votes, knees, strict=True)
+    ]
+
+
+def _shares_found(truth: list[np.ndarray], votes: list[RaterVotes]) -> np.ndarray:
+    """Which part of the lesions each reader really marked."""
+    found = []
+    for image, drawn in zip(truth, votes, strict=True):
+        lesions, n = ndimage.label(image, structure=np.ones((3, 3)))
+        found += [[v[lesions == k].any() for v in drawn.votes[:, 0]] for k in range(1, n + 1)]
+    return np.mean(found, axis=0)
+
+
+def _network_of(truth: np.ndarray, seed: int) -> np.ndarray:
+    """What a network that finds lesions, and something else too, might say."""
+    rng = np.random.default_rng(seed)
+    probability = 0.45 * truth.astype(np.float32)
+    y, x = rng.integers(5, 55, 2)
+    probability[y : y + 4, x : x + 4] = np.maximum(probability[y : y + 4, x : x + 4], 0.2)
+    return probability
+
+
+def test_on_generated_knees_missed_lesions_come_back() -> None:
+    truth, votes = _knees("missed")
+    probabilities = [_network_of(t, i) for i, t in enumerate(truth)]
+    cases = [find_candidates(v, 0, p).candidates for v, p in zip(votes, probabilities, strict=True)]
+    model = estimate_detection(cases)
+    labels = [
+        lesion_wise(v, models=[model], probabilities=p[None])[0]
+        for v, p in zip(votes, probabilities, strict=True)
+    ]
+    mean = [mean_vote(v)[0] for v in votes]
+
+    def score(maps: list[np.ndarray]) -> float:
+        return float(np.mean([dice(t, m > 0.5) for t, m in zip(truth, maps, strict=True) if t.any()]))
+
+    assert score(labels) > score(mean) + 0.25
+    found = np.array(list(model.rates().values()))[:, 0]
+    np.testing.assert_allclose(found, _shares_found(truth, votes), atol=0.1)
+
+
+def test_on_generated_knees_outline_errors_alone_are_the_mean() -> None:
+    truth, votes = _knees("boundary")
+    cases = [
+        find_candidates(v, 0, _network_of(t, i)).candidates
+        for i, (t, v) in enumerate(zip(truth, votes, strict=True))
+    ]
+    assert estimate_detection(cases).is_mean
