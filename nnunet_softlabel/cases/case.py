@@ -28,6 +28,8 @@ class Case:
         rois: ROI name -> mask, for priors.
         ignore: mask of voxels from which nothing is to be learnt (not 0), or None.
         group: patient or other unit that must not be on both sides of a split.
+        prediction: ``CASE.npz`` of nnU-Net, by a network that did not see the case, for lesion-wise fusion.
+        adjudicated: label name -> number of a candidate -> whether it is a lesion, as an expert says.
         is_test: goes to ``imagesTs`` and is never trained on.
     """
 
@@ -39,6 +41,8 @@ class Case:
     ignore: Source | None = None
     group: str | None = None
     is_test: bool = False
+    prediction: Path | None = None
+    adjudicated: Mapping[str, Mapping[int, bool]] = field(default_factory=dict)
 
 
 def source_name(source: Source) -> str:

@@ -56,7 +56,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--fusion",
         default="mean",
         metavar="METHOD",
-        help="mean (default), weighted, majority, staple, sba, svls.",
+        help="mean (default), weighted, majority, staple, sba, svls, lesion-wise.",
     )
     parser.add_argument(
         "--weights", nargs="+", default=[], metavar="RATER=WEIGHT", help="For --fusion weighted."
@@ -124,6 +124,7 @@ def run(args: argparse.Namespace) -> None:
     if args.into:
         folder = add_soft_labels(*_into(args), labels=args.labels, **common)
         print(f"Soft labels added to {folder}")
+        _print_detection(folder)
         return
     folder = convert(
         _cases(args),
@@ -135,7 +136,20 @@ def run(args: argparse.Namespace) -> None:
         **common,
     )
     print(f"Data set written to {folder}")
+    _print_detection(folder)
     print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
+
+
+def _print_detection(dataset: Path) -> None:
+    """What lesion-wise fusion decided, a line per label and per rater."""
+    from nnunet_softlabel.conversion.record import detection_models
+
+    for label, model in detection_models(dataset).items():
+        print(f"{label}: {model.name} ({model.reason})")
+        for rater, (sensitivity, inventions) in model.rates().items() if not model.is_mean else ():
+            print(
+                f"  rater {rater}: finds {sensitivity:.2f} of the lesions, marks {inventions:.2f} of the rest"
+            )
 
 
 def _check_flags(args: argparse.Namespace) -> None:

@@ -16,7 +16,13 @@ from typing import Any
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.one_case.apply_priors import lesions_of
-from nnunet_softlabel.conversion.one_case.fuse import count_votes, fuse_case, votes_of
+from nnunet_softlabel.conversion.one_case.fuse import (
+    LESION_WISE,
+    count_votes,
+    fuse_case,
+    known_of,
+    votes_of,
+)
 from nnunet_softlabel.conversion.one_case.read import load_case
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
@@ -24,6 +30,8 @@ from nnunet_softlabel.conversion.work_folder import record_file, run_cases
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.fusion import RaterCounts, RaterRates
+from nnunet_softlabel.fusion.detection import DetectionModel, estimate_detection
+from nnunet_softlabel.fusion.lesion_candidates import Candidate, find_candidates
 from nnunet_softlabel.priors.lesions import LesionModel, LesionStatistics, check_contrast
 
 
@@ -44,6 +52,13 @@ def estimate(
         )
         rates = _rates([record["votes"] for record in records], settings)
         settings = replace(settings, estimates=replace(settings.estimates, rates=rates))
+    if settings.fusion == LESION_WISE:
+        fused = [case for case in chosen if not case.soft]
+        records = run_cases(
+            find_lesions, fused, work, settings, kind="candidates", title="Finding lesions", **options
+        )
+        detection = _detection(fused, [record["candidates"] for record in records], settings)
+        settings = replace(settings, estimates=replace(settings.estimates, detection=detection))
     if settings.priors.intensity is not None:
         records = run_cases(
             measure_case, chosen, work, settings, kind="lesions", title="Measuring lesions", **options
@@ -67,6 +82,19 @@ def count_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]
     return record
 
 
+def find_lesions(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+    """First pass of lesion-wise fusion: the candidates of a case, and who marked them."""
+    loaded = load_case(case, replace(settings, priors=Priors()))
+    votes, maps = votes_of(loaded, settings), loaded.probabilities
+    found = [
+        find_candidates(votes, channel, None if maps is None else maps[channel]).candidates
+        for channel in range(votes.n_channels)
+    ]
+    record = {"case": case.name, "candidates": [[c.to_json() for c in channel] for channel in found]}
+    write_json(record_file(work, case.name, "candidates"), record)
+    return record
+
+
 def measure_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
     """First pass of the intensity prior: how bright a case's agreed lesions are, in units of its tissue."""
     loaded = load_case(case, settings)
@@ -81,6 +109,31 @@ def _rates(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> RaterRate
         raise DatasetError("--staple-scope dataset: no training case has raters to estimate rates from.")
     counts = reduce(add, map(RaterCounts.from_json, votes))
     return counts.estimate(shared=settings.has_anonymous_raters)
+
+
+def _detection(
+    cases: Sequence[Case], found: Sequence[list[list[dict[str, Any]]]], settings: CaseSettings
+) -> tuple[DetectionModel, ...]:
+    """Who misses and who invents, channel by channel."""
+    if all(len(case.raters) < 2 for case in cases):
+        raise DatasetError(
+            "--fusion lesion-wise: no training case has two raters; what one reader misses nobody can tell."
+        )
+    models = []
+    for channel, label in enumerate(settings.labels.names):
+        candidates = [[Candidate.from_json(c) for c in case[channel]] for case in found]
+        known = [
+            known_of(case, label, len(own)) or [None] * len(own)
+            for case, own in zip(cases, candidates, strict=True)
+        ]
+        model = estimate_detection(
+            candidates,
+            shared=settings.has_anonymous_raters,
+            groups=[case.group or case.name for case in cases],
+            known=known,
+        )
+        models.append(model)
+    return tuple(models)
 
 
 def _lesion_model(records: Sequence[dict[str, list]], settings: CaseSettings) -> LesionModel:

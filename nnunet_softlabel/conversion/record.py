@@ -6,16 +6,20 @@ import hashlib
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
+from pathlib import Path
 from typing import Any
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.request import request_digest
 from nnunet_softlabel.conversion.settings import CaseSettings
+from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION
 from nnunet_softlabel.fusion import RaterCounts, RaterRates
+from nnunet_softlabel.fusion.detection import DetectionModel
 from nnunet_softlabel.fusion.rater_rates import ANYONE, MOST_RATERS
 
+CANDIDATES_FILE = "lesion_candidates.json"
 # Two raters leave fewer numbers than there are rates: many rates fit their votes alike.
 IDENTIFYING_RATERS = 3
 
@@ -58,10 +62,31 @@ def conversion_record(
     return about
 
 
+def write_candidates(folder: Path, records: Sequence[dict[str, Any]]) -> None:
+    """``lesion_candidates.json``: case -> label -> candidates of lesion-wise fusion; no file of others."""
+    found = {record["case"]: record["lesions"] for record in records if "lesions" in record}
+    if found:
+        write_json(folder / CANDIDATES_FILE, found)
+    else:
+        (folder / CANDIDATES_FILE).unlink(missing_ok=True)
+
+
+def detection_models(dataset: Path) -> dict[str, DetectionModel]:
+    """Label -> what lesion-wise fusion found; none of other fusions."""
+    about = read_json(dataset / "dataset.json").get("soft_labels") or {}
+    found = (about.get("fusion") or {}).get("detection") or {}
+    return {label: DetectionModel.from_json(content) for label, content in found.items()}
+
+
 def _fusion(settings: CaseSettings) -> dict[str, Any]:
     fusion: dict[str, Any] = {"method": settings.fusion, **settings.fusion_options}
     if settings.fusion == "staple":
         fusion["scope"] = settings.staple_scope
+    if settings.estimates.detection is not None:
+        fusion["detection"] = {
+            name: model.to_json()
+            for name, model in zip(settings.labels.names, settings.estimates.detection, strict=True)
+        }
     rates = settings.estimates.rates
     if rates is not None:
         fusion["rates"] = _named(rates, settings.labels.names)

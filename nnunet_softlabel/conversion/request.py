@@ -21,6 +21,8 @@ def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
         "cases": {
             case.name: [
                 len(case.images),
+                *([True] if case.prediction is not None else []),
+                *([_adjudicated(case)] if case.adjudicated else []),
                 *(sorted(sources) for sources in (case.raters, case.soft, case.rois)),
                 case.group,
                 case.is_test,
@@ -34,10 +36,19 @@ def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
 def _settings_as_json(settings: CaseSettings) -> dict[str, Any]:
     asked = asdict(settings)
     del asked["estimates"]
+    if not asked["links_images"]:
+        del asked["links_images"]  # as in data sets that were made before there was a choice
     return {
         **asked,
         "mapping": {str(value): label for value, label in settings.mapping.items()},
         "hard_labels": None if settings.hard_labels is None else settings.hard_labels.name,
+    }
+
+
+def _adjudicated(case: Case) -> dict[str, list[list[int]]]:
+    return {
+        label: [[number, int(is_real)] for number, is_real in sorted(said.items())]
+        for label, said in sorted(case.adjudicated.items())
     }
 
 
@@ -65,6 +76,8 @@ def request_description(cases: Sequence[Case], settings: CaseSettings) -> dict[s
                 "ignore": None if case.ignore is None else described(case.ignore),
                 "group": case.group,
                 "is_test": case.is_test,
+                "prediction": None if case.prediction is None else described(case.prediction),
+                "adjudicated": _adjudicated(case),
             }
             for case in cases
         },

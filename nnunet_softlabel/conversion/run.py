@@ -23,7 +23,7 @@ from nnunet_softlabel.conversion.checks import (
 from nnunet_softlabel.conversion.estimates import estimate
 from nnunet_softlabel.conversion.one_case.write import write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
-from nnunet_softlabel.conversion.record import conversion_record
+from nnunet_softlabel.conversion.record import conversion_record, write_candidates
 from nnunet_softlabel.conversion.request import request_digest
 from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope, has_too_few_raters
 from nnunet_softlabel.conversion.work_folder import (
@@ -53,6 +53,7 @@ def convert(
     staple_scope: StapleScope = "case",
     has_anonymous_raters: bool = False,
     priors: Priors | None = None,
+    links_images: bool = False,
     min_raters: int = 1,
     few_raters: Literal["refuse", "drop"] = "refuse",
     num_processes: int = 1,
@@ -76,6 +77,7 @@ def convert(
         staple_scope: with fusion "staple", estimate rates per case or once over all training cases.
         has_anonymous_raters: rater 1 of one case is not rater 1 of another, so rates are shared by all.
         priors: what anatomy says, applied after fusion; cases hold the masks in ``rois``.
+        links_images: link image files instead of copying them, where they need no change.
         min_raters: fewer raters make a case unusable.
         few_raters: refuse the conversion, or drop such a case.
         num_processes: processes that convert cases.
@@ -98,7 +100,7 @@ def convert(
     settings = CaseSettings(
         parsed, mapping, tuple(channel_names), common_ending(cases), fusion, dict(fusion_options or {}),
         min_raters, few_raters, staple_scope=staple_scope, has_anonymous_raters=has_anonymous_raters,
-        priors=priors or Priors(),
+        priors=priors or Priors(), links_images=links_images,
     )  # fmt: skip
     check_settings(settings)
     kept = [case for case in cases if not has_too_few_raters(case, settings)]
@@ -131,6 +133,7 @@ def convert(
             "soft_labels": conversion_record(cases, records, settings),
         }
         write_json(work / "dataset" / "dataset.json", content, temporary=work / "dataset.json")
+        write_candidates(work / "dataset", records)
         write_splits(splits_file, splits, kept)
         put_in_place(work, final)
     return final
@@ -202,6 +205,7 @@ def add_soft_labels(
         without = {key: value for key, value in content.items() if key != "soft_labels"}
         write_json(dataset / "dataset.json", without, temporary=work / "dataset.json")
         put_folders_in_place(work, dataset, ("softLabelsTr", "raterLabelsTr"))
+        write_candidates(dataset, records)
         about = conversion_record(cases, records, settings)
         write_json(
             dataset / "dataset.json", without | {"soft_labels": about}, temporary=work / "dataset.json"

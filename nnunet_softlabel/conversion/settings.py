@@ -12,6 +12,7 @@ from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.fusion import RaterRates
+from nnunet_softlabel.fusion.detection import DetectionModel
 from nnunet_softlabel.priors.lesions import LesionModel
 
 StapleScope = Literal["case", "dataset"]
@@ -24,10 +25,12 @@ class Estimates:
     Attributes:
         rates: of the raters, for STAPLE with ``staple_scope`` "dataset".
         lesions: how bright they are, for the intensity prior.
+        detection: per channel, who misses and who invents lesions, for lesion-wise fusion.
     """
 
     rates: RaterRates | None = None
     lesions: LesionModel | None = None
+    detection: tuple[DetectionModel, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class CaseSettings:
         staple_scope: whether STAPLE estimates rates per case or over the training cases.
         has_anonymous_raters: rater 1 of one case is not rater 1 of another.
         priors: applied after fusion.
+        links_images: images become links to the given files, where these need no change.
         estimates: filled in by `first_passes.estimate`; no part of what the user asked for.
     """
 
@@ -62,6 +66,7 @@ class CaseSettings:
     staple_scope: StapleScope = "case"
     has_anonymous_raters: bool = False
     priors: Priors = field(default_factory=Priors)
+    links_images: bool = False
     estimates: Estimates = field(default_factory=Estimates)
 
     @property

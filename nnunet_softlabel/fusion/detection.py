@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from nnunet_softlabel.fusion.detection_fit import SLIP, STRUCTURES, Fit, fit, held_out
-from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, likelihood
+from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, concatenated, likelihood
 from nnunet_softlabel.fusion.lesion_candidates import SEEN_ABOVE, Candidate
 from nnunet_softlabel.fusion.rater_rates import ANYONE
 
@@ -43,6 +43,7 @@ class DetectionModel:
         prior_slope: per unit of the network's logit above that.
         silent: logit of the share of marks that are lesions where the network sees nothing, or there is none.
         log_size: mean and standard deviation of the logarithm of the size.
+        has_network: a network looked at the cases; one where it did not keeps the mean.
     """
 
     name: str
@@ -55,6 +56,7 @@ class DetectionModel:
     prior_slope: float
     silent: float
     log_size: tuple[float, float]
+    has_network: bool = False
 
     @property
     def is_mean(self) -> bool:
@@ -70,14 +72,16 @@ class DetectionModel:
             candidates: of one channel.
             known: what somebody adjudicated, None where nobody did.
         """
-        names = tuple(self.sensitivity)
-        evidence = evidence_of(candidates, names, self.log_size, known, may_be_unknown=True)
-        gap = [self.sensitivity[n] - self.inventions.get(n, -np.inf) for n in names]
-        parameters = Parameters(
+        evidence = evidence_of(candidates, tuple(self.sensitivity), self.log_size, known, may_be_unknown=True)
+        return likelihood(evidence, self.parameters()).posterior
+
+    def parameters(self) -> Parameters:
+        """Of the likelihood."""
+        gap = [a - self.inventions.get(rater, -np.inf) for rater, a in self.sensitivity.items()]
+        return Parameters(
             np.array(list(self.sensitivity.values())), np.array(gap), self.size_slope, self.difficulty,
             self.prior, self.prior_slope, self.silent,
         )  # fmt: skip
-        return likelihood(evidence, parameters).posterior
 
     def rates(self) -> dict[str, tuple[float, float]]:
         """Rater -> probability to mark a lesion of usual size, and to mark what is none."""
@@ -180,12 +184,13 @@ def estimate_detection(
     log_size = (float(sizes.mean()), float(max(sizes.std(), 0.05)))
     fixed = None if known is None else [k for case in known for k in case]
     evidence = evidence_of(candidates, names, log_size, fixed)
+    has_network = any(c.score is not None for c in candidates)
     doubt = _too_little(cases, marked)
     if doubt:
-        return _mean_model(names, log_size, doubt)
+        return _mean_model(names, log_size, has_network, doubt)
     index = {group: i for i, group in enumerate(sorted(set(groups)))}
     group_of = np.repeat([index[g] for g in groups], [len(case) for case in cases])
-    return _chosen(evidence, group_of, names, log_size, any(c.score is not None for c in marked))
+    return _chosen(evidence, group_of, names, log_size, has_network)
 
 
 def _too_little(cases: Sequence[Sequence[Candidate]], marked: Sequence[Candidate]) -> str | None:
@@ -238,10 +243,10 @@ def _chosen(
         if doubt is None:
             gain = scores[number].sum() - scores[0].sum()
             reason = f"held-out log-likelihood {gain:+.1f} against nobody missing or inventing"
-            return _model(fits[number], names, log_size, "; ".join([reason, *notes]))
+            return _model(fits[number], names, log_size, has_network, "; ".join([reason, *notes]))
         notes.append(f"not {fits[number].structure.name}: {doubt}")
     reason = "; ".join(notes) or "held-out cases speak for no other"
-    return _mean_model(names, log_size, f"{reason}: the label is the mean")
+    return _mean_model(names, log_size, has_network, f"{reason}: the label is the mean")
 
 
 def _is_better(one: np.ndarray, other: np.ndarray, *, errors: float = 1) -> bool:
@@ -270,25 +275,58 @@ def _doubt(found: Fit, evidence: Evidence) -> str | None:
     return None
 
 
-def _mean_model(names: Sequence[str], log_size: tuple[float, float], reason: str) -> DetectionModel:
+def _mean_model(
+    names: Sequence[str], log_size: tuple[float, float], has_network: bool, reason: str
+) -> DetectionModel:
     """The model whose label is the mean; its rates are those of slips."""
     slip = float(logit(1 - SLIP))
     finds, invents = dict.fromkeys(names, slip), dict.fromkeys(names, -slip)
-    return DetectionModel(MEAN_MODEL, reason, finds, invents, 0.0, 0.0, 0.0, 1.0, slip, log_size)
+    return DetectionModel(MEAN_MODEL, reason, finds, invents, 0.0, 0.0, 0.0, 1.0, slip, log_size, has_network)
 
 
-def _model(found: Fit, names: Sequence[str], log_size: tuple[float, float], reason: str) -> DetectionModel:
+def _model(
+    found: Fit, names: Sequence[str], log_size: tuple[float, float], has_network: bool, reason: str
+) -> DetectionModel:
     p = found.parameters
-    has_inventions = np.isfinite(p.gap).all()
+    invents = (p.sensitivity - p.gap).tolist() if np.isfinite(p.gap).all() else None
     return DetectionModel(
         found.structure.name,
         reason,
         dict(zip(names, p.sensitivity.tolist(), strict=True)),
-        dict(zip(names, (p.sensitivity - p.gap).tolist(), strict=True)) if has_inventions else {},
+        dict(zip(names, invents, strict=True)) if invents else {},
         p.size_slope,
         p.difficulty,
         p.prior,
         p.prior_slope,
         p.silent,
         log_size,
+        has_network,
     )
+
+
+def bootstrapped_rates(
+    model: DetectionModel, cases: Sequence[Sequence[Candidate]], groups: Sequence[str], *, n: int = 100
+) -> dict[str, np.ndarray]:
+    """Rates of the same model fitted to groups drawn with replacement.
+
+    Args:
+        model: from `estimate_detection`, and not the mean.
+        cases: its candidates, case by case.
+        groups: of each case.
+        n: number of draws.
+
+    Returns:
+        Rater -> ``(n, 2)`` sensitivity and rate of inventions.
+    """
+    structure = next(s for s in STRUCTURES if s.name == model.name)
+    names, rng = tuple(model.sensitivity), np.random.default_rng(0)
+    members: dict[str, list[Candidate]] = {}
+    for case, group in zip(cases, groups, strict=True):
+        members.setdefault(group, []).extend(case)
+    evidences = [evidence_of(c, names, model.log_size) for _, c in sorted(members.items()) if c]
+    drawn = []
+    for _ in range(n):
+        chosen = [evidences[i] for i in rng.integers(len(evidences), size=len(evidences))]
+        found = fit(structure, concatenated(chosen), (model.parameters(),))
+        drawn.append(_model(found, names, model.log_size, model.has_network, "").rates())
+    return {name: np.array([rates[name] for rates in drawn]) for name in names}

@@ -12,6 +12,7 @@ lesions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +47,13 @@ class Evidence:
     def subset(self, chosen: np.ndarray) -> Evidence:
         """Some of the candidates."""
         return Evidence(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+
+def concatenated(parts: Sequence[Evidence]) -> Evidence:
+    """The candidates of all parts, in their order."""
+    return Evidence(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in Evidence.__dataclass_fields__)
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ outline from those who marked it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,26 +44,54 @@ def lesion_wise(
     Returns:
         ``(C, *spatial)`` float32; 0 where nobody answered.
     """
+    return fuse_lesions(raters, models=models, probabilities=probabilities, known=known).soft
+
+
+@dataclass(frozen=True)
+class FusedLesions:
+    """What lesion-wise fusion makes of a case.
+
+    Attributes:
+        soft: ``(C, *spatial)`` float32.
+        candidates: per channel.
+        posteriors: per channel, the probability of each candidate to be a lesion; NaN: the mean stays.
+    """
+
+    soft: np.ndarray
+    candidates: tuple[tuple[Candidate, ...], ...]
+    posteriors: tuple[np.ndarray, ...]
+
+
+def fuse_lesions(
+    raters: RaterVotes,
+    *,
+    models: Sequence[DetectionModel] | None = None,
+    probabilities: np.ndarray | None = None,
+    known: Sequence[Sequence[bool | None]] | None = None,
+) -> FusedLesions:
+    """As `lesion_wise`, with the candidates and how they were judged."""
     soft = mean_vote(raters)
+    candidates, posteriors = [], []
     for channel in range(raters.n_channels):
         probability = None if probabilities is None else probabilities[channel]
-        model, fixed = models[channel] if models else None, known[channel] if known else None
-        if model is not None and model.is_mean and fixed is None:
-            continue
+        fixed = known[channel] if known else None
         found = find_candidates(raters, channel, probability)
-        if model is None:
-            model = estimate_detection([found.candidates])
-        if not model.is_mean or (fixed is not None and any(k is not None for k in fixed)):
-            posterior = judged(found, model, fixed)
+        model = models[channel] if models else estimate_detection([found.candidates])
+        posterior = judged(found, model, fixed)
+        if not np.isnan(posterior).all():
             soft[channel] = lesion_label(raters, soft[channel], found, posterior, probability, fixed)
-    return share_excess(soft, exclusive=raters.exclusive)
+        candidates.append(found.candidates)
+        posteriors.append(posterior)
+    soft = share_excess(soft, exclusive=raters.exclusive)
+    return FusedLesions(soft, tuple(candidates), tuple(posteriors))
 
 
 def judged(
     found: CandidateMap, model: DetectionModel, known: Sequence[bool | None] | None = None
 ) -> np.ndarray:
     """``(N,)`` probability of each candidate to be a lesion; NaN where it keeps the mean."""
-    if not model.is_mean:
+    looked = model.has_network == any(c.score is not None for c in found.candidates)
+    if not model.is_mean and looked:
         return model.posterior(found.candidates, known)
     fixed = known or [None] * len(found.candidates)
     return np.array([np.nan if k is None else float(k) for k in fixed])

@@ -13,7 +13,11 @@ from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.fusion import FUSIONS, RaterCounts, RaterVotes
+from nnunet_softlabel.fusion.lesion_candidates import find_candidates
+from nnunet_softlabel.fusion.lesions import FusedLesions, fuse_lesions
 from nnunet_softlabel.fusion.rater_rates import MOST_RATERS
+
+LESION_WISE = "lesion-wise"
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,13 @@ class Fused:
         ignored: bool ``(*spatial)``, True where nothing is to be learnt (nobody answered, or masked), or
             None if the labels know no ignore value.
         votes: what was fused; None for ready probability maps.
+        lesions: how lesion-wise fusion judged the candidates; None for any other.
     """
 
     soft: np.ndarray
     ignored: np.ndarray | None
     votes: RaterVotes | None
+    lesions: FusedLesions | None = None
 
     def counted(self) -> dict[str, Any] | None:
         """How many voxels got which votes, as JSON; None for maps, and for too many raters to count."""
@@ -54,17 +60,22 @@ def fuse_case(case: Case, loaded: LoadedCase, settings: CaseSettings) -> Fused:
     """
     ignored = loaded.ignored
     votes: RaterVotes | None = None
+    lesions: FusedLesions | None = None
     if loaded.soft is None:
         votes = votes_of(loaded, settings)
         if votes.answered is not None:
             nobody = np.asarray(~votes.answered.any(axis=0))
             ignored = nobody if ignored is None else ignored | nobody
-        soft = _fuse(case, votes, settings)
+        if settings.fusion == LESION_WISE:
+            lesions = _fuse_lesions(case, votes, loaded, settings)
+            soft = lesions.soft
+        else:
+            soft = _fuse(case, votes, settings)
     else:
         soft = loaded.soft
     if ignored is not None:
         soft = np.where(ignored, np.float32(0), soft)
-    return Fused(soft.astype(np.float32, copy=False), ignored, votes)
+    return Fused(soft.astype(np.float32, copy=False), ignored, votes, lesions)
 
 
 def votes_of(loaded: LoadedCase, settings: CaseSettings) -> RaterVotes:
@@ -80,6 +91,40 @@ def votes_of(loaded: LoadedCase, settings: CaseSettings) -> RaterVotes:
         spacing_mm=loaded.grid.spacing_of_axes_mm,
         exclusive=not labels.has_regions,
     )
+
+
+def _fuse_lesions(case: Case, votes: RaterVotes, loaded: LoadedCase, settings: CaseSettings) -> FusedLesions:
+    models, names = settings.estimates.detection, settings.labels.names
+    known = None
+    if case.adjudicated:
+        found = [find_candidates(votes, c, _channel(loaded, c)).candidates for c in range(len(names))]
+        known = [
+            known_of(case, name, len(own)) or [None] * len(own)
+            for name, own in zip(names, found, strict=True)
+        ]
+    return fuse_lesions(votes, models=models, probabilities=loaded.probabilities, known=known)
+
+
+def _channel(loaded: LoadedCase, channel: int) -> np.ndarray | None:
+    return None if loaded.probabilities is None else loaded.probabilities[channel]
+
+
+def known_of(case: Case, label: str, n: int) -> list[bool | None] | None:
+    """What an expert said of each of the ``n`` candidates of a label, None of those not looked at.
+
+    Raises:
+        DatasetError: for a candidate that is not there.
+    """
+    said = case.adjudicated.get(label)
+    if not said:
+        return None
+    strange = sorted(number for number in said if not 1 <= number <= n)
+    if strange:
+        raise DatasetError(
+            f"Case {case.name}: candidate {strange[0]} of {label} was adjudicated, but there are {n}; "
+            f"was the file made with other predictions?"
+        )
+    return [said.get(number) for number in range(1, n + 1)]
 
 
 def _fuse(case: Case, votes: RaterVotes, settings: CaseSettings) -> np.ndarray:

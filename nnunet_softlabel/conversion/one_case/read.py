@@ -16,6 +16,7 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_image, read_mask, read_probability
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.predictions import foreground, read_probabilities
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class LoadedCase:
         soft: ready foreground probabilities ``(C, *spatial)``, or None if they are to be fused.
         ignored: bool ``(*spatial)``, True where nothing is to be learnt whatever raters say, or None.
         rois: bool masks of the ROIs that the priors name, in their order.
+        probabilities: ``(C, *spatial)`` of a network that did not see the case, or None.
     """
 
     images: list[np.ndarray]
@@ -37,6 +39,7 @@ class LoadedCase:
     soft: np.ndarray | None
     ignored: np.ndarray | None = None
     rois: Sequence[np.ndarray] = ()
+    probabilities: np.ndarray | None = None
 
 
 def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
@@ -64,7 +67,14 @@ def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
         array, own_grid = _read(case.ignore, read_mask, f"Case {case.name}: ignore mask")
         _check_grid(case, grid, own_grid, array, f"ignore mask ({source_name(case.ignore)})")
         ignored = array != 0
-    return LoadedCase(images, grid, rater_maps, soft, ignored, _read_rois(case, grid, settings.priors))
+    probabilities = None
+    if case.prediction is not None:
+        folder, labels = case.prediction.parent, settings.labels
+        probabilities = foreground(
+            read_probabilities(folder, case.prediction.stem, labels, grid.shape), labels
+        )
+    rois = _read_rois(case, grid, settings.priors)
+    return LoadedCase(images, grid, rater_maps, soft, ignored, rois, probabilities)
 
 
 def _read_rois(case: Case, grid: Grid, priors: Priors) -> list[np.ndarray]:

@@ -21,6 +21,7 @@ from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.images import file_ending, is_flat, read_mask, write_image, write_probability
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import soft_files
+from nnunet_softlabel.fusion.lesions import FusedLesions
 
 
 def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
@@ -45,12 +46,25 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]
             soft, record["prior"] = apply_priors(case, loaded, fused, settings)
         if settings.counts_votes:
             record["votes"] = fused.counted()
+        if fused.lesions is not None:
+            record["lesions"] = _judged(fused.lesions, settings.labels)
         _write_files(case, loaded, soft, ignored, work / "dataset", settings)
         record |= _describe(soft, loaded, settings.labels)
         files = soft_files(work / "dataset" / f"softLabels{split}", case.name, len(soft), settings.ending)
         record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     write_json(record_file(work, case.name), record)
     return record
+
+
+def _judged(lesions: FusedLesions, labels: Labels) -> dict[str, list[dict[str, Any]]]:
+    """Label name -> its candidates, numbered from 1, with the probability to be a lesion (None: the mean)."""
+    return {
+        name: [
+            {"candidate": number, **c.to_json(), "posterior": None if np.isnan(p) else round(float(p), 4)}
+            for number, (c, p) in enumerate(zip(found, posterior, strict=True), start=1)
+        ]
+        for name, found, posterior in zip(labels.names, lesions.candidates, lesions.posteriors, strict=True)
+    }
 
 
 def _write_files(
@@ -63,7 +77,7 @@ def _write_files(
 ) -> None:
     split, ending = "Ts" if case.is_test else "Tr", settings.ending
     if settings.hard_labels is None:
-        _write_images(case, loaded, _made(folder / f"images{split}"), ending)
+        _write_images(case, loaded, _made(folder / f"images{split}"), settings)
         hard = consensus(soft, settings.labels, ignored)
         write_image(_made(folder / f"labels{split}") / f"{case.name}{ending}", hard, loaded.grid)
     else:
@@ -95,11 +109,16 @@ def _check_hard_label(case: Case, ignored: np.ndarray | None, settings: CaseSett
         )
 
 
-def _write_images(case: Case, loaded: LoadedCase, folder: Path, ending: str) -> None:
+def _write_images(case: Case, loaded: LoadedCase, folder: Path, settings: CaseSettings) -> None:
+    ending = settings.ending
     for channel, (source, array) in enumerate(zip(case.images, loaded.images, strict=True)):
         target = folder / f"{case.name}_{channel:04d}{ending}"
         if isinstance(source, Path) and file_ending(source) == ending:
-            shutil.copyfile(source, target)
+            if settings.links_images:
+                target.unlink(missing_ok=True)  # of a run that was cut off
+                target.symlink_to(source.resolve())
+            else:
+                shutil.copyfile(source, target)
             continue
         if is_flat(target) and array.dtype not in (np.uint8, np.uint16):
             if array.dtype != bool:
