@@ -135,9 +135,7 @@ def evidence_of(
     marked = np.array([c.is_marked for c in candidates], bool)
     size = (np.log([c.size_mm for c in candidates]) - log_size[0]) / log_size[1]
     seen = np.array([c.is_seen for c in candidates], bool)
-    score = [
-        logit(np.clip(c.score, SEEN_ABOVE, 0.99)) if c.is_seen else logit(SEEN_ABOVE) for c in candidates
-    ]
+    score = np.clip(np.array([c.score or SEEN_ABOVE for c in candidates], float), SEEN_ABOVE, 0.99)
     fixed = [np.nan if k is None else float(k) for k in known or [None] * len(candidates)]
     return Evidence(
         yes,
@@ -145,7 +143,7 @@ def evidence_of(
         np.where(
             marked, np.clip(size, -3, 3), 0
         ),  # what nobody marked has the network's size: judge as usual
-        np.asarray(score, float) - logit(SEEN_ABOVE),
+        logit(score) - logit(SEEN_ABOVE),
         seen,
         np.asarray(fixed, float),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -152,7 +153,7 @@ def _objective(
 
 def _penalty(parameters: Parameters, names: tuple[str, ...]) -> tuple[float, np.ndarray]:
     """Minus the log-prior, and its gradient in the order of the names."""
-    total, slopes = 0.0, {}
+    total, slopes = 0.0, dict[str, np.ndarray]()
     for name in names:
         if name == "gap":
             value, slope = _penalty_of_rates(parameters.sensitivity - parameters.gap, INVENTIONS)
@@ -180,7 +181,8 @@ def _pack(parameters: Parameters, names: tuple[str, ...]) -> np.ndarray:
 
 
 def _unpack(x: np.ndarray, start: Parameters, names: tuple[str, ...]) -> Parameters:
-    values, at = {}, 0
+    values: dict[str, Any] = {}
+    at = 0
     for name in names:
         size = np.size(getattr(start, name))
         part = x[at : at + size]

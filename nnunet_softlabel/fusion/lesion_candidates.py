@@ -106,13 +106,16 @@ def find_candidates(raters: RaterVotes, channel: int, probability: np.ndarray | 
     marks = _marks(raters, channel)
     smooth = None if probability is None else smoothed(probability, raters.spacing_mm)
     groups, voxels_of = _without_crumbs(*_groups(marks), marks, raters)
-    unmarked = [] if smooth is None else _unmarked(raters, probability, smooth, marks, voxels_of)
+    unmarked: list[np.ndarray] = []
+    if probability is not None and smooth is not None:
+        unmarked = _unmarked(raters, probability, smooth, marks, voxels_of)
     candidates, parts = [], []
     for number, group in enumerate(groups):
         chosen = np.isin(marks.node, group)
         candidates.append(_candidate(raters, marks, chosen, voxels_of[number], smooth))
         parts.append((marks.voxel[chosen], marks.rater[chosen]))
     for voxels in unmarked:
+        assert smooth is not None, "only a network sees what nobody marked"
         candidates.append(_unmarked_candidate(raters, voxels, smooth))
         parts.append((voxels, np.full(voxels.size, -1)))
     numbers = [np.full(v.size, i) for i, (v, _) in enumerate(parts)]
@@ -148,7 +151,8 @@ class _Marks:
 
 
 def _marks(raters: RaterVotes, channel: int) -> _Marks:
-    voxel, rater, node, sizes = [], [], [], [np.empty(0, int)]
+    empty: np.ndarray = np.empty(0, np.intp)
+    voxel, rater, node, sizes = ([empty] for _ in range(4))
     n_nodes = 0
     for number, votes in enumerate(raters.counted_votes()):
         mask = votes[channel]
@@ -162,8 +166,7 @@ def _marks(raters: RaterVotes, channel: int) -> _Marks:
         node.append(own + n_nodes)
         sizes.append(np.bincount(own))
         n_nodes += sizes[-1].size
-    empty = np.empty(0, np.intp)
-    return _Marks(*(np.concatenate([empty, *part]) for part in (voxel, rater, node)), np.concatenate(sizes))
+    return _Marks(*map(np.concatenate, (voxel, rater, node, sizes)))
 
 
 def _components(mask: np.ndarray) -> np.ndarray:
