@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from nnunet_softlabel.evaluation.consistency import stock_threshold
+from nnunet_softlabel.evaluation.thresholds import decide
 from nnunet_softlabel.formats.encoding import channels_of, consensus, with_background
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import write_image, write_probability
+from nnunet_softlabel.formats.images import read_mask, write_image, write_probability
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -86,6 +88,14 @@ def write_dataset(
     return Evaluated(SoftDataset(folder), predictions)
 
 
+def predict_again(data: Evaluated, case: str, probabilities: np.ndarray) -> None:
+    """Other probabilities of a case, and the segmentation that belongs to them."""
+    labels, path = data.dataset.labels, data.predictions / f"{case}{data.dataset.file_ending}"
+    np.savez_compressed(data.predictions / f"{case}.npz", probabilities=probabilities)
+    _, grid = read_mask(path)
+    write_image(path, decide(probabilities, labels, stock_threshold(labels)), grid)
+
+
 def _write_case(folder, predictions, case, labels, ending, raters, is_empty, rng) -> None:
     flat = ending == ".png"
     shape = SHAPE[1:] if flat else SHAPE
@@ -113,7 +123,8 @@ def _write_case(folder, predictions, case, labels, ending, raters, is_empty, rng
     write_image(folder / "imagesTr" / f"{case}_0000{ending}", image.astype(np.uint8), grid)
     blurred = np.stack([gaussian_filter(channel, 0.8) for channel in soft])
     stored = blurred if labels.has_regions else with_background(blurred)
+    decision = decide(stored, labels, stock_threshold(labels))
     if flat:
         stored = stored[:, None]  # as nnU-Net stores flat images
     np.savez_compressed(predictions / f"{case}.npz", probabilities=stored)
-    write_image(predictions / f"{case}{ending}", hard, grid)
+    write_image(predictions / f"{case}{ending}", decision, grid)

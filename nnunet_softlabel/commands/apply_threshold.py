@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
         threshold,
         dataset.labels,
         file_ending=dataset.file_ending,
+        reader=dataset.reader,
         num_processes=args.np,
         overwrite=args.overwrite,
     )

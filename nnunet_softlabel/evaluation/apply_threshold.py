@@ -6,10 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.consistency import check_decision
 from nnunet_softlabel.evaluation.thresholds import Threshold, decide
-from nnunet_softlabel.formats.images import read_image, write_image
+from nnunet_softlabel.formats.images import file_ending, read_image, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predictions
 from nnunet_softlabel.formats.predictions import predicted_cases, read_probabilities
+from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import run_in_processes
 
 
@@ -21,10 +24,11 @@ def apply_threshold(
     *,
     file_ending: str,
     images: Path | None = None,
+    reader: str | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Make segmentations of probability files, as nnU-Net would have, at another threshold.
+    """Make segmentations of probability files, as nnU-Net would have, at another threshold: all, or none.
 
     Args:
         predictions: folder with ``CASE.npz``.
@@ -34,6 +38,7 @@ def apply_threshold(
         file_ending: of the images.
         images: where ``CASE_0000<file_ending>`` gives the geometry; by default nnU-Net's own segmentation
             beside the probabilities does.
+        reader: nnU-Net's reader of the images, if it turns axes; the plans beside the probabilities go first.
         num_processes: spawned workers.
         overwrite: replace earlier segmentations.
 
@@ -42,17 +47,13 @@ def apply_threshold(
 
     Raises:
         DatasetError: if a geometry is missing or does not fit.
-        UsageError: if a file exists, or the output is the folder of the predictions.
+        UsageError: if a file exists, the output cannot be made, or is the folder of the predictions.
     """
     if output.resolve() == predictions.resolve():
         raise UsageError(f"-o {output}: nnU-Net's own segmentations lie there; choose another folder.")
     cases = sorted(path.stem for path in predictions.glob("*.npz"))
     if images is None or not cases:
         cases = predicted_cases(predictions, file_ending=file_ending)
-    files = [output / f"{case}{file_ending}" for case in cases]
-    there = [file for file in files if file.exists()]
-    if there and not overwrite:
-        raise UsageError(f"{there[0]} is already there; choose another -o, or pass --overwrite.")
     geometry = [
         predictions / f"{case}{file_ending}" if images is None else images / f"{case}_0000{file_ending}"
         for case in cases
@@ -60,17 +61,34 @@ def apply_threshold(
     for case, source in zip(cases, geometry, strict=True):
         if not source.is_file():
             raise DatasetError(f"Case {case}: its geometry should come from {source}, which does not exist.")
-    output.mkdir(parents=True, exist_ok=True)
-    job = partial(_write_decision, predictions=predictions, threshold=threshold, labels=labels)
-    items = list(zip(cases, geometry, files, strict=True))
-    return list(run_in_processes(job, items, num_processes=num_processes, title="apply threshold"))
+    names = [f"{case}{file_ending}" for case in cases]
+    with staged(output, names, overwrite=overwrite) as new:
+        job = partial(
+            _write_decision,
+            predictions=predictions,
+            threshold=threshold,
+            labels=labels,
+            reader=reader_of_predictions(predictions) or reader,
+            is_segmentation=images is None,
+        )
+        items = list(zip(cases, geometry, [new / name for name in names], strict=True))
+        list(run_in_processes(job, items, num_processes=num_processes, title="apply threshold"))
+    return [output / name for name in names]
 
 
 def _write_decision(
-    item: tuple[str, Path, Path], *, predictions: Path, threshold: Threshold, labels: Labels
-) -> Path:
+    item: tuple[str, Path, Path],
+    *,
+    predictions: Path,
+    threshold: Threshold,
+    labels: Labels,
+    reader: str | None,
+    is_segmentation: bool,
+) -> None:
     case, source, target = item
-    _, grid = read_image(source)
-    hard = decide(read_probabilities(predictions, case, labels, grid.shape), labels, threshold)
-    write_image(target, hard, grid)
-    return target
+    stored, grid = read_image(source)
+    orientation = orientation_of(reader, grid, file_ending(source))
+    probabilities = read_probabilities(predictions, case, labels, orientation.turn_grid(grid).shape)
+    if is_segmentation:
+        check_decision(source, case, orientation.turn(stored), probabilities, labels)
+    write_image(target, orientation.turn_back(decide(probabilities, labels, threshold)), grid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import Any, Literal, TypeVar
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.case_scores import CaseData, CaseScores, score_case
-from nnunet_softlabel.evaluation.references import read_references, read_truth
+from nnunet_softlabel.evaluation.consistency import check_segmentation
+from nnunet_softlabel.evaluation.digests import digest_of_scored
+from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold, decide
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
 from nnunet_softlabel.formats.predictions import foreground, predicted_cases, read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.registry import Parameters
 from nnunet_softlabel.processes import run_in_processes
 
@@ -63,13 +66,46 @@ def evaluate(
         DatasetError: if a prediction or a reference is missing or does not fit.
         UsageError: for a wrong threshold or split, existing results, or a threshold tuned on these cases.
     """
-    tables.check_output(output, overwrite=overwrite)
+    with staged(output, (tables.METRICS_FILE, tables.SUMMARY_FILE), overwrite=overwrite) as new:
+        scores, summary = score_folder(
+            dataset,
+            predictions,
+            split=split,
+            threshold=threshold,
+            threshold_file=threshold_file,
+            num_processes=num_processes,
+            cases=cases,
+            truth=truth,
+            parameters=parameters,
+            with_ceiling=with_ceiling,
+        )
+        tables.write_results(new, scores, summary)
+    return summary
+
+
+def score_folder(
+    dataset: SoftDataset,
+    predictions: Path,
+    *,
+    split: Split,
+    threshold: str | float,
+    threshold_file: Path | None,
+    num_processes: int,
+    cases: Sequence[str] | None,
+    truth: Path | None,
+    parameters: Parameters | None,
+    with_ceiling: bool,
+) -> tuple[list[CaseScores], dict[str, Any]]:
+    """What `evaluate` writes: the scores of every case, and the summary."""
     chosen, unknown = select_cases(dataset, predictions, split=split, cases=cases)
     if threshold == TUNED and threshold_file is None:
         places = (predictions / FILE_NAME, predictions.parent / FILE_NAME)
         threshold_file = next((path for path in places if path.is_file()), places[-1])
     rule = choose_threshold(threshold, dataset, threshold_file=threshold_file)
     refuse_leak(rule, chosen)
+    dataset = dataset.for_predictions(predictions)
+    values = {} if truth is None else truth_values(dataset, truth, chosen)
+    digest = digest_of_scored(dataset, predictions, chosen, split=split, truth=truth)
     parameters = parameters or Parameters()
     tolerance_from = "given"
     if parameters.tolerance_mm is None:
@@ -82,6 +118,7 @@ def evaluate(
         split=split,
         threshold=rule,
         truth=truth,
+        truth_values=values,
         parameters=parameters,
         with_ceiling=with_ceiling,
     )
@@ -94,10 +131,11 @@ def evaluate(
         "not_predicted": sorted(set(dataset.cases(split)).difference(chosen)) if split == "Ts" else [],
         "threshold": asdict(rule) | {"rule": rule.rule},
         "parameters": asdict(parameters) | {"tolerance_from": tolerance_from},
+        "truth": None if truth is None else str(truth),
+        "digest": digest,
         "versions": tables.versions(),
     }
-    tables.write_results(output, scores, summary)
-    return summary
+    return scores, summary
 
 
 def select_cases(
@@ -149,12 +187,15 @@ def score_files(
     split: str,
     threshold: Threshold,
     truth: Path | None,
+    truth_values: Mapping[int, int],
     parameters: Parameters,
     with_ceiling: bool,
 ) -> CaseScores:
     """Read one case and score it."""
     soft, hard, raters, grid = read_references(dataset, case, split=split)
     probabilities = read_probabilities(predictions, case, dataset.labels, soft.shape[1:])
+    check_segmentation(dataset, predictions, case, probabilities)
+    known = None if truth is None else read_truth(dataset, truth, case, grid=grid, values=truth_values)
     data = CaseData(
         case=case,
         group=str((dataset.about or {}).get("groups", {}).get(case, "")),
@@ -165,6 +206,6 @@ def score_files(
         spacing_mm=grid.spacing_of_axes_mm,
         probabilities=foreground(probabilities, dataset.labels),
         decision=decide(probabilities, dataset.labels, threshold),
-        truth=None if truth is None else read_truth(truth / f"{case}{dataset.file_ending}", soft.shape[1:]),
+        truth=known,
     )
     return score_case(data, parameters, with_ceiling=with_ceiling)

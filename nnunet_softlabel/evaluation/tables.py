@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.case_scores import (
     CONSENSUS,
     EXTRA,
@@ -44,13 +44,6 @@ PACKAGES = (
     "connected-components-3d",
     "SimpleITK",
 )
-
-
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse to replace earlier results."""
-    there = [output / name for name in (SUMMARY_FILE, METRICS_FILE) if (output / name).exists()]
-    if there and not overwrite:
-        raise UsageError(f"{there[0]} is already there; choose another -o, or pass --overwrite.")
 
 
 def versions() -> dict[str, str]:

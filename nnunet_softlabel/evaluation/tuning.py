@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.references import read_references, read_truth
+from nnunet_softlabel.evaluation.consistency import check_segmentation
+from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
 from nnunet_softlabel.evaluation.run import select_cases
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.files import write_json
@@ -65,8 +66,15 @@ def tune_threshold(
     if against == "truth" and truth is None:
         raise UsageError("tuning against the truth needs the folder of its label maps.")
     chosen = _cases_of_folders(dataset, predictions, split=split, cases=cases)
+    values = {} if truth is None else truth_values(dataset, truth, [case for case, _ in chosen])
     job = partial(
-        _scores_of_candidates, dataset=dataset, split=split, against=against, truth=truth, beta=beta
+        _scores_of_candidates,
+        dataset=dataset,
+        split=split,
+        against=against,
+        truth=truth,
+        values=values,
+        beta=beta,
     )
     found = list(run_in_processes(job, chosen, num_processes=num_processes, title="tune"))
     mean = np.mean(found, axis=0)  # (channels, candidates)
@@ -111,20 +119,23 @@ def _scores_of_candidates(
     split: str,
     against: Against,
     truth: Path | None,
+    values: Mapping[int, int],
     beta: float,
 ) -> np.ndarray:
     """F-beta ``(channels, candidates)`` of one case."""
     case, folder = item
-    labels = dataset.labels
-    _, hard, raters, _ = read_references(dataset, case, split=split)
+    labels, dataset = dataset.labels, dataset.for_predictions(folder)
+    _, hard, raters, grid = read_references(dataset, case, split=split)
     if against == "truth":
         assert truth is not None, "checked before the first case"
-        references = [read_truth(truth / f"{case}{dataset.file_ending}", hard.shape)]
+        references = [read_truth(dataset, truth, case, grid=grid, values=values)]
     else:
         references = list(raters.values()) if against == "raters" else [hard]
         if not references:
             raise DatasetError(f"Case {case}: no rater's label map is kept; tune against the consensus.")
-    maps = foreground(read_probabilities(folder, case, labels, hard.shape), labels)
+    probabilities = read_probabilities(folder, case, labels, hard.shape)
+    check_segmentation(dataset, folder, case, probabilities)
+    maps = foreground(probabilities, labels)
     per_reference = []
     for reference in references:
         mask = None if labels.ignore is None else (reference != labels.ignore) & (hard != labels.ignore)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,22 @@ import numpy as np
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, read_probability
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.formats.orientation import orientation_of, reader_of_dataset, reader_of_predictions
 
 FORMAT_VERSION = 1
 
 
 class SoftDataset:
     """A soft-label data set in ``nnUNet_raw``: where its files are and what they mean.
+
+    Arrays come in the order of axes that nnU-Net's reader gives, as the probabilities it stores.
+
+    Attributes:
+        reader: nnU-Net's reader of the images, or None for one that keeps the order of the file's axes.
 
     Raises:
         DatasetError: if the folder is no data set, or has no soft labels.
@@ -42,6 +51,7 @@ class SoftDataset:
                 f"{FORMAT_VERSION}; convert the data set again."
             )
         self.labels = Labels.from_dataset_json(self.dataset_json)
+        self.reader = reader_of_dataset(self.dataset_json)
 
     @classmethod
     def find(cls, dataset: int | str) -> SoftDataset:
@@ -82,17 +92,36 @@ class SoftDataset:
         files = {rater.name: rater / f"{case}{self.file_ending}" for rater in sorted(folder.iterdir())}
         return {rater: path for rater, path in files.items() if path.is_file()}
 
+    def for_predictions(self, folder: Path) -> SoftDataset:
+        """The same data set, read with the reader of the plans that these predictions were made with."""
+        reader = reader_of_predictions(folder)
+        if reader is None or reader == self.reader:
+            return self
+        other = copy.copy(self)
+        other.reader = reader
+        return other
+
+    def read(
+        self, path: Path, how: Callable[[Path], tuple[np.ndarray, Grid]] = read_mask
+    ) -> tuple[np.ndarray, Grid]:
+        """Read one file of this data set, or one that lies on the same grid, as nnU-Net's reader turns it."""
+        array, grid = how(path)
+        orientation = orientation_of(self.reader, grid, self.file_ending)
+        if orientation.is_kept:
+            return array, grid
+        return np.ascontiguousarray(orientation.turn(array)), orientation.turn_grid(grid)
+
     def read_soft(self, case: str, split: str = "Tr") -> np.ndarray:
         """Foreground probabilities of a case, float32 ``(C, *spatial)``; classes sum to at most 1."""
-        return np.stack([read_probability(path)[0] for path in self.soft_files(case, split)])
+        return np.stack([self.read(path, read_probability)[0] for path in self.soft_files(case, split)])
 
     def read_hard(self, case: str, split: str = "Tr") -> np.ndarray:
         """The hard consensus of a case, integers ``(*spatial)``."""
-        return read_mask(self.label_file(case, split))[0]
+        return self.read(self.label_file(case, split))[0]
 
     def read_raters(self, case: str, split: str = "Tr") -> dict[str, np.ndarray]:
         """Hard label map of every rater of a case, integers ``(*spatial)`` in the data set's own values."""
-        return {rater: read_mask(path)[0] for rater, path in self.rater_files(case, split).items()}
+        return {rater: self.read(path)[0] for rater, path in self.rater_files(case, split).items()}
 
 
 def soft_files(folder: Path, case: str, channels: int, ending: str) -> list[Path]:

@@ -12,6 +12,7 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.case_scores import Row
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -84,9 +85,7 @@ def case_picture(
     index = dataset.labels.names.index(class_name)
     soft, hard, raters, grid = read_references(dataset, case, split=split)
     shape = soft.shape[1:]
-    image, image_grid = read_image(images[0])
-    if image.ndim > len(image_grid.shape):
-        image = image.mean(axis=-1)  # colours
+    image, _ = dataset.read(images[0], _read_grey)
     if image.shape != shape:
         raise DatasetError(f"Case {case}: its image has shape {image.shape}, its soft label {shape}.")
     maps = {
@@ -104,6 +103,13 @@ def case_picture(
         probabilities={name: probability[cut] for name, probability in maps.items()},
         aspect=aspect,
     )
+
+
+def _read_grey(path: Path) -> tuple[np.ndarray, Grid]:
+    image, grid = read_image(path)
+    return (
+        image.mean(axis=-1) if image.ndim > len(grid.shape) else image
+    ), grid  # colours have one axis more
 
 
 def slice_through(

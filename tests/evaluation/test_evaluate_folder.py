@@ -17,6 +17,7 @@ from nnunet_softlabel.formats.images import read_mask, write_image, write_probab
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.metrics.overlap import dice, soft_dice
 from nnunet_softlabel.metrics.registry import METRICS, Parameters
+from tests.scored_dataset import predict_again
 
 CLASSES = Labels({"a": (1,), "b": (2,)})
 REGIONS = Labels({"whole": (1, 2), "core": (2,)})
@@ -187,7 +188,7 @@ def test_ignored_voxels_change_nothing(build, tmp_path):
     first = evaluate(data.dataset, data.predictions, tmp_path / "a", num_processes=1)
     changed = np.load(data.predictions / "case0.npz")["probabilities"]
     changed[1, :, :, 15:], changed[0, :, :, 15:] = 0.9, 0.1
-    np.savez_compressed(data.predictions / "case0.npz", probabilities=changed)
+    predict_again(data, "case0", changed)
     second = evaluate(data.dataset, data.predictions, tmp_path / "b", num_processes=1)
     assert first["mean"] == second["mean"]
 

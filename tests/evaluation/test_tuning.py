@@ -13,18 +13,19 @@ from nnunet_softlabel.evaluation.thresholds import Threshold
 from nnunet_softlabel.evaluation.tuning import tune_threshold
 from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.labels import Labels
+from tests.scored_dataset import predict_again
 
 
-def shrink(predictions, factor: float) -> None:
+def shrink(data, factor: float) -> None:
     """Make every foreground probability smaller, as a network that learned from raters who miss much."""
-    for path in predictions.glob("*.npz"):
+    for path in data.predictions.glob("*.npz"):
         p = np.load(path)["probabilities"][1:] * factor
-        np.savez_compressed(path, probabilities=np.concatenate([1 - p.sum(axis=0, keepdims=True), p]))
+        predict_again(data, path.stem, np.concatenate([1 - p.sum(axis=0, keepdims=True), p]))
 
 
 def test_tuning_finds_the_low_threshold_that_low_probabilities_need(build, tmp_path):
     data = build()
-    shrink(data.predictions, 0.5)
+    shrink(data, 0.5)
     found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
     assert 0.2 <= found["thresholds"]["lesion"] <= 0.36
     assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8")) == found

@@ -1,0 +1,68 @@
+"""Do probabilities and the segmentation beside them say the same? If not, one is of something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.thresholds import Threshold, decide
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+
+UNDECIDED = 1e-3  # closer calls than this may fall either way by rounding
+
+
+def check_segmentation(dataset: SoftDataset, predictions: Path, case: str, probabilities: np.ndarray) -> None:
+    """Refuse probabilities that do not make, at 0.5, the segmentation that lies beside them.
+
+    Catches files of another case or model, and readers that turn axes. Without a segmentation nothing is
+    checked.
+
+    Args:
+        dataset: says what channels mean, and how files are read.
+        predictions: the folder.
+        case: its name.
+        probabilities: of the case, as `read_probabilities` gives them.
+
+    Raises:
+        DatasetError: if they differ by more than rounding.
+    """
+    path = predictions / f"{case}{dataset.file_ending}"
+    if path.is_file():
+        check_decision(path, case, dataset.read(path)[0], probabilities, dataset.labels)
+
+
+def check_decision(
+    path: Path, case: str, stored: np.ndarray, probabilities: np.ndarray, labels: Labels
+) -> None:
+    """Refuse the segmentation of ``path``, as nnU-Net's reader turns it, if probabilities make another."""
+    remedy = (
+        f"are both of the same case, model and reader? Predict again, or take {path.name} away if it was "
+        f"postprocessed"
+    )
+    if stored.shape != probabilities.shape[1:]:
+        raise DatasetError(
+            f"{path}: has shape {stored.shape}, its {case}.npz {probabilities.shape[1:]}; {remedy}."
+        )
+    differs = stored != decide(probabilities, labels, stock_threshold(labels))
+    if differs.any():
+        differs &= ~_undecided(probabilities, labels)
+    if differs.any():
+        raise DatasetError(
+            f"{path}: differs in {int(differs.sum())} of {differs.size} voxels from what {case}.npz says at "
+            f"0.5; {remedy}."
+        )
+
+
+def stock_threshold(labels: Labels) -> Threshold:
+    """nnU-Net's own rule."""
+    return Threshold("0.5", dict.fromkeys(labels.names, 0.5))
+
+
+def _undecided(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
+    if labels.has_regions:
+        return (np.abs(probabilities - 0.5) < UNDECIDED).any(axis=0)
+    second, first = np.partition(probabilities, -2, axis=0)[-2:]
+    return first - second < UNDECIDED

@@ -1,0 +1,50 @@
+"""What scores were computed from, as one hash: scores of something else are not taken for these."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+
+
+def digest_of_scored(
+    dataset: SoftDataset, predictions: Path, cases: Sequence[str], *, split: str, truth: Path | None
+) -> str:
+    """SHA-256 over predictions, references and truth of the cases.
+
+    Files of references are read whole. Of an ``.npz`` the checksums in its table of contents are enough.
+
+    Raises:
+        DatasetError: if a file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps([dataset.reader, list(dataset.labels.values.items())]).encode())
+    for case in cases:
+        digest.update(f"\n{case}:{_checksums(predictions / f'{case}.npz')}".encode())
+        files = [dataset.label_file(case, split), *dataset.soft_files(case, split)]
+        files += dataset.rater_files(case, split).values()
+        files += [] if truth is None else [truth / f"{case}{dataset.file_ending}"]
+        for path in files:
+            try:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            except OSError as error:
+                raise DatasetError(
+                    f"Case {case}: its reference {path} is missing or cannot be read ({error.strerror}); "
+                    f"convert the data set again."
+                ) from error
+    return digest.hexdigest()
+
+
+def _checksums(path: Path) -> str:
+    """Name, size and CRC-32 of what is in an ``.npz``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.dumps([[info.filename, info.file_size, info.CRC] for info in archive.infolist()])
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DatasetError(
+            f"{path}: cannot be read as nnU-Net's probabilities ({error}); predict again."
+        ) from error

@@ -1,0 +1,116 @@
+"""Several files that belong together: all of them take their names, or none.
+
+::
+
+    OUTPUT/.unfinished/
+      lock            held by the process that works here
+      new/            what is being written
+      moving.json     names of all that is in `new`; from here on things change places
+      replaced/       what `new` takes the place of, until it has
+
+First the old files go, then the new ones come: old and new never lie side by side. A process that is killed
+in between leaves `moving.json`, and the next one begins by putting everything back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+from filelock import Timeout
+
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.locks import held_lock
+
+UNFINISHED = ".unfinished"
+
+
+@contextmanager
+def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """A folder to write files or folders of these names in; at the end they take their names in ``output``.
+
+    Args:
+        output: made if it is not there, and removed again on an error.
+        names: what will be written; checked before the work.
+        overwrite: replace what has these names.
+
+    Raises:
+        UsageError: if one is there already, if the folder cannot be made, or another process works there.
+    """
+    is_new = not output.exists()
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output}: is a file; name a folder.")
+    if not overwrite and not (output / UNFINISHED).exists():
+        refuse_existing(output, names)  # before anything is made
+    work = output / UNFINISHED
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"-o {output}: cannot be made ({error.strerror}); choose another folder.") from error
+    try:
+        with held_lock(work / "lock"):
+            try:
+                _put_back(output, work)
+                if not overwrite:
+                    refuse_existing(output, names)
+                (work / "new").mkdir()
+                yield work / "new"
+                _move(output, work)
+            finally:
+                _put_back(output, work)
+                _tidy(output, work, is_new=is_new)
+    except Timeout as error:
+        raise UsageError(f"-o {output}: another process is writing there; wait until it is done.") from error
+
+
+def refuse_existing(output: Path, names: Sequence[str]) -> None:
+    """Refuse to replace what is there.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    there = [output / name for name in names if (output / name).exists()]
+    if there:
+        raise UsageError(f"{there[0]} is already there; choose another -o, or pass --overwrite.")
+
+
+def _move(output: Path, work: Path) -> None:
+    names = sorted(path.name for path in (work / "new").iterdir())
+    write_json(work / "moving.json", {"names": names})
+    (work / "replaced").mkdir()
+    for name in names:
+        if (output / name).exists():
+            os.rename(output / name, work / "replaced" / name)
+    for name in names:
+        os.rename(work / "new" / name, output / name)
+    (work / "moving.json").unlink()
+
+
+def _put_back(output: Path, work: Path) -> None:
+    """Undo what was begun and not finished; what was finished stays. The lock is held."""
+    if (work / "moving.json").is_file() and (work / "replaced").is_dir():
+        for name in map(str, read_json(work / "moving.json")["names"]):
+            old, new, final = work / "replaced" / name, work / "new" / name, output / name
+            if not new.exists() and final.exists():
+                os.rename(final, new)
+            if old.exists():
+                os.rename(old, final)
+    (work / "moving.json").unlink(missing_ok=True)
+    for name in ("new", "replaced"):
+        if (work / name).exists():
+            rmtree(work / name)
+
+
+def _tidy(output: Path, work: Path, *, is_new: bool) -> None:
+    """Remove the work folder, and the output if it was made for nothing."""
+    (work / "lock").unlink(missing_ok=True)
+    try:
+        work.rmdir()
+        if is_new and not any(output.iterdir()):
+            output.rmdir()
+    except OSError:
+        return  # another process has begun to work there
