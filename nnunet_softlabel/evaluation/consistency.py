@@ -63,6 +63,6 @@ def stock_threshold(labels: Labels) -> Threshold:
 
 def _undecided(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
     if labels.has_regions:
-        return (np.abs(probabilities - 0.5) < UNDECIDED).any(axis=0)
+        return np.asarray((np.abs(probabilities - 0.5) < UNDECIDED).any(axis=0))
     second, first = np.partition(probabilities, -2, axis=0)[-2:]
-    return first - second < UNDECIDED
+    return np.asarray(first - second < UNDECIDED)
