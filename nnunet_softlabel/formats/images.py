@@ -6,22 +6,35 @@ Arrays are in numpy order, ``(z, y, x)`` or ``(y, x)``; geometry stays in Simple
 from __future__ import annotations
 
 import errno
-import gzip
 import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from PIL import Image
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.file_checks import (
+    check_is_file,
+    check_nifti_content,
+    check_size,
+    check_volume_before_reading,
+    is_nifti,
+)
 from nnunet_softlabel.formats.grid import Grid
 
 FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
-NIFTI_FLOATS = {16: "f4", 64: "f8"}  # NIfTI's code -> numpy's
 PNG_ONE = 65535  # a probability of 1 in a 16 bit flat image
+# What ITK, Pillow and tifffile raise on broken files; the first of each row stand for many.
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(RuntimeError, OSError, EOFError, ValueError),
+    *(SyntaxError, zlib.error, struct.error, TypeError, LookupError),
+    Image.DecompressionBombError,
+)
 
 
 def file_ending(path: Path) -> str:
@@ -54,29 +67,31 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
     Raises:
         DatasetError: if the file is missing or unreadable, or holds NaN or infinite values.
     """
-    if not path.is_file():
-        raise DatasetError(f"{path}: no such file.")
+    check_is_file(path)
     flat = is_flat(path)
     try:
         if flat:
-            array = _read_flat(path)
-        elif path.name.lower().endswith((".nii", ".nii.gz")):
-            image = sitk.ReadImage(str(path), imageIO="NiftiImageIO")  # saves asking every other format
-            array = sitk.GetArrayFromImage(image)
-            _check_nifti(path)
+            array, is_stack = _read_flat(path)
         else:
-            image = sitk.ReadImage(str(path))
-            array = sitk.GetArrayFromImage(image)
-    except (RuntimeError, OSError, EOFError, ValueError, SyntaxError, zlib.error, struct.error) as error:
-        # Pillow and tifffile raise the last three on broken files
+            check_volume_before_reading(path)
+            # naming NIfTI's reader saves asking every other format
+            image = sitk.ReadImage(str(path), imageIO="NiftiImageIO" if is_nifti(path) else "")
+            array, is_stack = sitk.GetArrayFromImage(image), False
+            if is_nifti(path):
+                check_nifti_content(path)
+    except (*UNREADABLE, MemoryError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         raise DatasetError(
             f"{path}: cannot be read as an image ({reason}); replace or convert the file."
         ) from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
+    if array.dtype.kind == "c":
+        raise DatasetError(f"{path}: holds complex numbers; store the magnitude.")
     if flat:
-        if array.ndim == 3 and array.shape[-1] not in (3, 4):
+        if array.ndim == 3 and array.shape[-1] == 2 and not is_stack:
+            raise DatasetError(f"{path}: a grey image with transparency; store it as grey alone.")
+        if array.ndim != 2 and (array.ndim != 3 or is_stack or array.shape[-1] not in (3, 4)):
             raise DatasetError(
                 f"{path}: a stack of {array.shape[0]} flat images; convert it to .nii.gz first."
             )
@@ -89,10 +104,26 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
 # scikit-image takes longer to import than many a volume to read
 
 
-def _read_flat(path: Path) -> np.ndarray:
-    from skimage import io  # type: ignore[attr-defined]
+def read_flat(path: Path) -> np.ndarray:
+    """A flat image as it is stored: ``(y, x)``, ``(y, x, channel)`` or, a stack, ``(page, y, x)``."""
+    return _read_flat(path)[0]
 
-    return np.asarray(io.imread(path))
+
+def _read_flat(path: Path) -> tuple[np.ndarray, bool]:
+    """A flat image ``(y, x)`` or ``(y, x, colours)``, or a stack ``(pages, y, x)``; and whether it is one."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        from skimage import io  # type: ignore[attr-defined]
+
+        array = np.asarray(io.imread(path))
+        return array, array.ndim > 3  # an animation
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        check_size(path, math.prod(file.series[0].shape) * file.series[0].dtype.itemsize)
+        array, axes = file.series[0].asarray(), file.series[0].axes
+        is_stack = len(file.pages) > 1
+    # colours may be stored one plane after the other; scikit-image takes three pages for colours, too
+    return (np.moveaxis(array, 0, -1) if axes == "SYX" else array), is_stack
 
 
 def _write_flat(path: Path, array: np.ndarray) -> None:
@@ -108,42 +139,6 @@ def _write_flat(path: Path, array: np.ndarray) -> None:
     io.imsave(path, array, check_contrast=False)
 
 
-def _check_nifti(path: Path) -> None:
-    """Refuse what ITK reads without a word as zeros: a NIfTI file that was cut off, and NaN.
-
-    Raises:
-        EOFError: if the file ends early.
-        DatasetError: if it holds NaN or infinite values.
-    """
-    is_zipped = path.name.lower().endswith(".gz")
-    with gzip.open(path) if is_zipped else path.open("rb") as file:
-        header = file.read(112)
-        order = "<" if header[:4] == struct.pack("<i", 348) else ">"
-        is_nifti_1 = struct.unpack_from(order + "i", header)[0] == 348
-        ndim, *shape = struct.unpack_from(order + "8h", header, 40)
-        datatype, bits = struct.unpack_from(order + "2h", header, 70)
-        start = int(struct.unpack_from(order + "f", header, 108)[0])
-        expected = start + math.prod(shape[:ndim]) * bits // 8 if is_nifti_1 else 0
-        is_float = is_nifti_1 and datatype in NIFTI_FLOATS
-        if is_zipped and not is_float and _stated_size(path) == expected % 2**32:
-            return
-        content = header + file.read()  # zipped in several parts, or cut off: reading it tells
-    if len(content) < expected:
-        raise EOFError(f"the file ends after {len(content)} of {expected} bytes")
-    if not is_float:
-        return
-    values = np.frombuffer(content[start:expected], order + NIFTI_FLOATS[datatype])
-    if not np.isfinite(values).all():
-        raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
-
-
-def _stated_size(path: Path) -> int:
-    """Size of the content that the last four bytes of a gzip file state."""
-    with path.open("rb") as file:
-        file.seek(-4, 2)
-        return int(struct.unpack("<I", file.read(4))[0])
-
-
 def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
     """Read a label map or probability map: one value per voxel.
 
@@ -152,27 +147,33 @@ def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
     Raises:
         DatasetError: as `read_image`, and for colours.
     """
+    array, grid = _read_grey(path)
+    return (array.astype(np.uint8) if array.dtype == bool else array), grid
+
+
+def _read_grey(path: Path) -> tuple[np.ndarray, Grid]:
     array, grid = read_image(path)
     if array.ndim == 3 and is_flat(path):
         colours = array[..., :3]
         if not (colours == colours[..., :1]).all():
             raise DatasetError(f"{path}: a colour image is no label map; store one grey value per label.")
         array = colours[..., 0]
-    if array.dtype == bool:
-        array = array.astype(np.uint8)
     return array, grid
 
 
 def read_probability(path: Path) -> tuple[np.ndarray, Grid]:
-    """Read a probability map as float32 in [0, 1]; integers of flat images are divided by their full scale.
+    """Read a probability map as float32 in [0, 1].
+
+    The type says which value is 1, never the values: 1 for volumes, floats and 1-bit images, 255 and 65535
+    for flat images of 8 and 16 bit.
 
     Raises:
-        DatasetError: as `read_mask`, and for values outside [0, 1].
+        DatasetError: as `read_mask`, for values outside [0, 1], and for flat integers of other types.
     """
-    array, grid = read_mask(path)
-    if is_flat(path) and array.dtype.kind in "ui" and array.max(initial=0) > 1:  # 1-bit files hold 0 and 1
-        array = array / np.float32(np.iinfo(array.dtype).max)
+    array, grid = _read_grey(path)
+    scale = full_scale(path, array.dtype)
     array = array.astype(np.float32, copy=False)
+    array = array if scale == 1 else array / np.float32(scale)
     if array.size and (array.min() < -1e-4 or array.max() > 1 + 1e-4):
         raise DatasetError(
             f"{path}: values from {array.min():.4g} to {array.max():.4g} are no probabilities; "
@@ -181,12 +182,32 @@ def read_probability(path: Path) -> tuple[np.ndarray, Grid]:
     return np.clip(array, 0, 1), grid
 
 
+def full_scale(path: Path, dtype: np.dtype) -> float:
+    """The value that stands for a probability of 1 in a file of this type.
+
+    Raises:
+        DatasetError: for flat integers that are neither 8 nor 16 bit without sign.
+    """
+    if not is_flat(path) or dtype.kind in "bf":
+        return 1.0
+    if dtype not in (np.uint8, np.uint16):
+        raise DatasetError(
+            f"{path}: a probability map of {dtype}; store 8 or 16 bit without sign, or floating point."
+        )
+    return float(np.iinfo(dtype).max)
+
+
 def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
     """Write an array, ``(z, y, x)``, ``(y, x)`` or flat colour, under the name and in the format of ``path``.
 
+    Types that image formats do not have are widened: bool, half and extended precision. What was written is
+    read again, since ITK's NIfTI writer does not say that the disk is full.
+
     Raises:
-        OSError: if it cannot be written.
+        DatasetError: for complex numbers.
+        OSError: if it cannot be written, or is not what it should be afterwards.
     """
+    array = _storable(path, array)
     if is_flat(path):
         _write_flat(path, array)
         return
@@ -200,6 +221,36 @@ def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1][:200]
         raise OSError(errno.EIO, f"cannot be written ({reason})", str(path)) from error
+    _check_written(path, array)
+
+
+def _storable(path: Path, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "c":
+        raise DatasetError(f"{path}: complex numbers cannot be stored; give the magnitude.")
+    wider: dict[Any, Any] = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}
+    wider |= {np.dtype(np.longdouble): np.float64}
+    native = array.dtype.newbyteorder("=")
+    return array.astype(wider.get(native, native), copy=False)
+
+
+def _check_written(path: Path, array: np.ndarray) -> None:
+    """Compare a volume on disk with what it was made from.
+
+    Raises:
+        OSError: if it is cut off, or differs.
+    """
+    is_whole = False
+    try:
+        if is_nifti(path):  # unpacked to its end: length and checksum tell
+            check_nifti_content(path, has_finite_values=True)
+            is_whole = True
+        else:
+            is_whole = bool((sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == array).all())
+    except (*UNREADABLE, DatasetError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+        raise OSError(errno.EIO, f"was not written whole ({reason}); is the disk full?", str(path)) from error
+    if not is_whole:
+        raise OSError(errno.EIO, "was not written whole; is the disk full?", str(path))
 
 
 def write_probability(path: Path, array: np.ndarray, grid: Grid) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 from skimage import io
 
 from nnunet_softlabel.errors import DatasetError
@@ -57,17 +58,34 @@ def test_flat_volume_of_two_dimensions_keeps_its_spacing(tmp_path: Path) -> None
     assert grid.difference(read_image(tmp_path / "image.nii.gz")[1]) is None
 
 
-@pytest.mark.parametrize("full_scale", [1, 255])
-def test_probability_of_one_in_small_integers(tmp_path: Path, full_scale: int) -> None:
-    # 1-bit and 0/1 files, and 8-bit files with full scale: both mean probability 0 and 1
-    mask = np.array([[0, 1], [1, 0]], np.uint8)
-    io.imsave(tmp_path / "soft.png", mask * full_scale, check_contrast=False)
-    np.testing.assert_array_equal(read_probability(tmp_path / "soft.png")[0], mask)
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16])
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_type_of_a_flat_file_says_which_value_is_probability_1(
+    tmp_path: Path, ending: str, dtype: type
+) -> None:
+    one = 1 if dtype is bool else np.iinfo(dtype).max
+    stored = np.array([[0, 1], [one, 0]], dtype)
+    Image.fromarray(stored).save(tmp_path / f"soft{ending}")
+    np.testing.assert_allclose(read_probability(tmp_path / f"soft{ending}")[0], [[0, 1 / one], [1, 0]])
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_nearly_empty_probability_map_stays_nearly_empty(tmp_path: Path, ending: str) -> None:
+    soft = np.zeros(FLAT.shape, np.float32)
+    soft[0, 0] = 1 / 65535
+    write_probability(tmp_path / f"soft{ending}", soft, FLAT)
+    np.testing.assert_allclose(read_probability(tmp_path / f"soft{ending}")[0], soft, atol=1e-9)
+    Image.fromarray((soft > 0).astype(np.uint8)).save(tmp_path / f"eight{ending}")
+    assert read_probability(tmp_path / f"eight{ending}")[0].max() == pytest.approx(1 / 255)
+
+
+def test_flat_integers_of_other_types_are_no_probabilities(tmp_path: Path) -> None:
+    io.imsave(tmp_path / "soft.tif", np.ones((8, 5), np.int16), check_contrast=False)
+    with pytest.raises(DatasetError, match="a probability map of int16; store 8 or 16 bit"):
+        read_probability(tmp_path / "soft.tif")
 
 
 def test_one_bit_png_is_a_mask_of_0_and_1(tmp_path: Path) -> None:
-    from PIL import Image
-
     Image.fromarray(np.array([[False, True]])).save(tmp_path / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png")[0], [[0, 1]])
 
@@ -134,6 +152,7 @@ def _grid_of(ending: str) -> Grid:
 def test_gzip_of_several_parts_is_read(tmp_path: Path, volume: np.ndarray) -> None:
     write_image(tmp_path / "image.nii", volume, GRID)
     content = (tmp_path / "image.nii").read_bytes()
+    (tmp_path / "image.nii").unlink()  # ITK would mix it up with the other
     (tmp_path / "image.nii.gz").write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
     np.testing.assert_array_equal(read_image(tmp_path / "image.nii.gz")[0], volume)
 

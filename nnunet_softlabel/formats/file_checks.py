@@ -1,0 +1,161 @@
+"""What is checked of an image file before and after its voxels are read: readers pass over much of it."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_softlabel.errors import DatasetError
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+NIFTI_FLOATS = {16: "f4", 64: "f8"}  # NIfTI's code -> numpy's
+MOST_EXPANSION = 1032  # of deflate: no file of N bytes holds more than 1032 N
+CHUNK = 1 << 20
+GIPL_HEADER_BYTES = 256
+
+
+def is_nifti(path: Path) -> bool:
+    """True for names that ITK's NIfTI reader takes."""
+    return path.name.lower().endswith(NIFTI_ENDINGS)
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse what is missing, and what is there but is no file: a pipe would wait for ever.
+
+    Raises:
+        DatasetError: saying which.
+    """
+    try:
+        if path.is_file():
+            return
+        is_link, is_there = path.is_symlink(), path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        raise DatasetError(f"{path}: cannot be opened ({error}).") from error
+    if is_link and not is_there:
+        raise DatasetError(f"{path}: is a link to a file that is not there; fetch the file, or remove it.")
+    if is_there:
+        raise DatasetError(f"{path}: is a folder or a pipe, no file; replace or remove it.")
+    raise DatasetError(f"{path}: no such file.")
+
+
+def check_has_no_twin(path: Path) -> None:
+    """Refuse ``CASE.nii`` beside ``CASE.nii.gz``: ITK takes the header of one and the voxels of the other.
+
+    Raises:
+        DatasetError: naming both.
+    """
+    if not is_nifti(path):
+        return
+    is_zipped = path.name.lower().endswith(".gz")
+    twin = path.with_suffix("") if is_zipped else path.with_name(path.name + ".gz")
+    if twin.exists():
+        raise DatasetError(
+            f"{path}: {twin.name} lies beside it, and readers of NIfTI mix the two up; move one away."
+        )
+
+
+def check_volume_before_reading(path: Path) -> None:
+    """Refuse a volume whose header promises more than its file can hold, before memory is asked for.
+
+    Raises:
+        DatasetError: for such a header, and for complex numbers.
+        EOFError: for an uncompressed file that is cut off.
+        RuntimeError: if ITK cannot read the header.
+    """
+    check_has_no_twin(path)
+    reader = sitk.ImageFileReader()
+    if is_nifti(path):
+        reader.SetImageIO("NiftiImageIO")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    if "complex" in pixel:
+        raise DatasetError(f"{path}: holds complex numbers; store the magnitude.")
+    promised = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * _bytes_of(pixel)
+    available = check_size(path, promised)
+    if path.name.lower().endswith(".gipl") and available < GIPL_HEADER_BYTES + promised:
+        raise EOFError(f"the file ends after {available} of {GIPL_HEADER_BYTES + promised} bytes")
+
+
+def check_size(path: Path, promised: int) -> int:
+    """Refuse a header that promises more bytes than the file can hold; returns the bytes that it has.
+
+    Raises:
+        DatasetError: for such a header.
+    """
+    available = sum(file.stat().st_size for file in {path, *_detached(path)})
+    if promised > MOST_EXPANSION * available:
+        raise DatasetError(
+            f"{path}: its header promises {promised:,} bytes of voxels, "
+            f"the file has {available:,}; replace the file."
+        )
+    return available
+
+
+def _bytes_of(pixel: str) -> int:
+    """Bytes of one component of a pixel type as SimpleITK describes it."""
+    sizes = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
+    return next((size for name, size in sizes.items() if name in pixel), 1)
+
+
+def _detached(path: Path) -> set[Path]:
+    """The file of the voxels, where the header is a file of its own (.mhd, some .nrrd)."""
+    if not path.name.lower().endswith((".mhd", ".nrrd", ".mha")):
+        return set()
+    with path.open("rb") as file:
+        lines = file.read(1 << 14).decode("latin-1").splitlines()
+    for line in lines:
+        key, _, value = line.replace("=", ":", 1).partition(":")
+        name = value.strip().replace("\0", "")
+        if key.strip().lower() in ("elementdatafile", "data file", "datafile") and name:
+            file_of_voxels = path.parent / name
+            return {file_of_voxels} if name != "LOCAL" and file_of_voxels.is_file() else set()
+    return set()
+
+
+def check_nifti_content(path: Path, *, has_finite_values: bool = False) -> None:
+    """Refuse what ITK reads without a word: a NIfTI file that is cut off or damaged, and NaN.
+
+    A gzip file is unpacked to its end, which compares the checksum.
+
+    Args:
+        path: the file.
+        has_finite_values: known beforehand, so that values are not looked at.
+
+    Raises:
+        EOFError: if the file ends early.
+        OSError: if the checksum of a gzip file is wrong.
+        DatasetError: if it holds NaN or infinite values.
+    """
+    is_zipped = path.name.lower().endswith(".gz")
+    with gzip.open(path) if is_zipped else path.open("rb") as file:
+        header = file.read(112)
+        order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+        is_nifti_1 = struct.unpack_from(order + "i", header)[0] == 348
+        ndim, *shape = struct.unpack_from(order + "8h", header, 40)
+        datatype, bits = struct.unpack_from(order + "2h", header, 70)
+        start = int(struct.unpack_from(order + "f", header, 108)[0])
+        if not is_nifti_1:  # NIfTI 2, which ITK itself finds cut off
+            while file.read(CHUNK):
+                pass
+            return
+        expected = start + math.prod(shape[:ndim]) * bits // 8
+        is_float = datatype in NIFTI_FLOATS and not has_finite_values
+        if is_float:
+            content = header + file.read()
+            length = len(content)
+        else:
+            length = len(header)
+            while chunk := file.read(CHUNK):
+                length += len(chunk)
+    if length < expected:
+        raise EOFError(f"the file ends after {length} of {expected} bytes")
+    if is_float:
+        values = np.frombuffer(content[start:expected], order + NIFTI_FLOATS[datatype])
+        if not np.isfinite(values).all():
+            raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
