@@ -33,8 +33,9 @@ PNG_ONE = 65535  # a probability of 1 in a 16 bit flat image
 UNREADABLE: tuple[type[Exception], ...] = (
     *(RuntimeError, OSError, EOFError, ValueError),
     *(SyntaxError, zlib.error, struct.error, TypeError, LookupError),
-    Image.DecompressionBombError,
+    *(MemoryError, Image.DecompressionBombError),
 )
+NOT_WHOLE = (*UNREADABLE, DatasetError)
 
 
 def file_ending(path: Path) -> str:
@@ -79,7 +80,7 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
             array, is_stack = sitk.GetArrayFromImage(image), False
             if is_nifti(path):
                 check_nifti_content(path)
-    except (*UNREADABLE, MemoryError) as error:
+    except UNREADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         raise DatasetError(
             f"{path}: cannot be read as an image ({reason}); replace or convert the file."
@@ -246,7 +247,7 @@ def _check_written(path: Path, array: np.ndarray) -> None:
             is_whole = True
         else:
             is_whole = bool((sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == array).all())
-    except (*UNREADABLE, DatasetError) as error:
+    except NOT_WHOLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         raise OSError(errno.EIO, f"was not written whole ({reason}); is the disk full?", str(path)) from error
     if not is_whole:
