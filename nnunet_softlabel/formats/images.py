@@ -35,7 +35,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     *(SyntaxError, zlib.error, struct.error, TypeError, LookupError),
     *(MemoryError, Image.DecompressionBombError),
 )
-NOT_WHOLE = (*UNREADABLE, DatasetError)
+NOT_WHOLE: tuple[type[Exception], ...] = (*UNREADABLE, DatasetError)
 
 
 def file_ending(path: Path) -> str:
