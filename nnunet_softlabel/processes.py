@@ -1,15 +1,16 @@
-"""A pool of processes that gives results as they come, and ends with the process that started it."""
+"""The one pool of processes: results as they come or in order; it ends with the process that started it."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -19,39 +20,101 @@ from nnunet_softlabel.errors import WorkerError
 
 Result = TypeVar("Result")
 
+KILLED = "a worker process was killed"
+PATIENCE_SECONDS = 5.0  # for the end of the workers of a broken pool
+_worker_of_job: Any = None  # in a worker: job -> process id of the worker that is at it, 0 before and after
+
 
 def run_jobs(
-    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], num_processes: int
+    function: Callable[..., Result],
+    jobs: Sequence[tuple[Any, ...]],
+    num_processes: int,
+    *,
+    names: Sequence[str],
+    in_order: bool = False,
+    title: str | None = None,
+    num_done: int = 0,
+    show_progress: bool = True,
 ) -> Iterator[Result]:
-    """Yield ``function(*job)`` for every job, in any order; one process works without a pool.
+    """Yield ``function(*job)`` for every job; one process works without a pool.
+
+    Args:
+        function: of a module, so that a worker finds it.
+        jobs: its arguments.
+        num_processes: spawned workers; not more than there are jobs.
+        names: what each job works on, such as "Case knee_01"; an error names it.
+        in_order: yield results in the order of the jobs, else as they come.
+        title: of the progress bar; None shows none.
+        num_done: what the progress bar counts as done before.
+        show_progress: show the bar where stderr is a terminal.
 
     Raises:
         WorkerError: if a worker is killed.
     """
     num_processes = min(num_processes, len(jobs))
-    if num_processes <= 1:
-        for job in jobs:
-            yield function(*job)
-        return
+    has_bar = title is not None and show_progress
+    with tqdm(
+        total=num_done + len(jobs),
+        initial=num_done,
+        desc=title,
+        leave=False,
+        disable=None if has_bar else True,
+    ) as bar:
+        if num_processes <= 1:
+            results: Iterator[Result] = (function(*job) for job in jobs)
+        else:
+            results = _run_in_pool(function, jobs, num_processes, names, in_order)
+        for result in results:
+            bar.update()
+            yield result
+
+
+def fewer_for_few(num_processes: int, num_jobs: int) -> int:
+    """One process where short jobs are so few that they are done before workers have started."""
+    return num_processes if num_jobs >= 4 * num_processes else 1
+
+
+def _run_in_pool(
+    function: Callable[..., Result],
+    jobs: Sequence[tuple[Any, ...]],
+    num_processes: int,
+    names: Sequence[str],
+    in_order: bool,
+) -> Iterator[Result]:
     # spawn: a forked child of a process that has threads (torch, BLAS) can hang
+    context = get_context("spawn")
+    worker_of_job = context.RawArray("q", len(jobs))
+    before = set(active_children())
     with ProcessPoolExecutor(
-        num_processes, mp_context=get_context("spawn"), initializer=_end_with_parent
+        num_processes, mp_context=context, initializer=_start_worker, initargs=(worker_of_job,)
     ) as pool:
-        futures = [pool.submit(function, *job) for job in jobs]
+        workers: list[Any] = []
         try:
-            for future in as_completed(futures):
+            futures = deque(pool.submit(_run_job, function, i, job) for i, job in enumerate(jobs))
+            workers = [child for child in active_children() if child not in before]
+            for future in _taken(futures) if in_order else as_completed(_emptied(futures)):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise WorkerError(
-                "a worker process was killed, perhaps for lack of memory; "
-                "run the same command again with a smaller -np (convert: and --resume)."
-            ) from error
+            raise WorkerError(_who_was_killed(workers, list(worker_of_job), names)) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Let this worker die when the process that started it is killed; it would wait for work for ever."""
+def _taken(futures: deque[Future[Result]]) -> Iterator[Future[Result]]:
+    while futures:
+        yield futures.popleft()  # a result that is passed on is not kept
+
+
+def _emptied(futures: deque[Future[Result]]) -> set[Future[Result]]:
+    taken = set(futures)
+    futures.clear()
+    return taken
+
+
+def _start_worker(worker_of_job: Any) -> None:
+    """Remember where this worker says what it is at, and let it end with the process that started it."""
+    global _worker_of_job
+    _worker_of_job = worker_of_job
     parent = parent_process()
     assert parent is not None  # only runs in workers
 
@@ -62,21 +125,25 @@ def _end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
-Item = TypeVar("Item")
+def _run_job(function: Callable[..., Result], index: int, job: tuple[Any, ...]) -> Result:
+    _worker_of_job[index] = os.getpid()
+    try:
+        return function(*job)
+    finally:
+        _worker_of_job[index] = 0
 
 
-def run_in_processes(
-    job: Callable[[Item], Result], items: Iterable[Item], *, num_processes: int, title: str
-) -> Iterator[Result]:
-    """Results in order, with a progress bar on a terminal; few items are not worth the start of processes."""
-    items = list(items)
-    bar = partial(tqdm, total=len(items), desc=title, disable=None, leave=False)
-    if num_processes <= 1 or len(items) < 4 * num_processes:
-        yield from bar(map(job, items))
-        return
-    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from bar(pool.map(job, items, chunksize=4))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _who_was_killed(
+    workers: Sequence[SpawnProcess], worker_of_job: Sequence[int], names: Sequence[str]
+) -> str:
+    """One line: what the killed worker was at. The pool itself ends the others, by SIGTERM."""
+    for worker in workers:
+        worker.join(PATIENCE_SECONDS)
+    killed = {worker.pid for worker in workers if worker.exitcode not in (0, None, -signal.SIGTERM)}
+    at_work = {pid: name for pid, name in zip(worker_of_job, names, strict=True) if pid}
+    found = [name for pid, name in at_work.items() if pid in killed] or list(at_work.values())
+    where = f"{' or '.join(found)}: " if found else ""
+    return (
+        f"{where}{KILLED}, perhaps for lack of memory; "
+        f"run the same command again with a smaller -np (convert: and --resume)."
+    )

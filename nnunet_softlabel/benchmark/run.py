@@ -9,7 +9,7 @@ from nnunet_softlabel.benchmark.cell_scores import score_cell
 from nnunet_softlabel.benchmark.cell_training import DONE, FAILED, last_line, recorded_status, train_cell
 from nnunet_softlabel.benchmark.cluster import ClusterJobs, train_on_cluster
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
-from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.errors import DatasetError, WorkerError
 
 Part = Literal["train", "report"]
 
@@ -64,6 +64,6 @@ def score(
     for cell in trained:
         try:
             score_cell(grid, cell, trained=trained, num_processes=num_processes)
-        except DatasetError as error:
+        except (DatasetError, WorkerError) as error:
             outcome[cell.name] = f"trained, but not scored: {error}"
             log(f"{cell.name}: not scored: {error}")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.processes import KILLED
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -124,6 +125,9 @@ def run(args: argparse.Namespace) -> None:
         page = report(grid, outcome, commands=[command], margins=margins)
         print(format_benchmark(args.o))
         print(f"Report: {page}")
+    killed = [name for name, what in outcome.items() if KILLED in what]
+    if killed:
+        raise UsageError(f"{len(killed)} cells are not scored; {killed[0]}: {outcome[killed[0]]}")
     failed = [name for name, what in outcome.items() if what == "failed"]
     if failed:
         raise UsageError(

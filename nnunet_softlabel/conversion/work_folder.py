@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.request import request_description
@@ -122,11 +121,17 @@ def run_cases(
     files = {case.name: record_file(work, case.name, kind) for case in cases}
     records = {name: read_json(path) for name, path in files.items() if path.is_file()}
     jobs = [(case, work, settings) for case in cases if case.name not in records]
-    is_silent = None if show_progress else True  # None: where stderr is no terminal
-    with tqdm(total=len(cases), initial=len(records), desc=title, disable=is_silent) as bar:
-        for record in run_jobs(function, jobs, num_processes):
-            records[record["case"]] = record
-            bar.update()
+    results = run_jobs(
+        function,
+        jobs,
+        num_processes,
+        names=[f"Case {case.name}" for case, *_ in jobs],
+        title=title,
+        num_done=len(records),
+        show_progress=show_progress,
+    )
+    for record in results:
+        records[record["case"]] = record
     return [records[case.name] for case in cases]
 
 

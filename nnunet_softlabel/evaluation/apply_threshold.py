@@ -13,7 +13,7 @@ from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predictions
 from nnunet_softlabel.formats.predictions import predicted_cases, read_probabilities
 from nnunet_softlabel.formats.staging import staged
-from nnunet_softlabel.processes import run_in_processes
+from nnunet_softlabel.processes import fewer_for_few, run_jobs
 
 
 def apply_threshold(
@@ -71,13 +71,16 @@ def apply_threshold(
             reader=reader_of_predictions(predictions) or reader,
             is_segmentation=images is None,
         )
-        items = list(zip(cases, geometry, [new / name for name in names], strict=True))
-        list(run_in_processes(job, items, num_processes=num_processes, title="apply threshold"))
+        jobs = list(zip(cases, geometry, [new / name for name in names], strict=True))
+        workers, about = fewer_for_few(num_processes, len(jobs)), [f"Case {case}" for case in cases]
+        list(run_jobs(job, jobs, workers, names=about, in_order=True, title="apply threshold"))
     return [output / name for name in names]
 
 
 def _write_decision(
-    item: tuple[str, Path, Path],
+    case: str,
+    source: Path,
+    target: Path,
     *,
     predictions: Path,
     threshold: Threshold,
@@ -85,7 +88,6 @@ def _write_decision(
     reader: str | None,
     is_segmentation: bool,
 ) -> None:
-    case, source, target = item
     stored, grid = read_image(source)
     orientation = orientation_of(reader, grid, file_ending(source))
     probabilities = read_probabilities(predictions, case, labels, orientation.turn_grid(grid).shape)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
@@ -20,10 +20,9 @@ from nnunet_softlabel.formats.predictions import foreground, predicted_cases, re
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.registry import Parameters
-from nnunet_softlabel.processes import run_in_processes
+from nnunet_softlabel.processes import fewer_for_few, run_jobs
 
 Split = Literal["Tr", "Ts"]
-Result = TypeVar("Result")
 
 
 def evaluate(
@@ -122,7 +121,9 @@ def score_folder(
         parameters=parameters,
         with_ceiling=with_ceiling,
     )
-    scores = list(run_in_processes(job, chosen, num_processes=num_processes, title="evaluate"))
+    jobs, names = [(case,) for case in chosen], [f"Case {case}" for case in chosen]
+    workers = fewer_for_few(num_processes, len(jobs))
+    scores = list(run_jobs(job, jobs, workers, names=names, in_order=True, title="evaluate"))
     summary = tables.summarise(scores, labels=dataset.labels) | {
         "dataset": dataset.folder.name,
         "split": split,

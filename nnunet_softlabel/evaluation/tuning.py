@@ -18,7 +18,7 @@ from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
-from nnunet_softlabel.processes import run_in_processes
+from nnunet_softlabel.processes import fewer_for_few, run_jobs
 
 CANDIDATES = tuple(round(0.02 * k, 2) for k in range(1, 50))
 Against = Literal["consensus", "raters", "truth"]
@@ -76,7 +76,8 @@ def tune_threshold(
         values=values,
         beta=beta,
     )
-    found = list(run_in_processes(job, chosen, num_processes=num_processes, title="tune"))
+    names, workers = [f"Case {case}" for case, _ in chosen], fewer_for_few(num_processes, len(chosen))
+    found = list(run_jobs(job, chosen, workers, names=names, in_order=True, title="tune"))
     mean = np.mean(found, axis=0)  # (channels, candidates)
     content = {
         "thresholds": {
@@ -113,7 +114,8 @@ def _cases_of_folders(
 
 
 def _scores_of_candidates(
-    item: tuple[str, Path],
+    case: str,
+    folder: Path,
     *,
     dataset: SoftDataset,
     split: str,
@@ -123,7 +125,6 @@ def _scores_of_candidates(
     beta: float,
 ) -> np.ndarray:
     """F-beta ``(channels, candidates)`` of one case."""
-    case, folder = item
     labels, dataset = dataset.labels, dataset.for_predictions(folder)
     _, hard, raters, grid = read_references(dataset, case, split=split)
     if against == "truth":

@@ -8,7 +8,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import UsageError
@@ -72,8 +71,15 @@ def inspect_raters(
         }
     looked: dict[str, _Looked] = {}
     jobs = [(case, labels, dict(mapping)) for case in cases]
-    with tqdm(total=len(jobs), desc="Inspecting", disable=not show_progress) as bar:
-        rates = _estimated(_votes_of(run_jobs(_look_at, jobs, num_processes), looked, bar), is_anonymous)
+    results = run_jobs(
+        _look_at,
+        jobs,
+        num_processes,
+        names=[f"Case {case.name}" for case in cases],
+        title="Inspecting",
+        show_progress=show_progress,
+    )
+    rates = _estimated(_votes_of(results, looked), is_anonymous)
     looked = dict(sorted(looked.items()))
     if not any(len(case.raters) > 1 for case in looked.values()):
         problem = next((f" ({c.case}: {c.problems[0]})" for c in looked.values() if c.problems), "")
@@ -135,10 +141,9 @@ def _look_at(case: Case, labels: Labels, mapping: Mapping[int, int]) -> _Looked:
     )
 
 
-def _votes_of(results: Iterator[_Looked], looked: dict[str, _Looked], bar: tqdm) -> Iterator[RaterVotes]:
+def _votes_of(results: Iterator[_Looked], looked: dict[str, _Looked]) -> Iterator[RaterVotes]:
     """Yield the votes of each case once, on its whole grid, and keep everything else in ``looked``."""
     for result in results:
-        bar.update()
         looked[result.case] = replace(result, votes=None)
         if result.votes is not None:
             yield _on_whole_grid(result.votes, result.shape)

@@ -18,7 +18,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from tqdm import tqdm
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import SCALE
@@ -196,9 +195,11 @@ class Preparation:
             )  # fmt: skip
         voxels = sum(math.prod(entry["shape"]) for entry in entries.values())
         num_processes = min(num_processes, 1 + voxels // VOXELS_PER_PROCESS)
-        with tqdm(total=len(cases), desc="Soft labels", disable=None if show_progress else True) as bar:
-            for _ in run_jobs(make_case, jobs, num_processes):
-                bar.update()
+        names = [f"Case {case}" for case in cases]
+        for _ in run_jobs(
+            make_case, jobs, num_processes, names=names, title="Soft labels", show_progress=show_progress
+        ):
+            pass
         manifest = {"plan": plan, "about": raw.about, "cases": entries}
         write_json(self.folder / MANIFEST, manifest)
         return manifest

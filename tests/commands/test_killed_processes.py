@@ -1,0 +1,131 @@
+"""Every command with a pool: a killed worker is one line and exit 2, a killed command leaves no worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark
+from tests.benchmark.conftest import fake_training
+from tests.process_tree import is_alive, wait_until, workers_of
+from tests.scored_dataset import build, build_at
+
+__all__ = ["build", "build_at", "fake_training"]
+
+pytestmark = pytest.mark.slow
+COMMANDS = ("convert", "inspect", "evaluate", "tune-threshold", "apply-threshold", "preprocess")
+# so that this little data set is worth two processes
+START = (
+    "import sys; from nnunet_softlabel import cli; "
+    "preparation = __import__('nnunet_softlabel.preprocessing.preparation', fromlist=['x']) "
+    "if sys.argv[1] == 'preprocess' else None; "
+    "preparation and setattr(preparation, 'VOXELS_PER_PROCESS', 1); "
+    "sys.exit(cli.main(sys.argv[1:]))"
+)
+
+
+@pytest.fixture
+def arguments_of(request, tmp_path: Path, monkeypatch) -> Callable[[str], tuple[list[str], Path]]:
+    """The command line of a command, and what it must not leave half-written."""
+
+    def scored() -> list[str]:
+        made = request.getfixturevalue("build")(cases=12)
+        monkeypatch.setenv("nnUNet_raw", str(made.dataset.folder.parent))
+        return ["-d", "900", "-i", str(made.predictions), "-np", "2"]
+
+    def make(command: str) -> tuple[list[str], Path]:
+        output = tmp_path / "output"
+        if command in ("convert", "inspect"):
+            folders = request.getfixturevalue("nnunet_folders")
+            source = request.getfixturevalue("rater_folder_factory")(
+                tmp_path / "s", num_cases=12, shape=(12, 40, 40)
+            )
+            if command == "convert":
+                return [*source.arguments(), "-np", "2"], folders.raw / "Dataset901_Tiny"
+            raters = ["--raters", source.rater_pattern, "--labels", *source.labels]
+            return ["inspect", *raters, "-o", str(output), "-np", "2"], output
+        if command == "preprocess":
+            planned = request.getfixturevalue("planned_dataset").copy_to(tmp_path, monkeypatch)
+            (manifest,) = planned.preprocessed.glob("*_3d_fullres/soft_labels/manifest.json")
+            return ["preprocess", "-d", str(planned.id), "-np", "2", "--overwrite"], manifest
+        if command == "tune-threshold":
+            return [command, *scored(), "-o", str(output / "thresholds.json")], output / "thresholds.json"
+        threshold = ["--threshold", "0.5"]
+        return [command, *scored(), "-o", str(output), *threshold], output / "soft_summary.json"
+
+    return make
+
+
+def start(arguments: list[str]) -> tuple[subprocess.Popen[str], list[int]]:
+    """The running command and its two workers."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    found = wait_until(lambda: len(workers_of(process.pid)) == 2 or process.poll() is not None, seconds=120)
+    assert found
+    assert process.poll() is None, process.communicate()[1]
+    return process, workers_of(process.pid)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_worker_is_one_line_and_exit_2(command: str, arguments_of) -> None:
+    arguments, result = arguments_of(command)
+    process, workers = start(arguments)
+    os.kill(workers[0], 9)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert len(error.strip().splitlines()) == 1
+    assert f"nnunet_softlabel {command}: error: " in error
+    assert "a worker process was killed" in error
+    assert "smaller -np" in error
+    assert not result.exists()
+    assert wait_until(lambda: not any(map(is_alive, workers)), seconds=10)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_command_leaves_no_worker(command: str, arguments_of) -> None:
+    process, workers = start(arguments_of(command)[0])
+    process.kill()
+    process.communicate()
+    assert wait_until(lambda: not any(map(is_alive, workers)), seconds=10)
+
+
+def test_a_killed_worker_of_one_cell_leaves_the_scoring_of_the_others(
+    build, tmp_path: Path, monkeypatch, planned_dataset, fake_training
+) -> None:
+    trainers = ["nnUNetTrainer", "nnUNetTrainerAPL"]
+    output = tmp_path / "benchmark"
+    grid = BenchmarkGrid(
+        planned_dataset.id, output, trainers=trainers, folds=[0, 1], plans="nnUNetPlansReduced",
+        budget=Budget(1, 1), device="cpu",
+    )  # fmt: skip
+    benchmark(grid, num_processes=1, only="train", log=lambda text: None)
+    common = ["benchmark", "-d", str(planned_dataset.id), "-o", str(output), "--only", "report", "-np", "2"]
+    rest = ["-p", "nnUNetPlansReduced", "-f", "0", "1", "--epochs", "1", "--iterations", "1"]
+    monkeypatch.setattr(sys.modules[__name__], "START", f"{FEW_ARE_MANY}{START}")
+    process, workers = start([*common, "-tr", *trainers, *rest, "-device", "cpu"])
+    os.kill(workers[0], 9)
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 2
+    assert "error: 1 cells are not scored; " in error
+    assert "a worker process was killed" in error
+    assert "Traceback" not in error
+    assert len(list(output.rglob("soft_metrics.csv"))) == 3
+    assert (output / "report.html").is_file()
+    assert wait_until(lambda: not any(map(is_alive, workers)), seconds=10)
+
+
+# the cells of the planned data set have few cases: let them be worth two processes, too
+FEW_ARE_MANY = (
+    "import nnunet_softlabel.evaluation.run as r, nnunet_softlabel.evaluation.tolerance as t; "
+    "r.fewer_for_few = t.fewer_for_few = lambda num_processes, num_jobs: num_processes; "
+)
