@@ -8,7 +8,8 @@ reference   model row                             rater row (the ceiling)
 soft        map against the soft label            mean over raters i: i against the mean of the others
 consensus   map against the hard consensus        mean over raters i: i against the others' consensus
 rater:NAME  map against what NAME drew            mean over the others i: i against NAME
-raters      mean of the rater:NAME rows, and GED  mean of the rater:NAME rows; GED of {i} and the others
+raters      mean of the rater:NAME rows, and      mean of the rater:NAME rows, and `RATERS_METRICS`
+            `RATERS_METRICS`                      of i and the others
 truth       map against a known truth             mean over raters i: i against the truth
 ==========  ====================================  ======================================================
 
@@ -27,9 +28,9 @@ import numpy as np
 from nnunet_softlabel.formats.encoding import channels_of, consensus
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.metrics.calibration import near_object, reliability
-from nnunet_softlabel.metrics.energy_distance import generalised_energy_distance, level_sets
 from nnunet_softlabel.metrics.lesions import case_score
-from nnunet_softlabel.metrics.registry import GED, METRICS, Comparison, Parameters, measure
+from nnunet_softlabel.metrics.raters_together import Setting, measure_raters
+from nnunet_softlabel.metrics.registry import METRICS, Comparison, Parameters, measure
 
 Row = dict[str, str | float]
 MODEL, RATER = "model", "rater"
@@ -158,6 +159,12 @@ class _Channel:
     spacing_mm: tuple[float, ...]
     parameters: Parameters
 
+    @property
+    def setting(self) -> Setting:
+        """Of the metrics of all raters together."""
+        volume = float(np.prod(self.spacing_mm))
+        return Setting(voxel_volume_mm3=volume, levels=self.parameters.ged_levels, mask=self.mask)
+
     def compare(
         self,
         reference: np.ndarray,
@@ -198,9 +205,8 @@ def model_scores(channel: _Channel, raters: _Raters) -> dict[str, dict[str, floa
         found[RATERS] = average(
             scores for reference, scores in found.items() if reference.startswith("rater:")
         )
-        samples = level_sets(channel.probability, levels=channel.parameters.ged_levels)
         masks = [members[channel.index] for members in raters.members.values()]
-        found[RATERS][GED] = generalised_energy_distance(masks, samples, mask=channel.mask)
+        found[RATERS] |= measure_raters(masks, channel.probability, channel.setting)
     return found
 
 
@@ -227,11 +233,11 @@ def ceiling_scores(channel: _Channel, raters: _Raters, labels: Labels) -> dict[s
     for name in raters.members:
         found[f"rater:{name}"] = average(pairs[other, name] for other in raters.others(name))
     found[RATERS] = average(pairs.values())
-    found[RATERS][GED] = _mean(
-        generalised_energy_distance(
+    found[RATERS] |= average(
+        measure_raters(
             [raters.members[other][channel.index] for other in raters.others(name)],
-            [raters.members[name][channel.index]],
-            mask=channel.mask,
+            raters.members[name][channel.index],
+            channel.setting,
         )
         for name in raters.members
     )

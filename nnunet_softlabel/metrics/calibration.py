@@ -82,12 +82,74 @@ def expected_calibration_error(
     return calibration_error(reliability(reference, prediction, bins=bins, mask=mask))
 
 
-def adaptive_calibration_error(
+def average_calibration_error(
     reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
 ) -> float:
-    """ACE: as ECE, with bins of equal mass (quantiles of p), weighted by mass where ties make them unequal.
+    """ACE: mean over the bins of equal width that hold voxels of ``|mean p - mean r|``, all bins alike [1].
 
-    NaN if no voxel counts.
+    A bin of few voxels counts as much as the background. NaN if no voxel counts.
+
+    References:
+        [1] Neumann et al., "Relaxed Softmax: Efficient Confidence Auto-Calibration for Safe Pedestrian
+            Detection", NeurIPS workshops 2018.
+    """
+    table = reliability(reference, prediction, bins=bins, mask=mask)
+    table = table[table[:, 0] > 0]
+    return float((np.abs(table[:, 1] - table[:, 2]) / table[:, 0]).mean()) if len(table) else NAN
+
+
+def top_label_calibration_error(
+    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+) -> float:
+    """ECE of the likelier of the two answers: confidence ``max(p, 1 - p)`` against how often it is right.
+
+    CURVAS takes this over classes and background together; here each class is judged against the rest. NaN
+    if no voxel counts.
+
+    Args:
+        reference: mask.
+        prediction: probabilities.
+        bins: of equal width over [0, 1].
+        mask: True where a voxel counts.
+    """
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    is_right = (prediction > 0.5) == (reference > 0.5)
+    return expected_calibration_error(is_right, np.maximum(prediction, 1 - prediction), bins=bins)
+
+
+def area_under_risk_coverage(
+    reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None
+) -> float:
+    """AURC: mean over k of the share of errors among the k most certain voxels [1].
+
+    Certainty is ``max(p, 1 - p)``. 0: no errors; near 0: errors only among the least certain voxels.
+    Voxels of equal certainty come in random order, in expectation. NaN if no voxel counts.
+
+    Args:
+        reference: mask.
+        prediction: probabilities, cut at 0.5.
+        mask: True where a voxel counts.
+
+    References:
+        [1] Geifman et al., "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", ICLR 2019.
+    """
+    reference, prediction = voxels_that_count(reference, prediction, mask)
+    if prediction.size == 0:
+        return NAN
+    is_wrong = ((prediction > 0.5) != (reference > 0.5)).ravel().astype(np.float64)
+    doubt = np.minimum(prediction, 1 - prediction).ravel()
+    _, which, count = np.unique(doubt, return_inverse=True, return_counts=True)
+    rate = np.bincount(which.ravel(), weights=is_wrong) / count  # ties share their errors evenly
+    return float((np.cumsum(np.repeat(rate, count)) / np.arange(1, doubt.size + 1)).mean())
+
+
+def adaptive_expected_calibration_error(
+    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+) -> float:
+    """As ECE, with bins of equal mass (quantiles of p), weighted by mass where ties make them unequal.
+
+    Probabilities that fill a bin alone (the zeros of the background) have that bin to themselves. NaN if no
+    voxel counts.
 
     References:
         Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019.
@@ -96,10 +158,14 @@ def adaptive_calibration_error(
     if prediction.size == 0:
         return NAN
     ranks = (np.arange(1, bins) * prediction.size) // bins
-    edges = np.unique(np.partition(prediction, ranks, axis=None)[ranks])
-    table = np.zeros((bins, 3))
+    edges, repeats = np.unique(np.partition(prediction, ranks, axis=None)[ranks], return_counts=True)
+    # an edge that repeats, or begins the range, is a value of many voxels: they have a bin to themselves
+    alone = edges[(repeats > 1) | (edges == prediction.min())]
+    alone = alone.astype(np.result_type(prediction, np.float32))  # a rater's mask is a map, too
+    edges = np.union1d(edges, np.nextafter(alone, alone.dtype.type(np.inf)))
+    table = np.zeros((len(edges) + 1, 3))
     for r, p in zip(*_chunks(reference, prediction), strict=True):
-        table += _sums(np.searchsorted(edges, p, side="right"), p, r, bins)
+        table += _sums(np.searchsorted(edges, p, side="right"), p, r, len(table))
     return calibration_error(table)
 
 

@@ -6,8 +6,11 @@ Masks are boolean, probability maps float in [0, 1], all of one shape. ``mask`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+
+Direction = Literal["higher", "lower", "zero"]  # which way is better
 
 NAN = float("nan")
 QUBIQ_THRESHOLDS = tuple(k / 10 for k in range(1, 10))
@@ -85,15 +88,29 @@ def qubiq_dice(
     *,
     mask: np.ndarray | None = None,
     thresholds: Sequence[float] = QUBIQ_THRESHOLDS,
+    empty_level: float | None = None,
 ) -> float:
     """Mean Dice of the maps cut at 0.1, 0.2, ..., 0.9 (``>``), as in the QUBIQ challenge.
 
-    Levels at which both maps are empty say nothing and are left out; NaN if all are.
+    Args:
+        reference: probabilities.
+        prediction: probabilities.
+        mask: True where a voxel counts.
+        thresholds: the levels.
+        empty_level: what a level counts at which both maps are empty. None: such levels are left out. 1: as
+            published code has it, which raises the mean of faint maps that disagree.
+
+    Returns:
+        The mean; NaN if no level counts.
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
+    if reference.size == 0:
+        return NAN
     occupied = (reference > min(thresholds)) | (prediction > min(thresholds))
     reference, prediction = reference[occupied], prediction[occupied]
     levels = [dice(reference > t, prediction > t) for t in thresholds]
+    if empty_level is not None:
+        levels = [empty_level if np.isnan(value) else value for value in levels]
     defined = [value for value in levels if value == value]
     return float(np.mean(defined)) if defined else NAN
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from nnunet_softlabel.metrics import calibration, lesions, overlap, surface
 from nnunet_softlabel.metrics.energy_distance import GED_LEVELS
-
-Direction = Literal["higher", "lower", "zero"]
+from nnunet_softlabel.metrics.overlap import Direction
+from nnunet_softlabel.metrics.raters_together import RATERS_METRICS
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,11 @@ METRICS: dict[str, Metric] = {
     "qubiq_dice": Metric(
         lambda c: overlap.qubiq_dice(c.reference, c.prediction, mask=c.mask), "QUBIQ Dice", is_symmetric=True
     ),
+    "qubiq_dice_published": Metric(
+        lambda c: overlap.qubiq_dice(c.reference, c.prediction, mask=c.mask, empty_level=1.0),
+        "QUBIQ Dice, empty levels 1",
+        is_symmetric=True,
+    ),
     "brier": Metric(
         lambda c: calibration.brier(c.reference, c.prediction, mask=c.mask),
         "Brier",
@@ -177,19 +181,47 @@ METRICS: dict[str, Metric] = {
         "ECE near the object",
         "lower",
     ),
+    "adaptive_ece": Metric(
+        lambda c: calibration.adaptive_expected_calibration_error(
+            c.reference, c.prediction, bins=c.parameters.bins, mask=c.mask
+        ),
+        "Adaptive ECE",
+        "lower",
+    ),
     "ace": Metric(
-        lambda c: calibration.adaptive_calibration_error(
+        lambda c: calibration.average_calibration_error(
             c.reference, c.prediction, bins=c.parameters.bins, mask=c.mask
         ),
         "ACE",
         "lower",
     ),
+    "adaptive_ece_near": Metric(
+        lambda c: calibration.adaptive_expected_calibration_error(
+            c.reference, c.prediction, bins=c.parameters.bins, mask=c.near_mask
+        ),
+        "Adaptive ECE near the object",
+        "lower",
+    ),
     "ace_near": Metric(
-        lambda c: calibration.adaptive_calibration_error(
+        lambda c: calibration.average_calibration_error(
             c.reference, c.prediction, bins=c.parameters.bins, mask=c.near_mask
         ),
         "ACE near the object",
         "lower",
+    ),
+    "top_label_ece": Metric(
+        lambda c: calibration.top_label_calibration_error(
+            c.masks[0], c.prediction, bins=c.parameters.bins, mask=c.mask
+        ),
+        "Top-label ECE",
+        "lower",
+        of_masks=True,
+    ),
+    "aurc_near": Metric(
+        lambda c: calibration.area_under_risk_coverage(c.masks[0], c.prediction, mask=c.near_mask),
+        "AURC near the object",
+        "lower",
+        of_masks=True,
     ),
     "volume_error_ml": Metric(
         lambda c: overlap.volume_error_ml(
@@ -209,10 +241,9 @@ METRICS: dict[str, Metric] = {
         "lower",
     ),
 }
-# Of all raters of a case together: `case_scores` computes it, tables show it beside the others.
-GED = "ged"
-TITLES: dict[str, str] = {name: metric.title for name, metric in METRICS.items()} | {GED: "GED"}
-BETTER: dict[str, Direction] = {**{name: metric.better for name, metric in METRICS.items()}, GED: "lower"}
+# beside them, those of all raters of a case together
+TITLES: dict[str, str] = {name: metric.title for name, metric in (METRICS | RATERS_METRICS).items()}
+BETTER: dict[str, Direction] = {name: metric.better for name, metric in (METRICS | RATERS_METRICS).items()}
 
 
 def measure(comparison: Comparison, *, names: frozenset[str] | None = None) -> dict[str, float]:

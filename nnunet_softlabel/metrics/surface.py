@@ -28,9 +28,14 @@ def surface_distances(
 
     Returns:
         ``distances_gt_to_pred``, ``distances_pred_to_gt``, ascending, and the areas ``surfel_areas_gt``,
-        ``surfel_areas_pred`` of the elements they start from, as surface-distance names them.
+        ``surfel_areas_pred`` of the elements they start from, as surface-distance names them. A volume of a
+        single slice is a flat image: its faces are no surface, its outline is.
     """
     check_same_shape(reference=reference, prediction=prediction)
+    if reference.ndim == 3 and 1 in reference.shape:
+        flat = reference.shape.index(1)
+        reference, prediction = reference.squeeze(flat), prediction.squeeze(flat)
+        spacing_mm = tuple(np.delete(spacing_mm, flat).tolist())
     if not (reference.any() and prediction.any()):
         return None
     box = ndimage.find_objects((reference | prediction).astype(np.uint8))[0]

@@ -15,7 +15,8 @@ import numpy as np
 
 from nnunet_softlabel.evaluation.case_scores import CONSENSUS, MODEL, RATERS, SOFT, Row
 from nnunet_softlabel.metrics.overlap import NAN
-from nnunet_softlabel.metrics.registry import BETTER, GED, METRICS
+from nnunet_softlabel.metrics.raters_together import RATERS_METRICS
+from nnunet_softlabel.metrics.registry import BETTER, METRICS
 from nnunet_softlabel.report.significance import (
     CONFIDENCE,
     RESAMPLES,
@@ -85,8 +86,8 @@ class PairedDifference:
 
 
 def home_reference(metric: str) -> str:
-    """The reference a metric is reported against: consensus for masks, soft for maps, raters for GED."""
-    if metric == GED:
+    """The reference a metric is reported against: consensus (masks), soft (maps), raters (all together)."""
+    if metric in RATERS_METRICS:
         return RATERS
     return CONSENSUS if METRICS[metric].of_masks else SOFT
 

@@ -7,13 +7,16 @@ import pytest
 from scipy.special import rel_entr
 
 from nnunet_softlabel.metrics.calibration import (
-    adaptive_calibration_error,
+    adaptive_expected_calibration_error,
+    area_under_risk_coverage,
+    average_calibration_error,
     brier,
     calibration_error,
     expected_calibration_error,
     near_object,
     nll_above_entropy,
     reliability,
+    top_label_calibration_error,
 )
 
 
@@ -61,7 +64,9 @@ def test_hand_worked_ece():
 
 def test_hand_worked_ace():
     # bins of equal mass, two voxels each: p = .1 .2 against 0 1, p = .3 .9 against 0 1
-    value = adaptive_calibration_error(np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.3, 0.9]), bins=2)
+    value = adaptive_expected_calibration_error(
+        np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.3, 0.9]), bins=2
+    )
     assert value == pytest.approx((abs(0.3 - 1) + abs(1.2 - 1)) / 4)
 
 
@@ -69,13 +74,13 @@ def test_ace_agrees_with_scikit_learns_quantile_curve(rng):
     calibration = pytest.importorskip("sklearn.calibration")
     reference, prediction = rng.random(1500) > 0.5, rng.random(1500)
     observed, predicted = calibration.calibration_curve(reference, prediction, n_bins=15, strategy="quantile")
-    assert adaptive_calibration_error(reference, prediction) == pytest.approx(
+    assert adaptive_expected_calibration_error(reference, prediction) == pytest.approx(
         np.abs(observed - predicted).mean()
     )
 
 
 def test_ace_does_not_split_ties():
-    assert adaptive_calibration_error(np.array([0, 1, 0, 1]), np.full(4, 0.5), bins=3) == 0
+    assert adaptive_expected_calibration_error(np.array([0, 1, 0, 1]), np.full(4, 0.5), bins=3) == 0
 
 
 def test_reliability_tables_add_up_over_cases(rng):
@@ -95,7 +100,7 @@ def test_a_probability_of_one_is_in_the_last_bin():
 
 
 @pytest.mark.parametrize(
-    "metric", [brier, nll_above_entropy, expected_calibration_error, adaptive_calibration_error]
+    "metric", [brier, nll_above_entropy, expected_calibration_error, adaptive_expected_calibration_error]
 )
 def test_no_voxel_is_nan(metric):
     nothing = np.zeros(4)
@@ -117,7 +122,69 @@ def test_nothing_is_near_nothing():
 
 def test_large_arrays_are_worked_on_in_pieces(rng, monkeypatch):
     r, p = rng.random((7, 9)), rng.random((7, 9))
-    metrics = (nll_above_entropy, expected_calibration_error, adaptive_calibration_error)
+    metrics = (nll_above_entropy, expected_calibration_error, adaptive_expected_calibration_error)
     whole = [metric(r, p) for metric in metrics]
     monkeypatch.setattr("nnunet_softlabel.metrics.calibration.CHUNK", 5)
     assert [metric(r, p) for metric in metrics] == pytest.approx(whole)
+
+
+def test_adaptive_ece_of_a_wrong_and_certain_map_is_its_error():
+    reference = np.zeros(100, np.float32)
+    reference[:5] = 1
+    wrong = np.roll(reference, 5)  # 10 of 100 voxels are wrong, with certainty
+    assert adaptive_expected_calibration_error(reference, wrong) == pytest.approx(0.1)
+    assert adaptive_expected_calibration_error(reference, 1 - reference) == pytest.approx(1)
+    assert adaptive_expected_calibration_error(reference, reference) == 0
+    assert adaptive_expected_calibration_error(reference, wrong > 0.5) == pytest.approx(0.1)  # a rater's mask
+
+
+def test_adaptive_ece_keeps_the_zeros_of_the_background_apart():
+    # 98 zeros, all right; two voxels of .5 and 1, both wrong: (.5 + 1) / 100
+    prediction = np.zeros(100)
+    prediction[:2] = 0.5, 1.0
+    assert adaptive_expected_calibration_error(np.zeros(100), prediction) == pytest.approx(0.015)
+
+
+def test_ace_counts_every_bin_alike():
+    # bins of width .5: 98 voxels of p = 0 are right, 2 voxels of p = 1 are wrong: (0 + 1) / 2
+    prediction = np.zeros(100)
+    prediction[:2] = 1
+    assert average_calibration_error(np.zeros(100), prediction, bins=2) == pytest.approx(0.5)
+    assert expected_calibration_error(np.zeros(100), prediction, bins=2) == pytest.approx(0.02)
+
+
+def test_ace_agrees_with_scikit_learns_uniform_curve(rng):
+    calibration = pytest.importorskip("sklearn.calibration")
+    reference, prediction = rng.random(1500) > 0.5, rng.random(1500) * 0.7
+    observed, predicted = calibration.calibration_curve(reference, prediction, n_bins=15, strategy="uniform")
+    assert average_calibration_error(reference, prediction) == pytest.approx(
+        np.abs(observed - predicted).mean()
+    )
+
+
+def test_top_label_ece_agrees_with_torchmetrics_on_two_classes(rng):
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    torch = pytest.importorskip("torch")
+    reference, prediction = rng.random(2000) > 0.6, rng.random(2000).astype(np.float32)
+    both = torch.from_numpy(np.stack([1 - prediction, prediction], axis=1))
+    expected = classification.multiclass_calibration_error(
+        both, torch.from_numpy(reference.astype(np.int64)), num_classes=2, n_bins=15, norm="l1"
+    )
+    assert top_label_calibration_error(reference, prediction) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_hand_worked_aurc():
+    # certain first: right, right, wrong, right; shares of errors 0/1 0/2 1/3 1/4
+    value = area_under_risk_coverage(np.array([0, 1, 0, 1]), np.array([0.0, 0.9, 0.8, 0.6]))
+    assert value == pytest.approx((1 / 3 + 1 / 4) / 4)
+
+
+def test_aurc_of_ties_is_the_mean_over_their_orders(rng):
+    reference, prediction = rng.random(12) > 0.5, np.repeat([0.2, 0.9, 0.6], 4)
+    is_wrong = (prediction > 0.5) != reference
+    doubt = np.minimum(prediction, 1 - prediction)
+    areas = []
+    for _ in range(4000):
+        order = np.lexsort((rng.random(12), doubt))
+        areas.append((np.cumsum(is_wrong[order]) / np.arange(1, 13)).mean())
+    assert area_under_risk_coverage(reference, prediction) == pytest.approx(np.mean(areas), abs=0.01)

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from nnunet_softlabel.metrics.raters_together import RATERS_METRICS
 from nnunet_softlabel.metrics.registry import BETTER, METRICS, TITLES, Comparison, Parameters, measure
 
 SHAPE = (5, 14, 14)
@@ -40,6 +41,11 @@ def maps(rng) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", METRICS)
 def test_perfect_prediction_scores_best(name, maps):
     reference, _ = maps
+    if name in (
+        "top_label_ece",
+        "aurc_near",
+    ):  # certain and right is best; an unsure map has errors to expect
+        reference = (reference > 0.5).astype(np.float32)
     assert METRICS[name].function(comparison(reference, reference)) == pytest.approx(
         BEST[BETTER[name]], abs=1e-9
     )
@@ -87,7 +93,7 @@ def test_soft_reference_has_no_metrics_of_masks(maps):
 
 
 def test_every_metric_has_a_title_and_a_direction():
-    assert set(TITLES) == set(BETTER) == {*METRICS, "ged"}
+    assert set(TITLES) == set(BETTER) == {*METRICS, *RATERS_METRICS}
     assert len(set(TITLES.values())) == len(TITLES)
 
 

@@ -95,3 +95,18 @@ def test_different_shapes_are_refused():
         dice(A, B[:1])
     with pytest.raises(ValueError, match="differ in shape"):
         dice(A, B, mask=np.ones(3, bool))
+
+
+def test_qubiq_dice_sees_voxels_that_only_one_map_marks():
+    # the maps share no voxel: every level with a voxel on either side counts 0
+    reference, prediction = np.array([0.95, 0.0]), np.array([0.0, 0.95])
+    assert qubiq_dice(reference, prediction) == 0
+    assert qubiq_dice(np.array([0.95, 0.95]), np.array([0.0, 0.95])) == pytest.approx(2 / 3)
+
+
+def test_levels_empty_on_both_sides_are_left_out_or_count_one():
+    # equal up to level .3, empty above: nine levels, of which .1, .2 (and .3 not: > is strict) have voxels
+    faint, other = np.array([0.3, 0.0]), np.array([0.0, 0.3])
+    assert qubiq_dice(faint, other) == 0
+    assert qubiq_dice(faint, other, empty_level=1.0) == pytest.approx(7 / 9)
+    assert qubiq_dice(faint, faint) == qubiq_dice(faint, faint, empty_level=1.0) == 1

@@ -107,3 +107,18 @@ def test_empty_masks():
 def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match="differ in shape"):
         surface_distances(box(0), box(0)[:5], spacing_mm=SPACING_MM)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_has_the_surface_of_the_flat_image(axis):
+    reference, prediction = np.zeros((24, 24), bool), np.zeros((24, 24), bool)
+    reference[6:14, 6:14] = prediction[6:14, 6:18] = True
+    spacing = (2.0, 1.0)
+    flat = surface_distances(reference, prediction, spacing_mm=spacing)
+    thick = surface_distances(
+        np.expand_dims(reference, axis),
+        np.expand_dims(prediction, axis),
+        spacing_mm=(*spacing[:axis], 7.0, *spacing[axis:]),
+    )
+    assert hd95(thick) == hd95(flat) == 4.0
+    assert mean_distance_mm(thick) == mean_distance_mm(flat)

@@ -1,0 +1,140 @@
+"""A probability map against all raters of a case together: what no single reference can tell.
+
+Each function takes the raters' masks ``(*spatial)``, the map and a `Setting`; `RATERS_METRICS` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from nnunet_softlabel.metrics.energy_distance import GED_LEVELS, generalised_energy_distance, level_sets
+from nnunet_softlabel.metrics.overlap import NAN, Direction, check_same_shape, dice
+
+COVERAGE = 0.8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the metrics of all raters need beside the arrays.
+
+    Attributes:
+        voxel_volume_mm3: volume of a voxel.
+        levels: level sets taken from a map.
+        mask: voxels that count, None for all.
+    """
+
+    voxel_volume_mm3: float = 1.0
+    levels: int = GED_LEVELS
+    mask: np.ndarray | None = None
+
+
+def energy_distance(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+    """`generalised_energy_distance` of the raters and the map's level sets."""
+    samples = level_sets(prediction, levels=setting.levels)
+    return generalised_energy_distance(raters, samples, mask=setting.mask)
+
+
+def volumes_ml(masks: Sequence[np.ndarray], setting: Setting) -> np.ndarray:
+    """Volume of each mask, or expected volume of a map, in ml."""
+    counted = [m if setting.mask is None else m[setting.mask] for m in masks]
+    return np.array([m.sum(dtype=np.float64) for m in counted]) * (setting.voxel_volume_mm3 / 1000)
+
+
+def volume_crps_ml(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+    """CRPS of the expected volume ``sum(p)`` under a normal distribution of the raters' volumes, in ml.
+
+    As in the CURVAS challenge: the raters' volumes have a mean and a standard deviation (of the population),
+    which make the distribution. The closed form is that of [1]. Raters of one volume: the absolute error.
+    NaN without raters.
+
+    References:
+        [1] Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007.
+    """
+    check_same_shape(prediction=prediction, **{str(i): m for i, m in enumerate(raters)})
+    if not raters:
+        return NAN
+    volumes = volumes_ml(raters, setting)
+    error = float(volumes_ml([prediction], setting)[0] - volumes.mean())
+    spread = float(volumes.std())
+    if spread == 0:
+        return abs(error)
+    z = error / spread
+    return float(spread * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi)))
+
+
+def volume_coverage(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+    """Share of the raters' volumes inside the map's own 80 % interval, minus 0.8.
+
+    The interval lies between the volumes of the level sets ``p > 0.9`` and ``p > 0.1``. Below 0 the map is
+    too sure of the volume, above 0 not sure enough; over many cases 0 is best. NaN without raters.
+    """
+    if not raters:
+        return NAN
+    tail = (1 - COVERAGE) / 2
+    low, high = volumes_ml([prediction > 1 - tail, prediction > tail], setting)
+    volumes = volumes_ml(raters, setting)
+    return float(((volumes >= low) & (volumes <= high)).mean() - COVERAGE)
+
+
+def uncertainty_ncc(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+    """Normalised cross-correlation of the map's variance ``p (1 - p)`` and the raters', over the voxels [1].
+
+    1: the map is unsure exactly where raters differ. NaN where one of them is constant (raters who agree
+    everywhere, a hard map).
+
+    References:
+        [1] Hu et al., "Supervised Uncertainty Quantification for Segmentation with Multiple Annotations",
+            MICCAI 2019.
+    """
+    if not raters:
+        return NAN
+    mean = np.mean(raters, axis=0, dtype=np.float64)
+    p = prediction.astype(np.float64)
+    pairs = [x * (1 - x) for x in (mean, p)]
+    pairs = [x.ravel() if setting.mask is None else x[setting.mask] for x in pairs]
+    if not pairs[0].size:
+        return NAN
+    a, b = (x - x.mean() for x in pairs)
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else NAN
+
+
+def unanimous_dice(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+    """Dice at 0.5 over the voxels in which all raters agree, as in CURVAS; NaN if nothing is marked there."""
+    if not raters:
+        return NAN
+    everybody, anybody = np.logical_and.reduce(raters), np.logical_or.reduce(raters)
+    agreed = everybody | ~anybody
+    return dice(everybody, prediction > 0.5, mask=agreed if setting.mask is None else agreed & setting.mask)
+
+
+@dataclass(frozen=True)
+class RatersMetric:
+    """A line of the registry; the fields are those of `Metric`."""
+
+    function: Callable[[Sequence[np.ndarray], np.ndarray, Setting], float]
+    title: str
+    better: Direction
+
+
+GED = "ged"
+RATERS_METRICS: dict[str, RatersMetric] = {
+    GED: RatersMetric(energy_distance, "GED", "lower"),
+    "volume_crps_ml": RatersMetric(volume_crps_ml, "CRPS of the volume (ml)", "lower"),
+    "volume_coverage": RatersMetric(
+        volume_coverage, "Raters' volumes in the 80 % interval, minus 0.8", "zero"
+    ),
+    "uncertainty_ncc": RatersMetric(uncertainty_ncc, "NCC of uncertainty and rater variance", "higher"),
+    "unanimous_dice": RatersMetric(unanimous_dice, "Dice where raters agree", "higher"),
+}
+
+
+def measure_raters(
+    raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting
+) -> dict[str, float]:
+    """Every metric of `RATERS_METRICS`."""
+    return {name: metric.function(raters, prediction, setting) for name, metric in RATERS_METRICS.items()}
