@@ -92,7 +92,7 @@ def uncertainty_ncc(raters: Sequence[np.ndarray], prediction: np.ndarray, settin
     """
     if not raters:
         return NAN
-    mean = np.mean(raters, axis=0, dtype=np.float64)
+    mean = np.asarray(np.mean(raters, axis=0, dtype=np.float64))
     p = prediction.astype(np.float64)
     pairs = [x * (1 - x) for x in (mean, p)]
     pairs = [x.ravel() if setting.mask is None else x[setting.mask] for x in pairs]
