@@ -51,6 +51,7 @@ def conversion_record(
         "disputed_share": {record["case"]: round(record["disputed_share"], 6) for record in kept},
         "soft_voxels": sum(record["soft_voxels"] for record in kept),
         "made_hard_labels": settings.hard_labels is None,
+        "digests": {record["case"]: record["hash"] for record in kept},
         "digest": hashlib.sha256("".join(record["hash"] for record in kept).encode()).hexdigest(),
         "request": request_digest(cases, settings),
     }

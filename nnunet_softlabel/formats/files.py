@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,11 +23,29 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: no such file.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError, MemoryError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: holds a {type(content).__name__}, expected an object.")
     return content
+
+
+@contextmanager
+def expecting_shape(path: Path, remedy: str) -> Iterator[None]:
+    """Say of a JSON file that it is of another shape than what is taken from it; wrap nothing else in it.
+
+    Args:
+        path: the file.
+        remedy: what to do, a clause without full stop.
+
+    Raises:
+        DatasetError: in place of what a missing key or a value of another type raises.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise DatasetError(f"{path}: is not of the expected shape ({what}); {remedy}.") from error
 
 
 def write_json(path: Path, content: Any, temporary: Path | None = None) -> None:

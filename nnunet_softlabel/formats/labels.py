@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.dataset_json import problem_of_labels
 
 MAX_LABEL = 65535
 
@@ -64,7 +65,14 @@ class Labels:
 
     @classmethod
     def from_dataset_json(cls, dataset_json: Mapping[str, Any]) -> Labels:
-        """Read the labels of an nnU-Net ``dataset.json``."""
+        """Read the labels of an nnU-Net ``dataset.json``.
+
+        Raises:
+            DatasetError: if they are not of the shape that nnU-Net v2 reads.
+        """
+        problem = problem_of_labels(dataset_json)
+        if problem:
+            raise DatasetError(f"dataset.json: {problem}.")
         values = {
             name: tuple(int(v) for v in value) if isinstance(value, list | tuple) else (int(value),)
             for name, value in dataset_json["labels"].items()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, read_probability
 from nnunet_softlabel.formats.labels import Labels
@@ -38,7 +38,7 @@ class SoftDataset:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.dataset_json: dict[str, Any] = read_json(folder / "dataset.json")
+        self.dataset_json: dict[str, Any] = read_dataset_json(folder)
         self.about: dict[str, Any] | None = self.dataset_json.get("soft_labels")
         if self.about is None:
             raise DatasetError(

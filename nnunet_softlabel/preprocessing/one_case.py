@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import quantise
-from nnunet_softlabel.formats.images import FLAT_ENDINGS, PNG_ONE
+from nnunet_softlabel.formats.images import PNG_ONE, is_flat, read_probability
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.preprocessing.disputed import disputed_locations, locations_path
 
 META_KEY = "made_from"
+DISPUTED_KEY = "disputed"  # digest of the file of disputed voxels, or "none"
 TEMPORARY = ".unfinished_"
 
 
@@ -56,9 +59,9 @@ def make_case(
     Raises:
         DatasetError: for a file that cannot be read or does not have the image's size.
     """
-    if reuse and _is_made_from(target, made_from):
+    if reuse and is_made_from(target, made_from):
         return case
-    image, hard, _, properties = dataset_class(str(images), [case]).load_case(case)
+    image, hard, _, properties = load_preprocessed(images, case, dataset_class)
     try:
         soft = _read(soft_files, plans_manager)
         quantised = preprocess_case(
@@ -70,7 +73,8 @@ def make_case(
             is_exclusive=not labels.has_regions,
         )
     except DatasetError as error:
-        raise DatasetError(f"Case {case}: soft label {soft_files[0]} {error}") from error
+        what = "" if str(error).startswith(str(soft_files[0].parent)) else f"{soft_files[0]} "
+        raise DatasetError(f"Case {case}: soft label {what}{error}") from error
     locations = np.empty((0, soft.ndim), dtype=np.int16)
     if ((soft > 0) & (soft < 1)).any():  # resampling blurs unanimous labels too, which disputes nothing
         values = list(labels.values.values())
@@ -127,30 +131,69 @@ def preprocess_case(
 
 
 def image_shape(images: Path, case: str, dataset_class: Any) -> tuple[int, ...]:
-    """Spatial shape of a preprocessed image."""
-    if (images / f"{case}.b2nd").is_file():  # without the properties, which are slow to read
-        return tuple(blosc2.open(str(images / f"{case}.b2nd"), mode="r").shape[1:])
-    data, *_ = dataset_class(str(images), [case]).load_case(case)
-    return tuple(data.shape[1:])
+    """Spatial shape of a preprocessed image.
+
+    Raises:
+        DatasetError: if it is damaged.
+    """
+    path = images / f"{case}.b2nd"
+    if not path.is_file():
+        return tuple(load_preprocessed(images, case, dataset_class)[0].shape[1:])
+    try:  # without the properties, which are slow to read
+        return tuple(blosc2.open(str(path), mode="r").shape[1:])
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{path}: is damaged ({error}); run nnUNetv2_preprocess again.") from error
 
 
-def _is_made_from(target: Path, made_from: dict[str, Any]) -> bool:
+def load_preprocessed(images: Path, case: str, dataset_class: Any) -> Any:
+    """What nnU-Net preprocessed of a case: image, hard label, the cascade's, properties.
+
+    Raises:
+        DatasetError: if a file is damaged.
+    """
+    try:
+        return dataset_class(str(images), [case]).load_case(case)
+    except (RuntimeError, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise DatasetError(
+            f"{images / case}: nnU-Net's preprocessed files of it are damaged ({error}); "
+            f"run nnUNetv2_preprocess again."
+        ) from error
+
+
+def is_made_from(target: Path, made_from: dict[str, Any]) -> bool:
+    """True if the file says that it was made from the same, with the disputed voxels that lie beside it."""
     if not target.is_file():
         return False
     try:
         array = blosc2.open(str(target), mode="r")  # named, for its metadata must not outlive it
-        return bool(array.schunk.vlmeta[META_KEY] == json.dumps(made_from))
+        meta = array.schunk.vlmeta
+        return bool(
+            meta[META_KEY] == json.dumps(made_from)
+            and meta[DISPUTED_KEY] == disputed_digest(target.parent, target.stem)
+        )
     except (RuntimeError, KeyError, ValueError, OSError):
         return False  # written in part by something that does not rename, or not ours: make it again
 
 
+def disputed_digest(folder: Path, case: str) -> str:
+    """One word for the disputed voxels of a case on disk; "none" if there is no file."""
+    path = locations_path(folder, case)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
+
+
 def _read(files: Sequence[Path], plans_manager: PlansManager) -> np.ndarray:
-    """Soft files through the plan's own reader, as nnU-Net reads the images: ``(C, z, y, x)``."""
+    """Soft files through the plan's own reader, as nnU-Net reads the images: ``(C, z, y, x)``.
+
+    Raises:
+        DatasetError: if a file is damaged, or holds no probabilities.
+    """
+    for path in files:  # nnU-Net's reader fills what is cut off with zeros, and takes any value
+        read_probability(path)
     try:
         soft, _ = plans_manager.image_reader_writer_class().read_images([str(path) for path in files])
     except (RuntimeError, OSError, ValueError) as error:
         raise DatasetError("cannot be read; convert the data set again.") from error
-    return soft / np.float32(PNG_ONE) if files[0].name.endswith(FLAT_ENDINGS) else soft
+    return soft / np.float32(PNG_ONE) if is_flat(files[0]) else soft
 
 
 def _write(
@@ -174,5 +217,6 @@ def _write(
         np.ascontiguousarray(quantised), urlpath=str(temporary), chunks=chunks, blocks=blocks, cparams=cparams
     )
     array.schunk.vlmeta[META_KEY] = json.dumps(made_from)
+    array.schunk.vlmeta[DISPUTED_KEY] = disputed_digest(target.parent, target.stem)
     del array
     os.replace(temporary, target)

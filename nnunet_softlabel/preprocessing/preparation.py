@@ -20,11 +20,18 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.formats.encoding import SCALE
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import expecting_shape, read_json, write_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
-from nnunet_softlabel.preprocessing.one_case import TEMPORARY, image_shape, make_case
+from nnunet_softlabel.preprocessing.one_case import (
+    TEMPORARY,
+    disputed_digest,
+    image_shape,
+    is_made_from,
+    make_case,
+)
 from nnunet_softlabel.processes import run_jobs
 
 SOFT_FOLDER = "soft_labels"
@@ -55,7 +62,7 @@ class Preparation:
         self.preprocessed = preprocessed
         self.images = preprocessed / configuration_manager.data_identifier
         self.folder = self.images / SOFT_FOLDER
-        self.labels = Labels.from_dataset_json(read_json(preprocessed / "dataset.json"))
+        self.labels = Labels.from_dataset_json(read_dataset_json(preprocessed))
         if not self.images.is_dir():
             raise DatasetError(f"{self.images}: is not there; run nnUNetv2_plan_and_preprocess first.")
         self.dataset_class = infer_dataset_class(str(self.images))
@@ -113,21 +120,34 @@ class Preparation:
         if not path.is_file():
             return None, "not done yet"
         manifest = read_json(path)
+        with expecting_shape(path, "delete the file, and run `nnunet_softlabel preprocess`"):
+            entries = {case: dict(entry) for case, entry in manifest["cases"].items()}
+            sources = {case: str(entry["source"]) for case, entry in entries.items()}
         if manifest.get("plan") != self._plan():
             return None, "the plan or the labels changed"
         cases = self.identifiers()
-        if sorted(manifest["cases"]) != cases:
+        if sorted(entries) != cases:
             return None, "the preprocessed cases changed"
         raw = self._raw()
         for case in cases:
-            entry = manifest["cases"][case]
+            files = entries[case].pop("files", None)
             if not (self.folder / f"{case}.b2nd").is_file():
                 return None, f"{case}.b2nd is missing"
-            if entry != self._entry(case, len(self.labels.names), entry["source"]):
+            if entries[case] != self._entry(case, len(self.labels.names), sources[case]):
                 return None, f"the preprocessed image of {case} changed"
-            if raw is not None and entry["source"] != _hash_files(_existing_soft_files(raw, case)):
+            if raw is not None and sources[case] != _hash_files(_existing_soft_files(raw, case)):
                 return None, f"the soft label of {case} changed"
+            # a manifest of an earlier version proves no files: where they can be made again, they are
+            if files != self._files(case, manifest["plan"], entries[case]) and not (raw is files is None):
+                return None, f"the preprocessed soft label of {case} is damaged or of another case"
         return manifest, "asked for"
+
+    def _files(self, case: str, plan: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any] | None:
+        """What proves the files of a case: their sizes, and what they say of themselves; None if damaged."""
+        target = self.folder / f"{case}.b2nd"
+        if not is_made_from(target, {"plan": plan, **entry}):
+            return None
+        return {"bytes": target.stat().st_size, "disputed": disputed_digest(self.folder, case)}
 
     def identifiers(self) -> list[str]:
         """Names of the preprocessed cases, sorted."""
@@ -165,7 +185,7 @@ class Preparation:
         if not folder or not (Path(folder) / self.name / "dataset.json").is_file():
             return None
         raw = SoftDataset(Path(folder) / self.name)
-        before = read_json(self.preprocessed / "dataset.json").get("soft_labels")
+        before = read_dataset_json(self.preprocessed).get("soft_labels")
         assert raw.about is not None  # SoftDataset refuses a data set without
         is_same = before is None or raw.about["digest"] == before.get("digest")
         if not is_same and raw.about["made_hard_labels"]:
@@ -182,12 +202,12 @@ class Preparation:
                 f"{self.folder}: soft labels are not usable ({reason}), and {self.name} is not in "
                 f"nnUNet_raw; run `nnunet_softlabel preprocess` where it is, and copy the folder here."
             )
-        (self.folder / MANIFEST).unlink(missing_ok=True)
         plan, cases = self._plan(), self.identifiers()
         entries, jobs = {}, []
         for case in cases:
             files = _existing_soft_files(raw, case)
             entries[case] = self._entry(case, len(files), _hash_files(files))
+            _check_digest(raw, case, entries[case]["source"])
             made_from = {"plan": plan, **entries[case]}
             jobs.append(
                 (case, files, self.labels, self.images, self.dataset_class, self.folder / f"{case}.b2nd",
@@ -200,7 +220,8 @@ class Preparation:
             make_case, jobs, num_processes, names=names, title="Soft labels", show_progress=show_progress
         ):
             pass
-        manifest = {"plan": plan, "about": raw.about, "cases": entries}
+        proved = {case: {**entry, "files": self._files(case, plan, entry)} for case, entry in entries.items()}
+        manifest = {"plan": plan, "about": raw.about, "cases": proved}
         write_json(self.folder / MANIFEST, manifest)
         return manifest
 
@@ -233,6 +254,20 @@ def _existing_soft_files(raw: SoftDataset, case: str) -> list[Path]:
         if not path.is_file():
             raise DatasetError(f"Case {case}: has no soft label {path}; convert the data set again.")
     return files
+
+
+def _check_digest(raw: SoftDataset, case: str, digest: str) -> None:
+    """Refuse a soft label that is not the one `convert` wrote.
+
+    Raises:
+        DatasetError: naming it.
+    """
+    digests = (raw.about or {}).get("digests")  # data sets of earlier versions have none
+    if digests is not None and digests.get(case) != digest:
+        raise DatasetError(
+            f"Case {case}: soft label {raw.soft_files(case)[0]} is not the one that was converted "
+            f"(digests in dataset.json): it is damaged or of another case; convert the data set again."
+        )
 
 
 def _hash_files(files: Sequence[Path]) -> str:

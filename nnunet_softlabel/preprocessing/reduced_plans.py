@@ -6,6 +6,7 @@ original.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -15,11 +16,13 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import expecting_shape, read_json, write_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.formats.plans import REMEDY, read_plans
 
 # the lowres stage of a cascade has at least this many times fewer voxels; nnU-Net makes none below 2
 LOWRES_FACTOR = 4.0
+NAMES_OF_NNUNET = ("dataset", "dataset_fingerprint", "splits_final")
 
 
 def reduce_plans(
@@ -60,20 +63,42 @@ def reduce_plans(
             is asked for.
     """
     base = find_dataset(environment_folder("nnUNet_preprocessed"), dataset)
-    source, target = base / f"{plans}.json", base / f"{name}.json"
-    if not source.is_file():
-        raise UsageError(f"-p {plans}: {source} is not there; run nnUNetv2_plan_and_preprocess first.")
-    if name == plans or (target.exists() and not overwrite):
-        raise UsageError(f"{target}: is already there; add --overwrite, or choose another name.")
-    reduced = deepcopy(read_json(source))
+    target = base / f"{name}.json"
+    _check_sizes(features, batch_size, patch_size, max_stages)
+    reduced = read_plans(base, plans)
+    _check_target(target, name, plans, overwrite=overwrite)
     reduced["plans_name"] = name
     if with_cascade:
         _add_cascade(reduced["configurations"], plans, name)
-    for configuration in reduced["configurations"].values():
-        if "architecture" in configuration:  # others inherit from one that has it
-            _reduce(configuration, features, batch_size, patch_size, max_stages)
+    with expecting_shape(base / f"{plans}.json", REMEDY):
+        for configuration in reduced["configurations"].values():
+            if "architecture" in configuration:  # others inherit from one that has it
+                _reduce(configuration, features, batch_size, patch_size, max_stages)
     write_json(target, reduced)
     return target
+
+
+def _check_sizes(features: int, batch_size: int, patch_size: Sequence[int] | None, max_stages: int) -> None:
+    """Refuse a network that nnU-Net could not build, or would train into nothing."""
+    given = {"--features": features, "--batch-size": batch_size, "--max-stages": max_stages}
+    given |= {"--patch-size": min(patch_size)} if patch_size is not None else {}
+    for flag, value in given.items():
+        if value < 1:
+            raise UsageError(f"{flag} {value}: takes numbers from 1.")
+
+
+def _check_target(target: Path, name: str, plans: str, *, overwrite: bool) -> None:
+    """Refuse names that are no plan's, other files of nnU-Net, and what is there already."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise UsageError(f"-o {name}: a plan's name is made of letters, digits, '_', '-' and '.'.")
+    if name in NAMES_OF_NNUNET:
+        raise UsageError(
+            f"-o {name}: {target.name} is another file of nnU-Net, no plan; choose another name."
+        )
+    if name == plans or (target.exists() and not overwrite):
+        raise UsageError(f"{target}: is already there; add --overwrite, or choose another name.")
+    if target.exists() and "configurations" not in read_json(target):
+        raise UsageError(f"-o {name}: {target.name} holds no plan; choose another name.")
 
 
 def _add_cascade(configurations: dict[str, Any], plans: str, name: str) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.formats.plans import configuration_of
 from nnunet_softlabel.preprocessing.preparation import Preparation
 
 
@@ -41,13 +39,6 @@ def preprocess(
     if num_processes < 1:
         raise UsageError(f"-np {num_processes}: takes a number from 1.")
     base = find_dataset(environment_folder("nnUNet_preprocessed"), dataset)
-    plans_file = base / f"{plans}.json"
-    if not plans_file.is_file():
-        raise UsageError(f"-p {plans}: {plans_file} is not there; run nnUNetv2_plan_and_preprocess first.")
-    manager = PlansManager(read_json(plans_file))
-    if configuration not in manager.available_configurations:
-        known = ", ".join(manager.available_configurations)
-        raise UsageError(f"-c {configuration}: {plans} has no such configuration; it has {known}.")
-    preparation = Preparation(base, manager, manager.get_configuration(configuration))
+    preparation = Preparation(base, *configuration_of(base, plans, configuration))
     preparation.ensure(num_processes=num_processes, show_progress=show_progress, reuse=not overwrite)
     return preparation.folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 
@@ -13,6 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.images import read_image, write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.preprocessing import one_case as case_preprocessing
 from nnunet_softlabel.preprocessing.preparation import Preparation
@@ -72,12 +74,112 @@ def test_changed_soft_label_is_made_again_alone(own) -> None:
     dataset = SoftDataset(own.raw)
     source, target = dataset.soft_files("case_01")[0], dataset.soft_files("case_00")[0]
     shutil.copyfile(source, target)
+    content = read_json(own.raw / "dataset.json")  # as a conversion would write it
+    content["soft_labels"]["digests"]["case_00"] = content["soft_labels"]["digests"]["case_01"]
+    write_json(own.raw / "dataset.json", content)
     folder = preparation(own).folder
     before = {path: path.stat().st_ino for path in folder.glob("*.b2nd")}
     assert remade(own) == "the soft label of case_00 changed"
     changed = {path.stem for path, inode in before.items() if path.stat().st_ino != inode}
     assert changed == {"case_00"}
     assert remade(own) == ""
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gzip of half", "NaN", "values of 2", "another case's"])
+@pytest.mark.parametrize("has_digests", [True, False])
+def test_damaged_soft_label_is_refused_and_the_good_one_stays(own, damage: str, has_digests: bool) -> None:
+    dataset = SoftDataset(own.raw)
+    path = dataset.soft_files("case_01")[0]
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    elif damage == "gzip of half":
+        content = gzip.decompress(path.read_bytes())
+        path.write_bytes(gzip.compress(content[: len(content) // 2]))
+    elif damage == "another case's":
+        shutil.copyfile(dataset.soft_files("case_00")[0], path)
+    else:
+        array, grid = read_image(path)
+        write_image(path, np.where(array > 0, np.nan, array) if damage == "NaN" else array * 2, grid)
+    if not has_digests:  # a data set of an earlier version: what can be seen in the file is seen
+        if damage == "another case's":
+            pytest.skip("nothing tells")
+        content = read_json(own.raw / "dataset.json")
+        del content["soft_labels"]["digests"]
+        write_json(own.raw / "dataset.json", content)
+    before = tree(preparation(own).folder)
+    with pytest.raises(DatasetError, match=r"Case case_01: soft label .*case_01_0001.nii.gz"):
+        preparation(own).ensure()
+    after = tree(preparation(own).folder)
+    assert {name: content for name, content in after.items() if ".lock" not in name} == {
+        name: content for name, content in before.items() if ".lock" not in name
+    }
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "swapped", "disputed gone", "disputed swapped"])
+def test_damaged_preprocessed_soft_label_is_noticed_and_made_again(own, damage: str) -> None:
+    folder = preparation(own).folder
+    complete = soft_files(folder)
+    one, other = folder / "case_01.b2nd", folder / "case_02.b2nd"
+    disputed = [folder / "case_01_disputed.npy", folder / "case_02_disputed.npy"]
+    if damage in ("cut off", "empty"):
+        one.write_bytes(one.read_bytes()[: one.stat().st_size * 6 // 10 if damage == "cut off" else 0])
+    elif damage == "swapped":
+        shutil.copyfile(other, one)
+    elif damage == "disputed gone":
+        disputed[0].unlink()
+    else:
+        shutil.copyfile(disputed[1], disputed[0])
+    assert remade(own) == "the preprocessed soft label of case_01 is damaged or of another case"
+    assert soft_files(folder) == complete
+
+
+def test_damaged_soft_label_without_raw_is_refused(own) -> None:
+    shutil.rmtree(own.raw)
+    path = preparation(own).folder / "case_01.b2nd"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DatasetError, match=r"not usable \(the preprocessed soft label of case_01 is damaged"):
+        preparation(own).ensure()
+
+
+def test_damaged_image_of_nnunet_leaves_the_manifest(own) -> None:
+    made = preparation(own)
+    before = tree(made.folder)
+    path = made.images / "case_03.b2nd"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DatasetError, match=r"case_03.*damaged .*; run nnUNetv2_preprocess again"):
+        made.ensure(reuse=False)
+    assert tree(made.folder) == before
+
+
+def test_manifest_of_another_shape_is_said(own, capsys) -> None:
+    write_json(preparation(own).folder / "manifest.json", {"plan": {}})
+    with pytest.raises(DatasetError, match=r"manifest.json: is not of the expected shape \(key 'cases' is"):
+        preparation(own).ensure()
+
+
+@pytest.mark.parametrize("key", ["configurations", "transpose_forward", "image_reader_writer"])
+@pytest.mark.parametrize("command", [["preprocess", "-np", "1"], ["reduce-plans", "-o", "New"]])
+def test_plans_without_a_key_are_said(own, capsys, key: str, command: list[str]) -> None:
+    path = own.preprocessed / "nnUNetPlans.json"
+    plans = read_json(path)
+    del plans[key]
+    write_json(path, plans)
+    assert run(command[0], "-d", "911", *command[1:]) == 2
+    assert (
+        f"nnUNetPlans.json: is not of the expected shape (key '{key}' is missing)" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("key", ["spacing", "patch_size", "architecture"])
+@pytest.mark.parametrize("value", [None, "x", {}])
+def test_configuration_of_another_shape_is_said(own, capsys, key: str, value: object) -> None:
+    path = own.preprocessed / "nnUNetPlans.json"
+    plans = read_json(path)
+    plans["configurations"]["3d_fullres"][key] = value
+    write_json(path, plans)
+    assert run("reduce-plans", "-d", "911", "-o", "New") == 2
+    assert "nnUNetPlans.json: is not of the expected shape" in capsys.readouterr().err
+    assert not (own.preprocessed / "New.json").exists()
 
 
 @pytest.mark.parametrize("kind", ["shape", "crop"])
@@ -147,7 +249,7 @@ def test_lost_soft_label_is_named(own) -> None:
 def test_unreadable_soft_label_is_named(own) -> None:
     SoftDataset(own.raw).soft_files("case_00")[0].write_bytes(b"x")
     with pytest.raises(
-        DatasetError, match=r"Case case_00: soft label .*case_00_0001.nii.gz cannot be read; convert"
+        DatasetError, match=r"Case case_00: soft label .*case_00_0001.nii.gz is not the one .*; convert"
     ):
         preparation(own).ensure()
 

@@ -10,7 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
-from tests.conversion.conversion_helpers import run
+from tests.conversion.conversion_helpers import run, tree
 
 
 @pytest.fixture
@@ -55,3 +55,28 @@ def test_plans_are_not_overwritten(own, capsys) -> None:
         reduce_plans(911, plans="Absent")
     assert run("reduce-plans", "-d", "911", "--overwrite") == 0
     assert "train with -p nnUNetPlansReduced" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("--features", ["0"]),
+        ("--features", ["-4"]),
+        ("--batch-size", ["0"]),
+        ("--max-stages", ["0"]),
+        ("--patch-size", ["16", "0", "16"]),
+    ],
+)
+def test_network_of_nothing_is_refused(own, capsys, flag: str, values: list[str]) -> None:
+    assert run("reduce-plans", "-d", "911", "-o", "New", flag, *values) == 2
+    assert f"{flag} " in (message := capsys.readouterr().err)
+    assert "takes numbers from 1" in message
+    assert not (own.preprocessed / "New.json").exists()
+
+
+@pytest.mark.parametrize("name", ["dataset", "dataset_fingerprint", "splits_final", "../x", "", ".x", "a/b"])
+def test_other_files_of_nnunet_are_no_reduced_plans(own, capsys, name: str) -> None:
+    before = tree(own.preprocessed)
+    assert run("reduce-plans", "-d", "911", "-o", name, "--overwrite") == 2
+    assert "choose another name" in (message := capsys.readouterr().err) or "a plan's name" in message
+    assert tree(own.preprocessed) == before
