@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_softlabel.formats.channels import Channel
 from nnunet_softlabel.formats.grid import Grid
 
-# A file, the array itself, or a function that makes the array: a script that must recode masks passes a
-# function, so that a process of the pool does the reading.
-Source = Path | np.ndarray | Callable[[], np.ndarray | tuple[np.ndarray, Grid]]
+# A file, a channel of one, the array itself, or a function that makes the array: a script that must recode
+# masks passes a function, so that a process of the pool does the reading.
+Source = Path | Channel | np.ndarray | Callable[[], np.ndarray | tuple[np.ndarray, Grid]]
 SINGLE_RATER = "rater"
 
 
@@ -27,6 +28,7 @@ class Case:
         soft: label name -> ready probability map; replaces fusion.
         rois: ROI name -> mask, for priors.
         ignore: mask of voxels from which nothing is to be learnt (not 0), or None.
+        hard: label map in the data set's values that stands in where no rater drew, or None.
         group: patient or other unit that must not be on both sides of a split.
         prediction: ``CASE.npz`` of nnU-Net, by a network that did not see the case, for lesion-wise fusion.
         adjudicated: label name -> number of a candidate -> whether it is a lesion, as an expert says.
@@ -39,6 +41,7 @@ class Case:
     soft: Mapping[str, Source] = field(default_factory=dict)
     rois: Mapping[str, Source] = field(default_factory=dict)
     ignore: Source | None = None
+    hard: Source | None = None
     group: str | None = None
     is_test: bool = False
     prediction: Path | None = None
@@ -47,4 +50,6 @@ class Case:
 
 def source_name(source: Source) -> str:
     """The file, for messages."""
+    if isinstance(source, Channel):
+        return f"channel {source.index + 1} of {source.path}"
     return str(source) if isinstance(source, Path) else "in memory"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from nnunet_softlabel.cases.case import SINGLE_RATER, Case
-from nnunet_softlabel.cases.names import check_case_names, check_file_name
+from nnunet_softlabel.cases.case import Case, source_name
+from nnunet_softlabel.cases.names import check_case_names
 from nnunet_softlabel.cases.patterns import CaseMatcher, Pattern
+from nnunet_softlabel.cases.raters import RaterChannels, rater_pattern, with_raters
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.channels import Channel, ChannelAxis
+
+ExtraFiles = Literal["refuse", "ignore"]
 
 
 def find_cases(
@@ -21,6 +26,13 @@ def find_cases(
     ignore: str | None = None,
     label_names: Sequence[str] = (),
     has_single_rater: bool = False,
+    rater_axis: ChannelAxis | None = None,
+    rater_names: Sequence[str] = (),
+    class_axis: ChannelAxis | None = None,
+    label_channels: Mapping[str, int] | None = None,
+    extra_files: ExtraFiles = "refuse",
+    may_lack_raters: bool = False,
+    notes: list[str] | None = None,
 ) -> list[Case]:
     """Turn file patterns into cases; names come from the first image pattern.
 
@@ -32,14 +44,22 @@ def find_cases(
         ignore: pattern with ``{case}`` of masks from which nothing is to be learnt; a case may have none.
         label_names: what ``{label}`` may stand for.
         has_single_rater: allows rater patterns without ``{rater}``.
+        rater_axis: files of rater patterns without ``{rater}`` hold a channel per rater along this axis.
+        rater_names: names of these channels; none: 1, 2, 3, ...
+        class_axis: files of a soft pattern without ``{label}`` hold a channel per label along this axis.
+        label_channels: label -> its channel there, from 1; None: in the order of the names.
+        extra_files: whether raters' files, maps and masks without an image are refused or ignored.
+        may_lack_raters: keep cases of which no rater has a file; see `with_missing_raters`.
+        notes: gets a sentence for everything that was decided, such as the files that are ignored.
 
     Raises:
         UsageError: for a wrong pattern, or one that fits no file.
         DatasetError: for images without raters, raters without images, missing channels.
     """
     image_patterns = [Pattern(text, "--images", ["case"]) for text in images]
-    rater_patterns = [_rater_pattern(text, has_single_rater) for text in raters]
-    soft_pattern = None if soft is None else _soft_pattern(soft, label_names)
+    named = RaterChannels(rater_axis, tuple(rater_names))
+    rater_patterns = [rater_pattern(text, has_single_rater, named) for text in raters]
+    soft_pattern = None if soft is None else _soft_pattern(soft, label_names, class_axis)
     mask_patterns = {f"--roi {roi}": Pattern(text, "--roi", ["case"]) for roi, text in (rois or {}).items()}
     ignore_pattern = None if ignore is None else Pattern(ignore, "--ignore", ["case"])
     others = [*rater_patterns, soft_pattern, *mask_patterns.values(), ignore_pattern, *image_patterns[1:]]
@@ -47,50 +67,96 @@ def find_cases(
         _files_by_case(image_patterns[0]), [p for p in others if p is not None], label_names
     )
     check_case_names(by_case)
+    extra = _Extra(extra_files)
     cases = {name: Case(name, [Path(path)]) for name, path in by_case.items()}
     for pattern in image_patterns[1:]:
-        for name, path in _files_of_all(cases, pattern, "image").items():
+        for name, path in _files_of_all(cases, pattern, "image", _Extra("refuse")).items():
             cases[name] = replace(cases[name], images=[*cases[name].images, path])
     masks = [*mask_patterns.values(), *([] if ignore_pattern is None else [ignore_pattern])]
     mask_files = {path for pattern in masks for path in pattern.files()}
     for pattern in rater_patterns:
-        _add_raters(cases, pattern, mask_files)
-    if soft_pattern is not None:
-        _add_soft(cases, soft_pattern, label_names)
+        _add_raters(cases, pattern, mask_files, extra, named)
+    if soft_pattern is not None and class_axis is not None and not soft_pattern.has("label"):
+        _add_soft_channels(cases, soft_pattern, label_channels or _numbered(label_names), class_axis, extra)
+    elif soft_pattern is not None:
+        _add_soft(cases, soft_pattern, label_names, extra)
     for roi, pattern in zip(rois or {}, mask_patterns.values(), strict=True):
-        for name, path in _files_of_all(cases, pattern, "mask").items():
+        for name, path in _files_of_all(cases, pattern, "mask", extra).items():
             cases[name] = replace(cases[name], rois={**cases[name].rois, roi: path})
     if ignore_pattern is not None:
-        for name, path in _known_files(cases, ignore_pattern, "mask").items():
+        for name, path in _known_files(cases, ignore_pattern, "mask", extra).items():
             cases[name] = replace(cases[name], ignore=path)
-    for name, case in cases.items():
-        if not case.raters and not case.soft:
-            raise DatasetError(
-                f"Case {name}: image {case.images[0]} has no rater's file; add one or remove the image."
-            )
+    if notes is not None:
+        notes += extra.notes()
+    if not may_lack_raters:
+        check_have_raters(cases.values())
     return sorted(cases.values(), key=lambda case: case.name)
 
 
-def _rater_pattern(text: str, has_single_rater: bool) -> Pattern:
-    pattern = Pattern(text, "--raters", ["case", "rater"])
-    if not pattern.has("rater") and not has_single_rater:
+def check_have_raters(cases: Iterable[Case]) -> None:
+    """Refuse cases without any annotation.
+
+    Raises:
+        DatasetError: naming the first and the number of all.
+    """
+    without = [case for case in cases if not case.raters and not case.soft]
+    if without:
+        more = "" if len(without) == 1 else f" (as {len(without) - 1} more cases)"
+        image = f"image {source_name(without[0].images[0])} " if without[0].images else ""
+        raise DatasetError(
+            f"Case {without[0].name}: {image}has no rater's file{more}; add one or remove the image."
+        )
+
+
+class _Extra:
+    """What happens to files of cases that have no image."""
+
+    def __init__(self, handling: ExtraFiles) -> None:
+        self.handling = handling
+        self.ignored: list[str] = []
+
+    def add(self, path: str | Path, what: str) -> None:
+        """Refuse the file, or keep it for the notes."""
+        if self.handling == "refuse":
+            raise DatasetError(
+                f"{path}: {what}, which has no image; add or remove it, or leave such files out with "
+                f"--extra-files ignore."
+            )
+        self.ignored.append(str(path))
+
+    def notes(self) -> list[str]:
+        """One sentence that names the files, if there are any."""
+        if not self.ignored:
+            return []
+        return [f"Ignored, since their cases have no image: {', '.join(sorted(self.ignored))}."]
+
+
+def _soft_pattern(text: str, label_names: Sequence[str], class_axis: ChannelAxis | None) -> Pattern:
+    pattern = Pattern(text, "--soft", ["case", "label"])
+    if not pattern.has("label") and len(label_names) > 1 and class_axis is None:
         raise UsageError(
-            f"--raters {text}: needs {{rater}} where the rater's name stands; "
-            f"for one rater per case add --single-rater."
+            f"--soft {text}: needs {{label}}, since there are {len(label_names)} labels; for a channel per "
+            f"label in one file add --class-axis."
         )
     return pattern
 
 
-def _soft_pattern(text: str, label_names: Sequence[str]) -> Pattern:
-    pattern = Pattern(text, "--soft", ["case", "label"])
-    if not pattern.has("label") and len(label_names) > 1:
-        raise UsageError(f"--soft {text}: needs {{label}}, since there are {len(label_names)} labels.")
-    return pattern
+def _numbered(names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names, start=1)}
 
 
 def _files_by_case(pattern: Pattern) -> dict[str, str]:
     regex = pattern.regex()
-    found = {match["case"]: path for path in pattern.files() if (match := regex.fullmatch(path))}
+    found: dict[str, str] = {}
+    for path in pattern.files():
+        if match := regex.fullmatch(path):
+            if match["case"] in found:
+                raise DatasetError(
+                    f"Case {match['case']}: {pattern.flag} {pattern.text} fits two files, "
+                    f"{found[match['case']]} and {path}; make the pattern narrower, or put {{case}} where "
+                    f"they differ."
+                )
+            found[match["case"]] = path
     if not found:
         raise UsageError(
             f"{pattern.flag} {pattern.text}: fits no file; check the path, and quote the pattern."
@@ -113,27 +179,27 @@ def _without_files_of(
     return {name: path for name, path in images.items() if name not in strangers}
 
 
-def _known_files(cases: Mapping[str, Case], pattern: Pattern, what: str) -> dict[str, Path]:
-    """Case -> file of the pattern; a file of an unknown case is an error."""
+def _known_files(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: _Extra) -> dict[str, Path]:
+    """Case -> file of the pattern; a file of an unknown case is extra."""
     files = {name: Path(path) for name, path in _files_by_case(pattern).items()}
     own = {str(path) for case in cases.values() for path in case.images if isinstance(path, Path)}
     for name in files:
         if name not in cases and str(files[name]) not in own:
-            raise DatasetError(
-                f"{files[name]}: {what} of case {name!r}, which has no image; add or remove it."
-            )
+            extra.add(files[name], f"{what} of case {name!r}")
     return {name: path for name, path in files.items() if name in cases}
 
 
-def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str) -> dict[str, Path]:
-    files = _known_files(cases, pattern, what)
+def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: _Extra) -> dict[str, Path]:
+    files = _known_files(cases, pattern, what, extra)
     for name in cases:
         if name not in files:
             raise DatasetError(f"Case {name}: has no {what} that fits {pattern.flag} {pattern.text}; add it.")
     return files
 
 
-def _add_raters(cases: dict[str, Case], pattern: Pattern, mask_files: set[str]) -> None:
+def _add_raters(
+    cases: dict[str, Case], pattern: Pattern, mask_files: set[str], extra: _Extra, channels: RaterChannels
+) -> None:
     """Add what the pattern finds but images and masks: ``{rater}/{case}`` finds ``bones/{case}``, too."""
     matcher = CaseMatcher(pattern, cases)
     taken = {str(path) for case in cases.values() for path in case.images} | mask_files
@@ -147,30 +213,44 @@ def _add_raters(cases: dict[str, Case], pattern: Pattern, mask_files: set[str]) 
         if match is None:
             stranger = pattern.regex().fullmatch(path)
             assert stranger is not None  # the files are those that match
-            raise DatasetError(
-                f"{path}: rater's file of case {stranger['case']!r}, which has no image; add or remove it."
-            )
-        case, rater = cases[match["case"]], match["rater"] if pattern.has("rater") else SINGLE_RATER
-        check_file_name(rater, f"Case {case.name}: rater")
-        if rater in case.raters:
-            raise DatasetError(
-                f"Case {case.name}: rater {rater} has two files, {case.raters[rater]} and {path}; keep one."
-            )
-        cases[case.name] = replace(case, raters={**case.raters, rater: Path(path)})
+            extra.add(path, f"rater's file of case {stranger['case']!r}")
+            continue
+        case = cases[match["case"]]
+        found = {match["rater"]: Path(path)} if pattern.has("rater") else channels.raters_of(Path(path))
+        cases[case.name] = replace(case, raters=with_raters(case.name, case.raters, found))
 
 
-def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[str]) -> None:
+def _add_soft_channels(
+    cases: dict[str, Case],
+    pattern: Pattern,
+    channels: Mapping[str, int],
+    axis: ChannelAxis,
+    extra: _Extra,
+) -> None:
+    """Probability maps that are channels of one file per case."""
+    for name, path in _files_of_all(cases, pattern, "file of probability maps", extra).items():
+        soft = {label: Channel(path, number - 1, axis) for label, number in channels.items()}
+        cases[name] = replace(cases[name], soft=soft)
+
+
+def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[str], extra: _Extra) -> None:
     matcher = CaseMatcher(pattern, cases, label_names)
     image_files = {str(path) for case in cases.values() for path in case.images}
     for path in pattern.files():
         stranger = None if path in image_files or matcher.match(path) else matcher.anything.fullmatch(path)
         if stranger is not None:
-            raise DatasetError(
-                f"{path}: soft label of case {stranger['case']!r}, which has no image; add or remove it."
-            )
+            extra.add(path, f"soft label of case {stranger['case']!r}")
     for name, case in cases.items():
-        files = {label: Path(pattern.filled(case=name, label=label)) for label in label_names}
-        for label, file in files.items():
-            if not file.is_file():
-                raise DatasetError(f"Case {name}: no probability map {file} for label {label}; add it.")
-        cases[name] = replace(case, soft=files)
+        cases[name] = replace(case, soft={label: _one_map(pattern, name, label) for label in label_names})
+
+
+def _one_map(pattern: Pattern, case: str, label: str) -> Path:
+    files = pattern.filled_files(case=case, label=label)
+    if not files:
+        missing = pattern.filled(case=case, label=label)
+        raise DatasetError(f"Case {case}: no probability map {missing} for label {label}; add it.")
+    if len(files) > 1:
+        raise DatasetError(
+            f"Case {case}: label {label} has two probability maps, {files[0]} and {files[1]}; keep one."
+        )
+    return Path(files[0])

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.table import read_rows
 from nnunet_softlabel.errors import DatasetError, UsageError
 
 
 def read_groups(path: Path, *, case_column: str = "case", group_column: str = "group") -> dict[str, str]:
-    """Read which group (patient) each case belongs to from a CSV file with a header.
+    """Read which group (patient) each case belongs to from a table with a header (see `read_rows`).
 
     Raises:
         DatasetError: if the file cannot be read, lacks a column, or gives a case two groups.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"--groups {path}: cannot be read ({error}).") from error
+    rows, columns = read_rows(path, "--groups")
     for column, flag in ((case_column, "--case-column"), (group_column, "--group-column")):
         if column not in columns:
             raise DatasetError(
@@ -32,10 +27,10 @@ def read_groups(path: Path, *, case_column: str = "case", group_column: str = "g
     for row in rows:
         case, group = row[case_column], row[group_column]
         if not group:
-            raise DatasetError(f"{path}: case {case} has no {group_column}; fill the cell.")
+            raise DatasetError(f"{row.place}: case {case} has no {group_column}; fill the cell.")
         if groups.setdefault(case, group) != group:
             raise DatasetError(
-                f"{path}: case {case} is in the groups {groups[case]!r} and {group!r}; keep one."
+                f"{row.place}: case {case} is in the groups {groups[case]!r} and {group!r}; keep one."
             )
     return groups
 

@@ -1,4 +1,4 @@
-"""File patterns with placeholders, ``raters/{case}_rater{rater}.nii.gz``, and what they find."""
+"""File patterns with placeholders and wildcards, ``raters/*/{case}_{rater}.nii.gz``, and what they find."""
 
 from __future__ import annotations
 
@@ -13,53 +13,96 @@ from nnunet_softlabel.errors import UsageError
 class Pattern:
     """A path with placeholders, as in ``raters/{case}_rater{rater}.nii.gz``.
 
+    ``{rater:r1,r2}`` names what a placeholder may stand for. ``*`` stands for any part of a file or folder
+    name, ``**`` for any number of folders. Hidden files, which macOS's ``._*`` are too, never fit.
+
     Raises:
         UsageError: for an unknown placeholder, or if ``{case}`` is missing.
     """
 
     def __init__(self, text: str, flag: str, placeholders: Sequence[str]) -> None:
         self.text, self.flag = str(Path(text).expanduser()), flag
-        self.parts = re.split(r"\{(\w+)\}", self.text)
-        unknown = set(self.parts[1::2]) - set(placeholders)
+        pieces = re.split(r"\{(\w+)(?::([^{}]*))?\}", self.text)
+        self.literals, self.names = pieces[::3], pieces[1::3]
+        self.choices: dict[str, list[str]] = {}
+        for name, choice in zip(self.names, pieces[2::3], strict=True):
+            if choice is not None:
+                self.choices[name] = [one.strip() for one in choice.split(",")]
+        unknown = set(self.names) - set(placeholders)
         if unknown:
             known = ", ".join(f"{{{name}}}" for name in placeholders)
             raise UsageError(f"{flag} {text}: unknown placeholder {{{min(unknown)}}}; known are {known}.")
-        if "case" not in self.parts[1::2]:
+        if "case" not in self.names:
             raise UsageError(
                 f"{flag} {text}: needs {{case}} where the case's name stands, as in {{case}}.nii.gz."
             )
+        if any("**" in folder and folder != "**" for folder in self.text.split("/")):
+            raise UsageError(f"{flag} {text}: ** must be a whole folder, as in scans/**/{{case}}.nii.gz.")
 
     def has(self, placeholder: str) -> bool:
         """True if the placeholder occurs."""
-        return placeholder in self.parts[1::2]
+        return placeholder in self.names
 
     def filled(self, **names: str) -> str:
-        """The path with names in place of the placeholders."""
-        return "".join(names[part] if i % 2 else part for i, part in enumerate(self.parts))
+        """The path with names in place of the placeholders, for messages."""
+        pairs = zip([names[name] for name in self.names], self.literals[1:], strict=True)
+        return self.literals[0] + "".join(a + b for a, b in pairs)
+
+    def filled_files(self, **names: str) -> list[str]:
+        """The files that fit with these names in place of the placeholders."""
+        return self._found(self._joined([escape(names[name]) for name in self.names]))
 
     def files(self) -> list[str]:
-        """All files that fit, whatever the placeholders stand for."""
-        found = glob("".join("*" if i % 2 else escape(part) for i, part in enumerate(self.parts)))
+        """All files that fit, whatever the placeholders stand for.
+
+        Raises:
+            UsageError: if nothing fits a name that the pattern lists.
+        """
+        found = self._found(self._joined(["*"] * len(self.names)))
+        if self.choices:
+            matches = {path: match for path in found if (match := self.regex().fullmatch(path))}
+            found = list(matches)
+            for name, choices in self.choices.items():
+                for missing in [c for c in choices if not any(m[name] == c for m in matches.values())]:
+                    raise UsageError(
+                        f"{self.flag} {self.text}: no file fits {name} {missing!r}; correct it, or leave it "
+                        f"out."
+                    )
+        return found
+
+    def _joined(self, between: Sequence[str]) -> str:
+        literals = ["*".join(map(escape, literal.split("*"))) for literal in self.literals]
+        return literals[0] + "".join(a + b for a, b in zip(between, literals[1:], strict=True))
+
+    def _found(self, pattern: str) -> list[str]:
+        """Files that fit; no name that a wildcard or placeholder stands for begins with a dot."""
+        found = {path for path in glob(pattern, recursive=True) if not Path(path).name.startswith(".")}
         return sorted(path for path in found if Path(path).is_file())
 
     def regex(self, **choices: Iterable[str]) -> re.Pattern[str]:
         """A regular expression with a group per placeholder, restricted to ``choices`` where given."""
+        allowed = {**self.choices, **choices}
         seen: set[str] = set()
-        expression = ""
-        for i, part in enumerate(self.parts):
-            if not i % 2:
-                expression += re.escape(part)
-            elif part in seen:
-                expression += f"(?P={part})"
+        expression = _literal_expression(self.literals[0])
+        for name, literal in zip(self.names, self.literals[1:], strict=True):
+            if name in seen:
+                expression += f"(?P={name})"
             else:
-                seen.add(part)
+                seen.add(name)
                 # longest first, so that of the names `a` and `a_b` the file `a_b_1` belongs to `a_b`
-                names = (
-                    sorted(choices[part], key=lambda name: (-len(name), name)) if part in choices else None
-                )
+                names = sorted(allowed[name], key=lambda n: (-len(n), n)) if name in allowed else None
                 inner = "|".join(map(re.escape, names)) if names is not None else "[^/]+"
-                expression += f"(?P<{part}>{inner})"
+                expression += f"(?P<{name}>{inner})"
+            expression += _literal_expression(literal)
         return re.compile(expression)
+
+
+def _literal_expression(text: str) -> str:
+    """The regular expression of the text between placeholders, in which ``*`` and ``**`` are wildcards."""
+    expression = ""
+    for piece in re.split(r"(\*\*/|\*)", text):
+        expression += {"**/": "(?:[^/]+/)*", "*": "[^/]*"}.get(piece, re.escape(piece))
+    return expression
 
 
 class CaseMatcher:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nnunet_softlabel.commands.case_flags import add_file_flags, check_file_flags, file_options, found_cases
 from nnunet_softlabel.commands.convert_priors import add_prior_flags, priors_of, roi_patterns
 from nnunet_softlabel.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnunet_softlabel.cases.case import Case
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -44,13 +48,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--soft", metavar="PATTERN", help="Ready probability maps: 'prob/{case}_{label}.nii.gz'."
     )
     parser.add_argument(
+        "--soft-scale",
+        type=float,
+        metavar="S",
+        help="Value of --soft that is probability 1: 255, or 100.",
+    )
+    parser.add_argument(
         "--labels",
         nargs="+",
         metavar="NAME=VALUE",
-        help="Label values in the raters' files: nodule=1, whole=1,2.",
+        help="Label values in the raters' files: nodule=1, whole=1,2; names of segments: lesion=Lesion.",
     )
     parser.add_argument(
         "--ignore", metavar="PATTERN", help="Masks of voxels nothing is learnt from: 'ignore/{case}.nii.gz'."
+    )
+    add_file_flags(parser)
+    parser.add_argument(
+        "--missing-raters",
+        choices=["refuse", "drop", "use-labels"],
+        default="refuse",
+        help="Cases without any rater: an error (default), left out, or (--into) filled from the hard label.",
     )
     parser.add_argument(
         "--fusion",
@@ -83,10 +100,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="What happens to such a case (default refuse).",
     )
     parser.add_argument(
-        "--groups", type=Path, metavar="CSV", help="Which group (patient) a case is in: splits keep groups."
-    )
-    parser.add_argument(
-        "--case-column", default="case", metavar="NAME", help="Column of --groups (default case)."
+        "--groups",
+        type=Path,
+        metavar="CSV",
+        help="Table of the group (patient) of each case: splits keep groups.",
     )
     parser.add_argument(
         "--group-column", default="group", metavar="NAME", help="Column of --groups (default group)."
@@ -96,7 +113,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         default=[],
         metavar="CASE",
-        help="Cases of the test set, or a text file of names.",
+        help="Cases of the test set, or a text file of names, or a table with columns case and test.",
     )
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
     parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
@@ -109,32 +126,36 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_softlabel.conversion.run import add_soft_labels, convert
 
     _check_flags(args)
+    cases, dataset, channel_names = _into(args) if args.into else _cases(args)
     common: dict[str, Any] = {
+        "labels": args.labels,
+        "files": file_options(args),
         "fusion": args.fusion,
         "fusion_options": _fusion_options(args),
         "staple_scope": args.staple_scope,
         "has_anonymous_raters": args.anonymous_raters,
-        "priors": priors_of(args),
+        "priors": priors_of(args, cases),
         "min_raters": args.min_raters,
         "num_processes": args.np,
         "overwrite": args.overwrite,
         "resume": args.resume,
         "show_progress": True,
     }
-    if args.into:
-        folder = add_soft_labels(*_into(args), labels=args.labels, **common)
+    if dataset is not None:
+        folder = add_soft_labels(cases, dataset, **common)
+        _print_moves(folder)
         print(f"Soft labels added to {folder}")
         _print_detection(folder)
         return
     folder = convert(
-        _cases(args),
+        cases,
         dataset_id=args.d,
         name=args.n,
-        labels=args.labels,
-        channel_names=args.channel_names,
+        channel_names=channel_names,
         few_raters=args.few_raters,
         **common,
     )
+    _print_moves(folder)
     print(f"Data set written to {folder}")
     _print_detection(folder)
     print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
@@ -152,9 +173,20 @@ def _print_detection(dataset: Path) -> None:
             )
 
 
+def _print_moves(folder: Path) -> None:
+    from nnunet_softlabel.conversion.grids import moves_in_words
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
+
+    for sentence in moves_in_words((SoftDataset(folder).about or {})["moved"]):
+        print(sentence)
+
+
 def _check_flags(args: argparse.Namespace) -> None:
-    if not args.raters and not args.soft:
-        raise UsageError("give --raters (annotations to fuse) or --soft (ready probability maps).")
+    if not args.raters and not args.soft and args.cases_csv is None:
+        raise UsageError(
+            "give --raters (annotations to fuse), --soft (ready probability maps) or --cases-csv (a table)."
+        )
+    check_file_flags(args)
     needed = {"-d": args.d, "-n": args.n, "--images": args.images, "--channel-names": args.channel_names}
     needed |= {"--labels": args.labels}
     if args.into:
@@ -164,74 +196,60 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise UsageError(
                 f"--into takes images and cases from the data set; leave out {', '.join(extra)}."
             )
-        if args.few_raters == "drop":
-            raise UsageError("--into cannot drop cases of a data set; leave out --few-raters.")
+        for flag, value in (("--few-raters", args.few_raters), ("--missing-raters", args.missing_raters)):
+            if value == "drop":
+                raise UsageError(f"--into cannot drop cases of a data set; leave out {flag} drop.")
     else:
+        if args.cases_csv is not None:  # it names images, and may name channels
+            del needed["--images"], needed["--channel-names"]
         missing = [flag for flag, value in needed.items() if value is None]
         if missing:
             raise UsageError(f"missing: {', '.join(missing)}.")
 
 
-def _cases(args: argparse.Namespace) -> list[Any]:
-    from nnunet_softlabel.cases.find import find_cases
+def _cases(args: argparse.Namespace) -> tuple[list[Case], None, list[str]]:
+    """Cases, no data set, and channel names."""
     from nnunet_softlabel.cases.groups import read_groups, with_groups, with_test_cases
-    from nnunet_softlabel.formats.labels import parse_labels
+    from nnunet_softlabel.cases.table import read_test_names
+    from nnunet_softlabel.formats.labels import channels_of_labels, parse_labels
 
-    cases = find_cases(
-        args.images,
-        raters=args.raters,
-        soft=args.soft,
-        rois=roi_patterns(args),
-        ignore=args.ignore,
-        label_names=parse_labels(args.labels)[0].names,
-        has_single_rater=args.single_rater,
-    )
+    channels = channels_of_labels(*parse_labels(args.labels))
+    found = found_cases(args, args.images or [], roi_patterns(args), channels)
+    cases = found.cases
     if args.groups is not None:
         groups = read_groups(args.groups, case_column=args.case_column, group_column=args.group_column)
         cases = with_groups(cases, groups, str(args.groups))
-    return with_test_cases(cases, _test_names(args.test_cases)) if args.test_cases else cases
+    if args.test_cases:
+        cases = with_test_cases(cases, read_test_names(args.test_cases, args.case_column))
+    channel_names = args.channel_names or found.channel_names
+    if not channel_names:
+        raise UsageError("missing: --channel-names (or name the columns of the table image:T2).")
+    return cases, None, list(channel_names)
 
 
-def _test_names(given: list[str]) -> list[str]:
-    """The names themselves, or the lines of the one file that is given."""
-    if len(given) > 1 or not Path(given[0]).is_file():
-        return given
-    try:
-        lines = Path(given[0]).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"--test-cases {given[0]}: is no text file; write one case name per line."
-        ) from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _into(args: argparse.Namespace) -> tuple[list[Any], Path]:
-    from nnunet_softlabel.cases.find import find_cases
+def _into(args: argparse.Namespace) -> tuple[list[Case], Path, list[str]]:
+    """Cases of a data set that is there, its folder, and its channel names."""
+    from nnunet_softlabel.conversion.checks import labels_of
     from nnunet_softlabel.formats.files import read_json
-    from nnunet_softlabel.formats.labels import Labels
+    from nnunet_softlabel.formats.labels import channels_of_labels
     from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 
     dataset = find_dataset(environment_folder("nnUNet_raw"), args.into)
     content = read_json(dataset / "dataset.json")
-    channels = range(len(content["channel_names"]))
-    names = Labels.from_dataset_json(content).names
+    ending, channel_names = content["file_ending"], list(content["channel_names"].values())
     if args.ignore and "ignore" not in content["labels"]:
         raise UsageError(
             f"--ignore: {dataset.name} has no ignore label; add it to its dataset.json and hard labels."
         )
-    images = [
-        str(dataset / "imagesTr" / f"{{case}}_{channel:04d}{content['file_ending']}") for channel in channels
-    ]
-    cases = find_cases(
+    images = [str(dataset / "imagesTr" / f"{{case}}_{i:04d}{ending}") for i in range(len(channel_names))]
+    found = found_cases(
+        args,
         images,
-        raters=args.raters,
-        soft=args.soft,
-        rois=roi_patterns(args),
-        ignore=args.ignore,
-        label_names=names,
-        has_single_rater=args.single_rater,
+        roi_patterns(args),
+        channels_of_labels(*labels_of(dataset, content, args.labels)),
+        hard_label=lambda case: dataset / "labelsTr" / f"{case}{ending}",
     )
-    return cases, dataset
+    return found.cases, dataset, channel_names
 
 
 def _fusion_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from nnunet_softlabel.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnunet_softlabel.cases.case import Case
 
 
 def add_prior_flags(parser: argparse.ArgumentParser) -> None:
@@ -58,11 +62,16 @@ def roi_patterns(args: argparse.Namespace) -> dict[str, str]:
     return patterns
 
 
-def priors_of(args: argparse.Namespace) -> Any:
-    """The `Priors` that the flags ask for; a flag without its prior is an error."""
+def priors_of(args: argparse.Namespace, cases: Sequence[Case]) -> Any:
+    """The `Priors` that the flags ask for; a flag without its prior is an error.
+
+    Args:
+        args: the flags.
+        cases: the ROIs that a table gives them count as those of ``--roi``.
+    """
     from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
 
-    names = tuple(roi_patterns(args))
+    names = tuple(roi_patterns(args)) or tuple(sorted({roi for case in cases for roi in case.rois}))
     if not names and (args.roi_margin_mm is not None or args.roi_weight):
         raise UsageError("--roi-margin-mm and --roi-weight belong to --roi; add it.")
     given = {"--prior-strength": args.prior_strength, "--prior-channel": args.prior_channel}

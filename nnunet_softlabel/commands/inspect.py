@@ -7,6 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nnunet_softlabel.commands.case_flags import (
+    add_file_flags,
+    check_file_flags,
+    file_options,
+    print_notes,
+    table_of,
+)
 from nnunet_softlabel.errors import UsageError
 
 
@@ -37,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="PATTERN",
         help="Images, 'images/{case}.nii.gz': their grid is checked, and they are under the pictures.",
     )
+    add_file_flags(parser)
     parser.add_argument(
         "--anonymous", action="store_true", help="Rater 1 of one case is not rater 1 of another."
     )
@@ -57,11 +65,11 @@ def run(args: argparse.Namespace) -> None:
 
     if args.o is not None:
         check_output(args.o, overwrite=args.overwrite)
-    cases, labels, mapping, prior, title = _from_dataset(args) if args.d else _from_files(args)
+    cases, labels, reading, prior, title = _from_dataset(args) if args.d else _from_files(args)
     summary = inspect_raters(
         cases,
         labels=labels,
-        mapping=mapping,
+        reading=reading,
         is_anonymous=args.anonymous,
         prior=prior,
         num_processes=args.np,
@@ -70,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     print(format_inspection(summary))
     if args.o is not None:
         write_inspection(
-            args.o, summary, cases, labels=labels, mapping=mapping, title=title, overwrite=args.overwrite
+            args.o, summary, cases, labels=labels, reading=reading, title=title, overwrite=args.overwrite
         )
         print(f"Written: {args.o / 'inspection.html'}, inspection.json, inspection.csv")
 
@@ -79,17 +87,18 @@ def _check_flags(args: argparse.Namespace) -> None:
     if args.np < 1:
         raise UsageError("-np takes a number from 1.")
     given = {"--raters": args.raters, "--labels": args.labels, "--images": args.images}
-    given |= {"--dark-foreground": args.dark_foreground}
+    given |= {"--dark-foreground": args.dark_foreground, "--cases-csv": args.cases_csv}
     if args.d:
         extra = [flag for flag, value in given.items() if value]
         if extra:
             raise UsageError(
                 f"-d takes raters, labels and images from the data set; leave out {', '.join(extra)}."
             )
-    elif not args.raters:
-        raise UsageError("give -d (a converted data set) or --raters (files of raters).")
+    elif not args.raters and args.cases_csv is None:
+        raise UsageError("give -d (a converted data set), or --raters (files of raters), or --cases-csv.")
     elif bool(args.labels) == args.dark_foreground:
         raise UsageError("--raters needs either --labels or --dark-foreground.")
+    check_file_flags(args)
 
 
 def _from_dataset(args: argparse.Namespace) -> tuple[Any, ...]:
@@ -98,17 +107,35 @@ def _from_dataset(args: argparse.Namespace) -> tuple[Any, ...]:
 
     dataset = SoftDataset.find(args.d)
     labels = dataset.labels
-    values = {0} | {value for region in labels.values.values() for value in region}
-    values |= {labels.ignore} if labels.ignore is not None else set()
     prior = (dataset.about or {}).get("prior")
     title = f"Raters of {dataset.folder.name}"
-    return dataset_cases(dataset, args.split), labels, {value: value for value in values}, prior, title
+    return dataset_cases(dataset, args.split), labels, None, prior, title
 
 
 def _from_files(args: argparse.Namespace) -> tuple[Any, ...]:
     from nnunet_softlabel.formats.labels import parse_labels
-    from nnunet_softlabel.inspection import pattern_cases
+    from nnunet_softlabel.inspection import as_dark, pattern_cases
 
-    labels, mapping = parse_labels(args.labels or ["object=1"])
-    cases = pattern_cases(args.raters, args.images, is_dark=args.dark_foreground)
-    return cases, labels, mapping, None, f"Raters in {Path(args.raters[0]).parent}"
+    labels, values = parse_labels(args.labels or ["object=1"])
+    reading = file_options(args).reading(labels, values)
+    if args.cases_csv is not None:
+        cases = list(table_of(args, (), needs_images=False).cases)
+        return (
+            as_dark(cases) if args.dark_foreground else cases,
+            labels,
+            reading,
+            None,
+            f"Raters of {args.cases_csv}",
+        )
+    notes: list[str] = []
+    cases = pattern_cases(
+        args.raters,
+        args.images,
+        is_dark=args.dark_foreground,
+        rater_axis=args.rater_axis,
+        rater_names=args.rater_names,
+        extra_files=args.extra_files,
+        notes=notes,
+    )
+    print_notes(notes)
+    return cases, labels, reading, None, f"Raters in {Path(args.raters[0]).parent}"

@@ -71,7 +71,7 @@ def final_folder(dataset_id: int, name: str) -> Path:
 
 
 def common_ending(cases: Sequence[Case]) -> str:
-    """``.tif`` or ``.png`` if the images are flat, else ``.nii.gz``; a mixture is an error."""
+    """``.tif`` (of .tif and .tiff) or ``.png`` if images are flat, else ``.nii.gz``; a mixture is an error."""
     endings = {file_ending(source) for case in cases for source in case.images if isinstance(source, Path)}
     in_memory = next((s for case in cases for s in case.images if not isinstance(s, Path)), None)
     if in_memory is not None:
@@ -84,12 +84,12 @@ def common_ending(cases: Sequence[Case]) -> str:
         )
     if are_flat == {False}:
         return ".nii.gz"
-    return ".tif" if endings == {".tif"} else ".png"
+    return ".tif" if endings <= {".tif", ".tiff"} else ".png"
 
 
 def labels_of(
     dataset: Path, content: Mapping[str, Any], texts: Sequence[str] | None
-) -> tuple[Labels, dict[int, int]]:
+) -> tuple[Labels, dict[int | str, int]]:
     """Labels of a data set, and the map from the raters' values (as ``--labels`` says) to its own."""
     own = Labels.from_dataset_json(content)
     if texts is None:

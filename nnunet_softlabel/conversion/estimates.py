@@ -46,7 +46,7 @@ def estimate(
     chosen = [case for case in cases if not case.is_test and not has_too_few_raters(case, settings)]
     options: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
     if settings.staple_scope == "dataset":
-        fused = [case for case in chosen if not case.soft]
+        fused = [case for case in chosen if case.raters and not case.soft]
         records = run_cases(
             count_case, fused, work, settings, kind="votes", title="Counting votes", **options
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.conversion.request import request_digest
+from nnunet_softlabel.conversion.request import reading_as_json, request_digest
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION
@@ -35,7 +35,7 @@ def conversion_record(
         settings: with their estimates.
     """
     kept = [record for record in records if not record.get("is_dropped")]
-    is_fused = any(not case.soft for case in cases)
+    is_fused = any(case.raters and not case.soft for case in cases)
     about = {
         "format_version": FORMAT_VERSION,
         "made_by": f"nnunet_softlabel {__version__}",
@@ -45,7 +45,11 @@ def conversion_record(
         "source": "raters" if is_fused else "probability maps",
         "fusion": _fusion(settings) if is_fused else None,
         "prior": _prior(kept, settings),
-        "label_values": {str(value): label for value, label in settings.mapping.items()},
+        "label_values": {str(value): label for value, label in settings.reading.values.items()},
+        "label_values_of_rater": reading_as_json(settings.reading)["of_rater"],
+        "regrid": settings.reading.regrid,
+        "moved": {record["case"]: record["moved"] for record in kept if record.get("moved")},
+        "cases_from_hard_labels": [case.name for case in cases if case.hard is not None],
         "min_raters": settings.min_raters,
         "dropped_cases": [record["case"] for record in records if record.get("is_dropped")],
         "disputed_share": {record["case"]: round(record["disputed_share"], 6) for record in kept},

@@ -11,7 +11,10 @@ from typing import Any
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.cases.case import Case, Source
+from nnunet_softlabel.cases.label_maps import Reading
 from nnunet_softlabel.conversion.settings import CaseSettings
+from nnunet_softlabel.formats.channels import Channel
+from nnunet_softlabel.formats.labels import Values
 
 
 def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
@@ -26,6 +29,7 @@ def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
                 *(sorted(sources) for sources in (case.raters, case.soft, case.rois)),
                 case.group,
                 case.is_test,
+                *(["hard"] if case.hard is not None else []),
             ]
             for case in cases
         },
@@ -40,7 +44,7 @@ def _settings_as_json(settings: CaseSettings) -> dict[str, Any]:
         del asked["links_images"]  # as in data sets that were made before there was a choice
     return {
         **asked,
-        "mapping": {str(value): label for value, label in settings.mapping.items()},
+        "reading": reading_as_json(settings.reading),
         "hard_labels": None if settings.hard_labels is None else settings.hard_labels.name,
     }
 
@@ -52,10 +56,22 @@ def _adjudicated(case: Case) -> dict[str, list[list[int]]]:
     }
 
 
+def reading_as_json(reading: Reading) -> dict[str, Any]:
+    """How files were read; keys are text, as in JSON."""
+
+    def as_text(values: Values) -> dict[str, int]:
+        return {str(value): label for value, label in values.items()}
+
+    of_rater = {rater: as_text(values) for rater, values in reading.of_rater.items()}
+    return asdict(reading) | {"values": as_text(reading.values), "of_rater": of_rater}
+
+
 def request_description(cases: Sequence[Case], settings: CaseSettings) -> dict[str, Any]:
     """What decides the bytes of the result, files included."""
 
     def described(source: Source) -> list[Any]:
+        if isinstance(source, Channel):
+            return [*described(source.path), source.axis, source.index]
         if not isinstance(source, Path):
             return ["in memory"]
         status = source.stat() if source.is_file() else None  # what is missing has its own error later
@@ -74,6 +90,7 @@ def request_description(cases: Sequence[Case], settings: CaseSettings) -> dict[s
                 "soft": all_described(case.soft),
                 "rois": all_described(case.rois),
                 "ignore": None if case.ignore is None else described(case.ignore),
+                "hard": None if case.hard is None else described(case.hard),
                 "group": case.group,
                 "is_test": case.is_test,
                 "prediction": None if case.prediction is None else described(case.prediction),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.splits import check_splits_file, make_splits, write_splits
 from nnunet_softlabel.conversion.checks import (
     check_arguments,
@@ -21,6 +22,7 @@ from nnunet_softlabel.conversion.checks import (
     labels_of,
 )
 from nnunet_softlabel.conversion.estimates import estimate
+from nnunet_softlabel.conversion.grids import naming_all_grids
 from nnunet_softlabel.conversion.one_case.write import write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.record import conversion_record, write_candidates
@@ -48,6 +50,7 @@ def convert(
     name: str,
     labels: Sequence[str],
     channel_names: Sequence[str],
+    files: FileOptions | None = None,
     fusion: str = "mean",
     fusion_options: Mapping[str, Any] | None = None,
     staple_scope: StapleScope = "case",
@@ -72,6 +75,7 @@ def convert(
         name: the data set's name without number.
         labels: as on the command line, ``["nodule=1"]``.
         channel_names: nnU-Net's, one per image channel; they choose the normalisation.
+        files: how files are read: values of single raters, other grids, scales.
         fusion: a name of `FUSIONS`.
         fusion_options: its keyword arguments.
         staple_scope: with fusion "staple", estimate rates per case or once over all training cases.
@@ -93,12 +97,13 @@ def convert(
         DatasetError: for files that are not what they should be; nothing is left behind.
     """
     cases = sorted(cases, key=lambda case: case.name)
-    parsed, mapping = parse_labels(labels)
+    parsed, values = parse_labels(labels)
     if parsed.ignore is None and any(case.ignore is not None for case in cases):
-        parsed = replace(parsed, ignore=max(mapping.values()) + 1)
+        parsed = replace(parsed, ignore=max(values.values()) + 1)
     check_arguments(cases, min_raters, num_processes)
     settings = CaseSettings(
-        parsed, mapping, tuple(channel_names), common_ending(cases), fusion, dict(fusion_options or {}),
+        parsed, (files or FileOptions()).reading(parsed, values), tuple(channel_names), common_ending(cases),
+        fusion, dict(fusion_options or {}),
         min_raters, few_raters, staple_scope=staple_scope, has_anonymous_raters=has_anonymous_raters,
         priors=priors or Priors(), links_images=links_images,
     )  # fmt: skip
@@ -120,7 +125,10 @@ def convert(
     splits = make_splits(cases) if cases[0].group is not None else None
     check_splits_file(splits_file, splits, may_replace=overwrite or resume)
     pool: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
-    with unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume):
+    with (
+        unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume),
+        naming_all_grids(cases, settings),
+    ):
         settings = estimate(cases, work, settings, **pool)
         records = run_cases(write_case, cases, work, settings, **pool)
         splits = None if splits is None else make_splits(kept)
@@ -144,6 +152,7 @@ def add_soft_labels(
     dataset: Path,
     *,
     labels: Sequence[str] | None = None,
+    files: FileOptions | None = None,
     fusion: str = "mean",
     fusion_options: Mapping[str, Any] | None = None,
     staple_scope: StapleScope = "case",
@@ -161,6 +170,7 @@ def add_soft_labels(
         cases: named as in ``imagesTr``; every training case of the data set must be there.
         dataset: folder ``nnUNet_raw/DatasetXXX_NAME``.
         labels: as on the command line, if the raters' values are not those of the data set.
+        files: see `convert`.
         fusion: as for `convert`, like the arguments after it.
         fusion_options: its keyword arguments.
         staple_scope: see `convert`, like the two arguments after it.
@@ -181,12 +191,13 @@ def add_soft_labels(
     """
     cases = sorted(cases, key=lambda case: case.name)
     content = read_json(dataset / "dataset.json")
-    own, mapping = labels_of(dataset, content, labels)
+    own, values = labels_of(dataset, content, labels)
     check_arguments(cases, min_raters, num_processes)
     ending, work = content["file_ending"], dataset / f"{UNFINISHED}soft_labels"
     check_covers_training(cases, dataset, ending)
     settings = CaseSettings(
-        own, mapping, tuple(content["channel_names"].values()), ending, fusion, dict(fusion_options or {}),
+        own, (files or FileOptions()).reading(own, values), tuple(content["channel_names"].values()), ending,
+        fusion, dict(fusion_options or {}),
         min_raters, hard_labels=dataset / "labelsTr", staple_scope=staple_scope,
         has_anonymous_raters=has_anonymous_raters,
         priors=priors or Priors(),
@@ -198,7 +209,10 @@ def add_soft_labels(
     if "soft_labels" in content and not overwrite and not is_resumed:
         raise UsageError(f"{dataset}: has soft labels already; add --overwrite to replace them.")
     pool: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
-    with unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume):
+    with (
+        unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume),
+        naming_all_grids(cases, settings),
+    ):
         settings = estimate(cases, work, settings, **pool)
         records = run_cases(write_case, cases, work, settings, **pool)
         # a data set with old and new files mixed must not look complete

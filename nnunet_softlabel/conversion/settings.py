@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.label_maps import Reading
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.labels import Labels
@@ -39,7 +40,7 @@ class CaseSettings:
 
     Attributes:
         labels: what the foreground channels mean.
-        mapping: label value in the raters' files -> label value in the data set.
+        reading: how raters' files are read: their values, other grids.
         channel_names: one per image channel.
         ending: file ending of everything written.
         fusion: a name of `FUSIONS`.
@@ -55,7 +56,7 @@ class CaseSettings:
     """
 
     labels: Labels
-    mapping: Mapping[int, int]
+    reading: Reading
     channel_names: Sequence[str]
     ending: str
     fusion: str = "mean"
@@ -81,7 +82,7 @@ def has_too_few_raters(case: Case, settings: CaseSettings) -> bool:
     Raises:
         DatasetError: if such cases are to be refused.
     """
-    if case.soft or len(case.raters) >= settings.min_raters:
+    if case.soft or case.hard is not None or len(case.raters) >= settings.min_raters:
         return False
     if settings.few_raters == "refuse":
         raise DatasetError(

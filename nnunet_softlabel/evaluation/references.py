@@ -91,7 +91,8 @@ def truth_values(dataset: SoftDataset, folder: Path, cases: Sequence[str]) -> di
         if not (folder / f"{case}{dataset.file_ending}").is_file():
             raise DatasetError(f"Case {case}: --truth {folder} holds no {case}{dataset.file_ending} of it.")
     about = dataset.about or {}
-    of_raters = {int(value): int(label) for value, label in about.get("label_values", {}).items()}
+    said = about.get("label_values", {})  # names of segments are no values
+    of_raters = {int(value): int(label) for value, label in said.items() if value.isdigit()}
     of_raters = {value: label for value, label in of_raters.items() if label in own} | {0: 0}
     if all(value == label for value, label in of_raters.items()):
         return identity

@@ -159,3 +159,16 @@ def check_nifti_content(path: Path, *, has_finite_values: bool = False) -> None:
         values = np.frombuffer(content[start:expected], order + NIFTI_FLOATS[datatype])
         if not np.isfinite(values).all():
             raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
+
+
+def value_step(path: Path) -> float:
+    """Distance of neighbouring values in a NIfTI file that scales integers (``scl_slope``); 0 for others."""
+    if not is_nifti(path):
+        return 0.0
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        header = file.read(184)
+    order = next((o for o in "<>" if struct.unpack_from(o + "i", header)[0] in (348, 540)), "<")
+    is_nifti_2 = struct.unpack_from(order + "i", header)[0] == 540
+    (datatype,) = struct.unpack_from(order + "h", header, 12 if is_nifti_2 else 70)
+    (slope,) = struct.unpack_from(order + ("d" if is_nifti_2 else "f"), header, 176 if is_nifti_2 else 112)
+    return 0.0 if datatype in NIFTI_FLOATS or not math.isfinite(slope) else abs(float(slope))

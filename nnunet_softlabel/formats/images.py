@@ -69,49 +69,125 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
         DatasetError: if the file is missing or unreadable, or holds NaN or infinite values.
     """
     check_is_file(path)
-    flat = is_flat(path)
-    try:
-        if flat:
-            array, is_stack = _read_flat(path)
-        else:
-            check_volume_before_reading(path)
-            # naming NIfTI's reader saves asking every other format
-            image = sitk.ReadImage(str(path), imageIO="NiftiImageIO" if is_nifti(path) else "")
-            array, is_stack = sitk.GetArrayFromImage(image), False
-            if is_nifti(path):
-                check_nifti_content(path)
-    except UNREADABLE as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
-        raise DatasetError(
-            f"{path}: cannot be read as an image ({reason}); replace or convert the file."
-        ) from error
+    if not is_flat(path):
+        image = read_volume(path)
+        array = sitk.GetArrayFromImage(image)
+        _check_values(path, array)
+        if image.GetNumberOfComponentsPerPixel() > 1 or array.ndim > 3:
+            raise DatasetError(f"{path}: several channels in one file; store one file per channel.")
+        return array, grid_of_image(image)
+    array, is_stack = read_flat(path)
+    _check_values(path, array)
+    if array.ndim == 3 and array.shape[0] == 1:
+        array, is_stack = array[0], False  # some programs store (1, y, x)
+    if array.ndim == 3 and array.shape[-1] == 2 and not is_stack:
+        array = without_alpha(path, array)
+    if array.ndim != 2 and (array.ndim != 3 or is_stack or array.shape[-1] not in (3, 4)):
+        raise DatasetError(f"{path}: a stack of {array.shape[0]} flat images; convert it to .nii.gz first.")
+    return array, Grid.flat(array.shape)
+
+
+def _check_values(path: Path, array: np.ndarray) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
     if array.dtype.kind == "c":
         raise DatasetError(f"{path}: holds complex numbers; store the magnitude.")
-    if flat:
-        if array.ndim == 3 and array.shape[-1] == 2 and not is_stack:
-            raise DatasetError(f"{path}: a grey image with transparency; store it as grey alone.")
-        if array.ndim != 2 and (array.ndim != 3 or is_stack or array.shape[-1] not in (3, 4)):
-            raise DatasetError(
-                f"{path}: a stack of {array.shape[0]} flat images; convert it to .nii.gz first."
-            )
-        return array, Grid.flat(array.shape)
-    if image.GetNumberOfComponentsPerPixel() > 1 or array.ndim > 3:
-        raise DatasetError(f"{path}: several channels in one file; store one file per channel.")
-    return array, Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+def without_alpha(path: Path, array: np.ndarray) -> np.ndarray:
+    """The colours of a flat image, without the transparency in its last channel.
+
+    Raises:
+        DatasetError: if transparency is not the same everywhere, and differs from what is drawn.
+    """
+    colours, alpha = array[..., :-1], array[..., -1]
+    opaque = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1
+    is_drawn = (colours != 0).any(axis=-1)
+    if (alpha != opaque).any() and not np.array_equal(alpha, is_drawn * np.asarray(opaque, alpha.dtype)):
+        raise DatasetError(
+            f"{path}: a grey image with transparency, and grey and transparency show different things; store "
+            f"it as grey alone."
+        )
+    return np.ascontiguousarray(colours[..., 0] if colours.shape[-1] == 1 else colours)
+
+
+def is_stored_as_read(path: Path, array: np.ndarray) -> bool:
+    """True if a flat file has the very axes of ``array``, as nnU-Net wants them."""
+    if path.suffix.lower() in (".tif", ".tiff"):
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            return file.series[0].shape == array.shape
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.mode not in ("LA", "La", "PA")
+
+
+def read_volume(path: Path) -> sitk.Image:
+    """Read a volume, checked before and after its voxels are read.
+
+    Raises:
+        DatasetError: if the file is missing, unreadable, cut off or damaged.
+    """
+    check_is_file(path)
+    try:
+        check_volume_before_reading(path)
+        # naming NIfTI's reader saves asking every other format
+        image = sitk.ReadImage(str(path), imageIO="NiftiImageIO" if is_nifti(path) else "")
+        if is_nifti(path):
+            check_nifti_content(path)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    return image
+
+
+def _unreadable(path: Path, error: BaseException) -> DatasetError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+    return DatasetError(f"{path}: cannot be read as an image ({reason}); replace or convert the file.")
+
+
+def grid_of_image(image: sitk.Image) -> Grid:
+    """Where the voxels of an image of SimpleITK lie."""
+    return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+def read_grid(path: Path) -> Grid:
+    """Where the voxels of an image lie, from the header of a volume alone.
+
+    Raises:
+        DatasetError: if the file is missing or unreadable.
+    """
+    check_is_file(path)
+    if is_flat(path):
+        return read_image(path)[1]
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise DatasetError(f"{path}: cannot be read ({reason})") from error
+    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
 # scikit-image takes longer to import than many a volume to read
 
 
-def read_flat(path: Path) -> np.ndarray:
-    """A flat image as it is stored: ``(y, x)``, ``(y, x, channel)`` or, a stack, ``(page, y, x)``."""
-    return _read_flat(path)[0]
+def read_flat(path: Path) -> tuple[np.ndarray, bool]:
+    """A flat image ``(y, x)`` or ``(y, x, colours)``, or a stack ``(pages, y, x)``; and whether it is one.
+
+    Raises:
+        DatasetError: if the file is missing or unreadable.
+    """
+    check_is_file(path)
+    try:
+        return _flat_array(path)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
 
 
-def _read_flat(path: Path) -> tuple[np.ndarray, bool]:
-    """A flat image ``(y, x)`` or ``(y, x, colours)``, or a stack ``(pages, y, x)``; and whether it is one."""
+def _flat_array(path: Path) -> tuple[np.ndarray, bool]:
     if path.suffix.lower() not in (".tif", ".tiff"):
         from skimage import io  # type: ignore[attr-defined]
 
@@ -162,25 +238,45 @@ def _read_grey(path: Path) -> tuple[np.ndarray, Grid]:
     return array, grid
 
 
-def read_probability(path: Path) -> tuple[np.ndarray, Grid]:
+def read_probability(path: Path, scale: float | None = None) -> tuple[np.ndarray, Grid]:
     """Read a probability map as float32 in [0, 1].
 
     The type says which value is 1, never the values: 1 for volumes, floats and 1-bit images, 255 and 65535
     for flat images of 8 and 16 bit.
 
+    Args:
+        path: the file.
+        scale: the value that stands for 1, if it is another.
+
     Raises:
         DatasetError: as `read_mask`, for values outside [0, 1], and for flat integers of other types.
     """
     array, grid = _read_grey(path)
-    scale = full_scale(path, array.dtype)
+    if scale is None:
+        own = full_scale(path, array.dtype)
+        scale = None if own == 1 else own
+    return as_probability(array, str(path), scale), grid
+
+
+def as_probability(array: np.ndarray, what: str, scale: float | None = None) -> np.ndarray:
+    """Values over ``scale`` (None: 1) as float32, clipped to [0, 1] where they are off by rounding.
+
+    Raises:
+        DatasetError: for values outside.
+    """
+    lowest, highest = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     array = array.astype(np.float32, copy=False)
-    array = array if scale == 1 else array / np.float32(scale)
+    array = array if scale is None else array / np.float32(scale)
     if array.size and (array.min() < -1e-4 or array.max() > 1 + 1e-4):
+        hint = "rescale to [0, 1]"
+        if scale is None:
+            likely = next((s for s in (100, 255, 65535) if highest <= s), 255)
+            hint += f", or say with --soft-scale {likely} which value is 1"
         raise DatasetError(
-            f"{path}: values from {array.min():.4g} to {array.max():.4g} are no probabilities; "
-            f"rescale to [0, 1]."
+            f"{what}: values from {lowest:.4g} to {highest:.4g} are no probabilities"
+            f"{'' if scale is None else f' of {scale:g}'}; {hint}."
         )
-    return np.clip(array, 0, 1), grid
+    return np.clip(array, 0, 1)
 
 
 def full_scale(path: Path, dtype: np.dtype) -> float:

@@ -14,6 +14,8 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.dataset_json import problem_of_labels
 
 MAX_LABEL = 65535
+# value of a label, or name of a segment, in the raters' files -> label value in the data set
+Values = Mapping[int | str, int]
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,11 @@ class Labels:
         )
 
 
-def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int, int]]:
-    """Read ``--labels name=value[,value...] ...``.
+def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int | str, int]]:
+    """Read ``--labels name=value[,value...] ...``, or names of segments in place of values.
 
     Label values in the raters' files may be any positive integers; nnU-Net wants 1, 2, 3, ... with ``ignore``
-    last.
+    last. Segments have names: ``lesion=Lesion``, or ``lesion`` where the segment has the name of the label.
 
     Returns:
         The labels in nnU-Net's values, and the map from the raters' values to them (0 stays 0).
@@ -112,32 +114,27 @@ def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int, int]]:
         UsageError: for text of another form, a name or class value given twice, the value 0, or a covered
             region.
     """
-    given: dict[str, tuple[int, ...]] = {}
+    given: dict[str, tuple[int | str, ...]] = {}
     for text in texts:
-        match = re.fullmatch(r"([^=,\s]+)=(\d+(?:,\d+)*)", text)
-        if match is None:
-            raise UsageError(f"--labels {text}: expected name=value or name=value,value, as in nodule=1.")
-        name, values = match[1], tuple(int(v) for v in match[2].split(","))
+        name, values = _name_and_values(text, "--labels")
         if name in given:
             raise UsageError(f"--labels: the name {name!r} is given twice.")
-        if name == "background" or 0 in values:
+        if name == "background":
             raise UsageError(
                 f"--labels {text}: 0 is the background and needs no name; name the other values."
             )
-        given[name] = tuple(dict.fromkeys(values))
+        given[name] = values
     ignored = given.pop("ignore", None)
     if not given:
         raise UsageError("--labels: name at least one foreground label, as in nodule=1.")
     if ignored is not None and (len(ignored) > 1 or any(ignored[0] in v for v in given.values())):
         raise UsageError("--labels: ignore takes one value of its own, as in ignore=255.")
-    highest = max(value for values in (*given.values(), ignored or ()) for value in values)
-    if highest > MAX_LABEL:
-        raise UsageError(f"--labels: the value {highest} is too large; label values go to {MAX_LABEL}.")
+    sources = _in_order(given, ignored)
     is_region = any(len(values) > 1 for values in given.values())
-    sources = sorted({value for values in given.values() for value in values})
     if not is_region and len(sources) < len(given):
         raise UsageError("--labels: two names share a value; give each class a value of its own.")
-    mapping = {0: 0} | {value: i for i, value in enumerate(sources, start=1)}
+    mapping: dict[int | str, int] = {0: 0}
+    mapping |= {value: i for i, value in enumerate(sources, start=1)}
     channels = {name: tuple(mapping[v] for v in values) for name, values in given.items()}
     if not is_region:
         channels = dict(sorted(channels.items(), key=lambda item: item[1]))
@@ -147,3 +144,111 @@ def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int, int]]:
     if is_region:
         _ = labels.region_order  # refuses a covered region now, before any file is read
     return labels, mapping
+
+
+def channels_of_labels(labels: Labels, values: Values) -> dict[str, int]:
+    """Label -> number in the raters' files, which is its channel where files have a channel per label.
+
+    Labels that have names of segments in place of numbers are numbered in their order.
+    """
+    numbers = {label: value for value, label in reversed(list(values.items())) if isinstance(value, int)}
+    return {
+        name: numbers.get(region[0], i) for i, (name, region) in enumerate(labels.values.items(), start=1)
+    }
+
+
+def parse_rater_labels(
+    texts: Sequence[str], labels: Labels, mapping: Values
+) -> dict[str, dict[int | str, int]]:
+    """Read ``--rater-labels rater:name=value[,value...] ...`` for raters who use other values.
+
+    A label that is not given for a rater keeps the values that ``--labels`` gives it.
+
+    Args:
+        texts: of the command line.
+        labels: of the data set.
+        mapping: value in the files -> value in the data set, of all other raters.
+
+    Returns:
+        Rater -> value in that rater's files -> value in the data set.
+
+    Raises:
+        UsageError: for text of another form, an unknown label, or values that do not go together.
+    """
+    given: dict[str, dict[str, tuple[int | str, ...]]] = {}
+    for text in texts:
+        rater, colon, rest = text.partition(":")
+        if not rater or not colon or "=" not in rest:
+            raise UsageError(f"--rater-labels {text}: expected RATER:NAME=VALUE, as in r2:lesion=3.")
+        name, values = _name_and_values(rest, "--rater-labels")
+        if name not in labels.names and not (name == "ignore" and labels.ignore is not None):
+            raise UsageError(
+                f"--rater-labels {text}: {name} is none of the labels {', '.join(labels.names)}."
+            )
+        if name in given.setdefault(rater, {}):
+            raise UsageError(f"--rater-labels {text}: {name} of rater {rater} is given twice.")
+        given[rater][name] = values
+    return {rater: _values_of_rater(rater, own, labels, mapping) for rater, own in given.items()}
+
+
+def _values_of_rater(
+    rater: str, own: Mapping[str, tuple[int | str, ...]], labels: Labels, mapping: Values
+) -> dict[int | str, int]:
+    """A value of the rater means the value of the data set that is in the same labels."""
+    members = {
+        name: {v for v, label in mapping.items() if label in region} for name, region in labels.values.items()
+    }
+    if labels.ignore is not None:
+        members["ignore"] = {v for v, label in mapping.items() if label == labels.ignore}
+    members |= {name: set(values) for name, values in own.items()}
+    regions = {name: set(region) for name, region in labels.values.items()}
+    regions |= {"ignore": {labels.ignore}} if labels.ignore is not None else {}
+    values: dict[int | str, int] = {0: 0}
+    for value in sorted({v for known in members.values() for v in known}, key=str):
+        names = {name for name, known in members.items() if value in known}
+        same = [
+            label
+            for label in sorted(set().union(*regions.values()))
+            if {name for name, region in regions.items() if label in region} == names
+        ]
+        if len(same) != 1:
+            raise UsageError(
+                f"--rater-labels: value {value} of rater {rater} would be {' and '.join(sorted(names))}; "
+                f"give all labels of this rater."
+            )
+        values[value] = same[0]
+    return values
+
+
+def _name_and_values(text: str, flag: str) -> tuple[str, tuple[int | str, ...]]:
+    """``name=1,2`` or ``name=Segment`` or ``name``, which is the segment of that name."""
+    name, equals, rest = text.partition("=")
+    values = [value.strip() for value in rest.split(",")] if equals else [name]
+    numbers = [value for value in values if re.fullmatch(r"[-+.\d]+", value)]
+    is_wrong = not name or re.search(r"[,\s]", name) or not all(values) or (equals and not rest)
+    if is_wrong or (numbers and not all(v.isdigit() for v in values)) or (not equals and numbers):
+        raise UsageError(
+            f"{flag} {text}: expected name=value or name=value,value, as in nodule=1 (for segments their "
+            f"names: nodule=Nodule)."
+        )
+    if not numbers:
+        return name, tuple(dict.fromkeys(values))
+    found = tuple(dict.fromkeys(int(value) for value in values))
+    if 0 in found:
+        raise UsageError(f"{flag} {text}: 0 is the background and needs no name; name the other values.")
+    if max(found) > MAX_LABEL:
+        raise UsageError(f"{flag}: the value {max(found)} is too large; label values go to {MAX_LABEL}.")
+    return name, found
+
+
+def _in_order(
+    given: Mapping[str, tuple[int | str, ...]], ignored: tuple[int | str, ...] | None
+) -> list[int | str]:
+    """All values: numbers by size, names as given."""
+    values = list(dict.fromkeys(value for known in given.values() for value in known))
+    numbers = [value for value in values if isinstance(value, int)]
+    if 0 < len(numbers) < len(values) or (
+        ignored is not None and bool(numbers) != isinstance(ignored[0], int)
+    ):
+        raise UsageError("--labels: give numbers for all labels, or names of segments for all.")
+    return [*sorted(numbers)] if numbers else values

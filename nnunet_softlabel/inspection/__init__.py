@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from nnunet_softlabel.inspection.measures import CaseMeasures, fleiss_kappa, measure_case
 from nnunet_softlabel.inspection.output import format_inspection, write_inspection
-from nnunet_softlabel.inspection.read import dataset_cases, pattern_cases
+from nnunet_softlabel.inspection.read import as_dark, dataset_cases, pattern_cases
 from nnunet_softlabel.inspection.run import inspect_raters
 
 __all__ = [
     "CaseMeasures",
+    "as_dark",
     "dataset_cases",
     "fleiss_kappa",
     "format_inspection",

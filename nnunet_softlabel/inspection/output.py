@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.label_maps import Reading
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.labels import Labels
@@ -29,7 +30,7 @@ def write_inspection(
     cases: Sequence[Case],
     *,
     labels: Labels,
-    mapping: Mapping[int, int],
+    reading: Reading | None = None,
     title: str,
     overwrite: bool = False,
 ) -> None:
@@ -40,7 +41,7 @@ def write_inspection(
         summary: of `inspect_raters`.
         cases: the same cases, for the pictures.
         labels: what the channels mean.
-        mapping: label value in the files -> label value in ``labels``.
+        reading: how the files are read; None: they hold the values of ``labels``.
         title: of the page.
         overwrite: replace what is there.
 
@@ -53,7 +54,9 @@ def write_inspection(
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / JSON_FILE, without_nan(summary))
     _write_csv(output / CSV_FILE, summary)
-    write_page(output / PAGE_FILE, summary, cases, labels=labels, mapping=mapping, title=title)
+    write_page(
+        output / PAGE_FILE, summary, cases, labels=labels, reading=reading or Reading.of(labels), title=title
+    )
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:

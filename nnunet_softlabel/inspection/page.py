@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.label_maps import Reading
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import versions
 from nnunet_softlabel.formats.files import write_text
@@ -30,14 +31,14 @@ def write_page(
     cases: Sequence[Case],
     *,
     labels: Labels,
-    mapping: Mapping[int, int],
+    reading: Reading,
     title: str,
 ) -> None:
     """Write the page, whole or not at all."""
     by_name = {case.name: case for case in cases}
     reasons = {(found["case"], found["class"]): found["reasons"] for found in summary["stand_out"]["cases"]}
     pictures = [
-        case_panels(by_name[case], name, labels, mapping) | {"reasons": reasons.get((case, name), [])}
+        case_panels(by_name[case], name, labels, reading) | {"reasons": reasons.get((case, name), [])}
         for case, name in worst_cases(summary)
     ]
     page = _environment().get_template("inspection.html.jinja").render(
@@ -79,9 +80,9 @@ def _matrix(found: Mapping[str, Any]) -> list[tuple[str, list[float | None]]]:
     return [(row, [values.get((row, c), values.get((c, row))) for c in raters]) for row in raters]
 
 
-def case_panels(case: Case, class_name: str, labels: Labels, mapping: Mapping[int, int]) -> dict[str, Any]:
+def case_panels(case: Case, class_name: str, labels: Labels, reading: Reading) -> dict[str, Any]:
     """The image and the raters' outlines: the slice most disputed, and all slices on top of each other."""
-    votes = read_case(case, labels, mapping).votes
+    votes = read_case(case, labels, reading).votes
     assert votes is not None  # cases without raters have no numbers, so nobody asks for them
     masks = votes.votes[:, labels.names.index(class_name)]
     marked, agreed = masks.any(axis=0), masks.all(axis=0)

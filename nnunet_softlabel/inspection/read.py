@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from nnunet_softlabel.cases.case import Case, Source
-from nnunet_softlabel.cases.find import find_cases
-from nnunet_softlabel.cases.patterns import Pattern
-from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.cases.case import Case, Source, source_name
+from nnunet_softlabel.cases.find import ExtraFiles, find_cases
+from nnunet_softlabel.cases.label_maps import LabelMap, Reading, on_grid, read_label_map, read_source
+from nnunet_softlabel.cases.raters import cases_of_raters
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.channels import ChannelAxis
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import is_flat, read_image, read_mask
+from nnunet_softlabel.formats.images import read_grid, read_image, read_mask
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.regrid import GridError
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.fusion import RaterVotes
 
@@ -52,61 +54,63 @@ def dataset_cases(dataset: SoftDataset, split: str = "Tr") -> list[Case]:
     return cases
 
 
-def pattern_cases(raters: Sequence[str], images: Sequence[str] = (), *, is_dark: bool = False) -> list[Case]:
+def pattern_cases(
+    raters: Sequence[str],
+    images: Sequence[str] = (),
+    *,
+    is_dark: bool = False,
+    rater_axis: ChannelAxis | None = None,
+    rater_names: Sequence[str] = (),
+    extra_files: ExtraFiles = "refuse",
+    notes: list[str] | None = None,
+) -> list[Case]:
     """Cases from file patterns; without images, names come from the raters' files.
 
     Args:
         raters: patterns with ``{case}`` and ``{rater}``.
         images: patterns with ``{case}``; what is read is the first one's.
-        is_dark: masks are inverted: the object (label 1) is darker than half of full scale.
+        is_dark: see `as_dark`.
+        rater_axis: see `find_cases`, like the arguments after it.
+        rater_names: see there.
+        extra_files: see there.
+        notes: see there.
 
     Raises:
         UsageError: for a wrong pattern, or one that fits no file.
         DatasetError: for images without raters, and raters without images.
     """
-    cases = find_cases(images, raters=raters) if images else _cases_of_raters(raters)
-    if not is_dark:
-        return cases
-    return [
-        Case(
-            case.name, case.images, {rater: partial(_read_dark, path) for rater, path in case.raters.items()}
+    if images:
+        cases = find_cases(
+            images,
+            raters=raters,
+            rater_axis=rater_axis,
+            rater_names=rater_names,
+            extra_files=extra_files,
+            notes=notes,
         )
+    else:
+        cases = cases_of_raters(raters, rater_axis=rater_axis, rater_names=rater_names)
+    return as_dark(cases) if is_dark else cases
+
+
+def as_dark(cases: Sequence[Case]) -> list[Case]:
+    """The same cases with inverted masks: the object (label 1) is darker than half of full scale."""
+    return [
+        replace(case, raters={rater: partial(_read_dark, path) for rater, path in case.raters.items()})
         for case in cases
     ]
 
 
-def _cases_of_raters(texts: Sequence[str]) -> list[Case]:
-    found: dict[str, dict[str, Source]] = {}
-    for text in texts:
-        pattern = Pattern(text, "--raters", ["case", "rater"])
-        if not pattern.has("rater"):
-            raise UsageError(f"--raters {text}: needs {{rater}} where the rater's name stands.")
-        regex, files = pattern.regex(), 0
-        for path in pattern.files():
-            if match := regex.fullmatch(path):
-                files += 1
-                known = found.setdefault(match["case"], {})
-                if match["rater"] in known:
-                    raise DatasetError(
-                        f"Case {match['case']}: rater {match['rater']} has two files, "
-                        f"{known[match['rater']]} and {path}; keep one."
-                    )
-                known[match["rater"]] = Path(path)
-        if not files:
-            raise UsageError(f"--raters {text}: fits no file; check the path, and quote the pattern.")
-    return [Case(name, [], raters=raters) for name, raters in sorted(found.items())]
-
-
 def _read_dark(path: Source) -> tuple[np.ndarray, Grid]:
     """1 where the mask is dark, whatever its full scale: some files have 1 bit (0, 1), others 8 (0, 255)."""
-    assert isinstance(path, Path)  # patterns find files
-    array, grid = read_mask(path)
+    array, grid = read_source(path, read_mask, source_name(path))
+    grid = grid or _without_geometry(array.shape)
     highest = array.max(initial=0)
     full_scale = next(scale for scale in (1, 255, 65535, float("inf")) if highest <= scale)
     return (array < full_scale / 2).astype(np.uint8), grid
 
 
-def read_case(case: Case, labels: Labels, mapping: Mapping[int, int]) -> ReadCase:
+def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
     """Read the raters of a case; what is wrong with a file is reported and does not stop the others.
 
     Masks of the image's size whose geometry differs are compared all the same, voxel by voxel.
@@ -114,29 +118,41 @@ def read_case(case: Case, labels: Labels, mapping: Mapping[int, int]) -> ReadCas
     Args:
         case: the files.
         labels: what the channels mean.
-        mapping: label value in the files -> label value in ``labels``.
+        reading: how the files are read.
     """
     problems: list[str] = []
     reference, name_of_reference = _image_grid(case, problems), "the image"
     maps: dict[str, np.ndarray] = {}
-    spacing_mm: tuple[float, ...] = ()
     for rater, source in sorted(case.raters.items()):
         try:
-            array, grid = _read(source)
-            array = _recoded(array, mapping)
+            label_map = read_label_map(source, labels, reading, what=source_name(source), rater=rater)
+            if reference is None:
+                reference, name_of_reference = _grid_of(label_map), f"rater {rater}"
+            array, moved = on_grid(label_map, reference, reading.regrid)
+        except GridError as error:
+            problems.append(f"{rater}: another grid than {name_of_reference}: {error}")
+            array, moved = label_map.array, None
         except DatasetError as error:
             problems.append(f"{rater}: {error}")
             continue
-        if reference is None:
-            reference, name_of_reference = grid, f"rater {rater}"
-        difference = reference.difference(grid)
-        if difference:
-            problems.append(f"{rater}: another grid than {name_of_reference}: {difference}")
+        assert reference is not None  # the first that was read, at the latest
+        if moved is not None and moved.how != "placed":
+            problems.append(f"{rater}: {moved.in_words()} (another grid than {name_of_reference})")
         if array.shape == reference.shape:
-            maps[rater], spacing_mm = array, reference.spacing_of_axes_mm
-    if not maps:
+            maps[rater] = array
+    if not maps or reference is None:
         return ReadCase(None, tuple(problems))
-    return ReadCase(_votes(maps, labels, spacing_mm), tuple(problems))
+    return ReadCase(_votes(maps, labels, reference.spacing_of_axes_mm), tuple(problems))
+
+
+def _grid_of(label_map: LabelMap) -> Grid:
+    """Its grid, or one without geometry."""
+    return label_map.grid or _without_geometry(label_map.array.shape)
+
+
+def _without_geometry(shape: tuple[int, ...]) -> Grid:
+    unit = (1.0,) * len(shape)
+    return Grid(shape[::-1], unit, (0.0,) * len(shape), unit, has_geometry=False)
 
 
 def _votes(maps: Mapping[str, np.ndarray], labels: Labels, spacing_mm: tuple[float, ...]) -> RaterVotes:
@@ -153,47 +169,16 @@ def _votes(maps: Mapping[str, np.ndarray], labels: Labels, spacing_mm: tuple[flo
     )
 
 
-def _read(source: Source) -> tuple[np.ndarray, Grid]:
-    if isinstance(source, Path):
-        return read_mask(source)
-    result = source if isinstance(source, np.ndarray) else source()
-    if isinstance(result, tuple):
-        return result
-    unit = (1.0,) * result.ndim
-    return result, Grid(result.shape[::-1], unit, (0.0,) * result.ndim, unit, has_geometry=False)
-
-
-def _recoded(array: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
-    """Label values of the files to those of the data set."""
-    recoded = np.zeros(array.shape, dtype=np.uint8 if max(mapping.values()) < 256 else np.uint16)
-    known = array == 0
-    for value, label in mapping.items():
-        if value:
-            here = array == value
-            recoded[here] = label
-            known |= here
-    if not known.all():
-        raise DatasetError(f"holds the value {array[~known][0]:g}, which no --labels entry names")
-    return recoded
-
-
 def _image_grid(case: Case, problems: list[str]) -> Grid | None:
     """The grid of the image without its voxels; None if there is no image, or none that can be read."""
     if not case.images:
         return None
     source = case.images[0]
     if not isinstance(source, Path):
-        return _read(source)[1]
+        array, grid = read_source(source, read_image, "image")
+        return grid or _without_geometry(array.shape)
     try:
-        if is_flat(source):
-            return read_image(source)[1]
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(source))
-        reader.ReadImageInformation()
+        return read_grid(source)
     except DatasetError as error:
         problems.append(f"image: {error}")
-    except RuntimeError as error:
-        problems.append(f"image: {source}: cannot be read ({str(error).strip().splitlines()[-1][:200]})")
-    else:
-        return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-    return None
+        return None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.label_maps import Reading
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.fusion import RaterRates, RaterVotes, estimate_rater_rates
@@ -40,7 +41,7 @@ def inspect_raters(
     cases: Sequence[Case],
     *,
     labels: Labels,
-    mapping: Mapping[int, int] | None = None,
+    reading: Reading | None = None,
     is_anonymous: bool = False,
     prior: Mapping[str, Any] | None = None,
     num_processes: int = 1,
@@ -51,7 +52,7 @@ def inspect_raters(
     Args:
         cases: with raters' masks as files or arrays; images are needed for their grid only.
         labels: what the channels mean.
-        mapping: label value in the files -> label value in ``labels``; None: the same.
+        reading: how the files are read; None: they hold the values of ``labels``.
         is_anonymous: rater 1 of one case is not rater 1 of another: rates are shared, nothing is said of a
             rater over several cases.
         prior: ``prior`` of a data set's ``soft_labels``, see `prior_effects`.
@@ -64,13 +65,9 @@ def inspect_raters(
     Raises:
         UsageError: if there is nothing to compare.
     """
-    if mapping is None:
-        values = {value for region in labels.values.values() for value in region}
-        mapping = {
-            value: value for value in values | ({labels.ignore} if labels.ignore is not None else set())
-        }
+    reading = reading or Reading.of(labels)
     looked: dict[str, _Looked] = {}
-    jobs = [(case, labels, dict(mapping)) for case in cases]
+    jobs = [(case, labels, reading) for case in cases]
     results = run_jobs(
         _look_at,
         jobs,
@@ -123,8 +120,8 @@ def _summary(
     }
 
 
-def _look_at(case: Case, labels: Labels, mapping: Mapping[int, int]) -> _Looked:
-    read = read_case(case, labels, mapping)
+def _look_at(case: Case, labels: Labels, reading: Reading) -> _Looked:
+    read = read_case(case, labels, reading)
     votes = read.votes
     if votes is None:
         return _Looked(case.name, (), read.problems)

@@ -65,8 +65,8 @@ BAD_FILES = {
     ),
     "origin": (change_header(Origin=(1.0, 0.0, 0.0)), "(RATER) is on another grid than the image: origin"),
     "direction": (
-        change_header(Direction=(0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)),
-        "(RATER) is on another grid than the image: direction",
+        change_header(Direction=(0.6, -0.8, 0.0, 0.8, 0.6, 0.0, 0.0, 0.0, 1.0)),
+        "(RATER) is on another grid than the image: axes turned by 53.1",
     ),
     "NaN": (write_rater(set_first(np.nan)), "RATER: holds NaN or infinite values; they must be finite"),
     "infinite": (write_rater(set_first(np.inf)), "RATER: holds NaN or infinite values; they must be finite"),
@@ -153,7 +153,10 @@ def test_missing_flags_are_named(nnunet_folders: Folders, capsys) -> None:
     assert run("convert", "--raters", "x/{case}_{rater}.png") == 2
     assert "missing: -d, -n, --images, --channel-names, --labels" in capsys.readouterr().err
     assert run("convert", "-d", "1") == 2
-    assert "give --raters (annotations to fuse) or --soft" in capsys.readouterr().err
+    assert (
+        "give --raters (annotations to fuse), --soft (ready probability maps) or --cases-csv"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])
@@ -224,11 +227,11 @@ def test_error_of_the_file_system_is_one_line(rater_folder, nnunet_folders, monk
         ({"raters": {"x/y": np.zeros(GRID.shape, np.uint8)}}, "rater 'x/y': a name cannot be"),
         ({"raters": {}}, "Case c0: 0 of at least 1 raters"),
         ({"raters": {"1": np.zeros((2, 3, 5), np.uint8)}}, r"rater 1 \(in memory\) is on another grid"),
-        ({"raters": {"1": np.full(GRID.shape, np.nan)}}, "Case c0: rater 1: holds NaN or infinite"),
+        ({"raters": {"1": np.full(GRID.shape, np.nan)}}, r"rater 1 \(in memory\): holds NaN or infinite"),
         ({"images": [np.zeros(GRID.shape)]}, r"a volume in memory needs its Grid; return \(array, Grid\)"),
         ({"group": "p"}, "some cases have a group and some have none"),
         ({"soft": {"b": np.zeros(GRID.shape)}}, "Case c0: no probability map for label a"),
-        ({"soft": {"a": np.full(GRID.shape, 1.5)}}, r"soft labels outside \[0, 1\]"),
+        ({"soft": {"a": np.full(GRID.shape, 1.5)}}, "in memory: values from 1.5 to 1.5 are no probabilities"),
         ({"ignore": np.zeros((1, 1, 1))}, "ignore mask .* is on another grid"),
     ],
 )  # fmt: skip

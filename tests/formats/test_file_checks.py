@@ -71,11 +71,35 @@ def test_colour_tiff_is_read_whatever_its_planes(tmp_path: Path, planar: str) ->
     np.testing.assert_array_equal(read_image(tmp_path / "colour.tif")[0], colours)
 
 
-def test_grey_png_with_transparency_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((8, 9, 2), np.uint8), "LA").save(tmp_path / "grey.png")
-    for reader in (read_image, read_mask):
+def grey_with_alpha(path: Path, grey: np.ndarray, alpha: np.ndarray) -> Path:
+    Image.fromarray(np.stack([grey, alpha], axis=-1).astype(np.uint8), "LA").save(path)
+    return path
+
+
+def test_grey_png_with_transparency_is_read_where_it_says_nothing_of_its_own(tmp_path: Path) -> None:
+    drawn = np.zeros((8, 9))
+    drawn[2:5, 3:6] = 7
+    for alpha in (np.full((8, 9), 255), 255 * (drawn > 0)):
+        for reader in (read_image, read_mask):
+            array, grid = reader(grey_with_alpha(tmp_path / "grey.png", drawn, alpha))
+            np.testing.assert_array_equal(array, drawn)
+            assert grid.size == (9, 8)
+
+
+def test_grey_png_whose_transparency_shows_something_else_is_refused(tmp_path: Path) -> None:
+    drawn = np.zeros((8, 9))
+    drawn[2:5, 3:6] = 7
+    for grey, alpha in ((0 * drawn, 255 * (drawn > 0)), (drawn, 0 * drawn), (drawn, 128 * (drawn > 0))):
         with pytest.raises(DatasetError, match="a grey image with transparency"):
-            reader(tmp_path / "grey.png")
+            read_image(grey_with_alpha(tmp_path / "grey.png", grey, alpha))
+
+
+def test_tiff_with_an_axis_of_one_is_a_flat_image(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "one.tif", np.arange(72, dtype=np.uint8).reshape(1, 8, 9), photometric="minisblack"
+    )
+    array, grid = read_mask(tmp_path / "one.tif")
+    assert (array.shape, grid.size) == ((8, 9), (9, 8))
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])

@@ -131,8 +131,13 @@ def test_given_region_order_is_honoured() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["nodule"], "--labels nodule: expected name=value"),
-        (["nodule=x"], "--labels nodule=x: expected name=value"),
+        (["nodule="], "--labels nodule=: expected name=value"),
+        (["nodule=1,x"], "--labels nodule=1,x: expected name=value"),
+        (["no dule"], "--labels no dule: expected name=value"),
+        (["1"], "--labels 1: expected name=value"),
+        (["a=1", "b=B"], "give numbers for all labels, or names of segments for all"),
+        (["a", "ignore=3"], "give numbers for all labels, or names of segments for all"),
+        (["a=S", "b=S"], "two names share a value"),
         (["nodule=-1"], "--labels nodule=-1: expected name=value"),
         (["a=1", "a=2"], "the name 'a' is given twice"),
         (["a=0"], "0 is the background"),

@@ -94,7 +94,7 @@ def test_an_unreadable_image_is_a_problem_and_no_end(rater_folder: RaterFolder, 
     summary = inspect_raters(cases, labels=LESION)
     assert [p["case"] for p in summary["problems"]] == [rater_folder.cases[0]]
     assert summary["cases_compared"] == 4
-    write_inspection(tmp_path / "o", summary, cases, labels=LESION, mapping={0: 0, 1: 1}, title="t")
+    write_inspection(tmp_path / "o", summary, cases, labels=LESION, title="t")
 
 
 def test_dark_foreground_in_one_and_eight_bit(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     maps = discs(1, 2)[0]
     cases = [Case("<b>case", [], raters={"<script>": maps["r0"], "&b": maps["r1"]})]
     summary = inspect_raters(cases, labels=LESION)
-    write_inspection(tmp_path, summary, cases, labels=LESION, mapping={0: 0, 1: 1}, title="<i>")
+    write_inspection(tmp_path, summary, cases, labels=LESION, title="<i>")
     page = (tmp_path / "inspection.html").read_text(encoding="utf-8")
     assert not re.search("<script>|<b>case|<i>", page)
     assert "&lt;script&gt;" in page
@@ -150,12 +150,12 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give -d .* or --raters"),
+        ([], "give -d .* or --raters .* or --cases-csv"),
         (["-d", "901", "--raters", "x"], "leave out --raters"),
         (["--raters", "x/{case}_{rater}.png"], "needs either --labels or --dark-foreground"),
         (["--raters", "x/{case}_{rater}.png", "--labels", "a=1", "--dark-foreground"], "needs either"),
         (["--raters", "x/{case}_{rater}.png", "--labels", "a=1"], "fits no file"),
-        (["--raters", "x/{case}_{rater}.png", "--labels", "a"], "expected name=value"),
+        (["--raters", "x/{case}_{rater}.png", "--labels", "a="], "expected name=value"),
         (["-d", "901", "-np", "0"], "-np takes a number from 1"),
         (["-d", "901"], "no such data set"),
     ],

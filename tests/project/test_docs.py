@@ -15,6 +15,7 @@ from nnunet_softlabel.cli import COMMANDS, build_parser, main
 from nnunet_softlabel.formats.encoding import with_background
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from tests.benchmark import fake_training as fake
+from tests.project.layout_trees import write_layouts
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -126,7 +127,8 @@ def write_knee_files(folder):
         write_volume(folder / f"{name}_anna.nii.gz", mask)
 
 
-SETUPS = {"docs/dataset_format.md": write_knee_files}
+SETUPS = {"docs/dataset_format.md": write_knee_files, "docs/layouts.md": write_layouts}
+ONE_SPACE = {"docs/layouts.md"}
 
 
 @pytest.fixture
@@ -142,9 +144,10 @@ def workplace(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
 def test_python_snippets_run(page, workplace):
     SETUPS.get(page, lambda folder: None)(workplace)
+    shared = {"__name__": "snippet"}  # of a page whose blocks follow each other
     for code in python_blocks(page):
         # spaces of their own: pages show alternatives; __name__ keeps spawned workers from running it
-        exec(compile(code, page, "exec"), {"__name__": "snippet"})
+        exec(compile(code, page, "exec"), shared if page in ONE_SPACE else {"__name__": "snippet"})
 
 
 def slug(heading):

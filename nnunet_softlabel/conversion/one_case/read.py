@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnunet_softlabel.cases.case import Case, Source, source_name
-from nnunet_softlabel.conversion.prior_settings import Priors
+from nnunet_softlabel.cases.label_maps import (
+    LabelMap,
+    Reading,
+    on_grid,
+    read_label_map,
+    read_region,
+    read_source,
+)
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import read_image, read_mask, read_probability
-from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.images import as_probability, read_image, read_probability
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.regrid import GridError, Moved, difference_in_words
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class LoadedCase:
         ignored: bool ``(*spatial)``, True where nothing is to be learnt whatever raters say, or None.
         rois: bool masks of the ROIs that the priors name, in their order.
         probabilities: ``(C, *spatial)`` of a network that did not see the case, or None.
+        moved: "rater 1" -> what was done to bring it onto the grid, for files that lay on another.
     """
 
     images: list[np.ndarray]
@@ -40,6 +49,7 @@ class LoadedCase:
     ignored: np.ndarray | None = None
     rois: Sequence[np.ndarray] = ()
     probabilities: np.ndarray | None = None
+    moved: Mapping[str, Moved] = field(default_factory=dict)
 
 
 def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
@@ -50,42 +60,79 @@ def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
             that are not finite or not named.
     """
     images, grid = _read_images(case, len(settings.channel_names))
+    moved: dict[str, Moved] = {}
     rater_maps = {}
     for rater, source in sorted(case.raters.items()):
-        array, own_grid = _read(source, read_mask, f"Case {case.name}: rater {rater}")
-        _check_grid(case, grid, own_grid, array, f"rater {rater} ({source_name(source)})")
-        rater_maps[rater] = _recode(
-            array, settings.mapping, f"Case {case.name}: rater {rater} ({source_name(source)})"
+        what = f"rater {rater} ({source_name(source)})"
+        label_map = read_label_map(
+            source, settings.labels, settings.reading, what=f"Case {case.name}: {what}", rater=rater
         )
-    soft = _read_soft(case, grid, settings.labels) if case.soft else None
+        rater_maps[rater] = _fitted(case, label_map, grid, settings, what, moved)
+    soft = _read_soft(case, grid, settings, moved) if case.soft else None
+    ignored = None
+    if case.ignore is not None:
+        ignored = _read_region(case, case.ignore, grid, settings, "ignore mask", moved)
     if soft is None and not rater_maps:
+        soft, nobody = _read_hard(case, grid, settings)
+        ignored = nobody if ignored is None or nobody is None else ignored | nobody
+    rois = _read_rois(case, grid, settings, moved)
+    return LoadedCase(
+        images, grid, rater_maps, soft, ignored, rois, _read_prediction(case, grid, settings), moved
+    )
+
+
+def _read_prediction(case: Case, grid: Grid, settings: CaseSettings) -> np.ndarray | None:
+    """Foreground probabilities of a network that did not see the case."""
+    if case.prediction is None:
+        return None
+    folder, labels = case.prediction.parent, settings.labels
+    return foreground(read_probabilities(folder, case.prediction.stem, labels, grid.shape), labels)
+
+
+def _fitted(
+    case: Case, label_map: LabelMap, grid: Grid, settings: CaseSettings, what: str, moved: dict[str, Moved]
+) -> np.ndarray:
+    """The array on the grid of the image; what was done for it is noted in ``moved``."""
+    try:
+        array, move = on_grid(label_map, grid, settings.reading.regrid)
+    except GridError as error:
+        raise GridError(
+            f"Case {case.name}: {what} is on another grid than the image: {error}. Add --regrid nearest (or "
+            f"linear), or resample it onto the image."
+        ) from error
+    if move is not None:
+        moved[what.partition(" (")[0]] = move
+    return array
+
+
+def _read_region(
+    case: Case, source: Source, grid: Grid, settings: CaseSettings, what: str, moved: dict[str, Moved]
+) -> np.ndarray:
+    array, own_grid = read_region(source, f"Case {case.name}: {what}")
+    label_map = LabelMap(array.astype(np.uint8), own_grid)
+    return _fitted(case, label_map, grid, settings, f"{what} ({source_name(source)})", moved) != 0
+
+
+def _read_hard(case: Case, grid: Grid, settings: CaseSettings) -> tuple[np.ndarray, np.ndarray | None]:
+    """A hard label that stands in for raters, as probabilities; and where it is ignored."""
+    if case.hard is None:
         raise DatasetError(
             f"Case {case.name}: has neither raters nor a soft label; add one or remove the case."
         )
-    ignored = None
-    if case.ignore is not None:
-        array, own_grid = _read(case.ignore, read_mask, f"Case {case.name}: ignore mask")
-        _check_grid(case, grid, own_grid, array, f"ignore mask ({source_name(case.ignore)})")
-        ignored = array != 0
-    probabilities = None
-    if case.prediction is not None:
-        folder, labels = case.prediction.parent, settings.labels
-        probabilities = foreground(
-            read_probabilities(folder, case.prediction.stem, labels, grid.shape), labels
-        )
-    rois = _read_rois(case, grid, settings.priors)
-    return LoadedCase(images, grid, rater_maps, soft, ignored, rois, probabilities)
+    labels = settings.labels
+    what = f"hard label ({source_name(case.hard)})"
+    label_map = read_label_map(case.hard, labels, Reading.of(labels), what=f"Case {case.name}: {what}")
+    array = _fitted(case, label_map, grid, settings, what, {})
+    ignored = None if labels.ignore is None else array == labels.ignore
+    return channels_of(array, labels).astype(np.float32), ignored
 
 
-def _read_rois(case: Case, grid: Grid, priors: Priors) -> list[np.ndarray]:
-    rois = []
+def _read_rois(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, Moved]) -> list[np.ndarray]:
+    priors, rois = settings.priors, []
     for name in priors.roi.names if priors.roi is not None else ():
         if name not in case.rois:
             raise DatasetError(f"Case {case.name}: has no mask of the ROI {name} (--roi); add it.")
-        source = case.rois[name]
-        array, own_grid = _read(source, read_mask, f"Case {case.name}: ROI {name}")
-        _check_grid(case, grid, own_grid, array, f"ROI {name} ({source_name(source)})")
-        rois.append(array != 0)
+        rois.append(_read_region(case, case.rois[name], grid, settings, f"ROI {name}", moved))
     if priors.roi is not None and not any(
         roi.any() for roi, weight in zip(rois, priors.roi.in_order(), strict=True) if weight > 0
     ):
@@ -96,22 +143,11 @@ def _read_rois(case: Case, grid: Grid, priors: Priors) -> list[np.ndarray]:
     return rois
 
 
-def _read(source: Source, reader: Any, what: str) -> tuple[np.ndarray, Grid | None]:
-    """An array from a file, from memory, or from a function; arrays without geometry have no grid."""
-    if isinstance(source, Path):
-        return reader(source)
-    result = source if isinstance(source, np.ndarray) else source()
-    array, grid = result if isinstance(result, tuple) else (result, None)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DatasetError(f"{what}: holds NaN or infinite values; they must be finite numbers.")
-    return array, grid
-
-
 def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]:
     images: list[np.ndarray] = []
     grid: Grid | None = None
     for source in case.images:
-        array, own_grid = _read(source, read_image, f"Case {case.name}: image")
+        array, own_grid = read_source(source, read_image, f"Case {case.name}: image")
         if own_grid is None:
             if array.ndim != 2:
                 raise DatasetError(
@@ -121,7 +157,7 @@ def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]
         if grid is None:
             grid = own_grid
         else:
-            _check_grid(case, grid, own_grid, array, f"image {source_name(source)}")
+            _check_grid(case, grid, own_grid, f"image {source_name(source)}")
         images.append(array)
     if grid is None:
         raise DatasetError(f"Case {case.name}: has no image.")
@@ -135,56 +171,29 @@ def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]
     return images, grid
 
 
-def _check_grid(case: Case, grid: Grid, own: Grid | None, array: np.ndarray, what: str) -> None:
-    if own is None:
-        difference = None if array.shape == grid.shape else f"shape {array.shape} instead of {grid.shape}"
-    else:
-        difference = grid.difference(own)
-    if difference:
-        raise DatasetError(
-            f"Case {case.name}: {what} is on another grid than the image: {difference}. "
-            f"Resample it onto the image first."
+def _check_grid(case: Case, grid: Grid, own: Grid, what: str) -> None:
+    """Images of several channels must fit as they are: regridding is for masks."""
+    if grid.difference(own):
+        raise GridError(
+            f"Case {case.name}: {what} is on another grid than the image: {difference_in_words(grid, own)}. "
+            f"Resample it onto the first image."
         )
 
 
-def _recode(array: np.ndarray, mapping: Mapping[int, int], what: str) -> np.ndarray:
-    """Label values of the source to those of the data set, by one look-up table."""
-    if array.dtype.kind == "f":
-        rounded = np.rint(array)
-        if (rounded != array).any():
-            raise DatasetError(
-                f"{what}: holds fractions such as {array[rounded != array][0]:g}; give whole labels."
-            )
-        array = rounded
-    lowest, highest = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    dtype = np.uint8 if max(mapping.values()) < 255 else np.uint16
-    unknown = np.iinfo(dtype).max
-    if lowest < 0 or highest > max(mapping):
-        value = lowest if lowest < 0 else highest
-        raise DatasetError(
-            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
-        )
-    table = np.full(max(mapping) + 1, unknown, dtype=dtype)
-    for value, label in mapping.items():
-        table[value] = label
-    recoded = table[array.astype(np.intp if array.dtype.kind == "f" else array.dtype, copy=False)]
-    if recoded.max(initial=0) == unknown:
-        value = int(array[recoded == unknown][0])
-        raise DatasetError(
-            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
-        )
-    return recoded
-
-
-def _read_soft(case: Case, grid: Grid, labels: Labels) -> np.ndarray:
-    channels = []
+def _read_soft(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, Moved]) -> np.ndarray:
+    channels, labels = [], settings.labels
+    reader = partial(read_probability, scale=settings.reading.soft_scale)
     for name in labels.names:
         if name not in case.soft:
             raise DatasetError(f"Case {case.name}: no probability map for label {name}; add it.")
         source = case.soft[name]
-        array, own_grid = _read(source, read_probability, f"Case {case.name}: soft label {name}")
-        _check_grid(case, grid, own_grid, array, f"soft label {source_name(source)}")
-        channels.append(array.astype(np.float32, copy=False))
+        array, own_grid = read_source(source, reader, f"Case {case.name}: soft label {name}")
+        if not isinstance(source, Path):
+            array = as_probability(array, source_name(source), settings.reading.soft_scale)
+        label_map = LabelMap(array.astype(np.float32, copy=False), own_grid)
+        channels.append(
+            _fitted(case, label_map, grid, settings, f"soft label {name} ({source_name(source)})", moved)
+        )
     soft = np.stack(channels)
     if soft.min(initial=0) < 0 or soft.max(initial=0) > 1:
         raise DatasetError(f"Case {case.name}: soft labels outside [0, 1]; rescale them.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from nnunet_softlabel.conversion.work_folder import record_file
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import consensus
 from nnunet_softlabel.formats.files import write_json
-from nnunet_softlabel.formats.images import file_ending, is_flat, read_mask, write_image, write_probability
+from nnunet_softlabel.formats.images import (
+    file_ending,
+    is_flat,
+    is_stored_as_read,
+    read_mask,
+    write_image,
+    write_probability,
+)
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import soft_files
 from nnunet_softlabel.fusion.lesions import FusedLesions
@@ -50,6 +58,7 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]
             record["lesions"] = _judged(fused.lesions, settings.labels)
         _write_files(case, loaded, soft, ignored, work / "dataset", settings)
         record |= _describe(soft, loaded, settings.labels)
+        record["moved"] = {what: asdict(move) for what, move in loaded.moved.items()}
         files = soft_files(work / "dataset" / f"softLabels{split}", case.name, len(soft), settings.ending)
         record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     write_json(record_file(work, case.name), record)
@@ -113,7 +122,7 @@ def _write_images(case: Case, loaded: LoadedCase, folder: Path, settings: CaseSe
     ending = settings.ending
     for channel, (source, array) in enumerate(zip(case.images, loaded.images, strict=True)):
         target = folder / f"{case.name}_{channel:04d}{ending}"
-        if isinstance(source, Path) and file_ending(source) == ending:
+        if isinstance(source, Path) and _may_be_copied(source, array, ending):
             if settings.links_images:
                 target.unlink(missing_ok=True)  # of a run that was cut off
                 target.symlink_to(source.resolve())
@@ -127,6 +136,14 @@ def _write_images(case: Case, loaded: LoadedCase, folder: Path, settings: CaseSe
                 )
             array = array.astype(np.uint8)
         write_image(target, array, loaded.grid)
+
+
+def _may_be_copied(source: Path, array: np.ndarray, ending: str) -> bool:
+    """True if the file is what nnU-Net reads: ``.tiff`` is ``.tif`` to it."""
+    own = file_ending(source)
+    if not is_flat(source):
+        return own == ending
+    return ending in (own, own.removesuffix("f")) and is_stored_as_read(source, array)
 
 
 def _describe(soft: np.ndarray, loaded: LoadedCase, labels: Labels) -> dict[str, Any]:

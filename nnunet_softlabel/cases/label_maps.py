@@ -1,0 +1,247 @@
+"""What a rater drew, whatever the file: a label map in the data set's values, on the grid of the image.
+
+The one reader of raters' files: `convert`, `inspect` and ``evaluate --truth`` share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from nnunet_softlabel.cases.case import Source
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.channels import Channel, ChannelAxis, read_channels
+from nnunet_softlabel.formats.file_checks import value_step
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import read_mask
+from nnunet_softlabel.formats.labels import Labels, Values, parse_rater_labels
+from nnunet_softlabel.formats.regrid import (
+    GridError,
+    Moved,
+    Regrid,
+    difference_in_words,
+    placed,
+    resampled,
+    shift_mm,
+    turned,
+)
+from nnunet_softlabel.formats.segments import Segments, label_map_of
+from nnunet_softlabel.formats.slicer import is_slicer_file, read_segments
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How raters' files are read.
+
+    Attributes:
+        values: label value, or name of a segment, in the files -> label value in the data set.
+        of_rater: the same for raters who use other values.
+        regrid: how masks on another grid are put on that of the image; None: they are refused.
+        class_axis: axis of a channel per class, if files have one; channels count from 1.
+        soft_scale: value of a probability map that stands for 1; None: 1, or full scale in flat images.
+    """
+
+    values: Values
+    of_rater: Mapping[str, Values] = field(default_factory=dict)
+    regrid: Regrid | None = None
+    class_axis: ChannelAxis | None = None
+    soft_scale: float | None = None
+
+    @classmethod
+    def of(cls, labels: Labels) -> Reading:
+        """For files that hold the values of the data set."""
+        known = {value for region in labels.values.values() for value in region} | {0}
+        known |= {labels.ignore} if labels.ignore is not None else set()
+        return cls({value: value for value in known})
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How files are read, as the command line says it.
+
+    Attributes:
+        rater_labels: ``["r2:lesion=3"]`` for raters who use other values.
+        regrid: "nearest" or "linear" puts masks on another grid on that of the image.
+        class_axis: "first" or "last": files hold a channel per class, channels count from 1.
+        soft_scale: value of a probability map that stands for 1.
+    """
+
+    rater_labels: Sequence[str] = ()
+    regrid: Regrid | None = None
+    class_axis: ChannelAxis | None = None
+    soft_scale: float | None = None
+
+    def reading(self, labels: Labels, values: Values) -> Reading:
+        """The same with the labels of the data set.
+
+        Raises:
+            UsageError: for a wrong option.
+        """
+        for flag, value, known in (
+            ("--regrid", self.regrid, get_args(Regrid)),
+            ("--class-axis", self.class_axis, get_args(ChannelAxis)),
+        ):
+            if value is not None and value not in known:
+                raise UsageError(f"{flag} {value}: choose {' or '.join(known)}.")
+        if self.soft_scale is not None and not (0 < self.soft_scale < float("inf")):
+            raise UsageError(f"--soft-scale {self.soft_scale:g}: give the value that means 1, as 255 or 100.")
+        of_rater = parse_rater_labels(self.rater_labels, labels, values)
+        return Reading(values, of_rater, self.regrid, self.class_axis, self.soft_scale)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A label map in the data set's values.
+
+    Attributes:
+        array: integers ``(*spatial)``.
+        grid: where its voxels lie; None for arrays in memory.
+        is_cropped: what is outside is background, as in Slicer's files.
+    """
+
+    array: np.ndarray
+    grid: Grid | None
+    is_cropped: bool = False
+
+
+def read_label_map(
+    source: Source, labels: Labels, reading: Reading, *, what: str, rater: str = ""
+) -> LabelMap:
+    """Read what a rater drew.
+
+    Args:
+        source: the file, or what stands for it.
+        labels: of the data set.
+        reading: how.
+        what: for messages.
+        rater: whose values count, if of_rater has them.
+
+    Raises:
+        DatasetError: for a file that cannot be read, or holds what no label names.
+    """
+    values = reading.of_rater.get(rater, reading.values)
+    if isinstance(source, Path) and is_slicer_file(source):
+        segments = read_segments(source)
+    elif reading.class_axis is not None and isinstance(source, Path):
+        channels, grid = read_channels(source, reading.class_axis)
+        masks: dict[int | str, np.ndarray] = {i: channel != 0 for i, channel in enumerate(channels, start=1)}
+        segments = Segments(masks, grid, is_cropped=False)
+    else:
+        array, own = read_source(source, read_mask, what)
+        return LabelMap(recoded(array, values, what, step=_step_of(source, array)), own)
+    array = label_map_of(segments, labels, values, what)
+    return LabelMap(array, segments.grid, segments.is_cropped)
+
+
+def read_region(source: Source, what: str) -> tuple[np.ndarray, Grid | None]:
+    """A mask of a ROI, or of what is ignored: bool, True where the file is not 0."""
+    array, grid = read_source(source, read_mask, what)
+    step = _step_of(source, array)
+    return (np.abs(array) > step / 2 if step else array != 0), grid
+
+
+def read_source(
+    source: Source, reader: Callable[[Path], tuple[np.ndarray, Grid]], what: str
+) -> tuple[np.ndarray, Grid | None]:
+    """An array from a file, from memory, or from a function; arrays without geometry have no grid.
+
+    Raises:
+        DatasetError: if it cannot be read, or holds NaN or infinite values.
+    """
+    if isinstance(source, Path):
+        return reader(source)
+    if isinstance(source, Channel):
+        return source.read()
+    result = source if isinstance(source, np.ndarray) else source()
+    array, grid = result if isinstance(result, tuple) else (result, None)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DatasetError(f"{what}: holds NaN or infinite values; they must be finite numbers.")
+    return array, grid
+
+
+def on_grid(label_map: LabelMap, grid: Grid, regrid: Regrid | None) -> tuple[np.ndarray, Moved | None]:
+    """The array on the grid of its image, and what was done for that.
+
+    Axes in another order or direction are turned, boxes of formats that store boxes are placed: both without
+    loss. Everything else needs ``regrid``.
+
+    Raises:
+        GridError: saying how the grids differ; the caller says of which file.
+    """
+    array, own = label_map.array, label_map.grid
+    if own is None:
+        if array.shape != grid.shape:
+            raise GridError(f"shape {array.shape} instead of {grid.shape}")
+        return array, None
+    if grid.difference(own) is None:
+        return array, None
+    words = difference_in_words(grid, own)
+    upright = turned(array, own, grid)
+    if upright is not None and grid.difference(upright[1]) is None:
+        return upright[0], Moved("turned", words)
+    if label_map.is_cropped and upright is not None:
+        box = placed(*upright, grid)
+        if box is not None:
+            return box, Moved("placed", words)
+    if regrid is None:
+        raise GridError(words)
+    return resampled(array, own, grid, regrid), Moved(regrid, words, shift_mm(own, grid))
+
+
+def _step_of(source: Source, array: np.ndarray) -> float:
+    """Distance of two neighbouring values that the file can hold, if it scales integers; else 0."""
+    path = source.path if isinstance(source, Channel) else source
+    return value_step(path) if isinstance(path, Path) and array.dtype.kind == "f" else 0.0
+
+
+def recoded(array: np.ndarray, values: Values, what: str, *, step: float = 0.0) -> np.ndarray:
+    """Label values of the source to those of the data set, by one look-up table.
+
+    Args:
+        array: of the file.
+        values: value in the file -> value in the data set; names of segments are no values.
+        what: the file, for messages.
+        step: of scaled integers; values within half a step of a whole number are that number.
+
+    Raises:
+        DatasetError: for fractions, and for values that no label names.
+    """
+    mapping = {value: label for value, label in values.items() if isinstance(value, int)}
+    if len(mapping) <= 1:
+        raise DatasetError(
+            f"{what}: holds numbers, but --labels gives none; write, for instance, "
+            f"{next((v for v in values if isinstance(v, str)), 'lesion')}=1."
+        )
+    if array.dtype.kind == "f":
+        array = _whole(array, what, step)
+    lowest, highest = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    dtype = np.uint8 if max(mapping.values()) < 255 else np.uint16
+    unknown = np.iinfo(dtype).max
+    if lowest < 0 or highest > max(mapping):
+        value = lowest if lowest < 0 else highest
+        raise DatasetError(
+            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
+        )
+    table = np.full(max(mapping) + 1, unknown, dtype=dtype)
+    for value, label in mapping.items():
+        table[value] = label
+    result = table[array.astype(np.intp if array.dtype.kind == "f" else array.dtype, copy=False)]
+    if result.max(initial=0) == unknown:
+        value = int(array[result == unknown][0])
+        raise DatasetError(
+            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
+        )
+    return result
+
+
+def _whole(array: np.ndarray, what: str, step: float) -> np.ndarray:
+    """Whole numbers; a scaled integer may be half a step off, but never halfway to the next number."""
+    rounded = np.rint(array)
+    wrong = np.abs(array - rounded) > min(step / 2, 0.25)
+    if wrong.any():
+        raise DatasetError(f"{what}: holds fractions such as {array[wrong][0]:g}; give whole labels.")
+    return rounded

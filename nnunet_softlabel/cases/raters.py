@@ -1,0 +1,96 @@
+"""Which rater drew a file: a name in its path, or a channel in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_softlabel.cases.case import SINGLE_RATER, Case, Source, source_name
+from nnunet_softlabel.cases.names import check_file_name
+from nnunet_softlabel.cases.patterns import Pattern
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.channels import Channel, ChannelAxis, number_of_channels
+
+
+@dataclass(frozen=True)
+class RaterChannels:
+    """How one file holds several raters: the axis of its channels, and their names."""
+
+    axis: ChannelAxis | None
+    names: tuple[str, ...] = ()
+
+    def raters_of(self, path: Path) -> dict[str, Source]:
+        """Rater -> the channel.
+
+        Raises:
+            DatasetError: if there are more or fewer channels than names.
+        """
+        if self.axis is None:
+            return {SINGLE_RATER: path}
+        number = number_of_channels(path, self.axis)
+        names = self.names or tuple(str(i) for i in range(1, number + 1))
+        if len(names) != number:
+            raise DatasetError(f"{path}: has {number} channels, but --rater-names gives {len(names)} names.")
+        return {name: Channel(path, i, self.axis) for i, name in enumerate(names)}
+
+
+def rater_pattern(text: str, has_single_rater: bool, channels: RaterChannels) -> Pattern:
+    """The pattern of raters' files.
+
+    Raises:
+        UsageError: if nothing says who drew what.
+    """
+    pattern = Pattern(text, "--raters", ["case", "rater"])
+    if not pattern.has("rater") and not has_single_rater and channels.axis is None:
+        raise UsageError(
+            f"--raters {text}: needs {{rater}} where the rater's name stands; for one rater per case add "
+            f"--single-rater, for a channel per rater in one file --rater-axis."
+        )
+    if pattern.has("rater") and channels.axis is not None:
+        raise UsageError(f"--raters {text}: has {{rater}}, so leave out --rater-axis.")
+    return pattern
+
+
+def with_raters(case: str, known: Mapping[str, Source], found: Mapping[str, Source]) -> dict[str, Source]:
+    """The raters of a case and some more.
+
+    Raises:
+        DatasetError: for a rater with two files.
+    """
+    for rater, source in found.items():
+        check_file_name(rater, f"Case {case}: rater")
+        if rater in known:
+            raise DatasetError(
+                f"Case {case}: rater {rater} has two files, {source_name(known[rater])} and "
+                f"{source_name(source)}; keep one."
+            )
+    return {**known, **found}
+
+
+def cases_of_raters(
+    raters: Sequence[str], *, rater_axis: ChannelAxis | None = None, rater_names: Sequence[str] = ()
+) -> list[Case]:
+    """Cases without images, named after the raters' files; for looking at raters only.
+
+    Args:
+        raters: patterns, as for `find_cases`.
+        rater_axis: see there.
+        rater_names: see there.
+
+    Raises:
+        UsageError: for a wrong pattern, or one that fits no file.
+        DatasetError: if a rater has two files of a case.
+    """
+    channels = RaterChannels(rater_axis, tuple(rater_names))
+    cases: dict[str, dict[str, Source]] = {}
+    for text in raters:
+        pattern = rater_pattern(text, False, channels)
+        regex = pattern.regex()
+        matches = [(path, match) for path in pattern.files() if (match := regex.fullmatch(path))]
+        if not matches:
+            raise UsageError(f"--raters {text}: fits no file; check the path, and quote the pattern.")
+        for path, match in matches:
+            found = {match["rater"]: Path(path)} if pattern.has("rater") else channels.raters_of(Path(path))
+            cases[match["case"]] = with_raters(match["case"], cases.get(match["case"], {}), found)
+    return [Case(name, [], raters=found) for name, found in sorted(cases.items())]

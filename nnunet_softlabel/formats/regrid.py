@@ -1,0 +1,260 @@
+"""Masks on another grid than their image: turned where axes differ, placed where cropped, resampled if asked.
+
+Positions are physical, in SimpleITK's order ``(x, y[, z])``; arrays are ``(z, y, x)`` or ``(y, x)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.grid import Grid
+
+Regrid = Literal["nearest", "linear"]
+AXES = "xyz"
+POSITION_TOLERANCE = 1e-2  # of a voxel, as `Grid.difference` has it
+
+
+class GridError(DatasetError):
+    """A mask lies on another grid than its image."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What was done to bring a mask onto its image's grid.
+
+    Attributes:
+        how: "turned", "placed", "nearest" or "linear".
+        difference: of the grids, in words.
+        shift_mm: distance between a voxel of the image and the voxel of the mask it was taken from, at most.
+    """
+
+    how: str
+    difference: str
+    shift_mm: float = 0.0
+
+    def in_words(self) -> str:
+        """What was done, for messages."""
+        if self.how in ("nearest", "linear"):
+            return f"regridded ({self.how}, by {self.shift_mm:.3g} mm at most): {self.difference}"
+        return f"{self.how}: {self.difference}"
+
+
+def turned(array: np.ndarray, own: Grid, grid: Grid) -> tuple[np.ndarray, Grid] | None:
+    """The array with axes in the order and direction of ``grid``, and its new grid; None if they are oblique.
+
+    Lossless: voxels are moved, never mixed.
+    """
+    if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
+        return None
+    steps = np.linalg.solve(_directions(grid), _directions(own))  # own axis j in terms of the axes of grid
+    if np.abs(steps - np.rint(steps)).max() > 1e-3 or not _is_permutation(np.rint(steps)):
+        return None
+    steps = np.rint(steps)
+    order = [int(np.argmax(np.abs(row))) for row in steps]  # axis of grid -> own axis
+    flips = [steps[i, j] < 0 for i, j in enumerate(order)]
+    size = tuple(own.size[j] for j in order)
+    spacing = tuple(own.spacing_mm[j] for j in order)
+    first = np.array([own.size[j] - 1 if flip else 0 for j, flip in zip(order, flips, strict=True)], float)
+    index = np.zeros(len(order))
+    index[order] = first  # own index of the voxel that becomes the first
+    origin = np.asarray(own.origin) + _directions(own) @ (index * own.spacing_mm)
+    last = len(order) - 1
+    result = array.transpose([last - order[last - axis] for axis in range(last + 1)])
+    result = np.flip(result, [last - i for i, flip in enumerate(flips) if flip])
+    return np.ascontiguousarray(result), Grid(size, spacing, tuple(map(float, origin)), grid.direction)
+
+
+def placed(array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray | None:
+    """The array cropped or padded with 0 onto ``grid``; None if voxels do not fall on voxels.
+
+    Raises:
+        GridError: if something marked lies outside ``grid``.
+    """
+    corner = _offset_voxels(own, grid)
+    if corner is None or np.abs(corner - np.rint(corner)).max() > POSITION_TOLERANCE:
+        return None
+    starts = np.rint(corner).astype(int)[::-1]
+    result = np.zeros(grid.shape, array.dtype)
+    into, of = [], []
+    for start, own_extent, extent in zip(starts, array.shape, grid.shape, strict=True):
+        low, high = max(start, 0), min(start + own_extent, extent)
+        into.append(slice(low, max(low, high)))
+        of.append(slice(low - start, max(low, high) - start))
+    inside = array[tuple(of)]
+    if np.count_nonzero(inside) < np.count_nonzero(array):
+        raise GridError("marks voxels outside the image")
+    result[tuple(into)] = inside
+    return result
+
+
+def fits(own: Grid, grid: Grid, *, is_cropped: bool) -> bool:
+    """True if a mask can be brought onto ``grid`` without loss, from what headers say."""
+    if grid.difference(own) is None:
+        return True
+    upright = turned(np.broadcast_to(np.False_, own.shape), own, grid)
+    if upright is None:
+        return False
+    if grid.difference(upright[1]) is None:
+        return True
+    corner = _offset_voxels(upright[1], grid) if is_cropped else None
+    return corner is not None and bool(np.abs(corner - np.rint(corner)).max() <= POSITION_TOLERANCE)
+
+
+def resampled(array: np.ndarray, own: Grid, grid: Grid, method: Regrid) -> np.ndarray:
+    """A label map (nearest, linear) or a map of numbers (linear) on ``grid``; 0 outside its own.
+
+    ``linear`` on a label map interpolates each label by itself and takes the largest, the background first.
+
+    Raises:
+        GridError: if the grids have no voxel in common, or something marked is all outside.
+    """
+    if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
+        raise GridError("has no position, or another number of axes, so it cannot be regridded")
+    if not _overlap(own, grid):
+        raise GridError("misses the image altogether")
+    if array.dtype.kind == "f":
+        result = _resample(array, own, grid, method)
+    elif method == "nearest":
+        result = _resample(array, own, grid, "nearest")
+    else:
+        result = np.zeros(grid.shape, array.dtype)
+        values = np.unique(array)
+        best = _resample((array == 0).astype(np.float32), own, grid, "linear", outside=1.0)
+        for value in values[values != 0]:
+            share = _resample((array == value).astype(np.float32), own, grid, "linear")
+            wins = share > best
+            result[wins], best = value, np.where(wins, share, best)
+    if array.any() and not result.any():
+        raise GridError("has no marked voxel inside the image")
+    return result
+
+
+def shift_mm(own: Grid, grid: Grid) -> float:
+    """Distance between voxels of ``grid`` and the nearest ones of ``own``, at most; over a few per axis."""
+    few = [np.unique(np.linspace(0, size - 1, 24).round()) for size in grid.size]
+    indices = np.stack(np.meshgrid(*few, indexing="ij")).reshape(len(few), -1)
+    inverse = np.linalg.inv(_steps_mm(own))
+    offset = np.asarray(grid.origin) - np.asarray(own.origin)
+    there = inverse @ (_steps_mm(grid) @ indices + offset[:, None])
+    inside = ((there > -0.5) & (there < np.asarray(own.size)[:, None] - 0.5)).all(axis=0)
+    if not inside.any():
+        return 0.0
+    rest = there[:, inside] - np.rint(there[:, inside])
+    return float(np.linalg.norm(_steps_mm(own) @ rest, axis=0).max())
+
+
+def difference_in_words(grid: Grid, own: Grid) -> str:
+    """What distinguishes the grid of a mask from that of its image: axes, crop, spacing, place."""
+    plain = grid.difference(own) or "none"
+    if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
+        return plain
+    words = []
+    same_axes: tuple[np.ndarray, Grid] | None = (np.empty(0), own)
+    if np.abs(np.asarray(own.direction) - grid.direction).max() > 1e-3:
+        same_axes = turned(np.zeros(own.shape, np.bool_), own, grid)
+        words.append(
+            "axes " + (_axes_in_words(own, grid) if same_axes else f"turned by {_angle(own, grid):.1f}°")
+        )
+    upright = same_axes[1] if same_axes else own
+    if np.abs(np.subtract(upright.spacing_mm, grid.spacing_mm)).max() > 1e-3 * min(grid.spacing_mm):
+        words.append(f"spacing_mm {_short(upright.spacing_mm)} instead of {_short(grid.spacing_mm)}")
+        if upright.size != grid.size:
+            words.append(f"size {upright.size} instead of {grid.size}")
+    elif same_axes:
+        words += _place_in_words(upright, grid)
+    return "; ".join(words) or plain
+
+
+def _place_in_words(own: Grid, grid: Grid) -> list[str]:
+    """Crop and shift of a grid with the axes and spacing of the other."""
+    corner = _offset_voxels(own, grid)
+    assert corner is not None  # axes and spacing agree
+    words = []
+    if own.size != grid.size:
+        ends = np.asarray(grid.size) - (corner + own.size)
+        sides = [
+            f"{AXES[i]} {corner[i]:+.4g} at the start, {ends[i]:+.4g} at the end"
+            for i in range(len(corner))
+            if abs(corner[i]) > POSITION_TOLERANCE or abs(ends[i]) > POSITION_TOLERANCE
+        ]
+        words.append(f"size {own.size} instead of {grid.size} (crop in voxels: {', '.join(sides) or 'none'})")
+    elif np.abs(corner).max() > POSITION_TOLERANCE:
+        words.append(f"origin {_short(own.origin)} instead of {_short(grid.origin)}")
+    return words
+
+
+def _axes_in_words(own: Grid, grid: Grid) -> str:
+    """As in ``x, z, y reversed``: which own axis runs along x, y, z of the image, and which way."""
+    steps = np.rint(np.linalg.solve(_directions(grid), _directions(own)))
+    names = []
+    for row in steps:
+        own_axis = int(np.argmax(np.abs(row)))
+        names.append(AXES[own_axis] + (" reversed" if row[own_axis] < 0 else ""))
+    return f"({', '.join(names)}) instead of ({', '.join(AXES[: len(names)])})"
+
+
+def _angle(own: Grid, grid: Grid) -> float:
+    """Degrees between the axes, the largest."""
+    cosines = np.abs((_directions(own) * _directions(grid)).sum(axis=0))
+    return float(np.degrees(np.arccos(np.clip(cosines, 0, 1))).max())
+
+
+def _directions(grid: Grid) -> np.ndarray:
+    return np.asarray(grid.direction, float).reshape(len(grid.size), -1)
+
+
+def _steps_mm(grid: Grid) -> np.ndarray:
+    return _directions(grid) * np.asarray(grid.spacing_mm)
+
+
+def _is_permutation(steps: np.ndarray) -> bool:
+    ones = np.abs(steps)
+    return bool((ones.sum(axis=0) == 1).all() and (ones.sum(axis=1) == 1).all())
+
+
+def _offset_voxels(own: Grid, grid: Grid) -> np.ndarray | None:
+    """Index in ``grid`` of the first voxel of ``own``; None if axes or spacing differ."""
+    if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
+        return None
+    if np.abs(np.subtract(own.direction, grid.direction)).max() > 1e-3:
+        return None
+    # spacing that is off by little adds up over the voxels of the mask
+    if (
+        np.abs(np.subtract(own.spacing_mm, grid.spacing_mm)) * own.size > 0.1 * np.asarray(grid.spacing_mm)
+    ).any():
+        return None
+    return np.linalg.solve(_steps_mm(grid), np.subtract(own.origin, grid.origin))
+
+
+def _overlap(own: Grid, grid: Grid) -> bool:
+    """True if a voxel of ``grid`` can lie in the box of ``own``."""
+    corners = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in grid.size], indexing="ij"))
+    positions = _steps_mm(grid) @ corners.reshape(len(grid.size), -1)
+    offset = np.asarray(grid.origin) - np.asarray(own.origin)
+    there = np.linalg.inv(_steps_mm(own)) @ (positions + offset[:, None])
+    return bool((there.max(axis=1) > -0.5).all() and (there.min(axis=1) < np.asarray(own.size) - 0.5).all())
+
+
+def _resample(array: np.ndarray, own: Grid, grid: Grid, method: Regrid, outside: float = 0.0) -> np.ndarray:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(own.spacing_mm)
+    image.SetOrigin(own.origin)
+    image.SetDirection(own.direction)
+    filter_ = sitk.ResampleImageFilter()
+    filter_.SetSize(grid.size)
+    filter_.SetOutputSpacing(grid.spacing_mm)
+    filter_.SetOutputOrigin(grid.origin)
+    filter_.SetOutputDirection(grid.direction)
+    filter_.SetInterpolator(sitk.sitkNearestNeighbor if method == "nearest" else sitk.sitkLinear)
+    filter_.SetDefaultPixelValue(outside)
+    return sitk.GetArrayFromImage(filter_.Execute(image))
+
+
+def _short(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.6g}") for value in values)

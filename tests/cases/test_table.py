@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunet_softlabel.cases.groups import read_groups
+from nnunet_softlabel.cases.table import read_case_table, read_test_names
+from nnunet_softlabel.errors import DatasetError, UsageError
+
+FILES = (
+    "a.png",
+    "b.png",
+    "a2.png",
+    "b2.png",
+    "a_r1.png",
+    "a_r2.png",
+    "b_r1.png",
+    "bone.png",
+    "p.png",
+    "x.png",
+)
+
+
+@pytest.fixture
+def write_table(tmp_path: Path):
+    """Write a table beside some files."""
+    for name in FILES:
+        (tmp_path / name).touch()
+
+    def write(text: str | bytes, name: str = "cases.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+LONG = "case,image,rater,mask\na,a.png,r1,a_r1.png\na,a.png,r2,a_r2.png\nb,b.png,r1,b_r1.png\n"
+WIDE = "case,image,r1,r2\na,a.png,a_r1.png,a_r2.png\nb,b.png,b_r1.png,\n"
+SAME = {
+    "long": LONG,
+    "wide": WIDE,
+    "image once per case": LONG.replace("a,a.png,r2", "a,,r2"),
+    "named raters beside a column that is none": WIDE.replace("r1,r2", "rater:r1,rater:r2,age").replace(
+        ".png,a_r2.png", ".png,a_r2.png,61"
+    ),
+    "semicolons": LONG.replace(",", ";"),
+    "tabs": LONG.replace(",", "\t"),
+    "byte order mark": b"\xef\xbb\xbf" + LONG.encode(),
+    "UTF-16 of a spreadsheet": LONG.replace(",", "\t").encode("utf-16"),
+    "CRLF": LONG.replace("\n", "\r\n"),
+    "blanks and empty rows": LONG.replace(",", " , ").replace("\n", " \n,,,\n"),
+    "quotes": LONG.replace("a_r1.png", '"a_r1.png"'),
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_any_form_of_a_table_is_read(write_table, tmp_path: Path, kind: str) -> None:
+    a, b = read_case_table(write_table(SAME[kind])).cases
+    assert (a.name, a.images, b.name, b.images) == ("a", [tmp_path / "a.png"], "b", [tmp_path / "b.png"])
+    assert a.raters == {"r1": tmp_path / "a_r1.png", "r2": tmp_path / "a_r2.png"}
+    assert b.raters == {"r1": tmp_path / "b_r1.png"}
+
+
+def test_optional_columns(write_table, tmp_path: Path) -> None:
+    text = (
+        "case,image:T2,image:FLAIR,mask,label,group,test,roi:bone,ignore\n"
+        "a,a.png,a2.png,p.png,lesion,p1,1,bone.png,x.png\n"
+        "b,b.png,b2.png,b_r1.png,,p2,no,,\n"
+    )
+    table = read_case_table(write_table(text), label_names=["lesion"])
+    a, b = table.cases
+    assert table.channel_names == ("T2", "FLAIR")
+    assert a.images == [tmp_path / "a.png", tmp_path / "a2.png"]
+    assert (a.soft, a.raters) == ({"lesion": tmp_path / "p.png"}, {})
+    assert (a.rois, a.ignore) == ({"bone": tmp_path / "bone.png"}, tmp_path / "x.png")
+    assert [(case.group, case.is_test) for case in (a, b)] == [("p1", True), ("p2", False)]
+    assert (b.raters, b.rois, b.ignore) == ({"rater": tmp_path / "b_r1.png"}, {}, None)
+
+
+def test_channels_are_ordered_by_number(write_table, tmp_path: Path) -> None:
+    table = read_case_table(write_table("case,image_0001,image_0000,r1\na,a2.png,a.png,a_r1.png\n"))
+    assert table.cases[0].images == [tmp_path / "a.png", tmp_path / "a2.png"]
+    assert table.channel_names == ()
+
+
+def test_absolute_paths_and_unused_columns(write_table, tmp_path: Path) -> None:
+    table = read_case_table(write_table(f"case,image,rater:r,age\na,{tmp_path / 'a.png'},a_r1.png,60\n"))
+    assert table.cases[0].images == [tmp_path / "a.png"]
+    assert table.ignored_columns == ("age",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column 'case'"),
+        ("name,image\n", r"has no column 'case'; its columns are name, image \(--case-column\)"),
+        ("case,image,r1\n", "has no row under its header"),
+        ("case,rater,mask\na,r1,a_r1.png\n", "has no column of images"),
+        ("case,image,image:T2,r1\n", "mixes image:NAME with other image columns"),
+        ("case,image,mask,rater:r1\n", r"has a column mask .* and rater:r1"),
+        ("case,image,case\n", "has two columns 'case'"),
+        ("case,image,r1\na,a.png,a_r1.png,more\n", "row 2: has more fields than the header"),
+        ("case,image,r1\n,a.png,a_r1.png\n", "row 2: has no case"),
+        ("case,image,r1\n\n\na,a.png,no.png\n", "row 4: r1: no such file .*no.png"),
+        ("case,image,r1\na,no.png,a_r1.png\n", "row 2: image: no such file .*no.png"),
+        ("case,image,r1\na,,a_r1.png\n", "case a has no image; fill one cell"),
+        (
+            LONG.replace("a,a.png,r2", "a,b.png,r2"),
+            "row 3: image is 'b.png', but 'a.png' in row 2 of the same case",
+        ),
+        (LONG.replace("r2,a_r2.png", "r1,a_r2.png"), "row 3: rater r1 has two files for this case"),
+        (LONG.replace("r2,a_r2.png", "r2,"), "row 3: has no mask for r2"),
+        ("case,image,rater,label,mask\na,a.png,r1,l,p.png\n", "row 2: has a rater and a label"),
+        ("case,image,label,mask\na,a.png,other,p.png\n", "case a has a map of label 'other'"),
+        ("case,image,r1,test\na,a.png,a_r1.png,maybe\n", "row 2: test is 'maybe'; write 1 or 0"),
+        ("case,image,r1\na_seg,a.png,a_r1.png\n", "Case a_seg: nnU-Net takes names"),
+        ("case,image,rater,mask\na,a.png,.r,a_r1.png\n", "row 2: rater '.r': a name cannot"),
+        (b"case,image,r1\n\xff\xff\xff,a.png,a_r1.png\n", r"cannot be read \(.*save it as CSV in UTF-8"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_row(write_table, text: str | bytes, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_case_table(write_table(text), label_names=["lesion"])
+
+
+def test_groups_are_read_by_the_same_reader(write_table) -> None:
+    path = write_table("\ufeffcase ; group\r\na ; p1\r\n\r\nb;p2\r\n".encode())
+    assert read_groups(path) == {"a": "p1", "b": "p2"}
+
+
+def test_test_cases_may_be_names_lines_or_a_table(write_table) -> None:
+    assert read_test_names(["a", "b"]) == ["a", "b"]
+    assert read_test_names([str(write_table("\ufeffa\r\n\n b \n".encode(), "names.txt"))]) == ["a", "b"]
+    assert read_test_names([str(write_table("case;test\na;1\nb;0\nc;yes\n"))]) == ["a", "c"]
+    assert read_test_names([str(write_table("case\na\nb\n"))]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (b"\xff\xfe\xff", "names.txt", "is no text file; write one case name per line"),
+        ("a\nb\n", "names.csv", "has no column 'case'"),
+        ("case,test\na,perhaps\n", "names.csv", "row 2: test is 'perhaps'"),
+    ],
+)
+def test_wrong_files_of_test_cases(write_table, text: str | bytes, name: str, message: str) -> None:
+    with pytest.raises((DatasetError, UsageError), match=message):
+        read_test_names([str(write_table(text, name))])
