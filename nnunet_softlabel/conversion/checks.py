@@ -71,7 +71,7 @@ def final_folder(dataset_id: int, name: str) -> Path:
 
 
 def common_ending(cases: Sequence[Case]) -> str:
-    """``.tif`` (of .tif and .tiff) or ``.png`` if images are flat, else ``.nii.gz``; a mixture is an error."""
+    """``.tif`` (of .tif, .tiff) or ``.png`` if images are flat, else ``.nii.gz``; a mixture is an error."""
     endings = {file_ending(source) for case in cases for source in case.images if isinstance(source, Path)}
     in_memory = next((s for case in cases for s in case.images if not isinstance(s, Path)), None)
     if in_memory is not None:
