@@ -15,6 +15,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 COMMANDS = (
     "convert",
     "inspect",
+    "refine",
     "preprocess",
     "evaluate",
     "tune_threshold",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,13 @@ from nnunet_softlabel.formats.grid import Grid
 # masks passes a function, so that a process of the pool does the reading.
 Source = Path | Channel | np.ndarray | Callable[[], np.ndarray | tuple[np.ndarray, Grid]]
 SINGLE_RATER = "rater"
+
+
+class Adjudication(NamedTuple):
+    """What an expert says of a candidate, and where it was then (array indices), if that is known."""
+
+    is_real: bool
+    centre: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Case:
         hard: label map in the data set's values that stands in where no rater drew, or None.
         group: patient or other unit that must not be on both sides of a split.
         prediction: ``CASE.npz`` of nnU-Net, by a network that did not see the case, for lesion-wise fusion.
-        adjudicated: label name -> number of a candidate -> whether it is a lesion, as an expert says.
+        adjudicated: label name -> number of a candidate -> what an expert says of it.
         is_test: goes to ``imagesTs`` and is never trained on.
     """
 
@@ -45,7 +53,7 @@ class Case:
     group: str | None = None
     is_test: bool = False
     prediction: Path | None = None
-    adjudicated: Mapping[str, Mapping[int, bool]] = field(default_factory=dict)
+    adjudicated: Mapping[str, Mapping[int, Adjudication]] = field(default_factory=dict)
 
 
 def source_name(source: Source) -> str:

@@ -14,6 +14,8 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.one_case.apply_priors import lesions_of
 from nnunet_softlabel.conversion.one_case.fuse import (
@@ -29,10 +31,13 @@ from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_rater
 from nnunet_softlabel.conversion.work_folder import record_file, run_cases
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import write_json
-from nnunet_softlabel.fusion import RaterCounts, RaterRates
+from nnunet_softlabel.fusion import RaterCounts, RaterRates, mean_vote
 from nnunet_softlabel.fusion.detection import DetectionModel, estimate_detection
 from nnunet_softlabel.fusion.lesion_candidates import Candidate, find_candidates
 from nnunet_softlabel.priors.lesions import LesionModel, LesionStatistics, check_contrast
+
+# Of cross-fitted probabilities to the mean of the raters: what networks below say is no evidence.
+LEAST_SOFT_DICE = 0.3
 
 
 def estimate(
@@ -57,7 +62,7 @@ def estimate(
         records = run_cases(
             find_lesions, fused, work, settings, kind="candidates", title="Finding lesions", **options
         )
-        detection = _detection(fused, [record["candidates"] for record in records], settings)
+        detection = _detection(fused, records, settings)
         settings = replace(settings, estimates=replace(settings.estimates, detection=detection))
     if settings.priors.intensity is not None:
         records = run_cases(
@@ -90,7 +95,13 @@ def find_lesions(case: Case, work: Path, settings: CaseSettings) -> dict[str, An
         find_candidates(votes, channel, None if maps is None else maps[channel]).candidates
         for channel in range(votes.n_channels)
     ]
-    record = {"case": case.name, "candidates": [[c.to_json() for c in channel] for channel in found]}
+    record: dict[str, Any] = {"case": case.name}
+    record["candidates"] = [[c.to_json() for c in channel] for channel in found]
+    if maps is not None:
+        mean = mean_vote(votes)
+        record["agreement"] = [
+            [float(np.minimum(q, p).sum()), float((q + p).sum())] for q, p in zip(mean, maps, strict=True)
+        ]
     write_json(record_file(work, case.name, "candidates"), record)
     return record
 
@@ -112,7 +123,7 @@ def _rates(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> RaterRate
 
 
 def _detection(
-    cases: Sequence[Case], found: Sequence[list[list[dict[str, Any]]]], settings: CaseSettings
+    cases: Sequence[Case], records: Sequence[dict[str, Any]], settings: CaseSettings
 ) -> tuple[DetectionModel, ...]:
     """Who misses and who invents, channel by channel."""
     if all(len(case.raters) < 2 for case in cases):
@@ -121,19 +132,32 @@ def _detection(
         )
     models = []
     for channel, label in enumerate(settings.labels.names):
-        candidates = [[Candidate.from_json(c) for c in case[channel]] for case in found]
-        known = [
-            known_of(case, label, len(own)) or [None] * len(own)
-            for case, own in zip(cases, candidates, strict=True)
-        ]
+        candidates = [[Candidate.from_json(c) for c in r["candidates"][channel]] for r in records]
+        known = [known_of(case, label, own) for case, own in zip(cases, candidates, strict=True)]
         model = estimate_detection(
             candidates,
             shared=settings.has_anonymous_raters,
             groups=[case.group or case.name for case in cases],
             known=known,
+            doubt=_network_doubt(records, channel),
         )
         models.append(model)
     return tuple(models)
+
+
+def _network_doubt(records: Sequence[dict[str, Any]], channel: int) -> str | None:
+    """Why what the networks see is no evidence, or None."""
+    pairs = [record["agreement"][channel] for record in records if "agreement" in record]
+    if not pairs:
+        return None
+    overlap, total = np.sum(pairs, axis=0)
+    dice = 2 * overlap / total if total else 0.0
+    if dice >= LEAST_SOFT_DICE:
+        return None
+    return (
+        f"the networks have hardly learnt (soft Dice {dice:.2f} to the mean of the raters, "
+        f"{LEAST_SOFT_DICE} is needed): the label is the mean"
+    )
 
 
 def _lesion_model(records: Sequence[dict[str, list]], settings: CaseSettings) -> LesionModel:

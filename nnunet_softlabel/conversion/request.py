@@ -51,7 +51,7 @@ def _settings_as_json(settings: CaseSettings) -> dict[str, Any]:
 
 def _adjudicated(case: Case) -> dict[str, list[list[int]]]:
     return {
-        label: [[number, int(is_real)] for number, is_real in sorted(said.items())]
+        label: [[number, int(one.is_real)] for number, one in sorted(said.items())]
         for label, said in sorted(case.adjudicated.items())
     }
 

@@ -155,6 +155,7 @@ def estimate_detection(
     shared: bool = False,
     groups: Sequence[str] | None = None,
     known: Sequence[Sequence[bool | None]] | None = None,
+    doubt: str | None = None,
 ) -> DetectionModel:
     """Fit every model to the candidates of all cases and choose one; the same in whatever order cases come.
 
@@ -170,6 +171,7 @@ def estimate_detection(
         shared: raters are anonymous and share one pair of rates.
         groups: of each case (patients); None: each case is its own.
         known: what somebody adjudicated, candidate by candidate; None where nobody did.
+        doubt: why the label is to be the mean whatever the candidates say; None: let them say.
 
     Returns:
         The model.
@@ -183,7 +185,7 @@ def estimate_detection(
     fixed = None if known is None else [k for case in known for k in case]
     evidence = evidence_of(candidates, names, log_size, fixed)
     has_network = any(c.score is not None for c in candidates)
-    doubt = _too_little(cases, marked)
+    doubt = doubt or _too_little(cases, marked)
     if doubt:
         return _mean_model(names, log_size, has_network, doubt)
     index = {group: i for i, group in enumerate(sorted(set(groups)))}
@@ -267,10 +269,19 @@ def _doubt(found: Fit, evidence: Evidence) -> str | None:
         if np.abs(own - other)[marked].mean() > LARGEST_DISAGREEMENT:
             return "two solutions fit alike and disagree"
     if found.structure.has_inventions and (evidence.is_seen & marked).any():
-        blind = replace(evidence, score=np.zeros_like(evidence.score))
-        if found.objective - fit(found.structure, blind).objective < LEAST_HELP:
+        if found.objective - _blind(found, evidence, own).objective < LEAST_HELP:
             return "what the network sees does not tell lesions from inventions"
     return None
+
+
+def _blind(found: Fit, evidence: Evidence, posterior: np.ndarray) -> Fit:
+    """The fit of a blind network: no slope, and marks are as real whether it sees them or not."""
+    blind = replace(evidence, score=np.zeros_like(evidence.score))
+    seen_marks = posterior[evidence.is_seen & (evidence.yes.sum(axis=1) > 0)]
+    share = float(logit(np.clip(seen_marks.mean(), 0.02, 0.98)))
+    if share <= found.parameters.silent:
+        return fit(found.structure, blind)
+    return fit(found.structure, blind, (replace(found.parameters, silent=share),), held=("silent",))
 
 
 def _mean_model(

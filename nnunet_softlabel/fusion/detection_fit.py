@@ -97,15 +97,22 @@ class Fit:
     rivals: tuple[Parameters, ...] = ()
 
 
-def fit(structure: Structure, evidence: Evidence, starts: tuple[Parameters, ...] | None = None) -> Fit:
+def fit(
+    structure: Structure,
+    evidence: Evidence,
+    starts: tuple[Parameters, ...] | None = None,
+    *,
+    held: tuple[str, ...] = (),
+) -> Fit:
     """Maximise the penalised likelihood; the best of several starts.
 
     Args:
         structure: of the model.
         evidence: of all candidates.
         starts: parameters to start from; None: the usual ones.
+        held: names of parameters that stay what they are.
     """
-    names = structure.free(evidence)
+    names = tuple(name for name in structure.free(evidence) if name not in held)
     n_rates = evidence.yes.shape[1]
     begin = starts or tuple(
         _start(structure, n_rates, *s) for s in STARTS[: None if structure.has_misses else 1]

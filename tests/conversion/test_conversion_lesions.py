@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.case import Adjudication, Case
 from nnunet_softlabel.conversion.run import add_soft_labels, convert
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
@@ -91,7 +91,9 @@ def test_soft_labels_may_be_added_to_a_data_set(nnunet_folders: SimpleNamespace)
 
 def test_an_adjudicated_candidate_that_is_not_there_is_refused(nnunet_folders: SimpleNamespace) -> None:
     cases = cases_with_misses()
-    cases[0] = Case(cases[0].name, cases[0].images, cases[0].raters, adjudicated={"lesion": {7: True}})
+    cases[0] = Case(
+        cases[0].name, cases[0].images, cases[0].raters, adjudicated={"lesion": {7: Adjudication(True)}}
+    )
     with pytest.raises(DatasetError, match="candidate 7 of lesion was adjudicated, but there are"):
         converted(cases)
 
@@ -102,7 +104,7 @@ def test_an_expert_takes_a_candidate_out_and_puts_one_in(nnunet_folders: SimpleN
     found = json.loads((plain.folder / "lesion_candidates.json").read_text())
     name = next(n for n, labels in sorted(found.items()) if len(labels["lesion"]) == 2)
     index = next(i for i, c in enumerate(cases) if c.name == name)
-    said = {"lesion": {1: False, 2: True}}
+    said = {"lesion": {1: Adjudication(False), 2: Adjudication(True)}}
     cases[index] = Case(name, cases[index].images, cases[index].raters, adjudicated=said)
     soft = converted(cases, overwrite=True).read_soft(name)[0]
     out, kept = (tuple(c["centre"]) for c in found[name]["lesion"])

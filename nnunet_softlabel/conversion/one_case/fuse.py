@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.fusion import FUSIONS, RaterCounts, RaterVotes
-from nnunet_softlabel.fusion.lesion_candidates import find_candidates
+from nnunet_softlabel.fusion.lesion_candidates import Candidate, find_candidates
 from nnunet_softlabel.fusion.lesions import FusedLesions, fuse_lesions
 from nnunet_softlabel.fusion.rater_rates import MOST_RATERS
 
@@ -98,10 +99,7 @@ def _fuse_lesions(case: Case, votes: RaterVotes, loaded: LoadedCase, settings: C
     known = None
     if case.adjudicated:
         found = [find_candidates(votes, c, _channel(loaded, c)).candidates for c in range(len(names))]
-        known = [
-            known_of(case, name, len(own)) or [None] * len(own)
-            for name, own in zip(names, found, strict=True)
-        ]
+        known = [known_of(case, name, own) for name, own in zip(names, found, strict=True)]
     return fuse_lesions(votes, models=models, probabilities=loaded.probabilities, known=known)
 
 
@@ -109,22 +107,26 @@ def _channel(loaded: LoadedCase, channel: int) -> np.ndarray | None:
     return None if loaded.probabilities is None else loaded.probabilities[channel]
 
 
-def known_of(case: Case, label: str, n: int) -> list[bool | None] | None:
-    """What an expert said of each of the ``n`` candidates of a label, None of those not looked at.
+def known_of(case: Case, label: str, candidates: Sequence[Candidate]) -> list[bool | None]:
+    """What an expert said of each candidate of a label, None of those not looked at.
 
     Raises:
-        DatasetError: for a candidate that is not there.
+        DatasetError: for a candidate that is not there, or elsewhere.
     """
-    said = case.adjudicated.get(label)
-    if not said:
-        return None
-    strange = sorted(number for number in said if not 1 <= number <= n)
-    if strange:
-        raise DatasetError(
-            f"Case {case.name}: candidate {strange[0]} of {label} was adjudicated, but there are {n}; "
-            f"was the file made with other predictions?"
-        )
-    return [said.get(number) for number in range(1, n + 1)]
+    said = case.adjudicated.get(label, {})
+    for number, one in sorted(said.items()):
+        if not 1 <= number <= len(candidates):
+            raise DatasetError(
+                f"Case {case.name}: candidate {number} of {label} was adjudicated, but there are "
+                f"{len(candidates)}; was the file made with other predictions?"
+            )
+        centre = candidates[number - 1].centre
+        if one.centre is not None and one.centre != centre:
+            raise DatasetError(
+                f"Case {case.name}: candidate {number} of {label} was adjudicated at {one.centre} and is "
+                f"now at {centre}; was the file made with other predictions?"
+            )
+    return [said[n].is_real if n in said else None for n in range(1, len(candidates) + 1)]
 
 
 def _fuse(case: Case, votes: RaterVotes, settings: CaseSettings) -> np.ndarray:

@@ -1,0 +1,184 @@
+"""From a first round of folds to the data set of the second: lesion-wise labels with networks' evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_softlabel.cases.case import Adjudication, Case
+from nnunet_softlabel.conversion.record import CANDIDATES_FILE, detection_models
+from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.nnunet_folders import environment_folder
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.refinement.candidates import (
+    check_cases_known,
+    judged_candidates,
+    read_adjudicated,
+    summarise,
+    write_candidates_csv,
+)
+from nnunet_softlabel.refinement.page import write_page
+from nnunet_softlabel.refinement.predictions import held_out_predictions
+
+FOLDER = "refinement"
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What came of a refinement.
+
+    Attributes:
+        dataset: folder of the new data set; ``refinement/`` in it holds page, CSV and summary.
+        summary: of `summarise`.
+    """
+
+    dataset: Path
+    summary: dict[str, Any]
+
+
+def refine(
+    dataset: SoftDataset,
+    *,
+    trainer: str,
+    configuration: str,
+    plans: str = "nnUNetPlans",
+    dataset_id: int,
+    name: str | None = None,
+    adjudicated: Path | None = None,
+    links_images: bool = False,
+    num_processes: int = 1,
+    overwrite: bool = False,
+    resume: bool = False,
+    show_progress: bool = False,
+) -> Refinement:
+    """Fuse the raters of a data set again, with what the folds' networks see in cases they did not train on.
+
+    Args:
+        dataset: of the first round, with its raters' label maps.
+        trainer: whose validation probabilities are used.
+        configuration: nnU-Net's, as ``3d_fullres``.
+        plans: name of the plans.
+        dataset_id: of the new data set.
+        name: of the new data set; None: the old one with ``Refined``.
+        adjudicated: CSV of candidates that an expert judged.
+        links_images: link the images instead of copying them.
+        num_processes: processes that convert cases.
+        overwrite: replace the new data set.
+        resume: complete a refinement that was killed.
+        show_progress: print a progress bar on stderr.
+
+    Returns:
+        The new data set and what was found.
+
+    Raises:
+        UsageError: for arguments that cannot work.
+        DatasetError: for files that are not what they should be, or a network that saw what it predicts.
+    """
+    _check_dataset(dataset)
+    folder = environment_folder("nnUNet_results") / dataset.folder.name
+    training = folder / f"{trainer}__{plans}__{configuration}"
+    splits_file = environment_folder("nnUNet_preprocessed") / dataset.folder.name / "splits_final.json"
+    predictions = held_out_predictions(training, splits_file, dataset.cases())
+    said = {} if adjudicated is None else read_adjudicated(adjudicated, dataset.labels.names)
+    if adjudicated is not None:
+        check_cases_known(said, dataset.cases(), adjudicated)
+    cases = _cases(dataset, predictions, said)
+    about = dataset.about or {}
+    made = convert(
+        cases,
+        dataset_id=dataset_id,
+        name=name or f"{dataset.folder.name.split('_', 1)[1]}Refined",
+        labels=label_texts(dataset.labels),
+        channel_names=list(dataset.dataset_json["channel_names"].values()),
+        fusion="lesion-wise",
+        has_anonymous_raters=bool(about.get("has_anonymous_raters")),
+        links_images=links_images,
+        num_processes=num_processes,
+        overwrite=overwrite,
+        resume=resume,
+        show_progress=show_progress,
+    )
+    _record_origin(made, dataset, training)
+    summary = describe(SoftDataset(made), {case.name: case for case in cases if not case.is_test}, said)
+    return Refinement(made, summary)
+
+
+def describe(
+    dataset: SoftDataset,
+    cases: Mapping[str, Case],
+    adjudicated: Mapping[str, Mapping[str, Mapping[int, Adjudication]]] | None = None,
+) -> dict[str, Any]:
+    """Write page, CSV to fill in and summary of a lesion-wise data set into its ``refinement/``."""
+    content = read_json(dataset.folder / CANDIDATES_FILE)
+    about = dataset.about or {}
+    groups = about.get("groups") or {}
+    found = judged_candidates({c: content[c] for c in content if c in cases}, adjudicated)
+    summary = summarise(
+        found,
+        detection_models(dataset.folder),
+        {case: str(groups.get(case) or case) for case in cases},
+        is_anonymous=bool(about.get("has_anonymous_raters")),
+    )
+    output = dataset.folder / FOLDER
+    output.mkdir(exist_ok=True)
+    write_json(output / "refinement.json", summary)
+    write_candidates_csv(output / "candidates.csv", found)
+    write_page(output / "candidates.html", dataset, cases, found, summary)
+    return summary
+
+
+def _check_dataset(dataset: SoftDataset) -> None:
+    about = dataset.about or {}
+    if about.get("prior") not in (None, "none", {}, []):
+        raise UsageError(
+            f"{dataset.folder.name}: was made with a prior, which lesion-wise fusion does not know; "
+            f"convert without one for the first round."
+        )
+    several = [case for case in dataset.cases() if len(dataset.rater_files(case)) > 1]
+    if not several:
+        raise DatasetError(
+            f"{dataset.folder.name}: no training case has two raters; what one reader misses nobody can tell."
+        )
+
+
+def label_texts(labels: Labels) -> list[str]:
+    """The labels as ``--labels`` takes them."""
+    texts = [f"{name}={','.join(map(str, values))}" for name, values in labels.values.items()]
+    return texts + ([] if labels.ignore is None else [f"ignore={labels.ignore}"])
+
+
+def _cases(
+    dataset: SoftDataset,
+    predictions: Mapping[str, Path],
+    adjudicated: Mapping[str, Mapping[str, Mapping[int, Adjudication]]],
+) -> list[Case]:
+    groups = (dataset.about or {}).get("groups") or {}
+    cases = []
+    for split in ("Tr", "Ts"):
+        for name in dataset.cases(split):
+            raters: dict[str, Any] = dict(dataset.rater_files(name, split))
+            if not raters:
+                raise DatasetError(
+                    f"Case {name}: raterLabels{split} holds no label map of it; "
+                    f"lesion-wise fusion needs what each rater drew."
+                )
+            cases.append(
+                Case(
+                    name, dataset.image_files(name, split), raters, group=groups.get(name),
+                    is_test=split == "Ts", prediction=predictions.get(name) if split == "Tr" else None,
+                    adjudicated=adjudicated.get(name, {}) if split == "Tr" else {},
+                )
+            )  # fmt: skip
+    return cases
+
+
+def _record_origin(made: Path, dataset: SoftDataset, training: Path) -> None:
+    """Say in ``dataset.json`` whose predictions the labels rest on."""
+    content = read_json(made / "dataset.json")
+    content["soft_labels"]["refined_from"] = {"dataset": dataset.folder.name, "training": training.name}
+    write_json(made / "dataset.json", content)
