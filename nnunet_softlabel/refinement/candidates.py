@@ -102,8 +102,8 @@ def csv_row(candidate: JudgedCandidate) -> dict[str, str]:
 def read_adjudicated(path: Path, labels: Sequence[str]) -> dict[str, dict[str, dict[int, Adjudication]]]:
     """Case -> label -> candidate -> what an expert said, where column ``real`` is filled in.
 
-    """What an expert said: case -> label -> candidate; rows whose column ``real`` is empty are skipped.
-    and ``x`` (array indices) a candidate that moved since is noticed.
+    The columns are ``case``, ``candidate``, ``real``, and ``label`` where there are several. With ``z``,
+    ``y`` and ``x`` (array indices) a candidate that moved since is noticed.
 
     Raises:
         UsageError: if the file cannot be used.
