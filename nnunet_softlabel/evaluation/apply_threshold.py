@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.consistency import check_decision
+from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.run import refuse_other_calibration
 from nnunet_softlabel.evaluation.thresholds import Threshold, decide
 from nnunet_softlabel.formats.images import file_ending, read_image, write_image
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predictions
-from nnunet_softlabel.formats.predictions import predicted_cases, read_probabilities
+from nnunet_softlabel.formats.predictions import read_probabilities
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import fewer_for_few, run_jobs
 
 
 def apply_threshold(
-    predictions: Path,
+    predictions: Path | Sequence[Path],
     output: Path,
     threshold: Threshold,
     labels: Labels,
@@ -25,13 +28,14 @@ def apply_threshold(
     file_ending: str,
     images: Path | None = None,
     reader: str | None = None,
+    calibration: Path | str | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
 ) -> list[Path]:
     """Make segmentations of probability files, as nnU-Net would have, at another threshold: all, or none.
 
     Args:
-        predictions: folder with ``CASE.npz``.
+        predictions: folder with ``CASE.npz``; of several models the probabilities are averaged.
         output: folder for ``CASE<file_ending>``.
         threshold: from `thresholds.choose_threshold`.
         labels: what the channels mean.
@@ -39,6 +43,7 @@ def apply_threshold(
         images: where ``CASE_0000<file_ending>`` gives the geometry; by default nnU-Net's own segmentation
             beside the probabilities does.
         reader: nnU-Net's reader of the images, if it turns axes; the plans beside the probabilities go first.
+        calibration: recalibrates the probabilities first, as in `evaluate`.
         num_processes: spawned workers.
         overwrite: replace earlier segmentations.
 
@@ -49,13 +54,14 @@ def apply_threshold(
         DatasetError: if a geometry is missing or does not fit.
         UsageError: if a file exists, the output cannot be made, or is the folder of the predictions.
     """
-    if output.resolve() == predictions.resolve():
+    found = Predictions.find(predictions, file_ending=file_ending, with_masks=images is None)
+    found = found.with_calibration(calibration, labels)
+    refuse_other_calibration(threshold, found)
+    if output.resolve() in [folder.resolve() for folder in found.folders]:
         raise UsageError(f"-o {output}: nnU-Net's own segmentations lie there; choose another folder.")
-    cases = sorted(path.stem for path in predictions.glob("*.npz"))
-    if images is None or not cases:
-        cases = predicted_cases(predictions, file_ending=file_ending)
+    cases = found.cases
     geometry = [
-        predictions / f"{case}{file_ending}" if images is None else images / f"{case}_0000{file_ending}"
+        found.mask_file(case, file_ending) if images is None else images / f"{case}_0000{file_ending}"
         for case in cases
     ]
     for case, source in zip(cases, geometry, strict=True):
@@ -65,10 +71,10 @@ def apply_threshold(
     with staged(output, names, overwrite=overwrite) as new:
         job = partial(
             _write_decision,
-            predictions=predictions,
+            predictions=found,
             threshold=threshold,
             labels=labels,
-            reader=reader_of_predictions(predictions) or reader,
+            reader=reader_of_predictions(found.folders[0]) or reader,
             is_segmentation=images is None,
         )
         jobs = list(zip(cases, geometry, [new / name for name in names], strict=True))
@@ -82,7 +88,7 @@ def _write_decision(
     source: Path,
     target: Path,
     *,
-    predictions: Path,
+    predictions: Predictions,
     threshold: Threshold,
     labels: Labels,
     reader: str | None,
@@ -90,7 +96,9 @@ def _write_decision(
 ) -> None:
     stored, grid = read_image(source)
     orientation = orientation_of(reader, grid, file_ending(source))
-    probabilities = read_probabilities(predictions, case, labels, orientation.turn_grid(grid).shape)
+    shape = orientation.turn_grid(grid).shape
     if is_segmentation:
-        check_decision(source, case, orientation.turn(stored), probabilities, labels)
+        own = read_probabilities(source.parent, case, labels, shape)
+        check_decision(source, case, orientation.turn(stored), own, labels)
+    probabilities = predictions.read(case, labels, shape)
     write_image(target, orientation.turn_back(decide(probabilities, labels, threshold)), grid)

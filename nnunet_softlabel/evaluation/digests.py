@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
 def digest_of_scored(
-    dataset: SoftDataset, predictions: Path, cases: Sequence[str], *, split: str, truth: Path | None
+    dataset: SoftDataset, predictions: Predictions, cases: Sequence[str], *, split: str, truth: Path | None
 ) -> str:
-    """SHA-256 over predictions, references and truth of the cases.
+    """SHA-256 over predictions with their calibration, references and truth of the cases.
 
     Files of references are read whole. Of an ``.npz`` the checksums in its table of contents are enough.
 
@@ -23,8 +24,11 @@ def digest_of_scored(
         DatasetError: if a file cannot be read.
     """
     digest = hashlib.sha256(json.dumps([dataset.reader, list(dataset.labels.values.items())]).encode())
+    if predictions.calibration is not None:
+        digest.update(predictions.calibration.digest.encode())
     for case in cases:
-        digest.update(f"\n{case}:{_checksums(predictions / f'{case}.npz')}".encode())
+        for folder in predictions.folders_of[case]:
+            digest.update(f"\n{case}:{_checksums(folder / f'{case}.npz')}".encode())
         files = [dataset.label_file(case, split), *dataset.soft_files(case, split)]
         files += dataset.rater_files(case, split).values()
         files += [] if truth is None else [truth / f"{case}{dataset.file_ending}"]

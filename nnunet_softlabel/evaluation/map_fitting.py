@@ -16,6 +16,7 @@ from scipy import optimize
 from scipy.special import expit
 
 from nnunet_softlabel.evaluation.recalibration import (
+    SMALLEST,
     AffineMap,
     IsotonicMap,
     RecalibrationMap,
@@ -62,7 +63,8 @@ def sample_voxels(
     """Draw voxels of a case so that weighted sums over them estimate sums over all voxels, without bias.
 
     Most voxels are background that nobody marked and that the network knows (p below 0.1 %). A quarter of
-    the drawn voxels stands for them, the others come from the rest of the case.
+    the drawn voxels stands for them, the others come from the rest of the case. Voxels with p = 0 in all
+    channels are left out, because no map changes them; their foreground counts in the volume.
 
     Args:
         log_odds: ``(C, *spatial)``.
@@ -77,6 +79,9 @@ def sample_voxels(
     q: np.ndarray = target.reshape(channels, -1)
     if mask is not None:
         x, q = x[:, mask.ravel()], q[:, mask.ravel()]
+    foreground = q.max(axis=0) if has_regions else q.sum(axis=0)
+    is_fixed = np.isneginf(x).all(axis=0)  # p = 0 stays 0, whatever the map
+    x, q = np.maximum(x[:, ~is_fixed], np.log(SMALLEST)), q[:, ~is_fixed]
     is_easy = (q == 0).all(axis=0) & (x < np.log(EASY)).all(axis=0)
     few = min(int(is_easy.sum()), max(round(SHARE_OF_EASY * most), most - int((~is_easy).sum())))
     drawn, weights = [], []
@@ -85,7 +90,6 @@ def sample_voxels(
         drawn.append(chosen)
         weights.append(np.full(len(chosen), len(stratum) / max(len(chosen), 1), dtype=np.float32))
     where = np.concatenate(drawn)
-    foreground = q.max(axis=0) if has_regions else q.sum(axis=0)
     return VoxelSample(
         x[:, where].astype(np.float32),
         q[:, where].astype(np.float32),

@@ -73,10 +73,12 @@ class IsotonicMap:
     def __call__(self, log_odds: np.ndarray) -> np.ndarray:
         """Of every channel of ``(C, *spatial)``."""
         if len(self.curves) == len(log_odds):
-            return np.stack([_logit(self._mapped(i, x)) for i, x in enumerate(log_odds)])
-        against_rest = one_against_rest(log_odds)
-        mapped = np.stack([self._mapped(i, x) for i, x in enumerate(against_rest)])
-        return np.log(mapped[1:]) - np.log(mapped[:1])
+            p = np.stack([self._mapped(i, x) for i, x in enumerate(log_odds)])
+            found = np.log(p) - np.log1p(-p)
+        else:
+            p = np.stack([self._mapped(i, x) for i, x in enumerate(one_against_rest(log_odds))])
+            found = np.log(p[1:]) - np.log(p[:1])
+        return np.where(np.isneginf(log_odds), log_odds, found)
 
     def _mapped(self, index: int, log_odds: np.ndarray) -> np.ndarray:
         knots, values = self.curves[index]
@@ -112,19 +114,20 @@ def log_odds_of(probabilities: np.ndarray, *, has_regions: bool) -> np.ndarray:
     """Log-odds ``(C, *spatial)`` of probabilities: ``(1 + C, *spatial)`` of classes, ``(C, ...)`` of regions.
 
     A class keeps its digits however sure the network is. A region does not: a file holds p and not 1 - p, so
-    log-odds above 13 are known to a few per cent, and end at 17.3.
+    log-odds above 13 are known to a few per cent, and end at 17.3. A probability of exactly 0, as nnU-Net
+    writes outside the part of an image that it predicts, is minus infinity, which every map keeps.
 
     >>> log_odds_of(np.array([[0.5], [0.5]]), has_regions=False).tolist()
     [[0.0]]
     """
     probabilities = probabilities.astype(np.result_type(probabilities, np.float32), copy=False)
     log_p = np.log(np.maximum(probabilities, SMALLEST))
+    is_zero = probabilities == 0
     if not has_regions:
-        return np.asarray(log_p[1:] - log_p[:1])
+        return np.where(is_zero[1:], -np.inf, log_p[1:] - log_p[:1])
     is_one = probabilities >= 1
-    return np.asarray(
-        log_p - np.where(is_one, LOG_REST_OF_ONE, np.log1p(-np.where(is_one, 0, probabilities)))
-    )
+    log_rest = np.where(is_one, LOG_REST_OF_ONE, np.log1p(-np.where(is_one, 0, probabilities)))
+    return np.where(is_zero, -np.inf, log_p - log_rest)
 
 
 def probabilities_of(log_odds: np.ndarray, *, has_regions: bool) -> np.ndarray:
@@ -143,10 +146,6 @@ def recalibrated(
     """Probabilities after a map, shape and type as before."""
     log_odds = recalibration(log_odds_of(probabilities, has_regions=has_regions))
     return probabilities_of(log_odds, has_regions=has_regions).astype(probabilities.dtype)
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    return np.asarray(np.log(p) - np.log1p(-p))
 
 
 def one_against_rest(log_odds: np.ndarray) -> np.ndarray:

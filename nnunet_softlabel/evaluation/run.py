@@ -11,12 +11,12 @@ from typing import Any, Literal
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.case_scores import CaseData, CaseScores, score_case
-from nnunet_softlabel.evaluation.consistency import check_segmentation
 from nnunet_softlabel.evaluation.digests import digest_of_scored
+from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold, decide
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
-from nnunet_softlabel.formats.predictions import foreground, predicted_cases, read_probabilities
+from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.registry import Parameters
@@ -27,12 +27,13 @@ Split = Literal["Tr", "Ts"]
 
 def evaluate(
     dataset: SoftDataset,
-    predictions: Path,
+    predictions: Path | Sequence[Path],
     output: Path,
     *,
     split: Split = "Tr",
     threshold: str | float = "0.5",
     threshold_file: Path | None = None,
+    calibration: Path | str | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
     cases: Sequence[str] | None = None,
@@ -45,12 +46,14 @@ def evaluate(
     Args:
         dataset: holds the references.
         predictions: nnU-Net's output with ``CASE.npz``; cases that the split does not know are listed, not
-            scored.
+            scored. Several folders: of folds, or of models, whose probabilities are averaged.
         output: folder for ``soft_summary.json`` and ``soft_metrics.csv``; nothing is written on an error.
         split: where the references are, Tr or Ts.
         threshold: a number, ``tuned`` or ``rater-corrected``; see `thresholds.decide`.
         threshold_file: of a tuned threshold; by default ``thresholds.json`` in the folder of the predictions
             or above it, which is beside the model for a validation folder.
+        calibration: file that recalibrates the probabilities first; cases that it has seen get the map that
+            has not seen them. `ensemble.SEARCHED` looks for ``calibration.json`` beside the predictions.
         num_processes: spawned workers; 1 works in this process.
         overwrite: replace earlier results.
         cases: only these.
@@ -72,6 +75,7 @@ def evaluate(
             split=split,
             threshold=threshold,
             threshold_file=threshold_file,
+            calibration=calibration,
             num_processes=num_processes,
             cases=cases,
             truth=truth,
@@ -84,11 +88,12 @@ def evaluate(
 
 def score_folder(
     dataset: SoftDataset,
-    predictions: Path,
+    predictions: Path | Sequence[Path],
     *,
     split: Split,
     threshold: str | float,
     threshold_file: Path | None,
+    calibration: Path | str | None,
     num_processes: int,
     cases: Sequence[str] | None,
     truth: Path | None,
@@ -96,15 +101,17 @@ def score_folder(
     with_ceiling: bool,
 ) -> tuple[list[CaseScores], dict[str, Any]]:
     """What `evaluate` writes: the scores of every case, and the summary."""
-    chosen, unknown = select_cases(dataset, predictions, split=split, cases=cases)
+    found = Predictions.find(predictions, file_ending=dataset.file_ending)
+    found = found.with_calibration(calibration, dataset.labels)
+    chosen, unknown = select_cases(dataset, found, split=split, cases=cases)
     if threshold == TUNED and threshold_file is None:
-        places = (predictions / FILE_NAME, predictions.parent / FILE_NAME)
-        threshold_file = next((path for path in places if path.is_file()), places[-1])
+        threshold_file = _threshold_file(found)
     rule = choose_threshold(threshold, dataset, threshold_file=threshold_file)
     refuse_leak(rule, chosen)
-    dataset = dataset.for_predictions(predictions)
+    refuse_other_calibration(rule, found)
+    dataset = dataset.for_predictions(found.folders[0])
     values = {} if truth is None else truth_values(dataset, truth, chosen)
-    digest = digest_of_scored(dataset, predictions, chosen, split=split, truth=truth)
+    digest = digest_of_scored(dataset, found, chosen, split=split, truth=truth)
     parameters = parameters or Parameters()
     tolerance_from = "given"
     if parameters.tolerance_mm is None:
@@ -113,7 +120,7 @@ def score_folder(
     job = partial(
         score_files,
         dataset=dataset,
-        predictions=predictions,
+        predictions=found,
         split=split,
         threshold=rule,
         truth=truth,
@@ -127,7 +134,9 @@ def score_folder(
     summary = tables.summarise(scores, labels=dataset.labels) | {
         "dataset": dataset.folder.name,
         "split": split,
-        "predictions": str(predictions),
+        "predictions": str(predictions) if isinstance(predictions, Path) else [str(p) for p in predictions],
+        "models_averaged": found.models,
+        "calibration": None if found.calibration is None else found.calibration.about,
         "not_evaluated": unknown,
         "not_predicted": sorted(set(dataset.cases(split)).difference(chosen)) if split == "Ts" else [],
         "threshold": asdict(rule) | {"rule": rule.rule},
@@ -139,8 +148,22 @@ def score_folder(
     return scores, summary
 
 
+def _threshold_file(predictions: Predictions) -> Path:
+    """The tuned threshold in a folder of the predictions, or beside its model."""
+    found = []
+    for folder in predictions.folders:
+        places = (folder / FILE_NAME, folder.parent / FILE_NAME)
+        found.append(next((path for path in places if path.is_file()), places[-1]))
+    if len(set(found)) > 1:
+        raise UsageError(
+            f"--threshold {TUNED}: the folders of -i have thresholds of their own ({found[0]}, {found[1]}, "
+            f"...); name one with --threshold-file."
+        )
+    return found[0]
+
+
 def select_cases(
-    dataset: SoftDataset, predictions: Path, *, split: str, cases: Sequence[str] | None
+    dataset: SoftDataset, predictions: Predictions, *, split: str, cases: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
     """Cases that have a prediction and a reference, and predicted ones that the split does not know.
 
@@ -151,12 +174,11 @@ def select_cases(
     if split not in ("Tr", "Ts"):
         raise UsageError(f"--split {split}: give Tr or Ts.")
     known = set(dataset.cases(split))
-    predicted = predicted_cases(predictions, file_ending=dataset.file_ending)
+    predicted = predictions.cases
+    where = ", ".join(str(folder) for folder in predictions.folders)
     for case in cases or ():
         if case not in predicted:
-            raise DatasetError(
-                f"Case {case}: {predictions} holds no {case}.npz; predict it, or leave it out."
-            )
+            raise DatasetError(f"Case {case}: {where} holds no {case}.npz; predict it, or leave it out.")
         if case not in known:
             raise DatasetError(f"Case {case}: {dataset.folder} has no reference for it in split {split}.")
     wanted = predicted if cases is None else sorted(set(cases))
@@ -164,7 +186,7 @@ def select_cases(
     if not chosen:
         other = "Ts" if split == "Tr" else "Tr"
         raise DatasetError(
-            f"{predictions}: none of its {len(predicted)} cases has a soft label in split {split} of "
+            f"{where}: none of its {len(predicted)} cases has a soft label in split {split} of "
             f"{dataset.folder.name}; is it --split {other}?"
         )
     return chosen, [case for case in wanted if case not in known]
@@ -180,11 +202,27 @@ def refuse_leak(threshold: Threshold, cases: Sequence[str]) -> None:
         )
 
 
+def refuse_other_calibration(threshold: Threshold, predictions: Predictions) -> None:
+    """Refuse a threshold that was tuned on other probabilities: raw ones, or recalibrated ones."""
+    used = None if predictions.calibration is None else predictions.calibration.digest
+    if threshold.choice == TUNED and threshold.calibration != used:
+        raise UsageError(
+            f"--threshold tuned: it was tuned on {_kind(threshold.calibration)}, these are {_kind(used)}; "
+            f"tune it again with the same --calibration."
+        )
+
+
+def _kind(calibration: str | None) -> str:
+    if calibration is None:
+        return "the network's own probabilities"
+    return f"probabilities recalibrated with the calibration {calibration}"
+
+
 def score_files(
     case: str,
     *,
     dataset: SoftDataset,
-    predictions: Path,
+    predictions: Predictions,
     split: str,
     threshold: Threshold,
     truth: Path | None,
@@ -194,8 +232,7 @@ def score_files(
 ) -> CaseScores:
     """Read one case and score it."""
     soft, hard, raters, grid = read_references(dataset, case, split=split)
-    probabilities = read_probabilities(predictions, case, dataset.labels, soft.shape[1:])
-    check_segmentation(dataset, predictions, case, probabilities)
+    probabilities = predictions.read(case, dataset, soft.shape[1:])
     known = None if truth is None else read_truth(dataset, truth, case, grid=grid, values=truth_values)
     data = CaseData(
         case=case,

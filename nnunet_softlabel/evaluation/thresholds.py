@@ -32,11 +32,14 @@ class Threshold:
         choice: what was asked for.
         values: channel name -> threshold.
         tuned_on: cases that a tuned threshold has seen.
+        calibration: digest of the calibration whose probabilities it was tuned on; None for the network's
+            own.
     """
 
     choice: str
     values: Mapping[str, float]
     tuned_on: tuple[str, ...] = ()
+    calibration: str | None = None
 
     @property
     def is_stock(self) -> bool:
@@ -142,7 +145,12 @@ def read_thresholds(path: Path | None, names: Sequence[str]) -> Threshold:
         raise DatasetError(
             f"{path}: holds thresholds for {sorted(values)}, the data set has {sorted(names)}."
         )
-    return Threshold(TUNED, {n: float(values[n]) for n in names}, tuple(content.get("cases", ())))
+    return Threshold(
+        TUNED,
+        {n: float(values[n]) for n in names},
+        tuple(content.get("cases", ())),
+        content.get("calibration"),
+    )
 
 
 def rater_corrected(dataset: SoftDataset) -> dict[str, float]:

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.consistency import check_segmentation
+from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
 from nnunet_softlabel.evaluation.run import select_cases
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.files import write_json
-from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
 from nnunet_softlabel.processes import fewer_for_few, run_jobs
@@ -34,6 +34,7 @@ def tune_threshold(
     against: Against = "consensus",
     truth: Path | None = None,
     beta: float = 1.0,
+    calibration: Path | str | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -46,13 +47,15 @@ def tune_threshold(
 
     Args:
         dataset: holds the references.
-        predictions: one or several folders with ``CASE.npz``, ``fold_X/validation`` for instance.
+        predictions: one or several folders with ``CASE.npz``, ``fold_X/validation`` for instance; cases that
+            several models predicted are averaged.
         file: where the result goes; ``thresholds.json`` beside the fold's checkpoint is found by `evaluate`.
         split: where the references are, Tr or Ts.
         cases: only these.
         against: the consensus, the mean over raters, or a known truth.
         truth: folder of label maps of that truth.
         beta: of F-beta; 1 is Dice, more favours recall.
+        calibration: recalibrates the probabilities first, as in `evaluate`.
         num_processes: spawned workers.
         overwrite: replace the file.
 
@@ -65,19 +68,23 @@ def tune_threshold(
         raise UsageError(f"--beta {beta}: must be positive; 1 is Dice.")
     if against == "truth" and truth is None:
         raise UsageError("tuning against the truth needs the folder of its label maps.")
-    chosen = _cases_of_folders(dataset, predictions, split=split, cases=cases)
-    values = {} if truth is None else truth_values(dataset, truth, [case for case, _ in chosen])
+    predicted = Predictions.find(predictions, file_ending=dataset.file_ending)
+    predicted = predicted.with_calibration(calibration, dataset.labels)
+    chosen = _cases_to_tune_on(dataset, predicted, split=split, cases=cases)
+    values = {} if truth is None else truth_values(dataset, truth, chosen)
     job = partial(
         _scores_of_candidates,
-        dataset=dataset,
+        dataset=dataset.for_predictions(predicted.folders[0]),
+        predictions=predicted,
         split=split,
         against=against,
         truth=truth,
         values=values,
         beta=beta,
     )
-    names, workers = [f"Case {case}" for case, _ in chosen], fewer_for_few(num_processes, len(chosen))
-    found = list(run_jobs(job, chosen, workers, names=names, in_order=True, title="tune"))
+    jobs, names = [(case,) for case in chosen], [f"Case {case}" for case in chosen]
+    workers = fewer_for_few(num_processes, len(jobs))
+    found = list(run_jobs(job, jobs, workers, names=names, in_order=True, title="tune"))
     mean = np.mean(found, axis=0)  # (channels, candidates)
     content = {
         "thresholds": {
@@ -90,34 +97,32 @@ def tune_threshold(
         "beta": beta,
         "against": against,
         "dataset": dataset.folder.name,
-        "cases": sorted({case for case, _ in chosen}),
+        "cases": chosen,
+        "models_averaged": predicted.models,
+        "calibration": None if predicted.calibration is None else predicted.calibration.digest,
     }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)
     return content
 
 
-def _cases_of_folders(
-    dataset: SoftDataset, predictions: Path | Sequence[Path], *, split: str, cases: Sequence[str] | None
-) -> list[tuple[str, Path]]:
-    """(case, folder) over all folders; cases asked for must be in one of them."""
-    folders = [predictions] if isinstance(predictions, Path) else list(predictions)
-    found: list[tuple[str, Path]] = []
-    for folder in folders:
-        found += [(case, folder) for case in select_cases(dataset, folder, split=split, cases=None)[0]]
-    if cases is not None:
-        missing = sorted(set(cases).difference(case for case, _ in found))
-        if missing:
-            raise DatasetError(f"Case {missing[0]}: no prediction of it in {', '.join(map(str, folders))}.")
-        found = [(case, folder) for case, folder in found if case in set(cases)]
-    return found
+def _cases_to_tune_on(
+    dataset: SoftDataset, predictions: Predictions, *, split: str, cases: Sequence[str] | None
+) -> list[str]:
+    """Predicted cases with a reference; cases asked for must be among them."""
+    found, _ = select_cases(dataset, predictions, split=split, cases=None)
+    missing = sorted(set(cases or ()).difference(found))
+    if missing:
+        where = ", ".join(map(str, predictions.folders))
+        raise DatasetError(f"Case {missing[0]}: no prediction of it in {where}.")
+    return [case for case in found if cases is None or case in set(cases)]
 
 
 def _scores_of_candidates(
     case: str,
-    folder: Path,
     *,
     dataset: SoftDataset,
+    predictions: Predictions,
     split: str,
     against: Against,
     truth: Path | None,
@@ -125,7 +130,7 @@ def _scores_of_candidates(
     beta: float,
 ) -> np.ndarray:
     """F-beta ``(channels, candidates)`` of one case."""
-    labels, dataset = dataset.labels, dataset.for_predictions(folder)
+    labels = dataset.labels
     _, hard, raters, grid = read_references(dataset, case, split=split)
     if against == "truth":
         assert truth is not None, "checked before the first case"
@@ -134,9 +139,7 @@ def _scores_of_candidates(
         references = list(raters.values()) if against == "raters" else [hard]
         if not references:
             raise DatasetError(f"Case {case}: no rater's label map is kept; tune against the consensus.")
-    probabilities = read_probabilities(folder, case, labels, hard.shape)
-    check_segmentation(dataset, folder, case, probabilities)
-    maps = foreground(probabilities, labels)
+    maps = foreground(predictions.read(case, dataset, hard.shape), labels)
     per_reference = []
     for reference in references:
         mask = None if labels.ignore is None else (reference != labels.ignore) & (hard != labels.ignore)

@@ -240,3 +240,12 @@ def test_overlapping_regions_share_a_volume():
         for r in (True, False)
     ]
     assert drawn == [8, 12]
+
+
+def test_voxels_that_no_map_changes_are_not_fitted_but_count_in_the_volume():
+    log_odds, target = phantom()
+    log_odds[0, :15] = -np.inf  # cropped away before prediction
+    sample = sample_voxels(log_odds, target, most=9999, rng=np.random.default_rng(0), has_regions=False)
+    assert sample.weight.sum() == 25 * 40
+    assert sample.volume == pytest.approx(target.sum())
+    assert np.isfinite(sample.log_odds).all()

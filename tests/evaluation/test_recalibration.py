@@ -65,3 +65,17 @@ def test_an_isotonic_map_of_one_class_keeps_the_shape():
     found = IsotonicMap((((-1.0, 1.0), (0.2, 0.8)),))
     mapped = found(np.array([[[-1.0, 0.0], [1.0, 5.0]]]))
     np.testing.assert_allclose(mapped, [[[logit(0.2), 0.0], [logit(0.8), logit(0.8)]]], atol=1e-12)
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_probability_of_exactly_zero_stays_zero(has_regions, channels):
+    p = np.zeros((channels + (not has_regions), 3), dtype=np.float32)
+    p[0, :] = 0 if has_regions else 1
+    curve = ((-3.0, 3.0), (0.2, 0.8))
+    maps = (
+        AffineMap((0.01,) * channels, (0.3,) * channels),
+        IsotonicMap((curve,) * (channels if has_regions or channels == 1 else channels + 1)),
+    )
+    for recalibration in maps:
+        np.testing.assert_array_equal(recalibrated(p, recalibration, has_regions=has_regions), p)

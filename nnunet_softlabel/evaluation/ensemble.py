@@ -1,0 +1,154 @@
+"""Probabilities of cases: of one folder, of several folds, the mean of several models; recalibrated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.calibration_file import Calibration, find_calibration, read_calibration
+from nnunet_softlabel.evaluation.consistency import check_segmentation
+from nnunet_softlabel.evaluation.recalibration import recalibrated
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.predictions import predicted_cases, read_probabilities
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+
+RECORD = "made_from.json"  # in folders that `average` and `apply-calibration` wrote
+SEARCHED = "beside the predictions"  # --calibration without a file
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Where the probabilities of every case are, and what is done to them when they are read.
+
+    Attributes:
+        folders_of: case -> folders that hold it; their probabilities are averaged.
+        calibration: recalibrates them afterwards, or None.
+    """
+
+    folders_of: Mapping[str, tuple[Path, ...]]
+    calibration: Calibration | None = None
+
+    @classmethod
+    def find(
+        cls, folders: Path | Sequence[Path], *, file_ending: str, with_masks: bool = True
+    ) -> Predictions:
+        """Cases of one or several folders, all of them in the same number of folders.
+
+        Folders of several folds hold other cases each; folders of several models hold the same cases, whose
+        probabilities are then averaged. ``with_masks`` asks for probabilities beside every segmentation.
+
+        Raises:
+            DatasetError: if a folder is incomplete, or some cases lie in more folders than others.
+            UsageError: for no folder, or one given twice.
+        """
+        given = [folders] if isinstance(folders, Path) else list(folders)
+        if not given:
+            raise UsageError("-i: name at least one folder of predictions.")
+        twice = [str(f) for f, n in Counter(folder.resolve() for folder in given).items() if n > 1]
+        if twice:
+            raise UsageError(f"-i: {twice[0]} is given twice.")
+        found: dict[str, list[Path]] = {}
+        for folder in given:
+            cases = [] if with_masks else sorted(path.stem for path in folder.glob("*.npz"))
+            for case in cases or predicted_cases(folder, file_ending=file_ending):
+                found.setdefault(case, []).append(folder)
+        most = max(found, key=lambda case: len(found[case]))
+        fewest = min(found, key=lambda case: len(found[case]))
+        if len(found[most]) != len(found[fewest]):
+            raise DatasetError(
+                f"Case {fewest} lies in {len(found[fewest])} of the folders of -i, case {most} in "
+                f"{len(found[most])}; a mean over different models is no comparison. Give folds with "
+                f"different cases, or models that predicted the same cases."
+            )
+        return cls({case: tuple(found[case]) for case in sorted(found)})
+
+    @property
+    def cases(self) -> list[str]:
+        """Names of the cases, sorted."""
+        return list(self.folders_of)
+
+    @property
+    def folders(self) -> list[Path]:
+        """All folders, each once."""
+        return list(dict.fromkeys(folder for folders in self.folders_of.values() for folder in folders))
+
+    @property
+    def models(self) -> int:
+        """How many probabilities of a case are averaged."""
+        return len(next(iter(self.folders_of.values())))
+
+    @property
+    def note(self) -> str:
+        """What is done to the probabilities, for the user; empty for one folder as it is."""
+        parts = []
+        if self.models > 1:
+            parts.append(f"the mean of {self.models} models' probabilities")
+        if self.calibration is not None:
+            own = sum(case in self.calibration.part_of for case in self.folders_of)
+            parts.append(f"recalibrated with {self.calibration.file}")
+            if own:
+                parts.append(f"{own} cases with the map that has not seen them")
+        return ", ".join(parts)
+
+    def mask_file(self, case: str, file_ending: str) -> Path:
+        """nnU-Net's own segmentation of a case, which holds its geometry."""
+        return self.folders_of[case][0] / f"{case}{file_ending}"
+
+    def with_calibration(self, file: Path | str | None, labels: Labels) -> Predictions:
+        """The same, recalibrated with a file; `SEARCHED` looks beside the predictions, None changes nothing.
+
+        Raises:
+            UsageError: if there is no such file, if a case cannot be recalibrated fairly, or if the folders
+                hold recalibrated probabilities already.
+            DatasetError: if it does not fit.
+        """
+        if file is None:
+            return self
+        for folder in self.folders:
+            refuse_recalibrated(folder)
+        path = find_calibration(self.folders) if file == SEARCHED else Path(file)
+        calibration = read_calibration(path, labels)
+        for case in self.folders_of:
+            calibration.map_for(case)
+        return replace(self, calibration=calibration)
+
+    def read(self, case: str, like: SoftDataset | Labels, shape: tuple[int, ...]) -> np.ndarray:
+        """Probabilities ``(K, *spatial)`` of a case: as `read_probabilities`, averaged and recalibrated.
+
+        Args:
+            case: its name.
+            like: what channels mean; a data set also has the segmentations beside the probabilities checked.
+            shape: of the case.
+
+        Raises:
+            DatasetError: as `read_probabilities` and `check_segmentation`.
+        """
+        labels = like if isinstance(like, Labels) else like.labels
+        folders = self.folders_of[case]
+        probabilities = np.zeros((), dtype=np.float32)
+        for folder in folders:
+            own = read_probabilities(folder, case, labels, shape)
+            if isinstance(like, SoftDataset):
+                check_segmentation(like, folder, case, own)
+            probabilities = own if len(folders) == 1 else probabilities + own
+        probabilities = probabilities / np.float32(len(folders)) if len(folders) > 1 else probabilities
+        if self.calibration is None:
+            return probabilities
+        return recalibrated(probabilities, self.calibration.map_for(case), has_regions=labels.has_regions)
+
+
+def refuse_recalibrated(folder: Path) -> None:
+    """Refuse a folder whose probabilities are recalibrated already: a second time would be wrong.
+
+    Raises:
+        UsageError: naming the folder.
+    """
+    record = folder / RECORD
+    if record.is_file() and read_json(record).get("recalibrated"):
+        raise UsageError(f"{folder}: holds recalibrated probabilities already; give the network's own.")
