@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
@@ -15,7 +17,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean."
     )
-    parser.add_argument("-i", required=True, type=Path, metavar="DIR", help="Predictions with .npz files.")
+    parser.add_argument(
+        "-i",
+        required=True,
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="Predictions with .npz files; of several models the mean is cut.",
+    )
     parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="For the segmentations.")
     parser.add_argument(
         "--threshold",
@@ -24,6 +33,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="A number, tuned (see tune-threshold), or rater-corrected.",
     )
     parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
+    parser.add_argument(
+        "--calibration",
+        nargs="?",
+        type=Path,
+        const=Path(SEARCHED),
+        metavar="FILE",
+        help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
+    )
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
     parser.add_argument("--overwrite", action="store_true", help="Replace earlier segmentations.")
     parser.set_defaults(run=run)
@@ -44,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
         dataset.labels,
         file_ending=dataset.file_ending,
         reader=dataset.reader,
+        calibration=args.calibration,
         num_processes=args.np,
         overwrite=args.overwrite,
     )

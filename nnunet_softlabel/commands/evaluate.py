@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
@@ -19,8 +21,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "-i",
         required=True,
         type=Path,
+        nargs="+",
         metavar="DIR",
-        help="Predictions with .npz: --save_probabilities, or --npz.",
+        help="Predictions with .npz (--save_probabilities, or --npz): of folds, or of models to average.",
     )
     parser.add_argument(
         "-o", required=True, type=Path, metavar="DIR", help="For soft_summary.json, soft_metrics.csv."
@@ -32,6 +35,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--threshold", default="0.5", metavar="T", help="A number (default 0.5), tuned, or rater-corrected."
     )
     parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
+    parser.add_argument(
+        "--calibration",
+        nargs="?",
+        type=Path,
+        const=Path(SEARCHED),
+        metavar="FILE",
+        help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
+    )
     parser.add_argument(
         "--truth", type=Path, metavar="DIR", help="Label maps of a known truth, one more reference."
     )
@@ -53,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         split=args.split,
         threshold=args.threshold,
         threshold_file=args.threshold_file,
+        calibration=args.calibration,
         truth=args.truth,
         num_processes=args.np,
         overwrite=args.overwrite,

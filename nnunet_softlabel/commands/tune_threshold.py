@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
@@ -19,7 +21,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="Validation folders with .npz, of one or more folds.",
+        help="Validation folders with .npz, of one or more folds; cases in several are averaged.",
     )
     parser.add_argument(
         "-o",
@@ -37,6 +39,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--beta", type=float, default=1.0, help="Of F-beta; 1 (default) is Dice, more favours recall."
     )
+    parser.add_argument(
+        "--calibration",
+        nargs="?",
+        type=Path,
+        const=Path(SEARCHED),
+        metavar="FILE",
+        help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
+    )
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
     parser.add_argument("--overwrite", action="store_true", help="Replace an earlier result.")
     parser.set_defaults(run=run)
@@ -53,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
         args.o,
         against=args.against,
         beta=args.beta,
+        calibration=args.calibration,
         num_processes=args.np,
         overwrite=args.overwrite,
     )

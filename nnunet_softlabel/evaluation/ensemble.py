@@ -112,7 +112,7 @@ class Predictions:
             return self
         for folder in self.folders:
             refuse_recalibrated(folder)
-        path = find_calibration(self.folders) if file == SEARCHED else Path(file)
+        path = find_calibration(self.folders) if str(file) == SEARCHED else Path(file)
         calibration = read_calibration(path, labels)
         for case in self.folders_of:
             calibration.map_for(case)
@@ -149,6 +149,11 @@ def refuse_recalibrated(folder: Path) -> None:
     Raises:
         UsageError: naming the folder.
     """
-    record = folder / RECORD
-    if record.is_file() and read_json(record).get("recalibrated"):
+    if is_recalibrated(folder):
         raise UsageError(f"{folder}: holds recalibrated probabilities already; give the network's own.")
+
+
+def is_recalibrated(folder: Path) -> bool:
+    """True if `apply_calibration` wrote the folder, or `average` from such folders."""
+    record = folder / RECORD
+    return record.is_file() and bool(read_json(record).get("recalibrated"))

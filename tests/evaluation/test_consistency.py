@@ -9,6 +9,7 @@ import pytest
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
 from nnunet_softlabel.evaluation.digests import digest_of_scored
+from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.thresholds import Threshold
 from nnunet_softlabel.evaluation.tuning import tune_threshold
@@ -150,7 +151,8 @@ def test_the_digest_of_scores_changes_with_all_that_is_scored(with_truth, tmp_pa
 
     def digest(**options):
         options = {"split": "Tr", "truth": truth} | options
-        return digest_of_scored(dataset, data.predictions, ["case0", "case1"], **options)
+        found = Predictions.find(data.predictions, file_ending=".nii.gz")
+        return digest_of_scored(dataset, found, ["case0", "case1"], **options)
 
     first, found = digest(), {digest()}
     assert digest() == first

@@ -1,0 +1,56 @@
+"""``nnunet_softlabel apply-calibration``: probability files -> recalibrated probability files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser(
+        "apply-calibration", help="Recalibrate probability files; every other command takes the result."
+    )
+    parser.add_argument(
+        "-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean."
+    )
+    parser.add_argument(
+        "-i",
+        required=True,
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="Predictions with .npz files; of several models the mean is recalibrated.",
+    )
+    parser.add_argument(
+        "-o", required=True, type=Path, metavar="DIR", help="For the probabilities and segmentations."
+    )
+    parser.add_argument(
+        "--calibration-file",
+        type=Path,
+        metavar="FILE",
+        help="Of calibrate; default calibration.json in -i or up to two folders above.",
+    )
+    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace earlier files.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Apply and say what was done."""
+    from nnunet_softlabel.evaluation.average import apply_calibration
+    from nnunet_softlabel.evaluation.ensemble import SEARCHED
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
+
+    dataset = SoftDataset.find(args.d)
+    found = apply_calibration(
+        dataset,
+        args.i,
+        args.o,
+        file=args.calibration_file or SEARCHED,
+        num_processes=args.np,
+        overwrite=args.overwrite,
+    )
+    print(f"{len(found.cases)} cases: {found.note}")
+    print(f"Written: {args.o}")

@@ -1,0 +1,54 @@
+"""``nnunet_softlabel average``: the mean of several models' probability files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser("average", help="Average the probability files of several models.")
+    parser.add_argument(
+        "-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean."
+    )
+    parser.add_argument(
+        "-i",
+        required=True,
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="Folders with .npz files of the same cases, one per model.",
+    )
+    parser.add_argument(
+        "-o", required=True, type=Path, metavar="DIR", help="For the probabilities and segmentations."
+    )
+    parser.add_argument(
+        "--of",
+        choices=["probabilities", "logits"],
+        default="probabilities",
+        help="What is averaged: probabilities (default, as nnUNetv2_ensemble), or logits, as "
+        "nnUNetv2_predict -f 0 1 2 does; their mean is surer, with other volumes.",
+    )
+    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace earlier files.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Average and say what was done."""
+    from nnunet_softlabel.evaluation.average import average
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
+
+    dataset = SoftDataset.find(args.d)
+    cases = average(
+        dataset,
+        args.i,
+        args.o,
+        of=args.of,
+        num_processes=args.np,
+        overwrite=args.overwrite,
+    )
+    print(f"{len(cases)} cases: the mean of {len(args.i)} models' {args.of}")
+    print(f"Written: {args.o}")

@@ -1,0 +1,117 @@
+"""``nnunet_softlabel calibrate``: recalibrate a model's probabilities on its folds' validation cases."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from nnunet_softlabel.errors import UsageError
+
+METHODS = ("affine", "temperature", "isotonic", "none")
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Declare the command's flags."""
+    parser = commands.add_parser(
+        "calibrate", help="Fit a map that makes a model's probabilities mean what the raters say."
+    )
+    parser.add_argument(
+        "-d", required=True, metavar="DATASET", help="Data set id or name: holds the references."
+    )
+    parser.add_argument("-c", metavar="CONFIGURATION", help="Of the model, such as 3d_fullres.")
+    parser.add_argument("-tr", metavar="TRAINER", help="Of the model, such as nnUNetTrainer.")
+    parser.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans."
+    )
+    parser.add_argument(
+        "-f", nargs="+", metavar="FOLD", help="Folds, default all with validation probabilities (--npz)."
+    )
+    parser.add_argument(
+        "-i",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="Instead of -c and -tr: folders with .npz, one per fold; cases in several are averaged.",
+    )
+    parser.add_argument(
+        "-o",
+        type=Path,
+        metavar="FILE",
+        help="The result; default calibration.json beside the folds, where the other commands find it.",
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default="affine",
+        help="affine (default): a * logit + b per class; temperature: one a; isotonic: any rising curve; "
+        "none: only the scores.",
+    )
+    parser.add_argument(
+        "--against",
+        choices=["raters", "consensus", "soft"],
+        default="raters",
+        help="What probabilities should mean: the raters' mean (default), their hard consensus, or the soft "
+        "label as it was fused.",
+    )
+    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace an earlier result.")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fit, print the scores before and after, and say what was written."""
+    from nnunet_softlabel.evaluation.calibrate import calibrate, format_scores
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
+
+    folders, file = _folders(args)
+    found = calibrate(
+        SoftDataset.find(args.d),
+        folders,
+        file,
+        method=args.method,
+        against=args.against,
+        num_processes=args.np,
+        overwrite=args.overwrite,
+    )
+    cases = sum(len(part["cases"]) for part in found["parts"].values())
+    drawn = found["voxels_drawn"]
+    print(f"{cases} cases in {len(found['parts'])} parts; each part is recalibrated by the others.")
+    if found["models_averaged"] > 1:
+        print(f"The mean of {found['models_averaged']} models' probabilities is recalibrated.")
+    print(
+        f"{drawn['in_all']} voxels drawn, {drawn['of_a_case_at_most']} of a case at most, weighted so that "
+        f"all voxels count and each object counts the same."
+    )
+    print(format_scores(found))
+    print(f"Written: {file}" if found["written"] else f"Not written: {found['why']}.")
+
+
+def _folders(args: argparse.Namespace) -> tuple[list[Path], Path]:
+    """Validation folders, and the file beside them."""
+    if args.i is not None:
+        if args.c or args.tr or args.f:
+            raise UsageError("-i names the folders; leave out -c, -tr and -f.")
+        if args.o is None:
+            raise UsageError("-i: say with -o where calibration.json goes, best beside the model.")
+        return args.i, args.o
+    if not (args.c and args.tr):
+        raise UsageError("name the model with -c and -tr, or folders of validation cases with -i.")
+    from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
+    from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+
+    results = find_dataset(environment_folder("nnUNet_results"), args.d)
+    model = results / f"{args.tr}__{args.p}__{args.c}"
+    if not model.is_dir():
+        raise UsageError(f"-tr {args.tr}: {model} is not there; train the model first.")
+    folds = args.f or sorted(
+        path.parent.name.removeprefix("fold_")
+        for path in model.glob("fold_*/validation")
+        if any(path.glob("*.npz"))
+    )
+    if not folds:
+        raise UsageError(
+            f"{model}: no fold has validation probabilities; train with `nnUNetv2_train --npz`, or make them "
+            f"with `nnUNetv2_train ... --val --npz`."
+        )
+    return [model / f"fold_{fold}" / "validation" for fold in folds], args.o or model / FILE_NAME

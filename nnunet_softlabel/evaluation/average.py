@@ -1,0 +1,197 @@
+"""Probability files in, probability files out: the mean of several models, and recalibrated ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from shutil import copy2
+from typing import Any, Literal
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.consistency import check_segmentation, stock_threshold
+from nnunet_softlabel.evaluation.ensemble import RECORD, SEARCHED, Predictions, is_recalibrated
+from nnunet_softlabel.evaluation.recalibration import log_odds_of, probabilities_of
+from nnunet_softlabel.evaluation.thresholds import decide
+from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.images import read_image, write_image
+from nnunet_softlabel.formats.orientation import orientation_of
+from nnunet_softlabel.formats.predictions import read_probabilities
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.formats.staging import staged
+from nnunet_softlabel.processes import run_in_processes
+
+Of = Literal["probabilities", "logits"]
+BESIDE = ("dataset.json", "plans.json")  # what nnU-Net's own commands look for beside predictions
+Reader = Callable[[Predictions, SoftDataset, str, tuple[int, ...]], np.ndarray]
+
+
+def average(
+    dataset: SoftDataset,
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    of: Of = "probabilities",
+    num_processes: int = 2,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write the mean of several models' predictions of the same cases, as nnU-Net would have written it.
+
+    The mean of probabilities is what ``nnUNetv2_ensemble`` computes. ``nnUNetv2_predict -f 0 1 2`` averages
+    logits instead (``of="logits"``), which is surer: another volume and another calibration.
+
+    Args:
+        dataset: says what channels mean, and how files are read.
+        folders: with ``CASE.npz``, at least two.
+        output: for ``CASE.npz``, ``CASE<file_ending>`` and nnU-Net's files beside them.
+        of: what is averaged.
+        num_processes: spawned workers.
+        overwrite: replace earlier files.
+
+    Returns:
+        The cases.
+
+    Raises:
+        DatasetError: if the folders do not hold the same cases.
+        UsageError: for fewer than two folders, or if files are there.
+    """
+    if len(folders) < 2:
+        raise UsageError("-i: name at least two folders; a mean of one is that one.")
+    found = Predictions.find(folders, file_ending=dataset.file_ending)
+    if found.models != len(folders):
+        raise DatasetError(
+            f"-i: each case lies in {found.models} of the {len(folders)} folders; every folder must hold "
+            f"every case."
+        )
+    marks = {is_recalibrated(folder) for folder in folders}
+    if len(marks) > 1:
+        raise UsageError("-i: some folders hold recalibrated probabilities, others the network's own.")
+    record = {
+        "command": "average",
+        "of": of,
+        "folders": [str(f) for f in folders],
+        "recalibrated": marks.pop(),
+    }
+    return _write_all(
+        dataset,
+        found,
+        output,
+        _mean_of_logits if of == "logits" else _mean,
+        record,
+        num_processes=num_processes,
+        overwrite=overwrite,
+    )
+
+
+def apply_calibration(
+    dataset: SoftDataset,
+    folders: Path | Sequence[Path],
+    output: Path,
+    *,
+    file: Path | str = SEARCHED,
+    num_processes: int = 2,
+    overwrite: bool = False,
+) -> Predictions:
+    """Write recalibrated probabilities, as nnU-Net would have written them; every other command takes them.
+
+    A case that the calibration was fitted on gets the map that has not seen it.
+
+    Args:
+        dataset: says what channels mean, and how files are read.
+        folders: with ``CASE.npz``; of several models the mean is recalibrated.
+        output: for ``CASE.npz``, ``CASE<file_ending>`` and nnU-Net's files beside them.
+        file: of `calibrate`; by default ``calibration.json`` beside the predictions or their model.
+        num_processes: spawned workers.
+        overwrite: replace earlier files.
+
+    Returns:
+        What was read, with its calibration.
+
+    Raises:
+        DatasetError: if a prediction is missing or the calibration does not fit.
+        UsageError: if there is no calibration, if files are there, or for recalibrated probabilities.
+    """
+    found = Predictions.find(folders, file_ending=dataset.file_ending)
+    found = found.with_calibration(file, dataset.labels)
+    assert found.calibration is not None  # a file was asked for
+    record = {
+        "command": "apply-calibration",
+        "folders": [str(folder) for folder in found.folders],
+        "calibration": {"file": str(found.calibration.file), "digest": found.calibration.digest},
+        "recalibrated": True,
+    }
+    _write_all(dataset, found, output, _mean, record, num_processes=num_processes, overwrite=overwrite)
+    return found
+
+
+def _mean(found: Predictions, dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Mean of the probabilities, recalibrated if asked."""
+    return found.read(case, dataset, shape)
+
+
+def _mean_of_logits(
+    found: Predictions, dataset: SoftDataset, case: str, shape: tuple[int, ...]
+) -> np.ndarray:
+    """As ``nnUNetv2_predict -f 0 1 2``: softmax or sigmoid of the mean logits."""
+    labels = dataset.labels
+    total: np.ndarray | float = 0.0
+    for folder in found.folders_of[case]:
+        p = read_probabilities(folder, case, labels, shape)
+        check_segmentation(dataset, folder, case, p)
+        total = total + log_odds_of(p.astype(np.float64), has_regions=labels.has_regions)
+    mean = np.asarray(total / len(found.folders_of[case]))
+    return probabilities_of(mean, has_regions=labels.has_regions).astype(np.float32)
+
+
+def _write_all(
+    dataset: SoftDataset,
+    found: Predictions,
+    output: Path,
+    read: Reader,
+    record: dict[str, Any],
+    *,
+    num_processes: int,
+    overwrite: bool,
+) -> list[str]:
+    """All cases or none, with nnU-Net's files beside them and a record of what they were made from."""
+    if output.resolve() in [folder.resolve() for folder in found.folders]:
+        raise UsageError(f"-o {output}: the predictions themselves lie there; choose another folder.")
+    left = {path.stem for path in output.glob("*.npz")}.difference(found.cases)
+    if left:
+        raise UsageError(f"{output / min(left)}.npz: is no case of -i; choose another -o.")
+    dataset = dataset.for_predictions(found.folders[0])
+    for case in found.cases:
+        mask = found.mask_file(case, dataset.file_ending)
+        if not mask.is_file():
+            raise DatasetError(f"Case {case}: its geometry should come from {mask}, which does not exist.")
+    beside = [found.folders[0] / name for name in BESIDE if (found.folders[0] / name).is_file()]
+    properties = [
+        path.with_suffix(".pkl")
+        for case, folders in found.folders_of.items()
+        if (path := folders[0] / f"{case}.npz").with_suffix(".pkl").is_file()
+    ]
+    endings = (".npz", dataset.file_ending)
+    names = [f"{case}{ending}" for case in found.cases for ending in endings]
+    names += [RECORD, *(path.name for path in (*beside, *properties))]
+    with staged(output, names, overwrite=overwrite) as new:
+        write_json(new / RECORD, record)
+        for path in (*beside, *properties):
+            copy2(path, new / path.name)
+        job = partial(_write, found=found, folder=new, dataset=dataset, read=read)
+        title = str(record["command"])
+        return list(run_in_processes(job, found.cases, num_processes=num_processes, title=title))
+
+
+def _write(case: str, *, found: Predictions, folder: Path, dataset: SoftDataset, read: Reader) -> str:
+    """One case: probabilities in the shape that nnU-Net gave them, and their segmentation."""
+    _, grid = read_image(found.mask_file(case, dataset.file_ending))
+    orientation = orientation_of(dataset.reader, grid, dataset.file_ending)
+    probabilities = read(found, dataset, case, orientation.turn_grid(grid).shape)
+    hard = decide(probabilities, dataset.labels, stock_threshold(dataset.labels))
+    if len(grid.shape) == 2:
+        probabilities = probabilities[:, None]  # as nnU-Net stores flat images
+    np.savez_compressed(folder / f"{case}.npz", probabilities=probabilities)
+    write_image(folder / f"{case}{dataset.file_ending}", orientation.turn_back(hard), grid)
+    return case
