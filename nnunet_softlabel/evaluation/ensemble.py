@@ -131,13 +131,14 @@ class Predictions:
         """
         labels = like if isinstance(like, Labels) else like.labels
         folders = self.folders_of[case]
-        probabilities = np.zeros((), dtype=np.float32)
+        total: np.ndarray | None = None
         for folder in folders:
             own = read_probabilities(folder, case, labels, shape)
             if isinstance(like, SoftDataset):
                 check_segmentation(like, folder, case, own)
-            probabilities = own if len(folders) == 1 else probabilities + own
-        probabilities = probabilities / np.float32(len(folders)) if len(folders) > 1 else probabilities
+            total = own if total is None else total + own
+        assert total is not None, "every case lies in a folder"
+        probabilities = total / np.float32(len(folders)) if len(folders) > 1 else total
         if self.calibration is None:
             return probabilities
         return recalibrated(probabilities, self.calibration.map_for(case), has_regions=labels.has_regions)
