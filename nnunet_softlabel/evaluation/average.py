@@ -21,7 +21,7 @@ from nnunet_softlabel.formats.orientation import orientation_of
 from nnunet_softlabel.formats.predictions import read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
-from nnunet_softlabel.processes import run_in_processes
+from nnunet_softlabel.processes import fewer_for_few, run_jobs
 
 Of = Literal["probabilities", "logits"]
 BESIDE = ("dataset.json", "plans.json")  # what nnU-Net's own commands look for beside predictions
@@ -180,8 +180,10 @@ def _write_all(
         for path in (*beside, *properties):
             copy2(path, new / path.name)
         job = partial(_write, found=found, folder=new, dataset=dataset, read=read)
+        workers = fewer_for_few(num_processes, len(found.cases))
+        jobs, about = [(case,) for case in found.cases], [f"Case {case}" for case in found.cases]
         title = str(record["command"])
-        return list(run_in_processes(job, found.cases, num_processes=num_processes, title=title))
+        return list(run_jobs(job, jobs, workers, names=about, in_order=True, title=title))
 
 
 def _write(case: str, *, found: Predictions, folder: Path, dataset: SoftDataset, read: Reader) -> str:

@@ -23,7 +23,7 @@ from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics import calibration, overlap
 from nnunet_softlabel.metrics.registry import Parameters
-from nnunet_softlabel.processes import run_in_processes
+from nnunet_softlabel.processes import fewer_for_few, run_jobs
 
 Target = Literal["raters", "consensus", "soft"]
 VOXELS = 2**20  # drawn from all cases together, so that memory does not grow with their number
@@ -89,16 +89,18 @@ def calibrate(
     references = _References(dataset, split, against)
     most = max(VOXELS // len(cases), FEWEST_VOXELS)
     draw = partial(_draw, predictions=found, references=references, most=most)
-    samples = dict(
-        zip(cases, run_in_processes(draw, cases, num_processes=num_processes, title="fit"), strict=True)
-    )
+    workers, names = fewer_for_few(num_processes, len(cases)), [f"Case {case}" for case in cases]
+    jobs = [(case,) for case in cases]
+    drawn = run_jobs(draw, jobs, workers, names=names, in_order=True, title="fit")
+    samples = dict(zip(cases, drawn, strict=True))
     by_part = {name: [samples[case] for case in members] for name, members in parts.items()}
     fit = partial(fit_map, method=method, has_regions=dataset.labels.has_regions, weighting=weighting)
     maps = cross_fit(by_part, method=method, has_regions=dataset.labels.has_regions, weighting=weighting)
     of_all = fit(list(samples.values()))
-    items = [(case, maps[name]) for name, members in parts.items() for case in members]
     score = partial(_before_and_after, predictions=found, references=references)
-    scores = list(run_in_processes(score, items, num_processes=num_processes, title="score"))
+    map_of = {case: maps[name] for name, members in parts.items() for case in members}
+    pairs = [(case, map_of[case]) for case in cases]
+    scores = list(run_jobs(score, pairs, workers, names=names, in_order=True, title="score"))
     content = {
         "format_version": FORMAT_VERSION,
         "dataset": dataset.folder.name,
@@ -218,10 +220,9 @@ def _draw(case: str, *, predictions: Predictions, references: _References, most:
 
 
 def _before_and_after(
-    item: tuple[str, RecalibrationMap], *, predictions: Predictions, references: _References
+    case: str, recalibration: RecalibrationMap, *, predictions: Predictions, references: _References
 ) -> dict[str, Any]:
     """State -> scores ``(C, len(SCORES))`` and reliability tables ``(C, bins, 3)`` of one case."""
-    case, recalibration = item
     labels = references.dataset.labels
     target, mask, marked, spacing_mm = references.read(case)
     raw = predictions.read(case, labels, target.shape[1:])
