@@ -119,7 +119,7 @@ def test_a_killed_worker_of_one_cell_leaves_the_scoring_of_the_others(
     assert "error: 1 cells are not scored; " in error
     assert "a worker process was killed" in error
     assert "Traceback" not in error
-    assert len(list(output.rglob("soft_metrics.csv"))) == 3
+    assert len(list((output / "evaluation").rglob("soft_metrics.csv"))) == 3
     assert (output / "report.html").is_file()
     assert wait_until(lambda: not any(map(is_alive, workers)), seconds=10)
 
