@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.files import refuse_existing, write_json
 
 NUM_FOLDS = 5
 Splits = list[dict[str, list[str]]]
@@ -46,15 +46,16 @@ def check_splits_file(path: Path, splits: Splits | None, *, may_replace: bool) -
     Raises:
         UsageError: if the file is there and may not be replaced.
     """
-    if splits is not None and path.exists() and not may_replace:
-        raise UsageError(f"{path}: is already there; add --overwrite to replace it, or leave out --groups.")
+    if splits is not None:
+        advice = "add --overwrite to replace it, or leave out --groups"
+        refuse_existing([path], overwrite=may_replace, advice=advice)
 
 
 def write_splits(path: Path, splits: Splits | None, cases: Sequence[Case]) -> None:
     """Write splits; without new ones, old ones stay only if they are of the same training cases."""
     if splits is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, splits, temporary=path.with_name(f".{path.name}.tmp"))
+        write_json(path, splits)
     elif path.is_file() and _cases_of(path) != {case.name for case in cases if not case.is_test}:
         path.unlink()  # nnU-Net would train on it as if nothing had changed
 

@@ -38,7 +38,7 @@ from nnunet_softlabel.conversion.work_folder import (
     unfinished_folder,
 )
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import read_json, refuse_existing, write_json
 from nnunet_softlabel.formats.labels import parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 
@@ -117,10 +117,8 @@ def convert(
     if resume and final.exists() and _is_complete(final, work, cases, settings):
         return final
     is_resumed = resume and (work / "dataset").is_dir()
-    if final.exists() and not overwrite and not is_resumed:
-        raise UsageError(
-            f"{final}: is already there; add --overwrite to replace it, or choose another -d and -n."
-        )
+    advice = "add --overwrite to replace it, or choose another -d and -n"
+    refuse_existing([final], overwrite=overwrite or is_resumed, advice=advice)
     splits_file = environment_folder("nnUNet_preprocessed") / final.name / "splits_final.json"
     splits = make_splits(cases) if cases[0].group is not None else None
     check_splits_file(splits_file, splits, may_replace=overwrite or resume)

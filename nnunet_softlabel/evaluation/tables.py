@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +26,7 @@ from nnunet_softlabel.evaluation.case_scores import (
     CaseScores,
     Row,
 )
-from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.files import write_csv, write_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.metrics.lesions import detection_auc
 from nnunet_softlabel.metrics.registry import TITLES
@@ -135,13 +134,7 @@ def write_results(output: Path, scores: Sequence[CaseScores], summary: Mapping[s
 
 def write_rows(path: Path, rows: Iterable[Row], *, more_columns: Sequence[str] = ()) -> None:
     """Write one line per case, class, reference and prediction; a metric that does not apply stays empty."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, (*more_columns, *COLUMNS), restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
-    os.replace(temporary, path)
+    write_csv(path, (*more_columns, *COLUMNS), rows)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -14,7 +14,7 @@ from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
 from nnunet_softlabel.evaluation.run import select_cases
 from nnunet_softlabel.formats.encoding import channels_of
-from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.files import refuse_existing, write_json
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
@@ -62,8 +62,7 @@ def tune_threshold(
     Returns:
         What is stored: ``thresholds``, the mean score at each candidate, and the cases.
     """
-    if file.exists() and not overwrite:
-        raise UsageError(f"{file} is already there; choose another place, or pass --overwrite.")
+    refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
     if not beta > 0:
         raise UsageError(f"--beta {beta}: must be positive; 1 is Dice.")
     if against == "truth" and truth is None:

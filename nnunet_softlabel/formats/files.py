@@ -1,16 +1,18 @@
-"""JSON and text on disk, written whole or not at all."""
+"""JSON, CSV and text on disk, written whole or not at all; what is there is replaced only if asked for."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
-from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.errors import DatasetError, UsageError
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,6 +64,46 @@ def write_json(path: Path, content: Any, temporary: Path | None = None) -> None:
 
 def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
     """Write a text in the same way; see `write_json`."""
-    temporary = temporary or path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary = temporary or temporary_beside(path)
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     os.replace(temporary, path)
+
+
+def write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, leaves_out_others: bool = False
+) -> None:
+    """Write a table in the same way; numbers with 9 digits, a value that a row lacks stays empty.
+
+    Raises:
+        ValueError: for a row with another column, unless ``leaves_out_others``.
+    """
+    text = io.StringIO(newline="")
+    extra: Literal["raise", "ignore"] = "ignore" if leaves_out_others else "raise"
+    writer = csv.DictWriter(text, columns, restval="", extrasaction=extra, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
+    write_text(path, text.getvalue())
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where the new content of a file or folder grows: a name that no other process takes, on any machine."""
+    return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+
+
+def refuse_existing(
+    paths: Iterable[Path], *, overwrite: bool, advice: str = "choose another -o, or pass --overwrite"
+) -> None:
+    """Refuse to replace what is there.
+
+    Args:
+        paths: what is going to be written.
+        overwrite: it may be replaced.
+        advice: what the user can do.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    there = next((path for path in paths if path.exists()), None)
+    if there is not None and not overwrite:
+        raise UsageError(f"{there}: is already there; {advice}.")

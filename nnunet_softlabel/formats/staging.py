@@ -23,7 +23,7 @@ from shutil import rmtree
 from filelock import Timeout
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import read_json, refuse_existing, write_json
 from nnunet_softlabel.formats.locks import held_lock
 
 UNFINISHED = ".unfinished"
@@ -45,7 +45,7 @@ def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[P
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; name a folder.")
     if not overwrite and not (output / UNFINISHED).exists():
-        refuse_existing(output, names)  # before anything is made
+        refuse_existing([output / name for name in names], overwrite=False)  # before anything is made
     work = output / UNFINISHED
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[P
             try:
                 _put_back(output, work)
                 if not overwrite:
-                    refuse_existing(output, names)
+                    refuse_existing([output / name for name in names], overwrite=False)
                 (work / "new").mkdir()
                 yield work / "new"
                 _move(output, work)
@@ -65,17 +65,6 @@ def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[P
                 _tidy(output, work, is_new=is_new)
     except Timeout as error:
         raise UsageError(f"-o {output}: another process is writing there; wait until it is done.") from error
-
-
-def refuse_existing(output: Path, names: Sequence[str]) -> None:
-    """Refuse to replace what is there.
-
-    Raises:
-        UsageError: naming the first.
-    """
-    there = [output / name for name in names if (output / name).exists()]
-    if there:
-        raise UsageError(f"{there[0]} is already there; choose another -o, or pass --overwrite.")
 
 
 def _move(output: Path, work: Path) -> None:

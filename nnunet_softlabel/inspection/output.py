@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
-from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.files import refuse_existing, write_csv, write_json
 from nnunet_softlabel.formats.labels import Labels
 
 JSON_FILE, CSV_FILE, PAGE_FILE = "inspection.json", "inspection.csv", "inspection.html"
@@ -61,9 +58,7 @@ def write_inspection(
 
 def check_output(output: Path, *, overwrite: bool) -> None:
     """Refuse to replace an earlier inspection."""
-    there = [output / name for name in (JSON_FILE, CSV_FILE, PAGE_FILE) if (output / name).exists()]
-    if there and not overwrite:
-        raise UsageError(f"{there[0]} is already there; choose another -o, or pass --overwrite.")
+    refuse_existing([output / name for name in (JSON_FILE, CSV_FILE, PAGE_FILE)], overwrite=overwrite)
 
 
 def without_nan(value: Any) -> Any:
@@ -76,16 +71,12 @@ def without_nan(value: Any) -> Any:
 
 
 def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for row in case_rows(summary):
-            row["lowest_pair"] = " ".join(row["lowest_pair"] or [])
-            for key in ("stands_out", "problems"):
-                row[key] = "; ".join(row[key])
-            writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
-    os.replace(temporary, path)
+    rows = case_rows(summary)
+    for row in rows:
+        row["lowest_pair"] = " ".join(row["lowest_pair"] or [])
+        for key in ("stands_out", "problems"):
+            row[key] = "; ".join(row[key])
+    write_csv(path, COLUMNS, rows, leaves_out_others=True)
 
 
 def case_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import expecting_shape, read_json, write_json
+from nnunet_softlabel.formats.files import expecting_shape, read_json, refuse_existing, write_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.plans import REMEDY, read_plans
 
@@ -95,8 +95,8 @@ def _check_target(target: Path, name: str, plans: str, *, overwrite: bool) -> No
         raise UsageError(
             f"-o {name}: {target.name} is another file of nnU-Net, no plan; choose another name."
         )
-    if name == plans or (target.exists() and not overwrite):
-        raise UsageError(f"{target}: is already there; add --overwrite, or choose another name.")
+    advice = "add --overwrite, or choose another name"
+    refuse_existing([target], overwrite=overwrite and name != plans, advice=advice)
     if target.exists() and "configurations" not in read_json(target):
         raise UsageError(f"-o {name}: {target.name} holds no plan; choose another name.")
 

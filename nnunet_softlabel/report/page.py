@@ -15,7 +15,7 @@ import numpy as np
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.case_scores import RATER, Row
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, read_rows, versions
-from nnunet_softlabel.formats.files import read_json, write_text
+from nnunet_softlabel.formats.files import read_json, refuse_existing, write_text
 from nnunet_softlabel.metrics.registry import BETTER, TITLES
 from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.comparison import PRIMARY, PairedDifference, case_values, home_reference
@@ -111,8 +111,7 @@ def write_report(
     Raises:
         UsageError: if the page exists, or there is no run.
     """
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} is already there; choose another -o, or pass --overwrite.")
+    refuse_existing([path], overwrite=overwrite)
     if not runs:
         raise UsageError("a report needs at least one evaluated trainer.")
     classes = list(dict.fromkeys(name for run in runs for name in run.classes))

@@ -9,13 +9,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from shutil import copy2, rmtree
-from uuid import uuid4
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.files import refuse_existing, temporary_beside
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.training import recipes
 
@@ -70,10 +70,9 @@ def export_stock(
     if not source.is_dir():
         raise UsageError(f"-tr {trainer}: {source} is not there; train the model first.")
     _check_network(trainer)
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target}: is already there; add --overwrite, or choose another -o.")
+    refuse_existing([target], overwrite=overwrite)
     chosen = _folds(source, folds)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    temporary = temporary_beside(target)
     try:
         _copy(source, temporary, OF_MODEL)
         for fold in chosen:

@@ -49,7 +49,7 @@ def test_an_error_leaves_what_was_there(tmp_path):
 
 def test_what_is_there_is_refused_before_the_work(tmp_path):
     (tmp_path / "b").write_text("mine")
-    with pytest.raises(UsageError, match=r"b is already there; choose another -o"):
+    with pytest.raises(UsageError, match=r"b: is already there; choose another -o"):
         write(tmp_path, "new")
     assert content(tmp_path) == {"b": "mine"}
     assert len(list(tmp_path.iterdir())) == 1
