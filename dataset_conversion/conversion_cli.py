@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.command_line import Parser, add_overwrite, add_processes, exit_code_of
 from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.conversion.settings import StapleScope
-from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.fusion import FUSIONS
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Exit with the message alone: argparse would print its usage block before it."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
-
-
-def build_parser(description: str | None) -> argparse.ArgumentParser:
+def build_parser(description: str | None) -> Parser:
     """A parser with the flags that all scripts have; a script adds its own."""
-    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="Folder of the data set as downloaded.")
     parser.add_argument("-d", type=int, required=True, metavar="ID", help="Data set id, 1 to 999.")
     parser.add_argument(
@@ -36,8 +30,8 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         default="case",
         help="With --fusion staple: raters' rates per case (default), or over all training cases.",
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+    add_processes(parser)
+    add_overwrite(parser)
     parser.add_argument("--resume", action="store_true", help="Complete a conversion that was interrupted.")
     return parser
 
@@ -61,8 +55,8 @@ def run(
         channel_names: nnU-Net's, one per channel.
         options: further arguments of `convert`.
     """
-    script = Path(sys.argv[0]).name
-    try:
+
+    def convert_them() -> None:
         if not args.source.is_dir():
             raise UsageError(f"{args.source}: no such folder; give the folder that holds the data set.")
         found = list(cases)
@@ -84,12 +78,7 @@ def run(
             show_progress=True,
             **options,
         )
-    except (DatasetError, UsageError, ValueError, NotImplementedError) as error:
-        print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted", file=sys.stderr)
-        return 130
-    print(f"Data set written to {folder}")
-    print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
-    return 0
+        print(f"Data set written to {folder}")
+        print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
+
+    return exit_code_of(Path(sys.argv[0]).name, convert_them)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -23,17 +24,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="Predictions with .npz files; of several models the mean is recalibrated.",
     )
-    parser.add_argument(
-        "-o", required=True, type=Path, metavar="DIR", help="For the probabilities and segmentations."
-    )
+    add_output(parser, "For the probabilities and segmentations.")
     parser.add_argument(
         "--calibration-file",
         type=Path,
         metavar="FILE",
         help="Of calibrate; default calibration.json in -i or up to two folders above.",
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace earlier files.")
+    add_processes(parser)
+    add_overwrite(parser, "Replace earlier files.")
     parser.set_defaults(run=run)
 
 

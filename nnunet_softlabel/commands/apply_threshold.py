@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes, add_threshold
 
 SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
 
@@ -25,13 +26,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="Predictions with .npz files; of several models the mean is cut.",
     )
-    parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="For the segmentations.")
-    parser.add_argument(
-        "--threshold",
-        required=True,
-        metavar="T",
-        help="A number, tuned (see tune-threshold), or rater-corrected.",
-    )
+    add_output(parser, "For the segmentations.")
+    add_threshold(parser, "A number, tuned (see tune-threshold), or rater-corrected.", default=None)
     parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
     parser.add_argument(
         "--calibration",
@@ -41,8 +37,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace earlier segmentations.")
+    add_processes(parser)
+    add_overwrite(parser, "Replace earlier segmentations.")
     parser.set_defaults(run=run)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -21,9 +22,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="Folders with .npz files of the same cases, one per model.",
     )
-    parser.add_argument(
-        "-o", required=True, type=Path, metavar="DIR", help="For the probabilities and segmentations."
-    )
+    add_output(parser, "For the probabilities and segmentations.")
     parser.add_argument(
         "--of",
         choices=["probabilities", "logits"],
@@ -31,8 +30,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="What is averaged: probabilities (default, as nnUNetv2_ensemble), or logits, as "
         "nnUNetv2_predict -f 0 1 2 does; their mean is surer, with other volumes.",
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace earlier files.")
+    add_processes(parser)
+    add_overwrite(parser, "Replace earlier files.")
     parser.set_defaults(run=run)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
-from pathlib import Path
 
+from nnunet_softlabel.command_line import add_output, add_processes, add_threshold, add_truth
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.processes import KILLED
 
@@ -34,30 +33,23 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans."
     )
-    parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="Where all of it goes.")
+    add_output(parser, "Where all of it goes.")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="Default 0.")
     parser.add_argument(
         "--epochs", type=int, metavar="N", help="For every trainer, instead of its own number."
     )
     parser.add_argument("--iterations", type=int, metavar="N", help="Per epoch, instead of nnU-Net's 250.")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default="cuda", help="Default cuda.")
-    parser.add_argument(
-        "-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes of evaluation."
-    )
+    add_processes(parser, "Processes of evaluation.")
     _add_report_flags(parser)
     _add_cluster_flags(parser)
     parser.set_defaults(run=run)
 
 
 def _add_report_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--truth", type=Path, metavar="DIR", help="Label maps of a known truth, one more reference."
-    )
-    parser.add_argument(
-        "--threshold",
-        default="0.5",
-        metavar="T",
-        help="A number (default 0.5), rater-corrected, or tuned: on the validation cases of other folds.",
+    add_truth(parser)
+    add_threshold(
+        parser, "A number (default 0.5), rater-corrected, or tuned: on the validation cases of other folds."
     )
     parser.add_argument(
         "--margin",

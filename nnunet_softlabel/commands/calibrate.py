@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
 from nnunet_softlabel.errors import UsageError
 
 METHODS = ("affine", "temperature", "isotonic", "none")
@@ -34,11 +34,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="Instead of -c and -tr: folders with .npz, one per fold; cases in several are averaged.",
     )
-    parser.add_argument(
-        "-o",
-        type=Path,
-        metavar="FILE",
-        help="The result; default calibration.json beside the folds, where the other commands find it.",
+    add_output(
+        parser,
+        "The result; default calibration.json beside the folds, where the other commands find it.",
+        is_required=False,
+        is_file=True,
     )
     parser.add_argument(
         "--method",
@@ -54,8 +54,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="What probabilities should mean: the raters' mean (default), their hard consensus, or the soft "
         "label as it was fused.",
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace an earlier result.")
+    add_processes(parser)
+    add_overwrite(parser, "Replace an earlier result.")
     parser.set_defaults(run=run)
 
 

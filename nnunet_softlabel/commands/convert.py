@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_softlabel.command_line import add_overwrite, add_processes
 from nnunet_softlabel.commands.case_flags import add_file_flags, check_file_flags, file_options, found_cases
 from nnunet_softlabel.commands.convert_priors import add_prior_flags, priors_of, roi_patterns
 from nnunet_softlabel.errors import UsageError
@@ -115,8 +115,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="CASE",
         help="Cases of the test set, or a text file of names, or a table with columns case and test.",
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+    add_processes(parser)
+    add_overwrite(parser)
     parser.add_argument("--resume", action="store_true", help="Complete a conversion that was interrupted.")
     parser.set_defaults(run=run)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_softlabel.command_line import add_output, add_overwrite
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("demo", help="Raters to report on generated knees, on a CPU, in minutes.")
-    parser.add_argument(
-        "-o", type=Path, default=Path("nnunet_softlabel_demo"), metavar="DIR", help="A new folder."
-    )
+    add_output(parser, "A new folder.", default=Path("nnunet_softlabel_demo"))
     parser.add_argument("--seed", type=int, default=0, help="Same seed, same data (default 0).")
     parser.add_argument("--epochs", type=int, default=8, metavar="N", help="Of every trainer (default 8).")
     parser.add_argument("--iterations", type=int, default=80, metavar="N", help="Per epoch (default 80).")
@@ -20,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="The label also knows the bone, and that lesions are bright.",
     )
-    parser.add_argument("--overwrite", action="store_true", help="Use a folder that is not empty.")
+    add_overwrite(parser, "Use a folder that is not empty.")
     parser.set_defaults(run=run)
 
 

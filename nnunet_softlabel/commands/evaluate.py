@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes, add_threshold, add_truth
 
 SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
 
@@ -25,15 +26,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="Predictions with .npz (--save_probabilities, or --npz): of folds, or of models to average.",
     )
-    parser.add_argument(
-        "-o", required=True, type=Path, metavar="DIR", help="For soft_summary.json, soft_metrics.csv."
-    )
+    add_output(parser, "For soft_summary.json, soft_metrics.csv.")
     parser.add_argument(
         "--split", choices=["Tr", "Ts"], default="Tr", help="Where the references are (default Tr)."
     )
-    parser.add_argument(
-        "--threshold", default="0.5", metavar="T", help="A number (default 0.5), tuned, or rater-corrected."
-    )
+    add_threshold(parser, "A number (default 0.5), tuned, or rater-corrected.")
     parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
     parser.add_argument(
         "--calibration",
@@ -43,11 +40,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
     )
-    parser.add_argument(
-        "--truth", type=Path, metavar="DIR", help="Label maps of a known truth, one more reference."
-    )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace earlier results.")
+    add_truth(parser)
+    add_processes(parser)
+    add_overwrite(parser, "Replace earlier results.")
     parser.set_defaults(run=run)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from nnunet_softlabel.command_line import add_output, add_overwrite
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -21,8 +22,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans."
     )
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="Folds, default all that finished training.")
-    parser.add_argument("-o", required=True, type=Path, metavar="DIR", help="Results folder to write into.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace a model that is there.")
+    add_output(parser, "Results folder to write into.")
+    add_overwrite(parser, "Replace a model that is there.")
     parser.set_defaults(run=run)
 
 

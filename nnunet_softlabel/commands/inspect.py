@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
+from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
 from nnunet_softlabel.commands.case_flags import (
     add_file_flags,
     check_file_flags,
@@ -48,11 +48,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--anonymous", action="store_true", help="Rater 1 of one case is not rater 1 of another."
     )
-    parser.add_argument(
-        "-o", type=Path, metavar="DIR", help="For inspection.json, inspection.csv, inspection.html."
-    )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace an earlier inspection.")
+    add_output(parser, "For inspection.json, inspection.csv, inspection.html.", is_required=False)
+    add_processes(parser)
+    add_overwrite(parser, "Replace an earlier inspection.")
     parser.set_defaults(run=run)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
+
+from nnunet_softlabel.command_line import add_overwrite, add_processes
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -18,8 +19,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-p", default="nnUNetPlans", metavar="PLANS", help="Plans identifier, default nnUNetPlans."
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Preprocess again even if nothing changed.")
+    add_processes(parser)
+    add_overwrite(parser, "Preprocess again even if nothing changed.")
     parser.set_defaults(run=run)
 
 

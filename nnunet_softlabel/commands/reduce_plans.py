@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from nnunet_softlabel.command_line import add_overwrite
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
@@ -28,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--cascade", action="store_true", help="Add 3d_lowres and 3d_cascade_fullres to small images."
     )
-    parser.add_argument("--overwrite", action="store_true", help="Replace a reduced plan that is there.")
+    add_overwrite(parser, "Replace a reduced plan that is there.")
     parser.set_defaults(run=run)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from nnunet_softlabel.command_line import add_overwrite, add_processes
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -29,8 +30,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="Link the images where they need no change (default: copy).",
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+    add_processes(parser)
+    add_overwrite(parser)
     parser.add_argument("--resume", action="store_true", help="Complete a refinement that was interrupted.")
     parser.set_defaults(run=run)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
 
 SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
 
@@ -23,13 +24,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="Validation folders with .npz, of one or more folds; cases in several are averaged.",
     )
-    parser.add_argument(
-        "-o",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help="The result; fold_X/thresholds.json is found by evaluate.",
-    )
+    add_output(parser, "The result; fold_X/thresholds.json is found by evaluate.", is_file=True)
     parser.add_argument(
         "--against",
         choices=["consensus", "raters"],
@@ -47,8 +42,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
     )
-    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="Processes.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace an earlier result.")
+    add_processes(parser)
+    add_overwrite(parser, "Replace an earlier result.")
     parser.set_defaults(run=run)
 
 

@@ -56,6 +56,30 @@ def test_a_wrong_flag_is_one_line_and_code_2(script, source, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@every_script
+def test_part_of_a_flag_is_no_flag(script, source, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script.main([str(source), "-d", "501", "--over", *MORE_FLAGS.get(script, [])])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "unrecognized arguments: --over" in error
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_code_2(source, tools, tmp_path, monkeypatch, capsys):
+    def convert(*args, **options):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("conversion_cli.convert", convert)
+    for number in (1, 2):
+        name = f"kidney_instance-1_annotation-{number}.nii.gz"
+        tools.write_volume(source / "dataset" / "case_00000" / "instances" / name, tools.box_mask((3, 6, 6)))
+    tools.write_volume(source / "dataset" / "case_00000" / "imaging.nii.gz", tools.ct())
+    assert convert_kits23.main([str(source), "-d", "501", "-np", "1"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{tmp_path}: Permission denied" in error
+
+
 def test_a_script_runs_with_several_processes(source, tools, tmp_path):
     for case in (
         "case_00000",

@@ -1,0 +1,87 @@
+"""What every command line of the project shares: its parser, its errors, and the flags that several have."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes flags in full only, and says in one line what is wrong."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # a mistyped flag must not pass for another
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the message alone: argparse would print its usage block before it."""
+        self.exit(2, f"{self.prog}: error: {_one_line(message)} (see {self.prog} --help)\n")
+
+
+def exit_code_of(program: str, work: Callable[[], None]) -> int:
+    """Do the work; what a user can mend is one line on stderr and 2, an interruption is 130."""
+    try:
+        work()
+    except (DatasetError, UsageError, ValueError, NotImplementedError) as error:
+        return _fail(program, str(error))
+    except OSError as error:  # a folder that cannot be written, a full disk
+        return _fail(program, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(program: str, message: str) -> int:
+    print(f"{program}: error: {_one_line(message)}", file=sys.stderr)
+    return 2
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def add_processes(parser: argparse.ArgumentParser, purpose: str = "Processes.") -> None:
+    """``-np``."""
+    parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help=purpose)
+
+
+def add_overwrite(parser: argparse.ArgumentParser, purpose: str = "Replace what is there.") -> None:
+    """``--overwrite``."""
+    parser.add_argument("--overwrite", action="store_true", help=purpose)
+
+
+def add_output(
+    parser: argparse.ArgumentParser,
+    purpose: str,
+    *,
+    default: Path | None = None,
+    is_required: bool = True,
+    is_file: bool = False,
+) -> None:
+    """``-o``, a folder or a file."""
+    parser.add_argument(
+        "-o",
+        type=Path,
+        default=default,
+        required=is_required and default is None,
+        metavar="FILE" if is_file else "DIR",
+        help=purpose,
+    )
+
+
+def add_truth(
+    parser: argparse.ArgumentParser, purpose: str = "Label maps of a known truth, one more reference."
+) -> None:
+    """``--truth``."""
+    parser.add_argument("--truth", type=Path, metavar="DIR", help=purpose)
+
+
+def add_threshold(parser: argparse.ArgumentParser, purpose: str, *, default: str | None = "0.5") -> None:
+    """``--threshold``; without a default it must be given."""
+    parser.add_argument("--threshold", default=default, required=default is None, metavar="T", help=purpose)
