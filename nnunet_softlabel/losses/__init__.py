@@ -5,10 +5,10 @@ from nnunet_softlabel.losses.active import (
     normalized_focal_loss,
     normalized_kl_divergence,
 )
+from nnunet_softlabel.losses.balanced_start import BalancedStart
 from nnunet_softlabel.losses.combination import (
     ACTIVE_OF_MODE,
     PASSIVE_OF_MODE,
-    BalancedStart,
     WeightedSum,
     active_passive_loss,
     class_balanced,

@@ -1,7 +1,7 @@
 """Losses made of other losses."""
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -101,39 +101,6 @@ def class_balanced(
     parts = (is_marked, ~is_marked) if mask is None else (is_marked & mask, ~is_marked & mask)
     marked, rest = (loss(logits, target, mask=part, activation=activation) for part in parts)
     return 0.5 * (marked + rest)
-
-
-class BalancedStart(nn.Module):
-    """One loss for the start of a training, another for the rest.
-
-    Args:
-        start: for the start.
-        settled: for the rest; the one that counts, and that evaluation sees before `set_epoch` is called.
-        share: of the epochs that are the start, rounded down.
-        most_epochs: the start is never longer.
-    """
-
-    def __init__(
-        self,
-        start: Callable[..., Tensor],
-        settled: Callable[..., Tensor],
-        *,
-        share: float = 0.25,
-        most_epochs: int = 20,
-    ) -> None:
-        super().__init__()
-        if not 0 <= share <= 1:
-            raise ValueError(f"share must lie in [0, 1], got {share}.")
-        self.start, self.settled, self.share, self.most_epochs = start, settled, share, most_epochs
-        self.is_starting = False
-
-    def set_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Choose the loss by the number of the epoch alone, so that a resumed training goes on alike."""
-        self.is_starting = epoch < min(int(self.share * num_epochs), self.most_epochs)
-
-    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
-        """The loss of the phase."""
-        return (self.start if self.is_starting else self.settled)(logits, target, **options)
 
 
 class WeightedSum(nn.Module):

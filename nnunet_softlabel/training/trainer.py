@@ -1,4 +1,4 @@
-"""The trainer: the only file that knows nnU-Net's.
+"""The trainers: this file and `loss_trainer` alone know nnU-Net's.
 
 `SoftLabelTrainer` overrides methods of ``nnUNetTrainer`` and calls ``super()``, so that it combines with
 nnU-Net's own trainer variants by inheritance: ``class Mine(nnUNetTrainerAPL, nnUNetTrainerNoMirroring)``.
@@ -7,7 +7,6 @@ nnU-Net's own trainer variants by inheritance: ``class Mine(nnUNetTrainerAPL, nn
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,14 @@ import numpy as np
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.losses import (
-    BalancedStart,
-    CompactTargetLoss,
-    FusedSoftLoss,
-)
-from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.losses.targets import HardTargetLoss
 from nnunet_softlabel.preprocessing.preparation import Preparation
+from nnunet_softlabel.training.loss_trainer import LossTrainer, describe
 from nnunet_softlabel.training.soft_scores import SoftScores
 from nnunet_softlabel.training.stacked_dataset import StackedDataset
 from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel
@@ -38,72 +30,7 @@ from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel
 SCORES_FILE = "soft_validation.csv"
 
 
-class _LossTrainer(nnUNetTrainer):
-    """Swaps the loss inside nnU-Net's deep supervision; what its target is, subclasses decide."""
-
-    def build_soft_loss(self) -> Callable[..., Tensor]:
-        """The recipe: ``f(logits, target, *, mask, activation)`` on probabilities, or a `FusedSoftLoss`."""
-        raise NotImplementedError(f"{type(self).__name__} must define build_soft_loss()")
-
-    @property
-    def loss_options(self) -> dict[str, Any]:
-        """What the plan says to a region term: ``batch_dice``, and ``ddp`` if several GPUs share a batch."""
-        return {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
-
-    @property
-    def activation(self) -> Activation:
-        """``sigmoid`` for regions, else ``softmax``."""
-        return "sigmoid" if self.label_manager.has_regions else "softmax"
-
-    @property
-    def num_soft_channels(self) -> int:
-        """C, the number of foreground classes or regions."""
-        return self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
-
-    def fused_loss(self, **weights: Any) -> FusedSoftLoss:
-        """DML + CE + NKL + TV in one computation, with the weights given (see `FusedSoftLoss`)."""
-        return FusedSoftLoss(
-            **weights,
-            activation=self.activation,
-            has_ignore=self.label_manager.has_ignore_label,
-            compiles=self._do_i_compile(),
-            **self.loss_options,
-        )
-
-    def with_balanced_start(self, settled: FusedSoftLoss) -> BalancedStart:
-        """A fused loss with class-balanced voxel terms at the start, so that small lesions are not lost."""
-        return BalancedStart(settled.with_balance(), settled)
-
-    def _build_loss(self) -> nn.Module:
-        wrapped = super()._build_loss()
-        loss = self._adapt_loss(self._on_compact_targets(self.build_soft_loss()))
-        if not isinstance(wrapped, DeepSupervisionWrapper):
-            return loss
-        wrapped.loss = loss
-        return wrapped
-
-    def _on_compact_targets(self, loss: Callable[..., Tensor]) -> nn.Module:
-        if isinstance(loss, FusedSoftLoss):
-            return loss
-        if isinstance(loss, BalancedStart):
-            loss.start, loss.settled = map(self._on_compact_targets, (loss.start, loss.settled))
-            return loss
-        return CompactTargetLoss(
-            loss, activation=self.activation, has_ignore=self.label_manager.has_ignore_label
-        )
-
-    def on_train_epoch_start(self) -> None:
-        """Tell a loss that changes with the epoch which one it is."""
-        super().on_train_epoch_start()
-        for module in self.loss.modules():
-            if isinstance(module, BalancedStart):
-                module.set_epoch(self.current_epoch, self.num_epochs)
-
-    def _adapt_loss(self, loss: nn.Module) -> nn.Module:
-        return loss
-
-
-class SoftLabelTrainer(_LossTrainer):
+class SoftLabelTrainer(LossTrainer):
     """nnU-Net's trainer on soft labels. A recipe is a subclass that defines `build_soft_loss`.
 
     Attributes:
@@ -255,32 +182,8 @@ class SoftLabelTrainer(_LossTrainer):
             csv.writer(file).writerows([header, *rows, [self.current_epoch, *dice, brier]])
 
 
-class HardLabelTrainer(_LossTrainer):
+class HardLabelTrainer(LossTrainer):
     """A loss of ours on the hard consensus: nnU-Net's pipeline unchanged, labels one-hot."""
 
     def _adapt_loss(self, loss: nn.Module) -> nn.Module:
         return HardTargetLoss(loss, self.num_soft_channels, self.label_manager.ignore_label)
-
-
-def describe(loss: Any) -> str:
-    """A loss in words for the log."""
-    if isinstance(loss, FusedSoftLoss):
-        o = loss.options
-        voxel_terms = _sum_text({"CE": o.weight_ce, "NKL": o.weight_nkl, "TV": o.weight_tv})
-        if o.balanced and voxel_terms:
-            voxel_terms = f"class-balanced ({voxel_terms})"
-        return " + ".join(part for part in (_sum_text({"DML": o.weight_dml}), voxel_terms) if part)
-    if isinstance(loss, BalancedStart):
-        return f"{describe(loss.settled)}, after a start with {describe(loss.start)}"
-    terms = getattr(loss, "terms", None)
-    if terms:
-        return " + ".join(f"{weight} {describe(term)}" for weight, term in terms)
-    function = getattr(loss, "func", loss)
-    named = getattr(loss, "keywords", {})
-    options = ", ".join(f"{key}={describe(v) if callable(v) else v}" for key, v in named.items())
-    name = getattr(function, "__name__", type(function).__name__)
-    return f"{name}({options})" if options else name
-
-
-def _sum_text(weights: dict[str, float]) -> str:
-    return " + ".join(f"{weight} {name}" for name, weight in weights.items() if weight)

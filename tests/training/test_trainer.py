@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import re
 import shutil
 from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
@@ -14,7 +15,8 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import read_json, write_json
-from nnunet_softlabel.training import recipes
+from nnunet_softlabel.training import loss_trainer, recipes
+from nnunet_softlabel.training.foreground import foreground_share
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerHardAPL
 from nnunet_softlabel.training.trainer import SCORES_FILE, SoftLabelTrainer
 from tests.training.conftest import batches, log_text
@@ -191,20 +193,92 @@ def test_background_worker_draws_batches(trainer_factory, planned_dataset, monke
         val._finish()
 
 
-@pytest.mark.parametrize("dataset", ["planned_dataset", "planned_regions_dataset"])
-def test_first_quarter_of_the_epochs_is_class_balanced(trainer_factory, request, dataset):
-    trainer = trainer_factory(nnUNetTrainerAPL, request.getfixturevalue(dataset))
-    trainer.num_epochs = 4
-    phases = []
-    step = trainer.train_step
+def phases_of(trainer) -> list[tuple[int, bool]]:
+    """Epoch and phase of every training step, filled while the trainer trains."""
+    phases, step = [], trainer.train_step
 
     def watched(batch):
-        phases.append((trainer.current_epoch, trainer.loss.loss.is_starting))
+        phases.append((trainer.current_epoch, trainer.balanced_start.is_starting))
         return step(batch)
 
     trainer.train_step = watched
+    return phases
+
+
+@pytest.mark.parametrize("dataset", ["planned_dataset", "planned_regions_dataset"])
+def test_first_quarter_of_the_epochs_at_most_is_class_balanced(
+    trainer_factory, request, dataset, monkeypatch
+):
+    monkeypatch.setattr(loss_trainer, "PLENTY", 1.0)
+    trainer = trainer_factory(nnUNetTrainerAPL, request.getfixturevalue(dataset))
+    trainer.num_epochs = 4
+    phases = phases_of(trainer)
     trainer.run_training()
     assert sorted(set(phases)) == [(0, True), (1, False), (2, False), (3, False)]
     assert np.isfinite(trainer.logger.get_checkpoint()["train_losses"]).all()
     assert "after a start with" in log_text(trainer)
     assert "start with 1.0 DML + class-balanced (1.0 CE + 1.0 NKL + 1.0 TV)" in log_text(trainer)
+    assert "less than 100%" in log_text(trainer)
+    assert "The balanced start ended after 2 iterations, its bound" in log_text(trainer)
+
+
+@pytest.mark.parametrize("recipe", [nnUNetTrainerAPL, nnUNetTrainerHardAPL])
+def test_no_balanced_start_where_foreground_is_plenty(trainer_factory, planned_dataset, monkeypatch, recipe):
+    monkeypatch.setattr(loss_trainer, "PLENTY", 0.0001)
+    trainer = trainer_factory(recipe, planned_dataset)
+    trainer.num_epochs = 4
+    phases = phases_of(trainer)
+    trainer.run_training()
+    assert {starting for _, starting in phases} == {False}
+    assert re.search(
+        r"No balanced start: foreground is \d+\.\d\d% of the voxels of 4 training cases", log_text(trainer)
+    )
+
+
+def test_share_of_foreground_counts_labels_and_not_ignored_voxels():
+    class Cases:
+        identifiers = ("b", "a")
+
+        def load_case(self, name):
+            labels = {"a": [[1, 0, 0, 0]], "b": [[2, 9, 9, -1]]}[name]
+            return None, np.array(labels), None, {}
+
+    # a: 1 of 4; b: 1 of the 2 that count
+    assert foreground_share(Cases(), ignore_label=9) == (pytest.approx(2 / 6), 2)
+    assert foreground_share(Cases()) == (pytest.approx(4 / 8), 2)
+
+
+def test_balanced_start_goes_on_after_a_stop_in_its_midst(trainer_factory, planned_dataset, monkeypatch):
+    monkeypatch.setattr(loss_trainer, "PLENTY", 1.0)
+
+    class Stopped(nnUNetTrainerAPL):
+        def on_epoch_end(self):
+            super().on_epoch_end()
+            if self.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    Stopped.__name__ = nnUNetTrainerAPL.__name__
+    first = trainer_factory(Stopped, planned_dataset)
+    first.save_every, first.num_epochs = 1, 12  # so 6 iterations at most
+    with pytest.raises(KeyboardInterrupt):
+        first.run_training()
+    second = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+    second.num_epochs = 12
+    maybe_load_checkpoint(second, continue_training=True, validation_only=False)
+    assert second.balanced_start.progress() == first.balanced_start.progress()
+    assert second.balanced_start.progress()["batches"] == 2
+    phases = phases_of(second)
+    second.run_training()
+    assert [epoch for epoch, starting in phases if starting] == [1, 1, 2, 2]
+
+
+def test_a_checkpoint_of_before_resumes_past_its_start(trainer_factory, planned_dataset):
+    trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+    trainer.run_training()
+    path = f"{trainer.output_folder}/checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    del checkpoint["init_args"]["balanced_start"]
+    torch.save(checkpoint, path)
+    second = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+    maybe_load_checkpoint(second, continue_training=True, validation_only=False)
+    assert second.balanced_start.iteration == 4

@@ -15,16 +15,13 @@ from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-
-from docs.studies.losses import images, tables
+from docs.studies.losses import tables
+from docs.studies.shared import images
 from docs.studies.shared.cases import LIDC
 from docs.studies.shared.losses import CANDIDATES
 from docs.studies.shared.resumable import Cell, Row, run_missing
-from docs.studies.shared.scores import best_threshold, mean_dice
+from docs.studies.shared.scores import best_threshold, score_images
 from docs.studies.shared.small_network import NetworkBudget, predict, train
-from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error, near_object
-from nnunet_softlabel.metrics.overlap import precision, qubiq_dice, recall
 
 RESULTS = Path(__file__).parent / "results.csv"
 BUDGET = NetworkBudget()
@@ -75,27 +72,9 @@ def run_cell(cell: Cell) -> list[Row]:
             **dict(zip(KEY, cell, strict=True)),
             "volume_ratio": ratio,
             "collapsed": int(ratio < 0.1),
-            **score(test, probability, threshold),
+            **score_images(test, probability, threshold),
         }
     ]
-
-
-def score(test: images.Images, probability: np.ndarray, threshold: float) -> Row:
-    """Overlap with the truth at 0.5 and at the threshold, calibration against the raters."""
-    hard = probability > 0.5
-    near = [near_object(q > 0, spacing_mm=test.spacing_mm, near_mm=5) for q in test.soft]
-    triples = list(zip(test.soft, probability, near, strict=True))
-    return {
-        "dice": mean_dice(test.truth, hard),
-        "precision": precision(test.truth, hard),
-        "recall": recall(test.truth, hard),
-        "best_threshold": threshold,
-        "dice_best": mean_dice(test.truth, probability > threshold),
-        "brier_near": float(np.nanmean([brier(q, p, mask=n) for q, p, n in triples])),
-        "brier_truth": brier(test.truth.astype(np.float32), probability),
-        "qubiq_dice": float(np.nanmean([qubiq_dice(q, p) for q, p, _ in triples])),
-        "ece_near": float(np.nanmean([expected_calibration_error(q, p, mask=n) for q, p, n in triples])),
-    }
 
 
 def cells() -> Iterator[Cell]:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.losses.active import normalized_kl_divergence
+from nnunet_softlabel.losses.balanced_start import foreground_volumes
 from nnunet_softlabel.losses.combination import class_balanced
 from nnunet_softlabel.losses.entropy import cross_entropy
 from nnunet_softlabel.losses.fused.terms import FusedOptions
-from nnunet_softlabel.losses.inputs import Activation, at_least_float32, probabilities
+from nnunet_softlabel.losses.inputs import Activation, at_least_float32
 from nnunet_softlabel.losses.passive import total_variation
 from nnunet_softlabel.losses.region import dice_semimetric_loss
 from nnunet_softlabel.losses.targets import expand_target, is_compact
@@ -65,11 +66,7 @@ def plain_loss(
             value = value + weight * loss(logits, target, mask=mask, activation=activation)
     if not options.balanced:
         return value, value.new_zeros(2)
-    with torch.no_grad():
-        first = 0 if options.sigmoid else 1
-        parts = (probabilities(logits, activation), target)
-        kept = [(x if mask is None else torch.where(mask, x, 0))[:, first:].sum() for x in parts]
-    return value, torch.stack([x.to(value.dtype) for x in kept])
+    return value, foreground_volumes(logits, target, mask=mask, activation=activation).to(value.dtype)
 
 
 def compiled_loss(

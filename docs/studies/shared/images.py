@@ -1,4 +1,4 @@
-"""Images of the loss study: flat knees of the phantom and slices of LIDC, at a chosen share of foreground."""
+"""Flat knees of the phantom and slices of LIDC, at a chosen share of foreground."""
 
 from __future__ import annotations
 

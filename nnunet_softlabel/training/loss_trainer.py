@@ -1,0 +1,153 @@
+"""What all our trainers share: the loss inside nnU-Net's deep supervision, and its balanced start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import Tensor, nn
+
+from nnunet_softlabel.losses import BalancedStart, CompactTargetLoss, FusedSoftLoss
+from nnunet_softlabel.losses.inputs import Activation
+from nnunet_softlabel.training.foreground import PLENTY, foreground_share
+
+START_KEY = "balanced_start"
+
+
+class LossTrainer(nnUNetTrainer):
+    """Swaps the loss inside nnU-Net's deep supervision; what its target is, subclasses decide."""
+
+    def build_soft_loss(self) -> Callable[..., Tensor]:
+        """The recipe: ``f(logits, target, *, mask, activation)`` on probabilities, or a `FusedSoftLoss`."""
+        raise NotImplementedError(f"{type(self).__name__} must define build_soft_loss()")
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """What the plan says to a region term: ``batch_dice``, and ``ddp`` if several GPUs share a batch."""
+        return {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
+
+    @property
+    def activation(self) -> Activation:
+        """``sigmoid`` for regions, else ``softmax``."""
+        return "sigmoid" if self.label_manager.has_regions else "softmax"
+
+    @property
+    def num_soft_channels(self) -> int:
+        """C, the number of foreground classes or regions."""
+        return self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
+
+    def fused_loss(self, **weights: Any) -> FusedSoftLoss:
+        """DML + CE + NKL + TV in one computation, with the weights given (see `FusedSoftLoss`)."""
+        return FusedSoftLoss(
+            **weights,
+            activation=self.activation,
+            has_ignore=self.label_manager.has_ignore_label,
+            compiles=self._do_i_compile(),
+            **self.loss_options,
+        )
+
+    def with_balanced_start(self, settled: FusedSoftLoss) -> BalancedStart:
+        """A fused loss with class-balanced voxel terms at the start, so that small lesions are not lost."""
+        return BalancedStart(settled.with_balance(), settled, ddp=self.is_ddp)
+
+    def _build_loss(self) -> nn.Module:
+        wrapped = super()._build_loss()
+        loss = self._adapt_loss(self._on_compact_targets(self.build_soft_loss()))
+        if not isinstance(wrapped, DeepSupervisionWrapper):
+            return loss
+        wrapped.loss = loss
+        return wrapped
+
+    def _on_compact_targets(self, loss: Callable[..., Tensor]) -> nn.Module:
+        if isinstance(loss, FusedSoftLoss):
+            return loss
+        if isinstance(loss, BalancedStart):
+            loss.start, loss.settled = map(self._on_compact_targets, (loss.start, loss.settled))
+            return loss
+        return CompactTargetLoss(
+            loss, activation=self.activation, has_ignore=self.label_manager.has_ignore_label
+        )
+
+    @property
+    def balanced_start(self) -> BalancedStart | None:
+        """The loss's balanced start, if it has one."""
+        return next((m for m in self.loss.modules() if isinstance(m, BalancedStart)), None)
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's; the training cases are remembered for `foreground_share`."""
+        training, validation = super().get_tr_and_val_datasets()
+        self._training_cases = training
+        return training, validation
+
+    def on_train_start(self) -> None:
+        """No balanced start where foreground is plenty."""
+        super().on_train_start()
+        if self.balanced_start is None or self.current_epoch > 0:
+            return
+        share, number = foreground_share(self._training_cases, self.label_manager.ignore_label)
+        found = f"foreground is {share:.2%} of the voxels of {number} training cases"
+        if share >= PLENTY:
+            self.balanced_start.skip()
+            self.print_to_log_file(f"No balanced start: {found}, at least {PLENTY:.0%}.")
+        else:
+            self.print_to_log_file(f"Balanced start: {found}, less than {PLENTY:.0%}.")
+
+    def on_train_epoch_start(self) -> None:
+        """Bound the balanced start by the length of the training, which may have been set late."""
+        super().on_train_epoch_start()
+        if self.balanced_start is not None:
+            self.balanced_start.set_length(self.num_epochs * self.num_iterations_per_epoch)
+
+    def train_step(self, batch: dict) -> dict:
+        """nnU-Net's step, which a balanced start counts."""
+        result = super().train_step(batch)
+        reason = None if self.balanced_start is None else self.balanced_start.advance()
+        if reason is not None:
+            self.print_to_log_file(f"The balanced start ended {reason}.")
+        return result
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint; how far the balanced start is lies beside the arguments of the trainer."""
+        if self.balanced_start is not None:
+            self.my_init_kwargs[START_KEY] = self.balanced_start.progress()
+        super().save_checkpoint(filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Go on where the balanced start was."""
+        super().load_checkpoint(filename_or_checkpoint)
+        progress, start = self.my_init_kwargs.get(START_KEY), self.balanced_start
+        if start is None:
+            return
+        if progress is not None:
+            start.resume(progress, self.device)
+        else:  # a checkpoint of an earlier version
+            start.iteration = self.current_epoch * self.num_iterations_per_epoch
+
+    def _adapt_loss(self, loss: nn.Module) -> nn.Module:
+        return loss
+
+
+def describe(loss: Any) -> str:
+    """A loss in words for the log."""
+    if isinstance(loss, FusedSoftLoss):
+        o = loss.options
+        voxel_terms = _sum_text({"CE": o.weight_ce, "NKL": o.weight_nkl, "TV": o.weight_tv})
+        if o.balanced and voxel_terms:
+            voxel_terms = f"class-balanced ({voxel_terms})"
+        return " + ".join(part for part in (_sum_text({"DML": o.weight_dml}), voxel_terms) if part)
+    if isinstance(loss, BalancedStart):
+        return f"{describe(loss.settled)}, after a start with {describe(loss.start)}"
+    terms = getattr(loss, "terms", None)
+    if terms:
+        return " + ".join(f"{weight} {describe(term)}" for weight, term in terms)
+    function = getattr(loss, "func", loss)
+    named = getattr(loss, "keywords", {})
+    options = ", ".join(f"{key}={describe(v) if callable(v) else v}" for key, v in named.items())
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"{name}({options})" if options else name
+
+
+def _sum_text(weights: dict[str, float]) -> str:
+    return " + ".join(f"{weight} {name}" for name, weight in weights.items() if weight)
