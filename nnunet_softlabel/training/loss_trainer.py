@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
@@ -17,7 +18,29 @@ START_KEY = "balanced_start"
 
 
 class LossTrainer(nnUNetTrainer):
-    """Swaps the loss inside nnU-Net's deep supervision; what its target is, subclasses decide."""
+    """Swaps the loss inside nnU-Net's deep supervision; what its target is, subclasses decide.
+
+    Attributes:
+        epochs: number of epochs, None for nnU-Net's 1,000.
+        learning_rate: the initial one, None for nnU-Net's 0.01.
+    """
+
+    epochs: int | None = None
+    learning_rate: float | None = None
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008  # nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
+        if self.learning_rate is not None:
+            self.initial_lr = self.learning_rate
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe: ``f(logits, target, *, mask, activation)`` on probabilities, or a `FusedSoftLoss`."""

@@ -8,6 +8,8 @@ from functools import partial
 from torch import Tensor
 
 from nnunet_softlabel.losses import WeightedSum, active_passive_loss, cross_entropy, dice_semimetric_loss
+from nnunet_softlabel.training.fine_tuning import StartsFromModel
+from nnunet_softlabel.training.loss_trainer import LossTrainer
 from nnunet_softlabel.training.trainer import HardLabelTrainer, SoftLabelTrainer
 
 
@@ -63,3 +65,43 @@ class nnUNetTrainerHardBCE(HardLabelTrainer):
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
         return cross_entropy
+
+
+class nnUNetTrainerSoftCEFineTune(StartsFromModel, SoftLabelTrainer):
+    """DML + cross entropy on soft targets, from a trained stock model: 100 epochs, a tenth of the rate.
+
+    ``nnUNetv2_train 501 3d_fullres 0 -tr nnUNetTrainerSoftCEFineTune -pretrained_weights CHECKPOINT``, the
+    checkpoint of the same fold. No balanced start: the model has left all-background.
+    """
+
+    epochs = 100
+    learning_rate = 1e-3
+
+    def build_soft_loss(self) -> Callable[..., Tensor]:
+        """The recipe."""
+        return self.fused_loss(weight_nkl=0.0, weight_tv=0.0)
+
+
+def _with_epochs(recipe: type[LossTrainer], epochs: int) -> type[LossTrainer]:
+    """The recipe for so many epochs, named as nnU-Net names its own: ``nnUNetTrainerSoftCE_5epochs``."""
+    name = f"{recipe.__name__}_{epochs}epoch{'' if epochs == 1 else 's'}"
+    about = f"`{recipe.__name__}` for {epochs} epochs instead of {recipe.epochs or 1000}."
+    return type(name, (recipe,), {"__module__": __name__, "__doc__": about, "epochs": epochs})
+
+
+# those of nnU-Net's nnUNetTrainer_Xepochs.py
+EPOCHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)
+RECIPES: tuple[type[LossTrainer], ...] = (
+    nnUNetTrainerAPL,
+    nnUNetTrainerAPLExpectation,
+    nnUNetTrainerAPLNoDice,
+    nnUNetTrainerSoftCE,
+    nnUNetTrainerSoftCEFineTune,
+    nnUNetTrainerHardAPL,
+    nnUNetTrainerHardBCE,
+)
+SHORTENED = {
+    trainer.__name__: trainer for trainer in (_with_epochs(recipe, n) for recipe in RECIPES for n in EPOCHS)
+}
+TRAINERS: dict[str, type[LossTrainer]] = {**{recipe.__name__: recipe for recipe in RECIPES}, **SHORTENED}
+globals().update(SHORTENED)  # where pickle looks for them

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.training.starts_from import SHARE_OF_EPOCHS, starts_from
+
 CURVES = ("train_losses", "val_losses", "mean_fg_dice", "ema_fg_dice", "lrs")
 
 
@@ -37,7 +40,8 @@ def train(
         fold: number, or ``all``.
         trainer: class name, nnU-Net's or one on ``nnUNet_extTrainer``.
         plans: plans identifier.
-        epochs: instead of the trainer's own number.
+        epochs: instead of the trainer's own number; a trainer that goes on from a trained model takes a
+            tenth.
         iterations: per epoch, instead of the trainer's own number.
         val_iterations: of the pseudo validation per epoch; None follows ``iterations`` in nnU-Net's
             proportion.
@@ -56,13 +60,15 @@ def train(
     instance: Any = get_trainer_from_args(
         str(dataset), configuration, fold, trainer, plans, continues, device=torch.device(device)
     )
+    continues = continues and any(Path(instance.output_folder).glob("checkpoint_*.pth"))
     if epochs is not None:
-        instance.num_epochs = epochs
+        is_new = starts_from(trainer) is None
+        instance.num_epochs = epochs if is_new else max(1, round(SHARE_OF_EPOCHS * epochs))
     if iterations is not None:
         instance.num_iterations_per_epoch = iterations
         instance.num_val_iterations_per_epoch = val_iterations or max(1, iterations // 5)
     instance.save_every = min(instance.save_every, max(1, instance.num_epochs // 10))
-    maybe_load_checkpoint(instance, continues, False)
+    maybe_load_checkpoint(instance, continues, False, None if continues else _pretrained(instance))
     started = time()
     instance.run_training()
     trained = time()
@@ -78,6 +84,22 @@ def train(
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "curves": {name: [float(v) for v in curves[name]] for name in CURVES if name in curves},
     }
+
+
+def _pretrained(trainer: Any) -> str | None:
+    """The checkpoint of the same fold that this trainer goes on from, None if it begins anew."""
+    name = type(trainer).__name__
+    base = starts_from(name)
+    if base is None:
+        return None
+    folder = Path(trainer.output_folder)
+    model = folder.parent.with_name(folder.parent.name.replace(name, base, 1))
+    checkpoint = model / folder.name / "checkpoint_final.pth"
+    if not checkpoint.is_file():
+        raise DatasetError(
+            f"{name}: goes on from {checkpoint}, which is not there; train {base} on this fold first."
+        )
+    return str(checkpoint)
 
 
 def peak_memory_gb(device: str) -> float:

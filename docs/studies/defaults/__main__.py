@@ -3,8 +3,8 @@
     python -m docs.studies.defaults             # runs what results.csv lacks, then the tables
     python -m docs.studies.defaults --tables    # only rewrites tables.md
 
-Design, cells, seeds and the rule are in DESIGN.md, written before the first run. A later session adds seeds by
-raising SEEDS.
+Design, cells, seeds and the rule are in DESIGN.md, written before the first run. A later session adds seeds
+by raising SEEDS.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ STARTS = ("stock", "DML+CE, no start", "DML+CE, start of a quarter", "DML+CE, st
 ENDINGS = ("stock", "DML+CE, no start", "0.3 DML+CE, no start", "DML+CE, last fifth CE", "CE, no start")
 # data, share of foreground, iterations, losses: in the order in which they are run, seed by seed
 SETTINGS = (
-    ("knee", "0.002", "1600", STARTS[1:]),
-    ("knee", "0.01", "360", STARTS),
     ("knee", "0.05", "360", STARTS),
+    ("knee", "0.01", "360", STARTS),
+    ("knee", "0.002", "1600", STARTS[1:]),
     ("lidc", "0.05", "1000", ENDINGS),
 )
 

@@ -4,20 +4,6 @@ nnU-Net imports every module of the folder ``nnUNet_extTrainer`` as a top-level 
 The classes themselves live in the package, where they are imported once and can be pickled.
 """
 
-from nnunet_softlabel.training.recipes import (
-    nnUNetTrainerAPL,
-    nnUNetTrainerAPLExpectation,
-    nnUNetTrainerAPLNoDice,
-    nnUNetTrainerHardAPL,
-    nnUNetTrainerHardBCE,
-    nnUNetTrainerSoftCE,
-)
+from nnunet_softlabel.training.recipes import TRAINERS
 
-__all__ = [
-    "nnUNetTrainerAPL",
-    "nnUNetTrainerAPLExpectation",
-    "nnUNetTrainerAPLNoDice",
-    "nnUNetTrainerHardAPL",
-    "nnUNetTrainerHardBCE",
-    "nnUNetTrainerSoftCE",
-]
+globals().update(TRAINERS)

@@ -1,0 +1,115 @@
+"""The recipe that goes on from a trained stock model."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.run.run_training import maybe_load_checkpoint
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.training.fine_tuning import bare
+from nnunet_softlabel.training.recipes import TRAINERS, nnUNetTrainerSoftCEFineTune
+from nnunet_softlabel.training.starts_from import starts_from
+from tests.training.conftest import log_text
+
+
+@pytest.fixture
+def stock(trainer_factory, planned_dataset):
+    """A stock model of fold 0, trained for two epochs, and its checkpoint."""
+    trainer = trainer_factory(nnUNetTrainer, planned_dataset)
+    trainer.run_training()
+    return planned_dataset, Path(trainer.output_folder) / "checkpoint_final.pth"
+
+
+def fine_tuned(trainer_factory, dataset, checkpoint, fold=0):
+    trainer = trainer_factory(nnUNetTrainerSoftCEFineTune, dataset, fold=fold)
+    maybe_load_checkpoint(trainer, False, False, str(checkpoint))
+    return trainer
+
+
+def test_fine_tuning_begins_with_the_whole_stock_model(trainer_factory, stock):
+    dataset, checkpoint = stock
+    trainer = fine_tuned(trainer_factory, dataset, checkpoint)
+    trainer.on_train_start()
+    saved = torch.load(checkpoint, weights_only=False)["network_weights"]
+    weights = bare(trainer.network).state_dict()
+    assert all(torch.equal(weights[key], saved[key]) for key in saved)
+    assert any(".seg_layers." in key for key in saved)
+    assert f"starts from {checkpoint}; its last layers are taken too" in log_text(trainer)
+
+
+def test_fine_tuning_trains_and_resumes(trainer_factory, stock):
+    dataset, checkpoint = stock
+    trainer = fine_tuned(trainer_factory, dataset, checkpoint)
+    assert trainer.balanced_start is None
+    trainer.run_training()
+    again = trainer_factory(nnUNetTrainerSoftCEFineTune, dataset)
+    again.num_epochs = 3
+    maybe_load_checkpoint(again, True, False)
+    again.run_training()
+    assert again.current_epoch == 3
+
+
+def test_fine_tuning_takes_a_tenth_of_the_epochs_at_a_tenth_of_the_rate(trainer_factory, planned_dataset):
+    trainer = trainer_factory(nnUNetTrainerSoftCEFineTune, planned_dataset)
+    assert trainer.epochs == 100
+    assert trainer.initial_lr == 1e-3
+    assert trainer_factory(nnUNetTrainer, planned_dataset).initial_lr == 1e-2
+
+
+def test_fine_tuning_without_a_model_names_the_flag(trainer_factory, planned_dataset):
+    trainer = trainer_factory(nnUNetTrainerSoftCEFineTune, planned_dataset)
+    wanted = (
+        r"given none; add -pretrained_weights .*nnUNetTrainer__nnUNetPlansReduced__3d_fullres.fold_0.check"
+    )
+    with pytest.raises(DatasetError, match=wanted):
+        trainer.run_training()
+
+
+def test_a_model_of_a_fold_that_saw_the_validation_cases_is_refused(trainer_factory, stock):
+    dataset, checkpoint = stock
+    trainer = fine_tuned(trainer_factory, dataset, checkpoint, fold=1)
+    wanted = r"has seen \d of the cases that fold 1 validates on \(.*start fold 1 from"
+    with pytest.raises(DatasetError, match=wanted):
+        trainer.run_training()
+
+
+def test_a_model_of_another_fold_with_the_same_cases_is_taken(trainer_factory, stock):
+    dataset, checkpoint = stock
+    splits = dataset.preprocessed / "splits_final.json"
+    before = read_json(splits)
+    write_json(splits, [before[0], before[0], *before[2:]])
+    try:
+        trainer = fine_tuned(trainer_factory, dataset, checkpoint, fold=1)
+        trainer.on_train_start()
+    finally:
+        write_json(splits, before)
+    assert "its last layers are taken too" in log_text(trainer)
+
+
+def test_a_model_of_all_cases_is_refused(trainer_factory, stock):
+    dataset, checkpoint = stock
+    folder = checkpoint.parents[1] / "fold_all"
+    checkpoint.parent.rename(folder)
+    trainer = fine_tuned(trainer_factory, dataset, folder / checkpoint.name)
+    with pytest.raises(DatasetError, match=r"fold all has seen every case.*start fold 0 from"):
+        trainer.run_training()
+
+
+def test_a_model_from_elsewhere_is_taken_and_the_doubt_is_said(trainer_factory, stock, tmp_path):
+    dataset, checkpoint = stock
+    elsewhere = shutil.move(checkpoint, tmp_path / "model.pth")
+    for other in checkpoint.parent.glob("checkpoint_*.pth"):
+        other.unlink()
+    trainer = fine_tuned(trainer_factory, dataset, elsewhere)
+    trainer.on_train_start()
+    assert "not known whether it has seen cases" in log_text(trainer)
+
+
+def test_what_a_trainer_starts_from_is_known_by_its_name():
+    assert {name for name in TRAINERS if starts_from(name)} == {
+        name for name, trainer in TRAINERS.items() if issubclass(trainer, nnUNetTrainerSoftCEFineTune)
+    }
