@@ -26,6 +26,9 @@ def train_cell(grid: BenchmarkGrid, cell: Cell) -> str:
     """
     path = grid.record_file(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
+    needed = missing_model(grid, cell)
+    if needed is not None:
+        return f"{UNTRAINED}: waits for {needed.name}"
     try:
         with FileLock(path.with_suffix(".lock")).acquire(timeout=0):
             record = grid.record(cell)
@@ -34,6 +37,12 @@ def train_cell(grid: BenchmarkGrid, cell: Cell) -> str:
             return _train_locked(grid, cell, continues=record is not None)
     except Timeout:
         return ELSEWHERE
+
+
+def missing_model(grid: BenchmarkGrid, cell: Cell) -> Cell | None:
+    """The cell whose model this one goes on from, if that is not done yet."""
+    needed = grid.begins_with(cell)
+    return None if needed is None or recorded_status(grid, needed) == DONE else needed
 
 
 def recorded_status(grid: BenchmarkGrid, cell: Cell) -> str:

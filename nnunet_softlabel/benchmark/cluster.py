@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnunet_softlabel.benchmark.cell_training import DONE, FAILED, last_line, recorded_status, train_cell
+from nnunet_softlabel.benchmark.cell_training import (
+    DONE,
+    FAILED,
+    UNTRAINED,
+    last_line,
+    missing_model,
+    recorded_status,
+    train_cell,
+)
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.errors import UsageError
 
@@ -72,7 +80,14 @@ def train_on_cluster(grid: BenchmarkGrid, cluster: ClusterJobs, log: Callable[[s
     from submitit.helpers import as_completed
 
     outcome = {cell.name: recorded_status(grid, cell) for cell in grid.cells}
-    cells = [cell for cell in grid.cells if outcome[cell.name] != DONE]
+    cells = []
+    for cell in grid.cells:
+        needed = missing_model(grid, cell)
+        if needed is not None:
+            outcome[cell.name] = f"{UNTRAINED}: waits for {needed.name}; run the same command again"
+            log(f"{cell.name}: {outcome[cell.name]}")
+        elif outcome[cell.name] != DONE:
+            cells.append(cell)
     try:
         jobs = executor.submit_array([CellJob(grid, cell) for cell in cells]) if cells else []
     except (FailedSubmissionError, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_thre
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.training.starts_from import starts_from
 
 TRAINING = (sys.executable, "-m", "nnunet_softlabel.training")
 
@@ -53,7 +54,8 @@ class BenchmarkGrid:
         folds: of ``splits_final.json``.
         seeds: each trains all the others.
         plans: plans identifier.
-        budget: epochs and iterations of all trainers alike.
+        budget: epochs and iterations of all trainers alike; one that goes on from a trained model takes a
+            tenth of the epochs.
         device: ``cuda``, ``cpu`` or ``mps``.
         truth: folder of label maps of a known truth, or None.
         threshold: where probabilities are cut, for all trainers alike: a number, ``rater-corrected``, or
@@ -87,6 +89,7 @@ class BenchmarkGrid:
         base = find_dataset(environment_folder("nnUNet_preprocessed"), self.dataset.folder.name)
         self.plans_file = base / f"{plans}.json"
         self._check_plans(configurations)
+        _check_order(trainers)
         if threshold != TUNED:
             choose_threshold(threshold, self.dataset)  # refuse it before hours of training, not after
         elif len(set(folds)) < 2:
@@ -114,6 +117,11 @@ class BenchmarkGrid:
                     f"-c {configuration}: {self.plans} has no such configuration; "
                     f"it has {', '.join(planned)}."
                 )
+
+    def begins_with(self, cell: Cell) -> Cell | None:
+        """The cell whose model this one goes on from, None if it begins anew."""
+        trainer = starts_from(cell.trainer)
+        return None if trainer is None else replace(cell, trainer=trainer)
 
     def results_folder(self, cell: Cell) -> Path:
         """``nnUNet_results`` of a cell: nnU-Net's path knows no seed."""
@@ -178,3 +186,11 @@ class BenchmarkGrid:
                     f"choose another -o, or delete that file and its results."
                 )
         return record
+
+
+def _check_order(trainers: Sequence[str]) -> None:
+    """Refuse a trainer that goes on from the model of one that is not trained before it."""
+    for number, trainer in enumerate(trainers):
+        base = starts_from(trainer)
+        if base is not None and base not in trainers[:number]:
+            raise UsageError(f"-tr {trainer}: goes on from the model of {base}; name {base} before it.")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.files import read_json
 
 LAST_LAYERS = ".seg_layers."  # which -pretrained_weights leaves out
 
@@ -68,7 +68,7 @@ def check_origin(origin: Origin, fold: int | str, splits_file: Path) -> None:
         )
     if not splits_file.is_file() or not origin.fold.isdigit():
         return
-    splits: Any = read_json(splits_file)
+    splits = load_json(splits_file)
     numbers = (int(origin.fold), int(fold))
     if max(numbers) >= len(splits):
         raise DatasetError(f"{origin.checkpoint}: {splits_file} has no fold {max(numbers)}; {advice}.")

@@ -22,7 +22,12 @@ from nnunet_softlabel.formats.encoding import with_background
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
-BLUR = {"nnUNetTrainer": 0.5, "nnUNetTrainerAPL": 1.5, "nnUNetTrainerSoftCE": 1.5}
+BLUR = {
+    "nnUNetTrainer": 0.5,
+    "nnUNetTrainerAPL": 1.5,
+    "nnUNetTrainerSoftCE": 1.5,
+    "nnUNetTrainerSoftCEFineTune": 1.0,
+}
 
 
 def fake_training(arguments_file: Path, result_file: Path, environment: Mapping[str, str]) -> int:

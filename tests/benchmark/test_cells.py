@@ -43,6 +43,38 @@ def test_a_cell_that_cannot_be_scored_does_not_lose_the_others(grid_factory, fak
     assert "trained, but not scored" in report(grid, outcome).read_text(encoding="utf-8")
 
 
+FINE_TUNED = ("nnUNetTrainer", "nnUNetTrainerSoftCEFineTune")
+
+
+def test_a_fine_tuned_row_is_trained_after_the_model_it_goes_on_from(grid_factory, fake_training):
+    outcome = benchmark(grid_factory(trainers=FINE_TUNED), num_processes=1, log=silent)
+    assert list(outcome.values()) == ["done", "done"]
+    assert [arguments["trainer"] for arguments in fake_training] == list(FINE_TUNED)
+
+
+def test_a_fine_tuned_row_waits_for_the_model_it_goes_on_from(grid_factory, fake_training):
+    from filelock import FileLock
+
+    grid = grid_factory(trainers=FINE_TUNED)
+    lock = grid.record_file(grid.cells[0]).with_suffix(".lock")
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        outcome = benchmark(grid, num_processes=1, log=silent)
+    waits = f"not trained: waits for {grid.cells[0].name}"
+    assert list(outcome.values()) == ["in training elsewhere", waits]
+    assert fake_training == []
+    assert list(benchmark(grid, num_processes=1, log=silent).values()) == ["done", "done"]
+
+
+@pytest.mark.parametrize("trainers", [FINE_TUNED[1:], FINE_TUNED[::-1]])
+def test_a_fine_tuned_row_without_its_model_is_refused(grid_factory, trainers):
+    wanted = (
+        "-tr nnUNetTrainerSoftCEFineTune: goes on from the model of nnUNetTrainer; name nnUNetTrainer before"
+    )
+    with pytest.raises(UsageError, match=wanted):
+        grid_factory(trainers=trainers)
+
+
 def test_a_cell_made_with_something_else_is_refused(grid_factory, fake_training):
     benchmark(grid_factory(), num_processes=1, log=silent)
     with pytest.raises(UsageError, match="was made with iterations 1, this benchmark asks for 2"):

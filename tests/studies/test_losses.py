@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from docs.studies.losses import images
 from docs.studies.losses.__main__ import FINALISTS, run_cell
+from docs.studies.shared import images
 from docs.studies.shared.cases import LIDC
 from docs.studies.shared.losses import CANDIDATES
-from docs.studies.shared.small_network import Budget
+from docs.studies.shared.small_network import NetworkBudget
 
-BUDGET = Budget(iterations=3, batch_size=2, features=4, stages=3)
+BUDGET = NetworkBudget(iterations=3, batch_size=2, features=4, stages=3)
 
 
 @pytest.mark.parametrize("name", CANDIDATES)

@@ -8,12 +8,6 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-<<<<<<< HEAD
-=======
-from docs.studies.losses.__main__ import FINALISTS, run_cell
-from docs.studies.shared import images
-from docs.studies.shared.cases import LIDC
->>>>>>> c95e364 (Balanced start ends by itself; study of the defaults: design and code)
 from docs.studies.shared.losses import CANDIDATES, stock
 from docs.studies.shared.small_network import NetworkBudget, predict, train, with_background
 

@@ -1,5 +1,6 @@
 """The recipe that goes on from a trained stock model."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.training.fine_tuning import bare
 from nnunet_softlabel.training.recipes import TRAINERS, nnUNetTrainerSoftCEFineTune
+from nnunet_softlabel.training.run import train
 from nnunet_softlabel.training.starts_from import starts_from
-from tests.training.conftest import log_text
+from nnunet_softlabel.training.trainer_path import trainer_path
+from tests.training.conftest import REDUCED, log_text
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_a_model_of_a_fold_that_saw_the_validation_cases_is_refused(trainer_fact
 def test_a_model_of_another_fold_with_the_same_cases_is_taken(trainer_factory, stock):
     dataset, checkpoint = stock
     splits = dataset.preprocessed / "splits_final.json"
-    before = read_json(splits)
+    before = json.loads(splits.read_text(encoding="utf-8"))
     write_json(splits, [before[0], before[0], *before[2:]])
     try:
         trainer = fine_tuned(trainer_factory, dataset, checkpoint, fold=1)
@@ -113,3 +116,25 @@ def test_what_a_trainer_starts_from_is_known_by_its_name():
     assert {name for name in TRAINERS if starts_from(name)} == {
         name for name, trainer in TRAINERS.items() if issubclass(trainer, nnUNetTrainerSoftCEFineTune)
     }
+
+
+OPTIONS = {"plans": REDUCED, "epochs": 10, "iterations": 1, "val_iterations": 1, "device": "cpu"}
+FINE_TUNE = "nnUNetTrainerSoftCEFineTune"
+
+
+def test_a_benchmarks_row_starts_from_the_stock_model_of_its_fold(trainer_factory, stock, monkeypatch):
+    dataset, checkpoint = stock
+    monkeypatch.setenv("nnUNet_extTrainer", trainer_path())
+    result = train(dataset.id, "3d_fullres", 0, FINE_TUNE, continues=True, **OPTIONS)
+    assert result["epochs"] == 1  # a tenth of ten
+    log = next(Path(result["folder"]).glob("training_log*.txt")).read_text(encoding="utf-8")
+    assert f"starts from {checkpoint}" in log
+    again = train(dataset.id, "3d_fullres", 0, FINE_TUNE, continues=True, **OPTIONS)
+    assert again["curves"]["train_losses"] == result["curves"]["train_losses"]
+
+
+def test_a_benchmarks_row_without_the_stock_model_is_refused(trainer_factory, stock, monkeypatch):
+    dataset, _ = stock
+    monkeypatch.setenv("nnUNet_extTrainer", trainer_path())
+    with pytest.raises(DatasetError, match=r"fold_1.*is not there; train nnUNetTrainer on this fold first"):
+        train(dataset.id, "3d_fullres", 1, FINE_TUNE, **OPTIONS)
