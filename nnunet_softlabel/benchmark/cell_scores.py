@@ -11,7 +11,7 @@ from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.evaluation.thresholds import TUNED
 from nnunet_softlabel.evaluation.tuning import tune_threshold
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import read_json, visible
 
 
 def score_cell(grid: BenchmarkGrid, cell: Cell, *, trained: Collection[Cell], num_processes: int) -> None:
@@ -76,6 +76,6 @@ def tune_on_other_folds(
         raise DatasetError(f"{cell.name}: no other fold is trained, so there is nothing to tune on.")
     file = grid.threshold_file(cell)
     folders = [grid.validation_folder(other) for other in others]
-    cases = sorted(path.stem for folder in folders for path in folder.glob("*.npz"))
+    cases = sorted(path.stem for folder in folders for path in visible(folder, "*.npz"))
     if not file.is_file() or read_json(file)["cases"] != cases:
         tune_threshold(grid.dataset, folders, file, num_processes=num_processes, overwrite=True)

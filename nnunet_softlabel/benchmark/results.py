@@ -16,7 +16,7 @@ from nnunet_softlabel.benchmark.cell_training import DONE
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, means, versions, write_rows
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import read_json, visible, write_json
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import PairedDifference, compare, home_reference
 from nnunet_softlabel.report.page import RunResult, write_report
@@ -177,7 +177,9 @@ def _pictures(
     last = runs[-1]
     where = {
         name: {
-            path.stem: path.parent for cell in cells for path in grid.validation_folder(cell).glob("*.npz")
+            path.stem: path.parent
+            for cell in cells
+            for path in visible(grid.validation_folder(cell), "*.npz")
         }
         for name, cells in finished.items()
     }

@@ -15,6 +15,7 @@ import numpy as np
 from nnunet_softlabel.cases.case import Source
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.channels import Channel, ChannelAxis, read_channels
+from nnunet_softlabel.formats.dicom_seg import is_dicom_file, read_dicom_segments
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask
@@ -124,7 +125,9 @@ def read_label_map(
         DatasetError: for a file that cannot be read, or holds what no label names.
     """
     values = reading.of_rater.get(rater, reading.values)
-    if isinstance(source, Path) and is_slicer_file(source):
+    if isinstance(source, Path) and is_dicom_file(source):
+        segments = read_dicom_segments(source)
+    elif isinstance(source, Path) and is_slicer_file(source):
         segments = read_segments(source)
     elif reading.class_axis is not None and isinstance(source, Path):
         channels, grid = read_channels(source, reading.class_axis)

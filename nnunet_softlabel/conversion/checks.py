@@ -12,6 +12,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.names import check_case_names, check_file_name
 from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.files import visible
 from nnunet_softlabel.formats.images import file_ending, is_flat
 from nnunet_softlabel.formats.labels import Labels, parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
@@ -113,7 +114,9 @@ def labels_of(
 
 
 def check_covers_training(cases: Sequence[Case], dataset: Path, ending: str) -> None:
-    present = {path.name[: -len(f"_0000{ending}")] for path in (dataset / "imagesTr").glob(f"*_0000{ending}")}
+    present = {
+        path.name[: -len(f"_0000{ending}")] for path in visible(dataset / "imagesTr", f"*_0000{ending}")
+    }
     given = {case.name for case in cases if not case.is_test}
     for missing in sorted(present - given):
         raise DatasetError(f"Case {missing}: is a training case of {dataset.name} but has no rater; add one.")

@@ -107,3 +107,8 @@ def refuse_existing(
     there = next((path for path in paths if path.exists()), None)
     if there is not None and not overwrite:
         raise UsageError(f"{there}: is already there; {advice}.")
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """What fits the pattern in a folder, sorted, without hidden files such as macOS's ``._*``."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.files import visible
 from nnunet_softlabel.formats.labels import Labels
 
 
@@ -19,8 +20,8 @@ def predicted_cases(folder: Path, *, file_ending: str) -> list[str]:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; -i names the folder that nnU-Net predicted into.")
-    cases = sorted(path.stem for path in folder.glob("*.npz"))
-    segmented = {path.name[: -len(file_ending)] for path in folder.glob(f"*{file_ending}")}
+    cases = [path.stem for path in visible(folder, "*.npz")]
+    segmented = {path.name[: -len(file_ending)] for path in visible(folder, f"*{file_ending}")}
     missing = sorted(segmented.difference(cases))
     remedy = "predict with `nnUNetv2_predict --save_probabilities`, or train with `nnUNetv2_train --npz`"
     if not cases:

@@ -15,6 +15,7 @@ import numpy as np
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
+from nnunet_softlabel.formats.files import visible
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, read_probability
 from nnunet_softlabel.formats.labels import Labels
@@ -63,13 +64,18 @@ class SoftDataset:
         """Ending of all image files, ``.nii.gz`` or ``.png``."""
         return str(self.dataset_json["file_ending"])
 
+    @property
+    def soft_ending(self) -> str:
+        """Ending of the probability maps; BMP holds 8 bit only."""
+        return soft_ending(self.file_ending)
+
     def cases(self, split: str = "Tr") -> list[str]:
         """Names of the cases with soft labels, sorted."""
         folder = self.folder / f"softLabels{split}"
         if not folder.is_dir():
             return []
-        end = len("_0001" + self.file_ending)
-        return sorted({path.name[:-end] for path in folder.glob(f"*{self.file_ending}")})
+        end = len("_0001" + self.soft_ending)
+        return sorted({path.name[:-end] for path in visible(folder, f"*{self.soft_ending}")})
 
     def image_files(self, case: str, split: str = "Tr") -> list[Path]:
         """Image files of a case, one per channel."""
@@ -82,7 +88,7 @@ class SoftDataset:
 
     def soft_files(self, case: str, split: str = "Tr") -> list[Path]:
         """One probability map per foreground class or region, in channel order."""
-        return soft_files(self.folder / f"softLabels{split}", case, len(self.labels.names), self.file_ending)
+        return soft_files(self.folder / f"softLabels{split}", case, len(self.labels.names), self.soft_ending)
 
     def rater_files(self, case: str, split: str = "Tr") -> dict[str, Path]:
         """What each rater drew: rater -> file, for the raters who marked this case."""
@@ -122,6 +128,11 @@ class SoftDataset:
     def read_raters(self, case: str, split: str = "Tr") -> dict[str, np.ndarray]:
         """Hard label map of every rater of a case, integers ``(*spatial)`` in the data set's own values."""
         return {rater: self.read(path)[0] for rater, path in self.rater_files(case, split).items()}
+
+
+def soft_ending(ending: str) -> str:
+    """Ending of the probability maps of a data set whose images have this one."""
+    return ".png" if ending == ".bmp" else ending
 
 
 def soft_files(folder: Path, case: str, channels: int, ending: str) -> list[Path]:

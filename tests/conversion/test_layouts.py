@@ -476,3 +476,63 @@ def test_from_python(two_labels, nnunet_folders, expected) -> None:
             convert(cases, labels=two_labels.labels, files=files, **options, overwrite=True)
     with pytest.raises(DatasetError, match="holds numbers, but --labels gives none"):
         convert(cases, labels=["part1", "part2"], **options, overwrite=True)
+
+
+def flat_images(folder: Path, ending: str, **options: Any) -> Path:
+    """Two images of 8 x 9 and masks of two raters in one flat format."""
+    import tifffile
+    from skimage import io
+
+    for case in "ab":
+        for place in ("i", "1", "2"):
+            array = np.full((8, 9), 7, np.uint8)
+            if place != "i":
+                array = np.zeros((8, 9), np.uint8)
+                array[2:5, 2 : 5 + int(place)] = 255
+            path = folder / place / f"{case}{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if ending.startswith(".tif"):
+                shape = (1, 8, 9) if options.get("has_axis") else (8, 9)
+                tifffile.imwrite(path, array.reshape(shape), photometric="minisblack")
+            else:
+                io.imsave(path, array, check_contrast=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("ending", "has_axis", "written"),
+    [(".tif", False, ".tif"), (".tiff", False, ".tif"), (".tif", True, ".tif"), (".bmp", False, ".png")],
+)
+def test_flat_formats(tmp_path: Path, nnunet_folders, ending: str, has_axis: bool, written: str) -> None:
+    from skimage import io
+
+    root = flat_images(tmp_path / "f", ending, has_axis=has_axis)
+    flags = ["--images", str(root / f"i/{{case}}{ending}"), "--channel-names", "grey", "--labels", "cell=255"]
+    assert run(*head(*flags, "--raters", str(root / f"{{rater:1,2}}/{{case}}{ending}"))) == 0
+    dataset = SoftDataset.find(901)
+    assert dataset.file_ending == written
+    assert io.imread(dataset.image_files("a")[0]).shape == (8, 9)  # as nnU-Net reads it
+    soft = dataset.read_soft("a")[0]
+    assert soft[3, 2:8].tolist() == pytest.approx([1, 1, 1, 1, 0.5, 0], abs=1e-4)
+
+
+def test_soft_labels_are_added_to_a_data_set_of_bmp(tmp_path: Path, nnunet_folders) -> None:
+    import json
+
+    root = flat_images(tmp_path / "f", ".bmp")
+    folder = nnunet_folders.raw / "Dataset905_Bmp"
+    for case in "ab":
+        for place, name in (("i", f"imagesTr/{case}_0000.bmp"), ("1", f"labelsTr/{case}.bmp")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((root / place / f"{case}.bmp").read_bytes())
+    content = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "cell": 1}, "numTraining": 2}
+    (folder / "dataset.json").write_text(json.dumps(content | {"file_ending": ".bmp"}), encoding="utf-8")
+    (folder / "imagesTr" / "._a_0000.bmp").touch()  # of macOS
+    raters = ["--raters", str(root / "{rater:1,2}/{case}.bmp"), "--labels", "cell=255"]
+    assert run("convert", "--into", "905", *raters, "-np", "1") == 0
+    dataset = SoftDataset.find(905)
+    (folder / "softLabelsTr" / "._a_0001.png").touch()
+    assert dataset.cases() == ["a", "b"]
+    assert dataset.soft_files("a")[0].name == "a_0001.png"
+    assert dataset.read_soft("a")[0, 3, 2:8].tolist() == pytest.approx([1, 1, 1, 1, 0.5, 0], abs=1e-4)
+    assert sorted(np.unique(dataset.read_raters("a")["2"]).tolist()) == [0, 1]

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_softlabel.formats.grid import Grid
+from tests.formats.dicom_files import write_dicom
 from tests.formats.test_slicer import write_segmentation
 
 SHAPE = (6, 12, 10)
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def image(case: str) -> sitk.Image:
@@ -44,7 +47,8 @@ def write_layouts(root: Path) -> None:
     for case in ("k1", "k2"):
         for place in ("plain/images/{}", "folders/{}/image", "grid/{}", "channels/{}", "classes/{}"):
             write(root / f"{place.format(case)}.nii.gz", image(case))
-        for place in ("values/{}", "maps/{}"):
+        write_flat(root / f"flat/{case}.tiff", sitk.GetArrayFromImage(image(case))[3].astype(np.uint8))
+        for place in ("values/{}", "maps/{}", "dicom/{}"):
             write(root / f"{place.format(case)}.nii.gz", image(case))
         write(root / f"slicer/{case}.nrrd", image(case))
         write(root / f"bids/sub-{case[-1]}/ses-1/anat/sub-{case[-1]}_ses-1_T2w.nii.gz", image(case))
@@ -57,6 +61,19 @@ def write_layouts(root: Path) -> None:
     _write_table(root / "table")
     for rater in ("anna", "bob"):
         write(root / f"some/{rater}/k1.nii.gz", as_image(drawing(rater)))
+
+
+def write_flat(path: Path, array: np.ndarray) -> None:
+    """Write a flat image."""
+    from skimage import io
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    io.imsave(path, array, check_contrast=False)
+
+
+def _write_dicom(path: Path, masks: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_dicom(path, masks, grid=Grid(SHAPE[::-1], (1.0, 1.0, 2.0), (0.0, 0.0, 0.0), IDENTITY))
 
 
 def _write_rater(root: Path, case: str, rater: str) -> None:
@@ -73,6 +90,9 @@ def _write_rater(root: Path, case: str, rater: str) -> None:
     write(root / f"classes/{case}_{rater}.nii.gz", sitk.JoinSeries(parts))
     other = np.array([0, 1, 2] if rater == "anna" else [0, 3, 1], np.uint8)[array]
     write(root / f"values/{case}_{rater}.nii.gz", as_image(other))
+    masks = {"Lesion": array == 1, "Bone": array == 2}
+    _write_dicom(root / f"dicom/{case}_{rater}.dcm", masks)
+    write_flat(root / f"flat/{rater}/{case}.png", array[3])
     segments = [("Lesion", 0, 1), ("Bone", 0, 2)] if rater == "anna" else [("Bone", 0, 1), ("Lesion", 0, 2)]
     numbers = np.array([0, 1, 2] if rater == "anna" else [0, 2, 1], np.uint8)[array]
     write_segmentation(root / f"slicer/{case}_{rater}.seg.nrrd", segments, numbers[None])

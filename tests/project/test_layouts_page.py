@@ -1,5 +1,7 @@
 """docs/layouts.md: every command runs on its tree, and gives the data set that plain files give."""
 
+import locale
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,17 @@ from tests.project.layout_trees import write_layouts
 from tests.project.test_docs import python_blocks, shell_commands
 
 PAGE = "docs/layouts.md"
+
+
+pytest.importorskip("highdicom")
+LOCALE = locale.setlocale(locale.LC_ALL)
+
+
+@pytest.fixture(autouse=True)
+def _kept_locale():
+    """Writing DICOM sets the C locale, in which later tests could not read their pages."""
+    yield
+    locale.setlocale(locale.LC_ALL, LOCALE)
 
 
 @pytest.fixture
@@ -36,7 +49,9 @@ def test_every_command_gives_the_data_set_of_plain_files(trees, capsys):
         wanted = soft if wanted is None else wanted
         assert len(dataset.cases()) == 2
         atol = 2e-3 if "--soft-scale" in words else 0  # maps have 255 steps
-        np.testing.assert_allclose(soft, wanted[: len(soft)], atol=atol, err_msg=" ".join(words))
+        reference = wanted[: len(soft), 3] if soft.ndim == 3 else wanted[: len(soft)]
+        atol = 1e-4 if soft.ndim == 3 else atol  # flat maps have 16 bit
+        np.testing.assert_allclose(soft, reference, atol=atol, err_msg=" ".join(words))
     assert wanted is not None
     assert sorted(np.unique(wanted).tolist()) == [0, 0.5, 1]
     filled = SoftDataset.find(601)
@@ -56,7 +71,9 @@ def test_every_recipe_has_its_lines_in_python(trees):
             if number != 601:  # filled by the last recipe
                 soft = dataset.read_soft(dataset.cases()[0])
                 atol = 2e-3 if "--soft-scale" in words else 0
-                np.testing.assert_allclose(soft, wanted.read_soft("k1")[: len(soft)], atol=atol)
+                reference = wanted.read_soft("k1")[: len(soft)]
+                reference, atol = (reference[:, 3], 1e-4) if soft.ndim == 3 else (reference, atol)
+                np.testing.assert_allclose(soft, reference, atol=atol)
     about = SoftDataset.find(701).about
     assert about is not None
     assert about["cases_from_hard_labels"] == ["k2"]

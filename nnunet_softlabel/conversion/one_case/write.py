@@ -28,7 +28,7 @@ from nnunet_softlabel.formats.images import (
     write_probability,
 )
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.formats.soft_dataset import soft_files
+from nnunet_softlabel.formats.soft_dataset import soft_ending, soft_files
 from nnunet_softlabel.fusion.lesions import FusedLesions
 
 
@@ -59,7 +59,9 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]
         _write_files(case, loaded, soft, ignored, work / "dataset", settings)
         record |= _describe(soft, loaded, settings.labels)
         record["moved"] = {what: asdict(move) for what, move in loaded.moved.items()}
-        files = soft_files(work / "dataset" / f"softLabels{split}", case.name, len(soft), settings.ending)
+        files = soft_files(
+            work / "dataset" / f"softLabels{split}", case.name, len(soft), soft_ending(settings.ending)
+        )
         record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     write_json(record_file(work, case.name), record)
     return record
@@ -91,7 +93,7 @@ def _write_files(
         write_image(_made(folder / f"labels{split}") / f"{case.name}{ending}", hard, loaded.grid)
     else:
         _check_hard_label(case, ignored, settings)
-    files = soft_files(_made(folder / f"softLabels{split}"), case.name, len(soft), ending)
+    files = soft_files(_made(folder / f"softLabels{split}"), case.name, len(soft), soft_ending(ending))
     for path, channel in zip(files, soft, strict=True):
         write_probability(path, channel, loaded.grid)
     for rater, label_map in loaded.rater_maps.items():

@@ -1,0 +1,71 @@
+"""DICOM segmentations (DICOM-SEG), read by highdicom: segments by label, frames placed by position.
+
+highdicom is an optional extra: ``pip install 'nnunet-softlabel[dicom]'``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.segments import Segments
+
+PREAMBLE_BYTES = 128
+
+
+def is_dicom_file(path: Path) -> bool:
+    """True for ``.dcm``, and for a file without ending that begins as DICOM does."""
+    if path.suffix.lower() == ".dcm":
+        return True
+    if (path.suffix and not path.suffix[1:].isdigit()) or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(PREAMBLE_BYTES + 4)[PREAMBLE_BYTES:] == b"DICM"
+
+
+def read_dicom_segments(path: Path) -> Segments:
+    """Read the segments of a file; two of one label are one.
+
+    Frames lie where the file says; frames that it leaves out are empty.
+
+    Raises:
+        UsageError: if highdicom is not installed.
+        DatasetError: if the file is no segmentation, or holds fractions.
+    """
+    try:
+        import highdicom
+        import pydicom.errors
+    except ImportError as error:
+        raise UsageError(
+            f"{path}: reading DICOM-SEG needs highdicom; pip install 'nnunet-softlabel[dicom]'."
+        ) from error
+    try:
+        file = highdicom.seg.segread(path)
+        volume = file.get_volume(skip_overlap_checks=True)
+    except (OSError, ValueError, RuntimeError, AttributeError, pydicom.errors.InvalidDicomError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+        raise DatasetError(f"{path}: cannot be read as a DICOM segmentation ({reason}).") from error
+    masks: dict[int | str, np.ndarray] = {}
+    for channel, number in enumerate(file.segment_numbers):
+        name = str(file.get_segment_description(number).segment_label)
+        values = volume.array[..., channel]
+        if values.dtype.kind == "f" and ((values > 0) & (values < 1)).any():
+            raise DatasetError(f"{path}: segment {name} holds fractions; save it as a binary segmentation.")
+        mask = values != 0
+        masks[name] = masks[name] | mask if name in masks else mask
+    return Segments(masks, _grid_of(volume.array.shape[:3], volume.affine))
+
+
+def _grid_of(shape: tuple[int, ...], affine: np.ndarray) -> Grid:
+    """The grid of an array ``(slice, row, column)`` whose indices the affine maps to positions."""
+    steps = np.asarray(affine)[:3, 2::-1]  # columns: along x, y, z of the grid
+    spacing = np.linalg.norm(steps, axis=0)
+    return Grid(
+        tuple(int(extent) for extent in shape[::-1]),
+        tuple(float(mm) for mm in spacing),
+        tuple(float(mm) for mm in np.asarray(affine)[:3, 3]),
+        tuple(float(cosine) for cosine in (steps / spacing).ravel()),
+    )

@@ -1,0 +1,106 @@
+"""DICOM-SEG files that highdicom makes of a CT series made here."""
+
+from __future__ import annotations
+
+import locale
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.label_maps import Reading, on_grid, read_label_map
+from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.dicom_seg import is_dicom_file, read_dicom_segments
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import write_image
+from nnunet_softlabel.formats.labels import parse_labels
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from tests.formats.dicom_files import write_dicom as write_on
+
+pytest.importorskip("highdicom")
+
+SHAPE = (6, 8, 10)  # slices, rows, columns
+GRID = Grid((10, 8, 6), (0.7, 0.9, 2.5), (-30.0, 12.0, 100.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+
+
+LOCALE = locale.setlocale(locale.LC_ALL)
+
+
+@pytest.fixture(autouse=True)
+def _kept_locale():
+    """Writing DICOM sets the C locale, in which later tests could not read their pages."""
+    yield
+    locale.setlocale(locale.LC_ALL, LOCALE)
+
+
+def write_dicom(path: Path, masks: dict[str, np.ndarray], kind: str = "BINARY") -> None:
+    write_on(path, masks, grid=GRID, kind=kind)
+
+
+@pytest.fixture
+def drawn() -> dict[str, np.ndarray]:
+    """A lesion in the slices 1 and 4, and bone: frames in between are left out of the file."""
+    lesion, bone = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    lesion[1, 2:5, 3:6] = lesion[4, 2:4, 3:5] = True
+    bone[1, 5:7, 6:9] = True
+    return {"Lesion": lesion, "Bone": bone}
+
+
+@pytest.mark.parametrize("order", [("Lesion", "Bone"), ("Bone", "Lesion")])
+def test_segments_are_matched_by_label_and_frames_placed_by_position(tmp_path: Path, drawn, order) -> None:
+    write_dicom(tmp_path / "a.dcm", {name: drawn[name] for name in order})
+    labels, values = parse_labels(["lesion=Lesion", "bone=Bone"])
+    label_map = read_label_map(tmp_path / "a.dcm", labels, Reading(values), what="a")
+    array, _ = on_grid(label_map, GRID, None)
+    np.testing.assert_array_equal(array, drawn["Lesion"] + 2 * drawn["Bone"])
+
+
+def test_an_image_with_turned_axes_is_met(tmp_path: Path, drawn) -> None:
+    write_dicom(tmp_path / "a.dcm", drawn)
+    labels, values = parse_labels(["lesion=Lesion", "bone=Bone"])
+    flipped = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)  # as dcm2niix stores it
+    origin = (-30.0 + 9 * 0.7, 12.0 + 7 * 0.9, 100.0)
+    image = Grid(GRID.size, GRID.spacing_mm, origin, flipped)
+    label_map = read_label_map(tmp_path / "a.dcm", labels, Reading(values), what="a")
+    array, _ = on_grid(label_map, image, None)
+    np.testing.assert_array_equal(array[:, ::-1, ::-1], drawn["Lesion"] + 2 * drawn["Bone"])
+
+
+def test_convert_takes_dicom(tmp_path: Path, drawn, nnunet_folders) -> None:
+    write_image(tmp_path / "a.nii.gz", np.zeros(SHAPE, np.int16), GRID)
+    write_dicom(tmp_path / "a_1.dcm", drawn)
+    write_dicom(tmp_path / "a_2.dcm", {"Bone": drawn["Bone"]})
+    raters = {rater: tmp_path / f"a_{rater}.dcm" for rater in "12"}
+    cases = [Case("a", [tmp_path / "a.nii.gz"], raters)]
+    folder = convert(
+        cases, dataset_id=901, name="T", labels=["lesion=Lesion", "bone=Bone"], channel_names=["CT"]
+    )
+    soft = SoftDataset(folder).read_soft("a")
+    np.testing.assert_array_equal(soft[0], drawn["Lesion"] / 2)
+    np.testing.assert_array_equal(soft[1], drawn["Bone"])
+
+
+def test_only_dicom_files_count(tmp_path: Path, drawn) -> None:
+    write_dicom(tmp_path / "IM0001", drawn)
+    assert is_dicom_file(tmp_path / "IM0001")
+    assert is_dicom_file(tmp_path / "absent.dcm")
+    assert not is_dicom_file(tmp_path / "absent")
+    assert not is_dicom_file(tmp_path / "a.nii.gz")
+
+
+def test_fractions_and_other_files_are_refused(tmp_path: Path, drawn) -> None:
+    write_dicom(tmp_path / "a.dcm", {"Lesion": drawn["Lesion"] * 0.5}, "FRACTIONAL")
+    with pytest.raises(DatasetError, match="segment Lesion holds fractions"):
+        read_dicom_segments(tmp_path / "a.dcm")
+    (tmp_path / "b.dcm").write_bytes(b"no DICOM")
+    with pytest.raises(DatasetError, match=r"b\.dcm: cannot be read as a DICOM segmentation"):
+        read_dicom_segments(tmp_path / "b.dcm")
+
+
+def test_without_the_extra_the_message_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(UsageError, match=r"needs highdicom; pip install 'nnunet-softlabel\[dicom\]'"):
+        read_dicom_segments(tmp_path / "a.dcm")
