@@ -20,6 +20,7 @@ from nnunet_softlabel.losses.entropy import (
     symmetric_cross_entropy,
 )
 from nnunet_softlabel.losses.fused.fused_loss import FusedSoftLoss
+from nnunet_softlabel.losses.inputs import masked_mean, probabilities
 from nnunet_softlabel.losses.passive import (
     mean_absolute_error,
     normalized_negative_cross_entropy,
@@ -51,12 +52,14 @@ __all__ = [
     "expand_target",
     "generalized_cross_entropy",
     "get_loss",
+    "masked_mean",
     "mean_absolute_error",
     "noise_robust_dice_loss",
     "normalized_cross_entropy",
     "normalized_focal_loss",
     "normalized_kl_divergence",
     "normalized_negative_cross_entropy",
+    "probabilities",
     "reverse_cross_entropy",
     "soft_dice_loss",
     "symmetric_cross_entropy",

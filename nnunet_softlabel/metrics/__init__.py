@@ -1,1 +1,28 @@
 """Metrics: pure functions on arrays; `registry` names them all. No files, no torch."""
+
+from __future__ import annotations
+
+from nnunet_softlabel.metrics.calibration import brier, nll_above_entropy, reliability
+from nnunet_softlabel.metrics.energy_distance import generalised_energy_distance
+from nnunet_softlabel.metrics.lesions import count_lesions, detection_auc
+from nnunet_softlabel.metrics.overlap import dice, f_beta, iou, precision, recall, soft_dice
+from nnunet_softlabel.metrics.surface import hd95, mean_distance_mm, nsd, surface_distances
+
+__all__ = [
+    "brier",
+    "count_lesions",
+    "detection_auc",
+    "dice",
+    "f_beta",
+    "generalised_energy_distance",
+    "hd95",
+    "iou",
+    "mean_distance_mm",
+    "nll_above_entropy",
+    "nsd",
+    "precision",
+    "recall",
+    "reliability",
+    "soft_dice",
+    "surface_distances",
+]

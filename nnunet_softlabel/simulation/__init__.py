@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nnunet_softlabel.simulation.knee_files import write_knees
 from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
 from nnunet_softlabel.simulation.simulated_raters import RATER_REGIMES, RaterSkill, simulate_raters
 
@@ -12,4 +13,5 @@ __all__ = [
     "make_knee_phantom",
     "phantom_raters",
     "simulate_raters",
+    "write_knees",
 ]
