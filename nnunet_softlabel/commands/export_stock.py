@@ -23,6 +23,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="Folds, default all that finished training.")
     add_output(parser, "Results folder to write into.")
+    parser.add_argument(
+        "--calibrated",
+        nargs="?",
+        type=Path,
+        const=True,
+        default=False,
+        metavar="FILE",
+        help="Fold a recalibration into the network (see calibrate; affine or temperature); default "
+        "calibration.json beside the folds.",
+    )
     add_overwrite(parser, "Replace a model that is there.")
     parser.set_defaults(run=run)
 
@@ -32,8 +42,17 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_softlabel.training.stock_model import export_stock
 
     folder = export_stock(
-        args.d, args.c, args.o, trainer=args.tr, plans=args.p, folds=args.f, overwrite=args.overwrite
+        args.d,
+        args.c,
+        args.o,
+        trainer=args.tr,
+        plans=args.p,
+        folds=args.f,
+        calibrated=args.calibrated,
+        overwrite=args.overwrite,
     )
     print(f"Stock model written to {folder}")
+    if args.calibrated:
+        print("Its own predictions are recalibrated; do not recalibrate them again.")
     flags = f"-d {args.d} -c {args.c} -p {args.p}"
     print(f"Predict with nnUNet_results={args.o} nnUNetv2_predict {flags} -i IN -o OUT")

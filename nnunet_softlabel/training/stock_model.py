@@ -6,24 +6,31 @@ The networks are nnU-Net's own; only the checkpoint names our trainer.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shutil import copy2, rmtree
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from torch import Tensor
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import refuse_existing, temporary_beside
+from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
+from nnunet_softlabel.formats.files import read_json, refuse_existing, temporary_beside
+from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.training import recipes
+from nnunet_softlabel.training.folding import folded, read_affine_map
 
 STOCK = nnUNetTrainer.__name__
+WeightChange = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 # what nnU-Net's prediction, postprocessing and nnUNetv2_export_model_to_zip read
 OF_MODEL = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 OF_FOLD = ("progress.png", "debug.json", "validation/summary.json")
+OF_CHANGED_FOLD = ("progress.png", "debug.json")
 OF_CROSSVALIDATION = (
     "summary.json",
     "postprocessing.pkl",
@@ -41,6 +48,7 @@ def export_stock(
     trainer: str = "nnUNetTrainerSoftCE",
     plans: str = "nnUNetPlans",
     folds: Sequence[int | str] | None = None,
+    calibrated: bool | Path = False,
     overwrite: bool = False,
 ) -> Path:
     """Copy a trained model to ``output/DatasetXXX_NAME/nnUNetTrainer__PLANS__CONFIGURATION``.
@@ -55,6 +63,10 @@ def export_stock(
         trainer: class the model was trained with.
         plans: plans identifier.
         folds: numbers or ``all``; None takes every fold that finished training.
+        calibrated: fold a recalibration into the last convolutions, so that the model's own predictions are
+            recalibrated: the ``calibration.json`` beside the folds, or this file. Then nnU-Net's own trainer
+            can be exported, too. Scores and postprocessing of the folds stay behind: they are of other
+            probabilities.
         overwrite: replace a model that is there.
 
     Returns:
@@ -69,17 +81,20 @@ def export_stock(
     source = source / f"{trainer}__{plans}__{configuration}"
     if not source.is_dir():
         raise UsageError(f"-tr {trainer}: {source} is not there; train the model first.")
-    _check_network(trainer)
+    _check_network(trainer, is_changed=bool(calibrated))
+    change = _folding(source, calibrated)
+    if target.resolve() == source.resolve():
+        raise UsageError(f"-o {output}: there lies the model itself; choose another folder.")
     refuse_existing([target], overwrite=overwrite)
     chosen = _folds(source, folds)
     temporary = temporary_beside(target)
     try:
         _copy(source, temporary, OF_MODEL)
         for fold in chosen:
-            _copy(source / fold, temporary / fold, OF_FOLD)
+            _copy(source / fold, temporary / fold, OF_FOLD if change is None else OF_CHANGED_FOLD)
             for name in CHECKPOINTS:
-                _rename_trainer(source / fold / name, temporary / fold / name)
-        for folder in source.glob("crossval_results_folds_*"):
+                _rename_trainer(source / fold / name, temporary / fold / name, change)
+        for folder in source.glob("crossval_results_folds_*") if change is None else ():
             _copy(folder, temporary / folder.name, OF_CROSSVALIDATION)
         if target.exists():
             rmtree(target)
@@ -89,9 +104,20 @@ def export_stock(
     return target
 
 
-def _check_network(trainer: str) -> None:
+def _folding(source: Path, calibrated: bool | Path) -> WeightChange | None:
+    """What recalibrates the weights of a model; None leaves them as they are."""
+    if calibrated is False:
+        return None
+    labels = Labels.from_dataset_json(read_json(source / "dataset.json"))
+    recalibration = read_affine_map(source / FILE_NAME if calibrated is True else calibrated, labels)
+    return partial(folded, recalibration=recalibration, has_regions=labels.has_regions)
+
+
+def _check_network(trainer: str, *, is_changed: bool) -> None:
+    if trainer == STOCK and is_changed:
+        return
     if trainer == STOCK:
-        raise UsageError(f"-tr {trainer}: is nnU-Net's own; its models need no export.")
+        raise UsageError(f"-tr {trainer}: is nnU-Net's own; its models need no export, but for --calibrated.")
     trainer_class = getattr(recipes, trainer, None)
     if trainer_class is None:
         try:
@@ -126,7 +152,9 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
             copy2(source / name, target / name)
 
 
-def _rename_trainer(source: Path, target: Path) -> None:
+def _rename_trainer(source: Path, target: Path, change: WeightChange | None) -> None:
     if source.is_file():
         checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+        if change is not None:
+            checkpoint["network_weights"] = change(checkpoint["network_weights"])
         torch.save({**checkpoint, "trainer_name": STOCK}, target)
