@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from nnunet_softlabel.command_line import add_output, add_overwrite
 
