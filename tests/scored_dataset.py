@@ -82,7 +82,11 @@ def write_dataset(
         "channel_names": {"0": "CT"},
         "numTraining": cases,
         "file_ending": ending,
-        "soft_labels": {"format_version": 1, "fusion": {"method": "mean"}, "prior": None} | (about or {}),
+        "soft_labels": {
+            **{"format_version": 1, "fusion": {"method": "mean"}, "prior": None},
+            **{"digest": "of no conversion", "made_hard_labels": True},
+            **(about or {}),
+        },
     }
     (folder / "dataset.json").write_text(json.dumps(content | labels.to_dataset_json()))
     return Evaluated(SoftDataset(folder), predictions)

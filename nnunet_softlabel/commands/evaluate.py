@@ -40,7 +40,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
     )
-    add_truth(parser)
+    add_truth(parser, "A known truth, one more reference: a folder, a pattern with {case}, or a table (CSV).")
+    parser.add_argument(
+        "--truth-labels",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="Values, or names of segments, in the files of --truth.",
+    )
+    parser.add_argument(
+        "--regrid", choices=["nearest", "linear"], help="Put files of --truth on the grid of the image."
+    )
     add_processes(parser)
     add_overwrite(parser, "Replace earlier results.")
     parser.set_defaults(run=run)
@@ -50,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate and print the table."""
     from nnunet_softlabel.evaluation.run import evaluate
     from nnunet_softlabel.evaluation.tables import format_table
+    from nnunet_softlabel.evaluation.truth import truth_of_flags
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     summary = evaluate(
@@ -60,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         threshold=args.threshold,
         threshold_file=args.threshold_file,
         calibration=args.calibration,
-        truth=args.truth,
+        truth=truth_of_flags(args.truth, args.truth_labels, args.regrid),
         num_processes=args.np,
         overwrite=args.overwrite,
     )

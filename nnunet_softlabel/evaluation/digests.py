@@ -10,11 +10,17 @@ from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
 def digest_of_scored(
-    dataset: SoftDataset, predictions: Predictions, cases: Sequence[str], *, split: str, truth: Path | None
+    dataset: SoftDataset,
+    predictions: Predictions,
+    cases: Sequence[str],
+    *,
+    split: str,
+    truth: Path | Truth | None,
 ) -> str:
     """SHA-256 over predictions with their calibration, references and truth of the cases.
 
@@ -31,7 +37,7 @@ def digest_of_scored(
             digest.update(f"\n{case}:{_checksums(folder / f'{case}.npz')}".encode())
         files = [dataset.label_file(case, split), *dataset.soft_files(case, split)]
         files += dataset.rater_files(case, split).values()
-        files += [] if truth is None else [truth / f"{case}{dataset.file_ending}"]
+        files += [] if truth is None else [Truth.of(truth).file(dataset, case)]
         for path in files:
             try:
                 digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,11 @@ from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.case_scores import CaseData, CaseScores, score_case
 from nnunet_softlabel.evaluation.digests import digest_of_scored
 from nnunet_softlabel.evaluation.ensemble import Predictions
-from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
+from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold, decide
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
+from nnunet_softlabel.evaluation.truth import Truth, read_truth, truth_values
+from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
@@ -37,7 +39,7 @@ def evaluate(
     num_processes: int = 2,
     overwrite: bool = False,
     cases: Sequence[str] | None = None,
-    truth: Path | None = None,
+    truth: Path | Truth | None = None,
     parameters: Parameters | None = None,
     with_ceiling: bool = True,
 ) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def evaluate(
         num_processes: spawned workers; 1 works in this process.
         overwrite: replace earlier results.
         cases: only these.
-        truth: folder of label maps ``CASE<ending>`` of a known truth, as one more reference.
+        truth: folder of label maps ``CASE<ending>`` of a known truth, as one more reference; or a `Truth`.
         parameters: of the metrics.
         with_ceiling: score the raters among themselves too; the same for every model of a data set.
 
@@ -96,7 +98,7 @@ def score_folder(
     calibration: Path | str | None,
     num_processes: int,
     cases: Sequence[str] | None,
-    truth: Path | None,
+    truth: Path | Truth | None,
     parameters: Parameters | None,
     with_ceiling: bool,
 ) -> tuple[list[CaseScores], dict[str, Any]]:
@@ -225,8 +227,8 @@ def score_files(
     predictions: Predictions,
     split: str,
     threshold: Threshold,
-    truth: Path | None,
-    truth_values: Mapping[int, int],
+    truth: Path | Truth | None,
+    truth_values: Values,
     parameters: Parameters,
     with_ceiling: bool,
 ) -> CaseScores:

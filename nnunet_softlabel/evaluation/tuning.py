@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +11,12 @@ import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.ensemble import Predictions
-from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
+from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.run import select_cases
+from nnunet_softlabel.evaluation.truth import Truth, read_truth, truth_values
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.files import refuse_existing, write_json
+from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
@@ -32,7 +34,7 @@ def tune_threshold(
     split: str = "Tr",
     cases: Sequence[str] | None = None,
     against: Against = "consensus",
-    truth: Path | None = None,
+    truth: Path | Truth | None = None,
     beta: float = 1.0,
     calibration: Path | str | None = None,
     num_processes: int = 2,
@@ -124,8 +126,8 @@ def _scores_of_candidates(
     predictions: Predictions,
     split: str,
     against: Against,
-    truth: Path | None,
-    values: Mapping[int, int],
+    truth: Path | Truth | None,
+    values: Values,
     beta: float,
 ) -> np.ndarray:
     """F-beta ``(channels, candidates)`` of one case."""
