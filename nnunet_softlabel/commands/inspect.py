@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,20 @@ def run(args: argparse.Namespace) -> None:
             args.o, summary, cases, labels=labels, reading=reading, title=title, overwrite=args.overwrite
         )
         print(f"Written: {args.o / 'inspection.html'}, inspection.json, inspection.csv")
+        if args.d and args.split == "Tr":
+            _write_candidates(args, cases)
+
+
+def _write_candidates(args: argparse.Namespace, cases: Sequence[Any]) -> None:
+    """The candidates of a lesion-wise data set, as `refine` shows them."""
+    from nnunet_softlabel.conversion.record import CANDIDATES_FILE
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
+    from nnunet_softlabel.refinement.run import describe
+
+    dataset = SoftDataset.find(args.d)
+    if (dataset.folder / CANDIDATES_FILE).is_file():
+        describe(dataset, {case.name: case for case in cases}, args.o)
+        print(f"Written: {args.o / 'candidates.html'}, candidates.csv, refinement.json")
 
 
 def _check_flags(args: argparse.Namespace) -> None:

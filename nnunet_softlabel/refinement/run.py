@@ -104,16 +104,28 @@ def refine(
         show_progress=show_progress,
     )
     _record_origin(made, dataset, training)
-    summary = describe(SoftDataset(made), {case.name: case for case in cases if not case.is_test}, said)
+    training_cases = {case.name: case for case in cases if not case.is_test}
+    summary = describe(SoftDataset(made), training_cases, made / FOLDER, said)
     return Refinement(made, summary)
 
 
 def describe(
     dataset: SoftDataset,
     cases: Mapping[str, Case],
+    output: Path,
     adjudicated: Mapping[str, Mapping[str, Mapping[int, Adjudication]]] | None = None,
 ) -> dict[str, Any]:
-    """Write page, CSV to fill in and summary of a lesion-wise data set into its ``refinement/``."""
+    """Write page, CSV to fill in and summary of a data set with lesion-wise labels.
+
+    Args:
+        dataset: fused with ``lesion-wise``.
+        cases: its training cases by name, with predictions if there are any.
+        output: folder of the three files.
+        adjudicated: what an expert said.
+
+    Returns:
+        The summary.
+    """
     content = read_json(dataset.folder / CANDIDATES_FILE)
     about = dataset.about or {}
     groups = about.get("groups") or {}
@@ -124,8 +136,7 @@ def describe(
         {case: str(groups.get(case) or case) for case in cases},
         is_anonymous=bool(about.get("has_anonymous_raters")),
     )
-    output = dataset.folder / FOLDER
-    output.mkdir(exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     write_json(output / "refinement.json", summary)
     write_candidates_csv(output / "candidates.csv", found)
     write_page(output / "candidates.html", dataset, cases, found, summary)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.io import imread
 
 from nnunet_softlabel.fusion import RaterVotes, mean_vote
 from nnunet_softlabel.fusion.detection import MEAN_MODEL, DetectionModel, estimate_detection
@@ -164,3 +166,18 @@ def test_on_generated_knees_outline_errors_alone_are_the_mean() -> None:
         for i, (t, v) in enumerate(zip(truth, votes, strict=True))
     ]
     assert estimate_detection(cases).is_mean
+
+
+@pytest.mark.shared_data
+def test_real_outlines_of_one_object_are_the_mean(shared_data: Path) -> None:
+    folder = shared_data / "qubiq_brain_growth"
+    votes = []
+    for image in sorted((folder / "images").glob("*.png")):
+        drawn = [imread(folder / "raters" / str(r) / image.name) > 0 for r in range(1, 8)]
+        votes.append(RaterVotes(np.stack(drawn)[:, None], tuple("abcdefg"), (1.0, 1.0)))
+    model = estimate_detection([find_candidates(v, 0).candidates for v in votes])
+    labels = np.stack([lesion_wise(v, models=[model])[0] for v in votes])
+    mean = np.stack([mean_vote(v)[0] for v in votes])
+    spread = np.mean([v.votes[:, 0].var(axis=0).mean() for v in votes])
+    assert np.mean((labels - mean) ** 2) < 0.02 * spread
+    assert np.mean([dice(a > 0.5, b > 0.5) for a, b in zip(labels, mean, strict=True)]) > 0.995

@@ -129,6 +129,17 @@ def test_the_page_shows_the_most_doubtful_first_and_stands_alone(
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+def test_inspect_shows_the_same_page(
+    first_round: SimpleNamespace, nnunet_folders: SimpleNamespace, tmp_path: Path
+) -> None:
+    assert run() == 0
+    assert main(["inspect", "-d", "911", "-o", str(tmp_path / "out"), "-np", "1"]) == 0
+    of_refine = refined(nnunet_folders.raw).folder / "refinement"
+    for name in ("candidates.csv", "refinement.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (of_refine / name).read_bytes()
+    assert (tmp_path / "out" / "candidates.html").is_file()
+
+
 def test_what_an_expert_says_is_what_the_label_holds(
     first_round: SimpleNamespace, nnunet_folders: SimpleNamespace, tmp_path: Path
 ) -> None:
