@@ -9,11 +9,12 @@ import numpy as np
 
 from nnunet_softlabel.benchmark.cell_training import DONE
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
-from nnunet_softlabel.evaluation.case_scores import RATER, RATERS
+from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATER, RATERS
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED, TUNED
 from nnunet_softlabel.report.comparison import case_values
 from nnunet_softlabel.report.page import RunResult
 
+SHY_BY = 0.05
 LOW_SENSITIVITY = 0.8  # below, (sensitivity + false positive rate) / 2 lies clearly under 0.5
 
 
@@ -57,14 +58,26 @@ def threshold_notes(grid: BenchmarkGrid, runs: Sequence[RunResult]) -> list[str]
     notes = []
     for class_name in runs[0].classes:
         sensitivity = rater_sensitivity(runs, class_name)
-        if sensitivity < LOW_SENSITIVITY:
+        shy = [run.name for run in runs if marks_too_little(run, class_name)]
+        if sensitivity < LOW_SENSITIVITY and shy:
             notes.append(
-                f"{class_name}: of what one rater marked, another marked {sensitivity:.0%} on average. "
-                f"Raters who miss that much pull probabilities down, and a threshold of {grid.threshold} may "
-                f"ask for too much: run the same command with --threshold tuned (nothing is trained again; "
-                f"it needs two folds), or see `nnunet_softlabel tune-threshold`."
+                f"{class_name}: {', '.join(shy)}: recall lies more than {SHY_BY} below precision at the "
+                f"threshold {grid.threshold}. Of what one rater marked, another marked {sensitivity:.0%} "
+                f"on average. A lower threshold may serve better: `nnunet_softlabel benchmark` with --threshold "
+                f"tuned (nothing is trained again; it needs two folds), or `nnunet_softlabel tune-threshold`."
             )
     return notes
+
+
+def marks_too_little(run: RunResult, class_name: str) -> bool:
+    """True if the mean recall against the consensus lies clearly below the mean precision."""
+    means = []
+    for metric in ("recall", "precision"):
+        found = case_values(run.rows, metric=metric, class_name=class_name, reference=CONSENSUS)
+        values = [value for value, _ in found.values() if value == value]
+        means.append(float(np.mean(values)) if values else float("nan"))
+    recall, precision = means
+    return recall < precision - SHY_BY
 
 
 def rater_sensitivity(runs: Sequence[RunResult], class_name: str) -> float:

@@ -18,9 +18,16 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, means, versions, write_rows
 from nnunet_softlabel.formats.files import read_json, visible, write_json
 from nnunet_softlabel.metrics.registry import TITLES
-from nnunet_softlabel.report.comparison import PairedDifference, compare, home_reference
+from nnunet_softlabel.report.comparison import (
+    PRIMARY,
+    PairedDifference,
+    compare,
+    home_reference,
+    primary_tests,
+)
 from nnunet_softlabel.report.page import RunResult, write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
+from nnunet_softlabel.report.verdict import verdict
 
 REPORT_FILE = "report.html"
 TABLE_METRICS = (
@@ -43,6 +50,7 @@ def report(
     *,
     commands: Sequence[str] = (),
     margins: Mapping[str, float] | None = None,
+    primary: Sequence[str] | None = None,
 ) -> Path:
     """Write ``soft_metrics.csv``, ``soft_summary.json`` and ``report.html`` into the benchmark's folder.
 
@@ -51,6 +59,7 @@ def report(
         outcome: what became of each cell, as `benchmark` returns it.
         commands: shown on the page.
         margins: metric -> margin of non-inferiority.
+        primary: metrics that are tested; None takes `primary_tests`.
 
     Returns:
         The page.
@@ -66,14 +75,23 @@ def report(
     comparisons = [
         test
         for name, first in _baselines(finished).items()
-        for test in compare(runs[first].rows, runs[name].rows, names=(first, name), margins=margins)
-    ]
+        for test in compare(
+            runs[first].rows, runs[name].rows, names=(first, name), margins=margins,
+            metrics=list(dict.fromkeys((*PRIMARY, *(primary or ())))),
+            primary=primary or primary_tests(runs[first].rows),
+        )
+    ]  # fmt: skip
     all_runs = list(runs.values())
     notes = make_notes(grid, outcome, finished, all_runs)
     named_rows = [{"trainer": run.name, **row} for run in all_runs for row in run.rows]
     write_rows(grid.output / METRICS_FILE, named_rows, more_columns=["trainer"])
     settings = _settings(grid, outcome)
-    write_json(grid.output / SUMMARY_FILE, _summary(settings, all_runs, comparisons, notes))
+    done = [grid.record(cell) or {} for cells in finished.values() for cell in cells]
+    iterations = min(int(record["epochs"]) * int(record["iterations"]) for record in done)
+    sentences = verdict({run.name: run.rows for run in all_runs}, comparisons, iterations=iterations)
+    summary = _summary(settings, all_runs, comparisons, notes)
+    summary["verdict"] = [sentence.text for sentence in sentences]
+    write_json(grid.output / SUMMARY_FILE, summary)
     return write_report(
         grid.output / REPORT_FILE,
         title=f"{grid.dataset.folder.name}: {' against '.join(runs)}",
@@ -83,6 +101,7 @@ def report(
         plan=settings,
         commands=commands,
         notes=notes,
+        sentences=sentences,
         package_versions=versions() | {name: metadata.version(name) for name in TRAINING_PACKAGES},
         overwrite=True,  # of this benchmark's own page, which grows with its cells
     )
@@ -225,6 +244,7 @@ def _difference(test: PairedDifference) -> dict[str, Any]:
         "difference": _finite(test.difference.mean),
         "low": _finite(test.difference.low),
         "high": _finite(test.difference.high),
+        "primary": test.is_primary,
         "p": _finite(test.p_value),
         "p_holm": _finite(test.p_holm),
         "effect_size": _finite(test.effect_size),
@@ -256,4 +276,4 @@ def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
                 value = place.get(metric, {}).get("mean")
                 cells.append(f"  {'-' if value is None else format(value, '.4f'):>18}")
             lines.append(f"{name:<{width}}" + "".join(cells))
-    return "\n".join([*lines, "", *summary["notes"]])
+    return "\n".join([*lines, "", *summary.get("verdict", ()), *summary["notes"]])

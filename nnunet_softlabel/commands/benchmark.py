@@ -52,6 +52,14 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
         parser, "A number (default 0.5), rater-corrected, or tuned: on the validation cases of other folds."
     )
     parser.add_argument(
+        "--primary",
+        nargs="+",
+        default=None,
+        metavar="METRIC",
+        help="Metrics that are tested and corrected for; the others are described by intervals. Default: dice "
+        "brier_near, and lesion_f1 where cases have several lesions.",
+    )
+    parser.add_argument(
         "--margin",
         nargs="+",
         default=[],
@@ -92,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     for flag, value in (("--epochs", args.epochs), ("--iterations", args.iterations), ("-np", args.np)):
         if value is not None and value < 1:
             raise UsageError(f"{flag} {value}: give a number from 1.")
-    margins = _margins(args.margin)
+    margins, primary = _margins(args.margin), _primary(args.primary)
     if args.cluster_options and args.cluster is None:
         raise UsageError("--cluster-options belongs to --cluster.")
     if args.cluster is not None and args.only == "report":
@@ -114,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
     outcome = benchmark(grid, num_processes=args.np, cluster=cluster, only=args.only)
     if args.only != "train":
         command = shlex.join(["nnunet_softlabel", *sys.argv[1:]])
-        page = report(grid, outcome, commands=[command], margins=margins)
+        page = report(grid, outcome, commands=[command], margins=margins, primary=primary)
         print(format_benchmark(args.o))
         print(f"Report: {page}")
     killed = [name for name, what in outcome.items() if KILLED in what]
@@ -125,6 +133,17 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(
             f"{len(failed)} trainings failed, the first is {failed[0]}; see {grid.output / 'logs'}."
         )
+
+
+def _primary(given: list[str] | None) -> list[str] | None:
+    """``--primary``, refused before the first training."""
+    from nnunet_softlabel.metrics.registry import BETTER
+
+    for metric in given or ():
+        if metric not in BETTER or BETTER[metric] == "zero":
+            allowed = [name for name, better in BETTER.items() if better != "zero"]
+            raise UsageError(f"--primary {metric}: is no metric with a direction; use {', '.join(allowed)}.")
+    return given
 
 
 def _margins(given: list[str]) -> dict[str, float]:

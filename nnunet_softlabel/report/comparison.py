@@ -35,6 +35,11 @@ PRIMARY = (
 )  # fmt: skip
 
 
+# These carry the correction: an overlap, a calibration; and lesions, where cases have several.
+PRIMARY_TESTS = ("dice", "brier_near")
+LESION_TEST = "lesion_f1"
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """Second trainer minus first, for one metric, class and reference.
@@ -44,6 +49,7 @@ class PairedDifference:
         p_value: Wilcoxon signed rank, two-sided; NaN with a reason.
         p_holm: p after Holm's correction over the family of tests.
         family: number of tests in that family.
+        is_primary: belongs to that family; else the interval describes, and nothing is tested.
         effect_size: matched-pairs rank-biserial correlation in [-1, 1]; 1 if the second is higher in every
             pair.
         wins: pairs in which the second is better, equal, worse.
@@ -67,6 +73,7 @@ class PairedDifference:
     dropped: Mapping[str, int]
     p_holm: float = NAN
     family: int = 0
+    is_primary: bool = True
     margin: float | None = None
     non_inferior: bool | None = None
     reason: str = ""
@@ -78,7 +85,7 @@ class PairedDifference:
         return None if not sign else (self.second if sign > 0 else self.first)
 
     def is_significant(self, alpha: float = 0.05) -> bool:
-        """True if the difference stands after Holm's correction and its interval leaves out 0.
+        """True if the difference stands after Holm's correction and its interval excludes 0.
 
         Ranks and mean can point to opposite sides; such a difference is nobody's win.
         """
@@ -115,11 +122,12 @@ def compare(
     names: tuple[str, str],
     metrics: Sequence[str] = PRIMARY,
     reference: str | None = None,
+    primary: Sequence[str] | None = None,
     margins: Mapping[str, float] | None = None,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> list[PairedDifference]:
-    """All tests between two trainers; the family of Holm's correction is this list.
+    """All differences between two trainers; the primary ones are the family of Holm's correction.
 
     Args:
         first: rows of the baseline, as in ``soft_metrics.csv``.
@@ -127,6 +135,7 @@ def compare(
         names: of both.
         metrics: to test.
         reference: one for all metrics; None takes each metric's `home_reference`.
+        primary: metrics that are tested and corrected for; the others only have intervals. None: all.
         margins: metric -> margin of non-inferiority, positive, in the metric's unit.
         confidence: of the intervals.
         resamples: of the bootstrap.
@@ -139,7 +148,7 @@ def compare(
             raise ValueError(
                 f"margin of {metric!r}: {margin} must be positive, for a metric with a direction"
             )
-    unknown = set(metrics).difference(BETTER)
+    unknown = {*metrics, *(primary or ())}.difference(BETTER)
     if unknown:
         raise ValueError(f"unknown metrics {sorted(unknown)}; there are {sorted(BETTER)}")
     classes = list(dict.fromkeys(str(row["class"]) for row in first))
@@ -156,9 +165,19 @@ def compare(
             )
             if test is not None:
                 tests.append(_with_margin(test, (margins or {}).get(metric)))
-    adjusted = holm([test.p_value for test in tests])
+    chosen = [primary is None or test.metric in primary for test in tests]
+    adjusted = holm([test.p_value if own else NAN for test, own in zip(tests, chosen, strict=True)])
     family = sum(p == p for p in adjusted)
-    return [replace(t, p_holm=p, family=family) for t, p in zip(tests, adjusted, strict=True)]
+    return [
+        replace(test, p_holm=p, family=family, is_primary=own)
+        for test, p, own in zip(tests, adjusted, chosen, strict=True)
+    ]
+
+
+def primary_tests(rows: Iterable[Row]) -> tuple[str, ...]:
+    """`PRIMARY_TESTS`, and lesion F1 where some case has several lesions (a value between 0 and 1)."""
+    has_several = any(0 < float(row.get("lesion_recall", NAN)) < 1 for row in rows)
+    return (*PRIMARY_TESTS, LESION_TEST) if has_several else PRIMARY_TESTS
 
 
 def _paired_difference(

@@ -70,7 +70,7 @@ def distribution_plot(metric: str, values: Mapping[str, Sequence[float]], ceilin
         if not len(points):
             continue
         height = row + rng.uniform(-0.28, 0.28, len(points))
-        axes.plot(points, height, ".", color=colour(row), markersize=3, alpha=0.35, markeredgewidth=0)
+        axes.plot(points, height, ".", color=colour(row), markersize=6, alpha=0.6, markeredgewidth=0)
         axes.boxplot(
             points, positions=[row], orientation="horizontal", widths=0.55, showfliers=False,
             medianprops={"color": "black"},

@@ -21,6 +21,7 @@ from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.comparison import PRIMARY, PairedDifference, case_values, home_reference
 from nnunet_softlabel.report.pictures import CasePicture
 from nnunet_softlabel.report.significance import Interval, mean_interval
+from nnunet_softlabel.report.verdict import Sentence, excludes_zero, verdict
 
 MEAN_RESAMPLES = 2000  # of the intervals of means; those of differences come with the tests
 SCATTER_METRICS = ("dice", "soft_dice")
@@ -91,6 +92,7 @@ def write_report(
     commands: Sequence[str] = (),
     notes: Sequence[str] = (),
     package_versions: Mapping[str, str] | None = None,
+    sentences: Sequence[Sentence] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write the page.
@@ -106,6 +108,7 @@ def write_report(
         commands: that lead to this page.
         notes: what a reader must know, failed trainings for instance.
         package_versions: if they are not those of this environment.
+        sentences: the verdict; empty: made from the runs, without the length of their training.
         overwrite: replace an earlier page.
 
     Raises:
@@ -127,6 +130,7 @@ def write_report(
         commands=commands,
         notes=notes,
         versions=package_versions or versions(),
+        sentences=sentences if sentences else verdict({run.name: run.rows for run in runs}, comparisons),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
@@ -145,7 +149,7 @@ def environment() -> jinja2.Environment:
     found.filters |= {
         "number": number, "p_value": p_value, "short": figures.short, "duration": duration, "plain": plain,
     }  # fmt: skip
-    found.globals |= {"titles": TITLES, "better": BETTER}
+    found.globals |= {"titles": TITLES, "better": BETTER, "excludes_zero": excludes_zero}
     return found
 
 
@@ -184,15 +188,18 @@ def _interval(
 
 
 def _count(tests: Sequence[PairedDifference]) -> dict[str, int]:
-    """How many tests the second trainer wins, loses, leaves open; and which could not be made."""
+    """How many tests the second trainer wins, loses, leaves open; which could not be made; and intervals."""
     known = [test for test in tests if not math.isnan(test.p_holm)]
+    described = [test for test in tests if not test.is_primary]
     stands = [test for test in known if test.is_significant()]
     better = sum(test.better == test.second for test in stands)
     return {
         "better": better,
         "worse": sum(test.better == test.first for test in stands),
         "open": len(known) - len(stands),
-        "impossible": len(tests) - len(known),
+        "impossible": len(tests) - len(known) - len(described),
+        "described": len(described),
+        "outside": sum(excludes_zero(test) for test in described),
     }
 
 

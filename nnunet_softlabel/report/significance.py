@@ -92,6 +92,11 @@ def rank_test(differences: np.ndarray) -> tuple[float, float, str]:
     return float(stats.wilcoxon(nonzero).pvalue), effect_size, ""
 
 
+def smallest_rank_p(pairs: int) -> float:
+    """The smallest two-sided p of Wilcoxon's signed rank test, ``2 / 2^n``: all pairs on one side."""
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values, in the order given; NaN are no tests and stay NaN.
 

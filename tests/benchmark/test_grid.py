@@ -49,6 +49,8 @@ def test_unknown_plan_and_configuration_are_refused(grid_factory):
     ("flags", "message"),
     [
         (["--epochs", "0"], "--epochs 0: give a number from 1"),
+        (["--primary", "dise"], "--primary dise: is no metric with a direction"),
+        (["--primary", "volume_error"], "--primary volume_error: is no metric with a direction"),
         (["--margin", "dice"], "--margin dice: expected METRIC=VALUE"),
         (["--margin", "dice=-1"], "--margin dice=-1: expected METRIC=VALUE"),
         (["--margin", "dise=0.1"], "--margin dise=0.1: expected METRIC=VALUE"),

@@ -66,18 +66,42 @@ def test_margins_reach_the_page(grid_factory, fake_training):
     assert found[("recall", *TRAINERS)]["margin"] is None
 
 
-def test_raters_who_miss_much_bring_an_advice(grid_factory, fake_training, monkeypatch):
+def test_raters_who_miss_much_bring_an_advice_to_a_model_that_marks_too_little(
+    grid_factory, fake_training, monkeypatch
+):
     from nnunet_softlabel.benchmark import caveats as notes
 
+    advice = "--threshold tuned (nothing is trained again"
     grid = grid_factory(trainers=TRAINERS[:1])
     outcome = benchmark(grid, num_processes=1, log=silent)
-    assert "--threshold tuned (nothing is trained again" not in report(grid, outcome).read_text(
-        encoding="utf-8"
-    )
+    assert advice not in report(grid, outcome).read_text(encoding="utf-8")
     monkeypatch.setattr(notes, "rater_sensitivity", lambda runs, class_name: 0.45)
+    monkeypatch.setattr(notes, "marks_too_little", lambda run, class_name: False)
+    assert advice not in report(grid, outcome).read_text(encoding="utf-8")
+    monkeypatch.setattr(notes, "marks_too_little", lambda run, class_name: True)
     text = report(grid, outcome).read_text(encoding="utf-8")
     assert "another marked 45% on average" in text
-    assert "--threshold tuned (nothing is trained again" in text
+    assert advice in text
+
+
+def test_a_model_marks_too_little_where_recall_lies_below_precision():
+    from nnunet_softlabel.benchmark.caveats import marks_too_little
+
+    place = {"case": "a", "class": "lesion", "reference": "consensus", "prediction": "model"}
+    shy, bold = (
+        SimpleNamespace(rows=[{**place, "recall": recall, "precision": precision}])
+        for recall, precision in ((0.5, 0.9), (0.9, 0.41))
+    )
+    assert marks_too_little(shy, "lesion")
+    assert not marks_too_little(bold, "lesion")
+
+
+def test_a_short_training_is_called_a_trial_at_the_top(grid_factory, fake_training):
+    grid = grid_factory()
+    page = report(grid, benchmark(grid, num_processes=1, log=silent)).read_text(encoding="utf-8")
+    assert page.index("This is a trial: each training had") < page.index('<h2 id="summary">')
+    summary = json.loads((grid.output / "soft_summary.json").read_text())
+    assert any("This is a trial" in text for text in summary["verdict"])
 
 
 def test_sensitivity_of_raters_is_their_mean_recall_of_each_other():

@@ -1,0 +1,135 @@
+"""What a comparison says, in words: computed sentences for the head of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nnunet_softlabel.evaluation.case_scores import CONSENSUS, MODEL, Row
+from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.report.comparison import PairedDifference
+from nnunet_softlabel.report.significance import smallest_rank_p
+
+ALPHA = 0.05
+DEFAULT_ITERATIONS = 250_000  # nnU-Net: 1000 epochs of 250
+TRIAL_BELOW = 0.1  # of them
+# marks far too much: all of the object, in less than a tenth of what is marked
+COVERED_ABOVE, RIGHT_BELOW = 0.95, 0.1
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of the verdict; ``kind`` is "dead", "trial" or "trainer"."""
+
+    kind: Literal["dead", "trial", "trainer"]
+    text: str
+
+
+def verdict(
+    rows: dict[str, Sequence[Row]], tests: Sequence[PairedDifference], *, iterations: int | None = None
+) -> list[Sentence]:
+    """The sentences, in the order in which a reader needs them.
+
+    Args:
+        rows: trainer -> rows of ``soft_metrics.csv``.
+        tests: from `compare`, baseline against each other trainer.
+        iterations: of one training; None if not known.
+    """
+    found = [Sentence("dead", text) for name, own in rows.items() for text in dead_network(name, own)]
+    if iterations is not None and iterations < TRIAL_BELOW * DEFAULT_ITERATIONS:
+        found.append(
+            Sentence(
+                "trial",
+                f"This is a trial: each training had {iterations:,} iterations. "
+                f"nnU-Net's default has {DEFAULT_ITERATIONS:,}. Longer trainings may say something else.",
+            )
+        )
+    classes = list(dict.fromkeys(test.class_name for test in tests))
+    for second in dict.fromkeys(test.second for test in tests):
+        for name in classes:
+            own = [test for test in tests if (test.second, test.class_name) == (second, name)]
+            if own:
+                where = f"{name}: " if len(classes) > 1 else ""
+                found.append(Sentence("trainer", where + trainer_verdict(own)))
+    return found
+
+
+def dead_network(name: str, rows: Iterable[Row]) -> list[str]:
+    """Sentences on classes of which a trainer marks nothing, or far too much, in most cases."""
+    sentences = []
+    own = [row for row in rows if (row["reference"], row["prediction"]) == (CONSENSUS, MODEL)]
+    for class_name in dict.fromkeys(str(row["class"]) for row in own):
+        scores = [
+            (float(row.get("precision", np.nan)), float(row.get("recall", np.nan)))
+            for row in own
+            if row["class"] == class_name
+        ]
+        scores = [(precision, recall) for precision, recall in scores if recall == recall]
+        nothing = sum(precision != precision for precision, _ in scores)
+        everything = sum(p < RIGHT_BELOW and recall > COVERED_ABOVE for p, recall in scores)
+        if nothing > len(scores) / 2:
+            sentences.append(
+                f"{name} marks no {class_name} in {nothing} of {len(scores)} cases that have one: "
+                f"this network has not learned, or has collapsed. Do not use it."
+            )
+        elif everything > len(scores) / 2:
+            sentences.append(
+                f"{name} marks far too much {class_name} in {everything} of {len(scores)} cases: the whole "
+                f"object and over nine times as much around it. Do not use this network at this threshold."
+            )
+    return sentences
+
+
+def trainer_verdict(tests: Sequence[PairedDifference]) -> str:
+    """What the tests of one trainer and class say against the baseline."""
+    primary = [test for test in tests if test.is_primary]
+    first = max(tests, key=lambda test: test.difference.n)
+    n, patients = first.difference.n, first.difference.n_groups
+    of = f" of {patients} patients" if patients < n else ""
+    parts = [describe_difference(test) for test in primary]
+    text = f"Over {n} cases{of}, {first.second} against {first.first}: {'; '.join(parts)}."
+    family = max((test.family for test in tests), default=0)
+    smallest = smallest_rank_p(patients)
+    if family and smallest * family >= ALPHA:
+        text += (
+            f" {patients} {'patients' if of else 'cases'} cannot decide {family} tests: the smallest p that "
+            f"they can give is {smallest:.2g}, and {smallest * family:.2g} after correction."
+        )
+    intervals = [test for test in tests if test.difference.low == test.difference.low]
+    outside = sum(excludes_zero(test) for test in intervals)
+    return text + f" Of {len(intervals)} intervals, {outside} exclude 0."
+
+
+def describe_difference(test: PairedDifference) -> str:
+    """One metric: which way, how far, how sure. Absence of proof is never called equality."""
+    title, interval = TITLES[test.metric], test.difference
+    if interval.mean != interval.mean:
+        return f"{title} cannot be compared ({test.reason or 'no case has both'})"
+    better, _, worse = test.wins
+    numbers = f"{signed(interval.mean)}, {signed(interval.low)} to {signed(interval.high)}"
+    side = {True: "better", False: "worse"}[test.better == test.second] if test.better else "other"
+    if test.is_significant():
+        return f"{side} {title} ({numbers}; clear)"
+    if excludes_zero(test):
+        count = {"better": better, "worse": worse}.get(side, max(better, worse))
+        counted = f"{side} in {count} of {sum(test.wins)} cases"
+        return f"{side} {title} ({numbers}; {counted}, not decided by the test)"
+    if test.margin is not None and max(abs(interval.low), abs(interval.high)) < test.margin:
+        return f"the same {title} within the margin of {test.margin:g} ({numbers})"
+    return f"no clear difference in {title} ({numbers})"
+
+
+def excludes_zero(test: PairedDifference) -> bool:
+    """Whether the interval of the difference excludes 0."""
+    return test.difference.low > 0 or test.difference.high < 0
+
+
+def signed(value: float) -> str:
+    """Three digits after the point with a sign; 0 has none."""
+    if value != value:
+        return "?"
+    text = f"{value:+.3f}"
+    return "0" if float(text) == 0 else text

@@ -1,0 +1,114 @@
+"""Each sentence that the verdict can say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnunet_softlabel.report.comparison import compare, primary_tests
+from nnunet_softlabel.report.significance import rank_test, smallest_rank_p
+from nnunet_softlabel.report.verdict import dead_network, verdict
+
+NAN = float("nan")
+
+
+def rows(dice: np.ndarray, *, brier: float = 0.02, patients: int | None = None, **more: float) -> list[dict]:
+    """Rows of a trainer: Dice against the consensus, Brier against the soft label."""
+    found = []
+    for i, value in enumerate(dice):
+        keys = {"case": f"c{i:03d}", "group": f"p{i % (patients or len(dice))}", "class": "lesion"}
+        scores = {"dice": float(value), "precision": 0.8, "recall": 0.7, **more}
+        found.append({**keys, "reference": "consensus", "prediction": "model", **scores})
+        found.append({**keys, "reference": "soft", "prediction": "model", "brier_near": brier})
+    return found
+
+
+def say(first: list[dict], second: list[dict], **options: object) -> list[str]:
+    tests = compare(
+        first, second, names=("Stock", "Soft"), metrics=["dice", "brier_near"], resamples=500,
+        primary=["dice", "brier_near"], margins=options.pop("margins", None),
+    )  # fmt: skip
+    return [s.text for s in verdict({"Stock": first, "Soft": second}, tests, **options)]
+
+
+@pytest.fixture
+def base() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0.5, 0.8, 40)
+
+
+def test_a_clear_difference_is_said_with_its_side_and_interval(base):
+    (text,) = say(rows(base), rows(base + np.linspace(0.02, 0.04, 40)))
+    assert text.startswith("Over 40 cases, Soft against Stock: better Dice (+0.030, +0.028 to +0.032; clear)")
+
+
+def test_patients_are_counted_where_they_have_several_cases(base):
+    (text,) = say(rows(base, patients=20), rows(base + 0.01, patients=20))
+    assert text.startswith("Over 40 cases of 20 patients, ")
+
+
+def test_a_loss_is_called_worse(base):
+    (text,) = say(rows(base), rows(base - np.linspace(0.02, 0.04, 40)))
+    assert "worse Dice (-0.030" in text
+
+
+def test_no_proof_is_not_called_equality(base):
+    noise = np.random.default_rng(1).normal(0, 0.05, 40)
+    (text,) = say(rows(base), rows(base + noise - noise.mean()))
+    assert "no clear difference in Dice (0," in text
+    assert "same" not in text
+
+
+def test_equality_needs_a_margin(base):
+    noise = np.random.default_rng(1).normal(0, 0.01, 40)
+    (text,) = say(rows(base), rows(base + noise - noise.mean()), margins={"dice": 0.05})
+    assert "the same Dice within the margin of 0.05" in text
+
+
+def test_few_cases_that_all_agree_are_described_and_the_powerless_test_is_named():
+    dice = np.full(5, 0.7)
+    (text,) = say(rows(dice), rows(np.array([0.0, 0.01, 0.0, 0.02, 0.0])))
+    assert "worse Dice (-0.694" in text
+    assert "worse in 5 of 5 cases, not decided by the test" in text
+    assert "5 cases cannot decide 2 tests: the smallest p that they can give is 0.062, and 0.12 after" in text
+    assert "Of 2 intervals, 1 exclude 0." in text
+
+
+@pytest.mark.parametrize("pairs", [2, 5, 8])
+def test_the_smallest_p_is_that_of_pairs_on_one_side(pairs):
+    assert smallest_rank_p(pairs) == pytest.approx(rank_test(np.arange(1, pairs + 1) / 7)[0])
+
+
+def test_a_network_that_marks_nothing_comes_first(base):
+    dead = rows(np.zeros(40), precision=NAN, recall=0.0)
+    texts = say(rows(base), dead)
+    assert texts[0].startswith("Soft marks no lesion in 40 of 40 cases that have one")
+
+
+def test_a_network_that_marks_everything_is_named():
+    (text,) = dead_network("Soft", rows(np.full(6, 0.05), precision=0.02, recall=1.0))
+    assert "marks far too much lesion in 6 of 6 cases" in text
+
+
+def test_cases_without_the_object_do_not_make_a_network_dead():
+    assert dead_network("Soft", rows(np.full(6, NAN), precision=NAN, recall=NAN)) == []
+
+
+@pytest.mark.parametrize(("iterations", "is_trial"), [(360, True), (250_000, False), (None, False)])
+def test_a_short_training_is_a_trial(base, iterations, is_trial):
+    texts = say(rows(base), rows(base + 0.01), iterations=iterations)
+    assert any("This is a trial: each training had 360 iterations" in text for text in texts) == is_trial
+
+
+def test_lesion_f1_is_primary_only_where_cases_have_several_lesions():
+    assert primary_tests([{"lesion_recall": 1.0}, {"lesion_recall": 0.0}]) == ("dice", "brier_near")
+    assert primary_tests([{"lesion_recall": 0.5}]) == ("dice", "brier_near", "lesion_f1")
+
+
+def test_only_primary_tests_carry_the_correction(base):
+    tests = compare(
+        rows(base), rows(base + 0.01), names=("a", "b"), metrics=["dice", "recall"], primary=["dice"]
+    )
+    dice, recall = tests
+    assert (dice.family, dice.p_holm) == (1, dice.p_value)
+    assert not recall.is_primary
+    assert not recall.is_significant()
