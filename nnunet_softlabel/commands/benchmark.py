@@ -56,8 +56,8 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=None,
         metavar="METRIC",
-        help="Metrics that are tested and corrected for; the others are described by intervals. Default: dice "
-        "brier_near, and lesion_f1 where cases have several lesions.",
+        help="Metrics that are tested and corrected for; the others are described by intervals. Default: "
+        "dice brier_near, and lesion_f1 where cases have several lesions.",
     )
     parser.add_argument(
         "--margin",

@@ -1,5 +1,6 @@
 """What the report of a benchmark says."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
