@@ -64,7 +64,8 @@ def threshold_notes(grid: BenchmarkGrid, runs: Sequence[RunResult]) -> list[str]
                 f"{class_name}: {', '.join(shy)}: recall lies more than {SHY_BY} below precision at the "
                 f"threshold {grid.threshold}. Of what one rater marked, another marked {sensitivity:.0%} "
                 f"on average. A lower threshold may serve better: `nnunet_softlabel benchmark` with "
-                f"--threshold tuned (nothing is trained again; it needs two folds), or `nnunet_softlabel tune-threshold`."
+                f"--threshold tuned (nothing is trained again; it needs two folds), or "
+                f"`nnunet_softlabel tune-threshold`."
             )
     return notes
 
