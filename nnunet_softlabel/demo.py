@@ -61,6 +61,9 @@ def demo(
     """
     if output.exists() and any(output.iterdir()) and not overwrite:
         raise UsageError(f"{output}: is not empty; choose another -o, or add --overwrite.")
+    for flag, value in (("--epochs", epochs), ("--iterations", iterations)):
+        if value < 1:
+            raise UsageError(f"{flag} {value}: give a number from 1.")
     output = output.absolute()
     started = time()
 

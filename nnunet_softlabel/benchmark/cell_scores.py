@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.case_scores import MODEL, TRUTH
+from nnunet_softlabel.evaluation.digests import digest_of_folders
 from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
-from nnunet_softlabel.evaluation.thresholds import TUNED
+from nnunet_softlabel.evaluation.thresholds import TUNED, read_thresholds
 from nnunet_softlabel.evaluation.tuning import tune_threshold
-from nnunet_softlabel.formats.files import read_json, visible
+from nnunet_softlabel.formats.files import read_json, write_json
 
 
 def score_cell(grid: BenchmarkGrid, cell: Cell, *, trained: Collection[Cell], num_processes: int) -> None:
@@ -26,33 +26,38 @@ def score_cell(grid: BenchmarkGrid, cell: Cell, *, trained: Collection[Cell], nu
     Raises:
         DatasetError: if predictions are missing, or no other fold is there to tune on.
     """
+    grid.refuse_other_labels()
     if grid.threshold == TUNED:
         tune_on_other_folds(grid, cell, trained, num_processes=num_processes)
-    folder = grid.evaluation_folder(cell)
     if is_scored(grid, cell):
         return
     evaluate(
         grid.dataset,
         grid.validation_folder(cell),
-        folder,
+        grid.evaluation_folder(cell),
         threshold=grid.threshold,
         threshold_file=grid.threshold_file(cell) if grid.threshold == TUNED else None,
         truth=grid.truth,
         num_processes=num_processes,
         overwrite=True,
     )
+    grid.refuse_other_labels()
 
 
 def is_scored(grid: BenchmarkGrid, cell: Cell) -> bool:
-    """True if the scores on disk are those that this benchmark asks for."""
-    folder = grid.evaluation_folder(cell)
+    """True if the scores on disk are those that this benchmark asks for, of the files that are there now."""
+    folder, predictions = grid.evaluation_folder(cell), grid.validation_folder(cell)
     if not ((folder / METRICS_FILE).is_file() and (folder / SUMMARY_FILE).is_file()):
         return False
     summary = read_json(folder / SUMMARY_FILE)
-    found = summary["threshold"]
-    if found["choice"] != grid.threshold or (TRUTH in summary["mean"][MODEL]) != (grid.truth is not None):
+    found = summary.get("threshold", {})
+    if found.get("choice") != grid.threshold:
         return False
-    return grid.threshold != TUNED or found["values"] == read_json(grid.threshold_file(cell))["thresholds"]
+    if grid.threshold == TUNED:
+        tuned = read_thresholds(grid.threshold_file(cell), grid.dataset.labels.names)
+        if found.get("values") != tuned.values:
+            return False
+    return bool(summary.get("digest") == digest_of_folders(grid.dataset, predictions, truth=grid.truth))
 
 
 def tune_on_other_folds(
@@ -76,6 +81,7 @@ def tune_on_other_folds(
         raise DatasetError(f"{cell.name}: no other fold is trained, so there is nothing to tune on.")
     file = grid.threshold_file(cell)
     folders = [grid.validation_folder(other) for other in others]
-    cases = sorted(path.stem for folder in folders for path in visible(folder, "*.npz"))
-    if not file.is_file() or read_json(file)["cases"] != cases:
-        tune_threshold(grid.dataset, folders, file, num_processes=num_processes, overwrite=True)
+    digest = digest_of_folders(grid.dataset, folders)
+    if not file.is_file() or read_json(file).get("digest") != digest:
+        tuned = tune_threshold(grid.dataset, folders, file, num_processes=num_processes, overwrite=True)
+        write_json(file, tuned | {"digest": digest})

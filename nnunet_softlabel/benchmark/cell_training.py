@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
+import sys
+from datetime import datetime
 from pathlib import Path
-from time import sleep
+from socket import gethostname
 from typing import Any
 
-from filelock import FileLock, Timeout
-from tqdm import tqdm
+from filelock import Timeout
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.progress import validation_processes, wait_for_training
 from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.locks import held_lock
+from nnunet_softlabel.training.supervisor import BUSY
 from nnunet_softlabel.training.trainer_path import trainer_path
 
+SUPERVISOR = (sys.executable, "-m", "nnunet_softlabel.training.supervisor")
 DONE, FAILED, ELSEWHERE, UNTRAINED = "done", "failed", "in training elsewhere", "not trained"
 
 
@@ -23,6 +27,8 @@ def train_cell(grid: BenchmarkGrid, cell: Cell) -> str:
     """Train a cell unless it is done; says what became of it: done, failed, or in training elsewhere.
 
     Several benchmark processes (one per GPU or node) can share a grid: each takes what no other works on.
+    The training itself runs under a supervisor that ends it with this process, and that holds a lock of its
+    own: a training that this process leaves behind is not started a second time.
     """
     path = grid.record_file(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +36,7 @@ def train_cell(grid: BenchmarkGrid, cell: Cell) -> str:
     if needed is not None:
         return f"{UNTRAINED}: waits for {needed.name}"
     try:
-        with FileLock(path.with_suffix(".lock")).acquire(timeout=0):
+        with held_lock(path.with_suffix(".lock")):
             record = grid.record(cell)
             if record is not None and record["status"] == DONE:
                 return DONE
@@ -55,28 +61,44 @@ def recorded_status(grid: BenchmarkGrid, cell: Cell) -> str:
 
 def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> str:
     path, made_with = grid.record_file(cell), grid.made_with(cell)
-    write_json(path, {"made_with": made_with, "status": "started"})
+    by = {"host": gethostname(), "pid": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M}"}
+    write_json(path, {"made_with": made_with, "status": "started", "by": by})
     arguments_file, result_file = path.with_suffix(".arguments"), path.with_suffix(".result")
     write_json(arguments_file, _arguments(grid, cell, continues=continues))
-    environment = os.environ | {
-        "nnUNet_results": str(grid.results_folder(cell)),
-        "nnUNet_extTrainer": trainer_path(),
-    }
-    if grid.device == "cpu":  # threads that wait by spinning are several times slower on a shared machine
-        environment.setdefault("OMP_WAIT_POLICY", "passive")
     grid.results_folder(cell).mkdir(parents=True, exist_ok=True)
     log = grid.log_file(cell)
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [*grid.training_command, str(arguments_file), str(result_file)]
+    lock = path.with_suffix(".training")
+    command = [*SUPERVISOR, str(lock), *grid.training_command, str(arguments_file), str(result_file)]
     with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-    code = _wait(process, log, grid.budget.epochs)
+        process = subprocess.Popen(
+            command,
+            env=_environment(grid, cell),
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    code = wait_for_training(process, grid, cell)
+    if code == BUSY:
+        return ELSEWHERE
     result = read_json(result_file) if code == 0 else {}
     for temporary in (arguments_file, result_file):
         temporary.unlink(missing_ok=True)
     status = DONE if code == 0 else FAILED
     write_json(path, {"made_with": made_with, "status": status, **result})
     return status
+
+
+def _environment(grid: BenchmarkGrid, cell: Cell) -> dict[str, str]:
+    environment = os.environ | {
+        "nnUNet_results": str(grid.results_folder(cell)),
+        "nnUNet_extTrainer": trainer_path(),
+    }
+    if grid.device == "cpu":  # threads that wait by spinning are several times slower on a shared machine
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
+    environment.setdefault("nnUNet_def_n_proc", str(validation_processes(grid, cell)))
+    return environment
 
 
 def _arguments(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> dict[str, Any]:
@@ -93,24 +115,6 @@ def _arguments(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> dict[str,
         "device": grid.device,
         "continues": continues,
     }
-
-
-def _wait(process: subprocess.Popen, log: Path, epochs: int | None) -> int:
-    """Wait for a training and show its epoch; a training does not outlive the benchmark."""
-    try:
-        with tqdm(total=epochs, unit="epoch", disable=None) as bar:
-            while process.poll() is None:
-                sleep(1)
-                found = re.findall(
-                    r"Epoch (\d+)\s*$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
-                )
-                if found:
-                    bar.update(int(found[-1]) - bar.n)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    return process.returncode
 
 
 def last_line(path: Path) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_softlabel import __version__
-from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.cases.splits import read_splits
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_threshold
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
@@ -87,6 +88,7 @@ class BenchmarkGrid:
         self.budget, self.threshold = budget or Budget(), threshold
         self.training_command = tuple(training_command)
         base = find_dataset(environment_folder("nnUNet_preprocessed"), self.dataset.folder.name)
+        self.preprocessed = base
         self.plans_file = base / f"{plans}.json"
         self._check_plans(configurations)
         _check_order(trainers)
@@ -110,7 +112,9 @@ class BenchmarkGrid:
             raise UsageError(
                 f"-p {self.plans}: {self.plans_file} is not there; run nnUNetv2_plan_and_preprocess first."
             )
-        planned = read_json(self.plans_file)["configurations"]
+        planned = read_json(self.plans_file).get("configurations")
+        if not isinstance(planned, dict):
+            raise UsageError(f"{self.plans_file}: holds no configurations; plan the data set again.")
         for configuration in configurations:
             if configuration not in planned:
                 raise UsageError(
@@ -149,8 +153,38 @@ class BenchmarkGrid:
         return self.output / "logs" / f"{cell.name}.txt"
 
     def evaluation_folder(self, cell: Cell) -> Path:
-        """The scores of the cell's validation cases."""
-        return self.output / "evaluation" / cell.name
+        """The scores of the cell's validation cases; another threshold has a folder of its own."""
+        suffix = "" if self.threshold == "0.5" else f"__threshold_{self.threshold}"
+        return self.output / "evaluation" / f"{cell.name}{suffix}"
+
+    @property
+    def splits(self) -> list[dict[str, list[str]]]:
+        """Training and validation cases of each fold, as nnU-Net reads them; empty if there are none yet."""
+        path = self.preprocessed / "splits_final.json"
+        return read_splits(path) if path.is_file() else []
+
+    def validation_cases(self, cell: Cell) -> list[str]:
+        """Cases of the cell's fold; empty if nnU-Net has not made its splits yet."""
+        splits = self.splits
+        return splits[cell.fold]["val"] if cell.fold < len(splits) else []
+
+    def case_voxels(self, case: str) -> int:
+        """Size of a case, in voxels."""
+        return int(self.dataset.read_hard(case).size)
+
+    def refuse_other_labels(self) -> None:
+        """Refuse to go on if the data set was converted again since this benchmark began.
+
+        Raises:
+            DatasetError: naming it.
+        """
+        assert self.dataset.about is not None  # SoftDataset refuses a data set without
+        now = SoftDataset(self.dataset.folder).about or {}
+        if now.get("digest") != self.dataset.about.get("digest"):
+            raise DatasetError(
+                f"{self.dataset.folder}: was converted again while this benchmark worked, so its labels are "
+                f"no longer those of the trainings; preprocess again and start a benchmark with another -o."
+            )
 
     def made_with(self, cell: Cell) -> dict[str, Any]:
         """What must agree before a cell is taken up again."""
@@ -178,6 +212,8 @@ class BenchmarkGrid:
         if not path.is_file():
             return None
         record = read_json(path)
+        if not (isinstance(record.get("made_with"), dict) and isinstance(record.get("status"), str)):
+            raise UsageError(f"{path}: is no record of a training; delete it, and its results with it.")
         for key, wanted in self.made_with(cell).items():
             if record["made_with"].get(key) != wanted:
                 raise UsageError(

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from nnunet_softlabel.benchmark.caveats import make_notes
-from nnunet_softlabel.benchmark.cell_training import DONE
+from nnunet_softlabel.benchmark.cell_scores import is_scored
+from nnunet_softlabel.benchmark.cell_training import DONE, ELSEWHERE, recorded_status
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, means, versions, write_rows
 from nnunet_softlabel.formats.files import read_json, visible, write_json
+from nnunet_softlabel.formats.locks import held_lock
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import (
     PRIMARY,
@@ -29,7 +32,6 @@ from nnunet_softlabel.report.page import RunResult, write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
 from nnunet_softlabel.report.verdict import verdict
 
-REPORT_FILE = "report.html"
 TABLE_METRICS = (
     "dice",
     "precision",
@@ -54,6 +56,9 @@ def report(
 ) -> Path:
     """Write ``soft_metrics.csv``, ``soft_summary.json`` and ``report.html`` into the benchmark's folder.
 
+    Those of another threshold or truth stay, under names that say so. One process writes at a time, and the
+    page has all that any process has finished by then.
+
     Args:
         grid: the benchmark.
         outcome: what became of each cell, as `benchmark` returns it.
@@ -68,9 +73,35 @@ def report(
         DatasetError: if no cell is done.
         ValueError: for a margin that is not positive, or of a metric without a direction.
     """
+    grid.output.mkdir(parents=True, exist_ok=True)
+    with held_lock(grid.output / "scores.lock", patience_seconds=-1):
+        grid.refuse_other_labels()
+        finished_elsewhere = {
+            cell.name: DONE
+            for cell in grid.cells
+            if outcome[cell.name] == ELSEWHERE
+            and recorded_status(grid, cell) == DONE
+            and is_scored(grid, cell)
+        }
+        return _report(
+            grid, {**outcome, **finished_elsewhere}, commands=commands, margins=margins, primary=primary
+        )
+
+
+def _report(
+    grid: BenchmarkGrid,
+    outcome: Mapping[str, str],
+    *,
+    commands: Sequence[str],
+    margins: Mapping[str, float] | None,
+    primary: Sequence[str] | None,
+) -> Path:
     finished = _finished_cells(grid, outcome)
     if not finished:
-        raise DatasetError(f"{grid.output}: no training is done; see {grid.output / 'logs'}.")
+        reason = next((what for what in outcome.values() if what not in (DONE, ELSEWHERE)), "")
+        raise DatasetError(
+            f"{grid.output}: no training is done and scored ({reason}); see {grid.output / 'logs'}."
+        )
     runs = {name: _run(grid, name, cells) for name, cells in finished.items()}
     comparisons = [
         test
@@ -83,13 +114,15 @@ def report(
     ]  # fmt: skip
     all_runs = list(runs.values())
     notes = make_notes(grid, outcome, finished, all_runs)
+    for path in keep_earlier_page(grid):
+        print(f"The earlier page stays: {path}")
     named_rows = [{"trainer": run.name, **row} for run in all_runs for row in run.rows]
     write_rows(grid.output / METRICS_FILE, named_rows, more_columns=["trainer"])
     settings = _settings(grid, outcome)
     done = [grid.record(cell) or {} for cells in finished.values() for cell in cells]
     iterations = min(int(record["epochs"]) * int(record["iterations"]) for record in done)
     sentences = verdict({run.name: run.rows for run in all_runs}, comparisons, iterations=iterations)
-    summary = _summary(settings, all_runs, comparisons, notes)
+    summary = _summary(settings, all_runs, comparisons, notes) | {"asked": asked_of(grid)}
     summary["verdict"] = [sentence.text for sentence in sentences]
     write_json(grid.output / SUMMARY_FILE, summary)
     return write_report(

@@ -6,10 +6,19 @@ from collections.abc import Callable
 from typing import Literal
 
 from nnunet_softlabel.benchmark.cell_scores import score_cell
-from nnunet_softlabel.benchmark.cell_training import DONE, FAILED, last_line, recorded_status, train_cell
+from nnunet_softlabel.benchmark.cell_training import (
+    DONE,
+    ELSEWHERE,
+    FAILED,
+    last_line,
+    recorded_status,
+    train_cell,
+)
 from nnunet_softlabel.benchmark.cluster import ClusterJobs, train_on_cluster
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.benchmark.progress import outcome_line, who_trains
 from nnunet_softlabel.errors import DatasetError, WorkerError
+from nnunet_softlabel.formats.locks import held_lock
 
 Part = Literal["train", "report"]
 
@@ -46,11 +55,22 @@ def benchmark(
 
 
 def train_here(grid: BenchmarkGrid, log: Callable[[str], None]) -> dict[str, str]:
-    """Train what is missing, one cell after another."""
-    outcome = {}
+    """Train what is missing, one cell after another; one line when a cell begins, one when it ends."""
+    outcome: dict[str, str] = {}
+    width = len(grid.cells)
     for number, cell in enumerate(grid.cells, start=1):
-        log(f"[{number}/{len(grid.cells)}] {cell.name}")
+        place = f"[{number}/{width}] {cell.name}"
+        if recorded_status(grid, cell) == DONE:
+            outcome[cell.name] = DONE
+            log(f"{place}: done before")
+            continue
+        log(f"{place}: training")
         outcome[cell.name] = train_cell(grid, cell)
+        remaining = [c for c in grid.cells[number:] if recorded_status(grid, c) != DONE]
+        text = outcome_line(grid, cell, outcome[cell.name], remaining=remaining)
+        if outcome[cell.name] == ELSEWHERE:
+            text += who_trains(grid, cell)
+        log(f"{place}: {text}")
         if outcome[cell.name] == FAILED:
             log(f"  failed: {last_line(grid.log_file(cell))}")
     return outcome
@@ -59,11 +79,24 @@ def train_here(grid: BenchmarkGrid, log: Callable[[str], None]) -> dict[str, str
 def score(
     grid: BenchmarkGrid, outcome: dict[str, str], *, num_processes: int, log: Callable[[str], None]
 ) -> None:
-    """Score the trained cells; one that cannot be scored says so in ``outcome``."""
-    trained = [cell for cell in grid.cells if outcome[cell.name] == DONE]
-    for cell in trained:
-        try:
-            score_cell(grid, cell, trained=trained, num_processes=num_processes)
-        except (DatasetError, WorkerError) as error:
-            outcome[cell.name] = f"trained, but not scored: {error}"
-            log(f"{cell.name}: not scored: {error}")
+    """Score the trained cells; one that cannot be scored says so in ``outcome``.
+
+    One process scores at a time. What others have finished meanwhile is scored too.
+    """
+    grid.output.mkdir(parents=True, exist_ok=True)
+    with held_lock(grid.output / "scores.lock", patience_seconds=-1):
+        refresh(grid, outcome)
+        trained = [cell for cell in grid.cells if outcome[cell.name] == DONE]
+        for cell in trained:
+            try:
+                score_cell(grid, cell, trained=trained, num_processes=num_processes)
+            except (DatasetError, WorkerError) as error:
+                outcome[cell.name] = f"trained, but not scored: {error}"
+                log(f"{cell.name}: not scored: {error}")
+
+
+def refresh(grid: BenchmarkGrid, outcome: dict[str, str]) -> None:
+    """Read again what became of cells that another process had in training."""
+    for cell in grid.cells:
+        if outcome[cell.name] == ELSEWHERE and recorded_status(grid, cell) == DONE:
+            outcome[cell.name] = DONE

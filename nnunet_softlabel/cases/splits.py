@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import refuse_existing, write_json
 
 NUM_FOLDS = 5
@@ -66,3 +66,42 @@ def _cases_of(path: Path) -> set[str]:
         return {name for fold in folds for names in fold.values() for name in names}
     except (ValueError, AttributeError, TypeError) as error:
         raise DatasetError(f"{path}: cannot be read as nnU-Net's splits ({error}); remove it.") from error
+
+
+def read_splits(path: Path) -> Splits:
+    """Read nnU-Net's ``splits_final.json``.
+
+    Raises:
+        DatasetError: if it is something else.
+    """
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+        return [{side: [str(name) for name in fold[side]] for side in ("train", "val")} for fold in folds]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{path}: cannot be read as nnU-Net's splits ({error!r}); remove it.") from error
+
+
+def refuse_random_fold(path: Path, fold: int | str, groups: Mapping[str, str] | None) -> None:
+    """Refuse a fold for which nnU-Net would split cases at random, with patients on both sides.
+
+    Args:
+        path: nnU-Net's ``splits_final.json``.
+        fold: number, or ``all``, which has no validation cases of its own.
+        groups: case -> patient, of a data set that was converted with ``--groups``.
+
+    Raises:
+        UsageError: naming the folds that there are.
+    """
+    if not groups or fold == "all":
+        return
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: is not there, and nnU-Net would split cases at random, although this data set has "
+            f"groups (patients); convert it again with --groups, which writes the splits."
+        )
+    number = len(read_splits(path))
+    if int(fold) >= number:
+        raise UsageError(
+            f"fold {fold}: {path} has the folds 0 to {number - 1}; nnU-Net would split cases at random, with "
+            f"patients on both sides; give one of these folds."
+        )

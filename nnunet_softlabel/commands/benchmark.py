@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from functools import partial
 
 from nnunet_softlabel.command_line import add_output, add_processes, add_threshold, add_truth
 from nnunet_softlabel.errors import UsageError
@@ -21,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "-c", nargs="+", default=["3d_fullres"], metavar="CONFIGURATION", help="Default 3d_fullres."
     )
     parser.add_argument(
-        "-f", nargs="+", type=int, default=[0, 1, 2, 3, 4], metavar="FOLD", help="Default 0 1 2 3 4."
+        "-f", nargs="+", type=_fold, default=[0, 1, 2, 3, 4], metavar="FOLD", help="Default 0 1 2 3 4."
     )
     parser.add_argument(
         "-tr",
@@ -43,7 +44,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add_processes(parser, "Processes of evaluation.")
     _add_report_flags(parser)
     _add_cluster_flags(parser)
+    _add_dry_run_flag(parser)
     parser.set_defaults(run=run)
+
+
+def _fold(text: str) -> int:
+    if text == "all":
+        raise argparse.ArgumentTypeError("all: has no validation cases to compare on; give numbers of folds")
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: give the number of a fold, as in 0 1 2") from error
 
 
 def _add_report_flags(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +76,12 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="METRIC=VALUE",
         help="Margins of non-inferiority: dice=0.02 hd95_mm=1.",
+    )
+
+
+def _add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Print the trainings and what is missing; train nothing."
     )
 
 
@@ -96,6 +113,7 @@ def run(args: argparse.Namespace) -> None:
         format_benchmark,
         report,
     )
+    from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems, refuse_problems
 
     for flag, value in (("--epochs", args.epochs), ("--iterations", args.iterations), ("-np", args.np)):
         if value is not None and value < 1:
@@ -119,7 +137,17 @@ def run(args: argparse.Namespace) -> None:
         truth=args.truth,
         threshold=args.threshold,
     )
-    outcome = benchmark(grid, num_processes=args.np, cluster=cluster, only=args.only)
+    if args.only != "report":
+        problems = find_problems(grid, num_processes=args.np, trains_here=cluster is None)
+        if args.dry_run:
+            print("\n".join([*describe_grid(grid), *(f"problem: {text}" for text in problems)]))
+            print("Nothing was trained: --dry-run." if not problems else "")
+        refuse_problems(problems)
+    if args.dry_run:
+        return
+    outcome = benchmark(
+        grid, num_processes=args.np, cluster=cluster, only=args.only, log=partial(print, flush=True)
+    )
     if args.only != "train":
         command = shlex.join(["nnunet_softlabel", *sys.argv[1:]])
         page = report(grid, outcome, commands=[command], margins=margins, primary=primary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from nnunet_softlabel.command_line import add_output, add_overwrite
@@ -40,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export and say how to use the result."""
-    from nnunet_softlabel.training.stock_model import export_stock
+    from nnunet_softlabel.training.stock_model import export_stock, exported_folds
 
     folder = export_stock(
         args.d,
@@ -55,5 +56,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"Stock model written to {folder}")
     if args.calibrated:
         print("Its own predictions are recalibrated; do not recalibrate them again.")
-    flags = f"-d {args.d} -c {args.c} -p {args.p}"
-    print(f"Predict with nnUNet_results={args.o} nnUNetv2_predict {flags} -i IN -o OUT")
+    flags = shlex.join(["-d", args.d, "-c", args.c, "-p", args.p, "-f", *exported_folds(folder)])
+    results = shlex.quote(str(args.o.absolute()))
+    print(f"Predict with: nnUNet_results={results} nnUNetv2_predict {flags} -i IN -o OUT")
+    print(
+        "The copy predicts; it holds no validation predictions. Run nnUNetv2_find_best_configuration on the "
+        "model that was trained, before the export."
+    )

@@ -49,6 +49,16 @@ def digest_of_scored(
     return digest.hexdigest()
 
 
+def digest_of_folders(
+    dataset: SoftDataset, folders: Path | Sequence[Path], *, truth: Path | None = None
+) -> str:
+    """`digest_of_scored` over all predicted training cases of one or several folders, not recalibrated."""
+    found = Predictions.find(folders, file_ending=dataset.file_ending)
+    own, known = dataset.for_predictions(found.folders[0]), set(dataset.cases("Tr"))
+    cases = [case for case in found.cases if case in known]
+    return digest_of_scored(own, found, cases, split="Tr", truth=truth)
+
+
 def _checksums(path: Path) -> str:
     """Name, size and CRC-32 of what is in an ``.npz``."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
+from nnunet_softlabel.cases.splits import refuse_random_fold
 from nnunet_softlabel.losses import BalancedStart, CompactTargetLoss, FusedSoftLoss
 from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.training.foreground import PLENTY, foreground_share
@@ -74,6 +76,13 @@ class LossTrainer(nnUNetTrainer):
     def with_balanced_start(self, settled: FusedSoftLoss) -> BalancedStart:
         """A fused loss with class-balanced voxel terms at the start, so that small lesions are not lost."""
         return BalancedStart(settled.with_balance(), settled, ddp=self.is_ddp)
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's split; a fold that it would make at random is refused where cases have patients."""
+        base = Path(self.preprocessed_dataset_folder_base)
+        groups = (self.dataset_json.get("soft_labels") or {}).get("groups")
+        refuse_random_fold(base / "splits_final.json", self.fold, groups)
+        return super().do_split()
 
     def _build_loss(self) -> nn.Module:
         wrapped = super()._build_loss()

@@ -5,11 +5,10 @@ The networks are nnU-Net's own; only the checkpoint names our trainer.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from shutil import copy2, rmtree
+from shutil import copy2
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -18,10 +17,12 @@ from torch import Tensor
 
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
-from nnunet_softlabel.formats.files import read_json, refuse_existing, temporary_beside
+from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.training import recipes
+from nnunet_softlabel.training.checkpoints import read_checkpoint
 from nnunet_softlabel.training.folding import folded, read_affine_map
 
 STOCK = nnUNetTrainer.__name__
@@ -75,6 +76,7 @@ def export_stock(
     Raises:
         UsageError: if the model or a fold is missing, the network is not nnU-Net's, or the result is there
             already.
+        DatasetError: if a checkpoint cannot be read, or holds more than nnU-Net writes.
     """
     source = find_dataset(environment_folder("nnUNet_results"), dataset)
     target = output / source.name / f"{STOCK}__{plans}__{configuration}"
@@ -85,23 +87,22 @@ def export_stock(
     change = _folding(source, calibrated)
     if target.resolve() == source.resolve():
         raise UsageError(f"-o {output}: there lies the model itself; choose another folder.")
-    refuse_existing([target], overwrite=overwrite)
     chosen = _folds(source, folds)
-    temporary = temporary_beside(target)
-    try:
-        _copy(source, temporary, OF_MODEL)
+    with staged(target.parent, [target.name], overwrite=overwrite) as new:
+        copied = new / target.name
+        _copy(source, copied, OF_MODEL)
         for fold in chosen:
-            _copy(source / fold, temporary / fold, OF_FOLD if change is None else OF_CHANGED_FOLD)
+            _copy(source / fold, copied / fold, OF_FOLD if change is None else OF_CHANGED_FOLD)
             for name in CHECKPOINTS:
-                _rename_trainer(source / fold / name, temporary / fold / name, change)
+                _rename_trainer(source / fold / name, copied / fold / name, change)
         for folder in source.glob("crossval_results_folds_*") if change is None else ():
-            _copy(folder, temporary / folder.name, OF_CROSSVALIDATION)
-        if target.exists():
-            rmtree(target)
-        os.replace(temporary, target)
-    finally:
-        rmtree(temporary, ignore_errors=True)
+            _copy(folder, copied / folder.name, OF_CROSSVALIDATION)
     return target
+
+
+def exported_folds(model: Path) -> list[str]:
+    """Folds of a model as ``nnUNetv2_predict -f`` takes them, in order."""
+    return sorted(path.name.removeprefix("fold_") for path in model.glob("fold_*"))
 
 
 def _folding(source: Path, calibrated: bool | Path) -> WeightChange | None:
@@ -154,7 +155,8 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
 
 def _rename_trainer(source: Path, target: Path, change: WeightChange | None) -> None:
     if source.is_file():
-        checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+        checkpoint = read_checkpoint(source)
         if change is not None:
             checkpoint["network_weights"] = change(checkpoint["network_weights"])
+        target.parent.mkdir(parents=True, exist_ok=True)
         torch.save({**checkpoint, "trainer_name": STOCK}, target)

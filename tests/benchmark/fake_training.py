@@ -59,17 +59,17 @@ def fake_training(arguments_file: Path, result_file: Path, environment: Mapping[
     return 0
 
 
-def popen(command: Sequence[str], *, env: Mapping[str, str], stdout: Any, stderr: Any) -> SimpleNamespace:
+def popen(command: Sequence[str], *, env: Mapping[str, str], stdout: Any, **options: Any) -> SimpleNamespace:
     """In place of ``subprocess.Popen``: the fake training, in this process."""
     code = fake_training(Path(command[-2]), Path(command[-1]), env)
     if code:
         stdout.write("RuntimeError: no such trainer\n")
-    return SimpleNamespace(poll=lambda: code, returncode=code)
+    return SimpleNamespace(poll=lambda: code, returncode=code, stdin=None)
 
 
 def subprocess_with(start: Callable[..., SimpleNamespace]) -> SimpleNamespace:
     """In place of the module ``subprocess`` in `cell_training`, which others go on using as it is."""
-    return SimpleNamespace(Popen=start, STDOUT=subprocess.STDOUT)
+    return SimpleNamespace(Popen=start, STDOUT=subprocess.STDOUT, PIPE=subprocess.PIPE)
 
 
 if __name__ == "__main__":

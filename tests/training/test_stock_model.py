@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nnunet_softlabel.cli import main
-from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.training.stock_model import export_stock
 from tests.training.conftest import REDUCED
 
@@ -151,3 +151,56 @@ def test_export_needs_a_finished_fold(trained_model, renamed, tmp_path):
     (renamed("nnUNetTrainerAPL") / "fold_0/checkpoint_final.pth").unlink()
     with pytest.raises(UsageError, match="no fold has checkpoint_final"):
         export_stock(trained_model[0].id, "2d", tmp_path / "out", trainer=TRAINER, plans=REDUCED)
+
+
+def test_printed_command_names_the_folds_that_were_exported(trained_model, renamed, tmp_path, capsys):
+    model = renamed(TRAINER)
+    shutil.copytree(model / "fold_0", model / "fold_all")
+    (model / "fold_0/debug.json").unlink()  # prediction does not need it
+    shutil.rmtree(model / "fold_0/validation")
+    arguments = ["export-stock", "-d", str(trained_model[0].id), "-c", "2d", "-p", REDUCED, "-tr", TRAINER]
+    assert main([*arguments, "-o", str(tmp_path / "my models")]) == 0
+    out = capsys.readouterr().out
+    assert f"nnUNet_results='{tmp_path}/my models' nnUNetv2_predict" in out
+    assert f"-p {REDUCED} -f 0 all -i IN" in out
+    assert "nnUNetv2_find_best_configuration on the model that was trained" in out
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.system, ("touch exploded",))
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+CHECKPOINTS = {
+    "cut off": (damage, "cannot be read as a checkpoint"),
+    "text": (lambda path: path.write_text("no"), "cannot be read as a checkpoint|is damaged"),
+    "code": (lambda path: torch.save({"trainer_name": Bomb()}, path), "could run code of their own"),
+    "list": (lambda path: torch.save([1], path), "holds no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_a_checkpoint_that_is_none_is_refused_and_runs_no_code(
+    trained_model, renamed, tmp_path, monkeypatch, kind
+):
+    monkeypatch.chdir(tmp_path)
+    act, message = CHECKPOINTS[kind]
+    act(renamed(TRAINER) / "fold_0/checkpoint_final.pth")
+    with pytest.raises(DatasetError, match=message):
+        export_stock(trained_model[0].id, "2d", tmp_path / "out", trainer=TRAINER, plans=REDUCED)
+    assert not (tmp_path / "exploded").exists()
+    assert not list(tmp_path.glob("out/*/*"))
+
+
+def test_the_old_model_stays_until_the_new_one_is_whole(trained_model, renamed, tmp_path):
+    model, out = renamed(TRAINER), tmp_path / "out"
+    target = export_stock(trained_model[0].id, "2d", out, trainer=TRAINER, plans=REDUCED)
+    before = (target / "fold_0/checkpoint_final.pth").read_bytes()
+    damage(model / "fold_0/checkpoint_best.pth")
+    with pytest.raises(DatasetError, match="cannot be read as a checkpoint"):
+        export_stock(trained_model[0].id, "2d", out, trainer=TRAINER, plans=REDUCED, overwrite=True)
+    assert (target / "fold_0/checkpoint_final.pth").read_bytes() == before

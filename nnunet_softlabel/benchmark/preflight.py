@@ -1,0 +1,214 @@
+"""What is checked before the first hour of training: all that is wrong, at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+from nnunet_softlabel.benchmark.cell_training import DONE, recorded_status
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.training.trainer_path import trainer_path
+
+COMPRESSION = 10  # nnU-Net's .npz are at least ten times smaller than float32, where most voxels are certain
+
+
+def find_problems(grid: BenchmarkGrid, *, num_processes: int = 2, trains_here: bool = True) -> list[str]:
+    """All that would end a training or its evaluation, one line each; empty if nothing is wrong.
+
+    Args:
+        grid: the benchmark.
+        num_processes: that read references.
+        trains_here: False on a login node, which needs no GPU.
+    """
+    first = [*_output_problems(grid), *_fold_problems(grid)]
+    try:
+        _ = grid.splits
+    except DatasetError:
+        return first  # the cases are not known
+    return [
+        *first,
+        *_trainer_problems(grid),
+        *(_device_problems(grid) if trains_here else ()),
+        *_preprocessing_problems(grid),
+        *_reference_problems(grid, num_processes),
+        *_space_problems(grid),
+    ]
+
+
+def refuse_problems(problems: Sequence[str]) -> None:
+    """Refuse a benchmark that cannot end well.
+
+    Raises:
+        UsageError: with all problems in one line.
+    """
+    if problems:
+        more = "" if len(problems) == 1 else f" ({len(problems)} problems; --dry-run lists them)"
+        raise UsageError(" ".join(problems[:3]) + more)
+
+
+def describe_grid(grid: BenchmarkGrid) -> list[str]:
+    """One line per cell: what it is, and what became of it so far."""
+    lines = [f"{grid.dataset.folder.name}, {grid.plans}: {len(grid.cells)} trainings into {grid.output}"]
+    for number, cell in enumerate(grid.cells, start=1):
+        status = recorded_status(grid, cell)
+        cases = len(grid.validation_cases(cell))
+        lines.append(f"[{number}/{len(grid.cells)}] {cell.name}: {status}; {cases} validation cases")
+    return lines
+
+
+def _output_problems(grid: BenchmarkGrid) -> Iterator[str]:
+    there = next(folder for folder in (grid.output, *grid.output.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        yield f"-o {grid.output}: {there} is no folder that can be written; choose another place."
+    for cell in grid.cells:
+        try:
+            grid.record(cell)
+        except (UsageError, DatasetError) as error:
+            yield str(error)
+            return
+
+
+def _fold_problems(grid: BenchmarkGrid) -> Iterator[str]:
+    path, folds = grid.preprocessed / "splits_final.json", sorted({cell.fold for cell in grid.cells})
+    groups = (grid.dataset.about or {}).get("groups")
+    try:
+        number = len(grid.splits)
+    except DatasetError as error:
+        yield str(error)
+        return
+    if not number and groups:
+        yield (
+            f"{path}: is not there, and nnU-Net would split cases at random, although this data set has "
+            f"groups (patients); convert it again with --groups and --overwrite."
+        )
+    beyond = [fold for fold in folds if fold < 0 or fold >= (number or 5)]
+    if beyond:
+        yield (
+            f"-f {' '.join(map(str, beyond))}: there are the folds 0 to {(number or 5) - 1}; for others "
+            f"nnU-Net splits cases at random, whoever the patients are."
+        )
+
+
+def _trainer_problems(grid: BenchmarkGrid) -> Iterator[str]:
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    before = os.environ.get("nnUNet_extTrainer")
+    os.environ["nnUNet_extTrainer"] = trainer_path()
+    try:
+        for trainer in dict.fromkeys(cell.trainer for cell in grid.cells):
+            try:
+                with redirect_stdout(StringIO()):  # nnU-Net tells of its search
+                    recursive_find_trainer_class_by_name(trainer)
+            except RuntimeError:
+                yield f"-tr {trainer}: no such trainer; is its name right, its folder on nnUNet_extTrainer?"
+    finally:
+        if before is None:
+            del os.environ["nnUNet_extTrainer"]
+        else:
+            os.environ["nnUNet_extTrainer"] = before
+
+
+def _device_problems(grid: BenchmarkGrid) -> Iterator[str]:
+    import torch
+
+    if grid.device == "cuda" and not torch.cuda.is_available():
+        yield "-device cuda: torch finds no GPU here; add -device cpu, or mend the installation of torch."
+    if grid.device == "mps" and not torch.backends.mps.is_available():
+        yield "-device mps: torch finds no such device here; add -device cpu."
+
+
+def _preprocessing_problems(grid: BenchmarkGrid) -> Iterator[str]:
+    planned = read_json(grid.plans_file)["configurations"]
+    for configuration in dict.fromkeys(cell.configuration for cell in grid.cells):
+        name = _data_identifier(planned, configuration)
+        folder = grid.preprocessed / str(name)
+        flags = f"-d {grid.dataset.folder.name} -plans_name {grid.plans} -c {configuration}"
+        remedy = f"run nnUNetv2_preprocess {flags}"
+        if not folder.is_dir():
+            yield f"-c {configuration}: {folder} is not there; {remedy}."
+            continue
+        wanted = {case for fold in grid.splits for cases in fold.values() for case in cases}
+        missing = sorted(case for case in wanted if not (folder / f"{case}.pkl").is_file())
+        if missing:
+            yield f"-c {configuration}: {folder} lacks {len(missing)} cases, first {missing[0]}; {remedy}."
+
+
+def _data_identifier(planned: dict, configuration: str) -> str | None:
+    """The folder of a configuration; one that inherits takes that of its parent."""
+    seen: set[str] = set()
+    while configuration in planned and configuration not in seen:
+        seen.add(configuration)
+        content = planned[configuration]
+        if "data_identifier" in content:
+            return str(content["data_identifier"])
+        configuration = content.get("inherits_from", "")
+    return None
+
+
+def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str]:
+    cases = sorted({case for cell in grid.cells for case in grid.validation_cases(cell)})
+    strangers = sorted(set(cases) - set(grid.dataset.cases()))
+    if strangers:
+        yield f"Case {strangers[0]}: is in splits_final.json, but has no soft label in {grid.dataset.folder}."
+        return
+    try:
+        values = {} if grid.truth is None else truth_values(grid.dataset, grid.truth, cases)
+    except DatasetError as error:
+        yield str(error)
+        return
+    job = partial(_reference_problem, dataset=grid.dataset, truth=grid.truth, values=values)
+    jobs, names = [(case,) for case in cases], [f"Case {case}" for case in cases]
+    workers = fewer_for_few(num_processes, len(jobs))
+    found = run_jobs(job, jobs, workers, names=names, in_order=True, title="references")
+    yield from [problem for problem in found if problem]
+
+
+def _reference_problem(case: str, *, dataset: SoftDataset, truth: Path | None, values: dict[int, int]) -> str:
+    try:
+        _, _, _, grid = read_references(dataset, case, split="Tr")
+        if truth is not None:
+            read_truth(dataset, truth, case, grid=grid, values=values)
+    except DatasetError as error:
+        return str(error)
+    return ""
+
+
+def _space_problems(grid: BenchmarkGrid) -> Iterator[str]:
+    """Too little space for the probabilities even if they compress well."""
+    needed = sum(map(partial(_prediction_bytes, grid), _missing(grid))) / COMPRESSION
+    there = next(folder for folder in (grid.output, *grid.output.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        yield (
+            f"-o {grid.output}: probabilities of the validation cases take about {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free there."
+        )
+
+
+def _missing(grid: BenchmarkGrid) -> list[Cell]:
+    found = []
+    for cell in grid.cells:
+        try:
+            if recorded_status(grid, cell) == DONE:
+                continue
+        except (UsageError, DatasetError):
+            pass  # reported above
+        found.append(cell)
+    return found
+
+
+def _prediction_bytes(grid: BenchmarkGrid, cell: Cell) -> float:
+    cases = grid.validation_cases(cell)
+    sizes = [grid.case_voxels(case) for case in cases[:5] if grid.dataset.label_file(case).is_file()]
+    mean = sum(sizes) / len(sizes) if sizes else 0
+    return 4 * mean * len(cases) * (len(grid.dataset.labels.names) + 1)

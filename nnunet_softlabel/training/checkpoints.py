@@ -1,0 +1,47 @@
+"""Checkpoints of nnU-Net, read without running code that they may hold."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunet_softlabel.errors import DatasetError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of nnU-Net without running code that it may hold: weights, numbers and text only.
+
+    Raises:
+        DatasetError: if it cannot be read, or holds something else.
+    """
+    try:
+        with torch.serialization.safe_globals(_numbers_of_numpy()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = (re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"(\S+)", str(error)) or [""])[0]
+        raise DatasetError(
+            f"{path}: is damaged, or holds more than weights, numbers and text ({reason}); only checkpoints "
+            f"that nnU-Net wrote are read, for others could run code of their own."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DatasetError(
+            f"{path}: cannot be read as a checkpoint ({reason}); train that fold again, or copy it again."
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise DatasetError(f"{path}: holds no checkpoint of nnU-Net; train that fold again.")
+    return checkpoint
+
+
+def _numbers_of_numpy() -> list[Any]:
+    """Types in which nnU-Net logs scores: numpy's numbers, of this version and of the one before it."""
+    kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    dtypes = [np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
+    return [*dtypes, *kinds, *((scalar, name) for name in names)]

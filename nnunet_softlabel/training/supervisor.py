@@ -1,0 +1,68 @@
+"""``python -m nnunet_softlabel.training.supervisor LOCK COMMAND...``: a training that ends with its parent.
+
+The parent holds the other end of this process's standard input. When the parent ends, in whatever way,
+SIGKILL included, that end closes, and the training with all its worker processes is killed. The lock is held
+here as long as the training runs: no other benchmark starts the same one, even if the first is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+from types import FrameType
+
+from filelock import Timeout
+
+from nnunet_softlabel.formats.locks import held_lock
+
+BUSY = 75  # exit code if another process trains this (EX_TEMPFAIL of sysexits.h)
+PATIENCE_SECONDS = 20  # the training of a parent that was killed just now needs a moment to end
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command under the lock; returns its exit code, or `BUSY`."""
+    lock, *command = arguments
+    try:
+        with held_lock(Path(lock), patience_seconds=PATIENCE_SECONDS):
+            return run_watched(command, sys.stdin.fileno())
+    except Timeout:
+        return BUSY
+
+
+def run_watched(command: Sequence[str], parent: int) -> int:
+    """Run a command until it ends, or until the parent does: then ``parent``, a pipe, is closed."""
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}")
+        return 127
+
+    def end(signal_number: int, frame: FrameType | None) -> None:
+        _end_all(process)
+
+    signal.signal(signal.SIGTERM, end)
+
+    def watch() -> None:
+        while os.read(parent, 1024):  # empty when the parent has closed its end
+            pass
+        _end_all(process)
+
+    Thread(target=watch, daemon=True).start()
+    return process.wait()
+
+
+def _end_all(process: subprocess.Popen) -> None:
+    """Kill the training, its workers and this process: all that is in this process's own group."""
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    process.kill()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

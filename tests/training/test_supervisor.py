@@ -1,0 +1,98 @@
+"""A training ends with the process that started it, however that one ends, and nobody starts it twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock, Timeout
+
+from nnunet_softlabel.training import supervisor
+
+ROOT = Path(__file__).parents[2]
+# starts a supervised training with a worker of its own, as a benchmark does, and waits
+PARENT = """
+import subprocess, sys
+lock, folder = sys.argv[1:]
+training = (
+    "import os, subprocess, sys, time\\n"
+    "subprocess.Popen([sys.executable, '-c', 'import os, sys, time;"
+    "open(sys.argv[1] + \\"/worker\\", \\"w\\").write(str(os.getpid())); time.sleep(60)', sys.argv[1]])\\n"
+    "open(sys.argv[1] + '/training', 'w').write(str(os.getpid()))\\n"
+    "time.sleep(60)"
+)
+supervisor = [sys.executable, "-m", "nnunet_softlabel.training.supervisor", lock]
+process = subprocess.Popen(
+    [*supervisor, sys.executable, "-c", training, folder], stdin=subprocess.PIPE, start_new_session=True
+)
+process.wait()
+"""
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_training_and_its_workers_end_with_the_benchmark(tmp_path, end, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    lock = tmp_path / "lock"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(lock), str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    files = [tmp_path / name for name in ("training", "worker")]
+    assert wait_until(lambda: all(path.is_file() and path.read_text() for path in files))
+    pids = [int(path.read_text()) for path in files]
+    assert all(map(is_alive, pids))
+    assert supervisor_holds(lock)
+    parent.send_signal(end)
+    parent.wait(10)
+    assert wait_until(lambda: not any(map(is_alive, pids)), 5)
+    assert wait_until(lambda: not supervisor_holds(lock), 5)
+
+
+def supervisor_holds(path):
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def test_a_training_that_another_process_runs_is_not_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "PATIENCE_SECONDS", 0.1)
+    with FileLock(tmp_path / "lock"):
+        code = supervisor.main([str(tmp_path / "lock"), sys.executable, "-c", "raise SystemExit"])
+    assert code == supervisor.BUSY
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_the_exit_code_is_that_of_the_training(tmp_path, code):
+    command = [sys.executable, "-m", "nnunet_softlabel.training.supervisor", str(tmp_path / "lock")]
+    command += [sys.executable, "-c", f"raise SystemExit({code})"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True
+    )
+    assert process.wait(20) == code
+
+
+def test_a_program_that_is_not_there_is_a_line_in_the_log(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(supervisor.signal, "signal", lambda *args: None)
+    assert supervisor.run_watched(["no-such-program"], 0) == 127
+    assert capsys.readouterr().out.startswith("no-such-program: No such file")
