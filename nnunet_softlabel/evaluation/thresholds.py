@@ -140,17 +140,22 @@ def read_thresholds(path: Path | None, names: Sequence[str]) -> Threshold:
             f"(nnunet_softlabel tune-threshold), or name the file."
         )
     content = read_json(path)
-    values = content.get("thresholds", {})
-    if set(values) != set(names):
-        raise DatasetError(
-            f"{path}: holds thresholds for {sorted(values)}, the data set has {sorted(names)}."
-        )
-    return Threshold(
-        TUNED,
-        {n: float(values[n]) for n in names},
-        tuple(content.get("cases", ())),
-        content.get("calibration"),
-    )
+    values, cases = content.get("thresholds", {}), content.get("cases", [])
+    if not isinstance(values, dict) or set(values) != set(names):
+        found = sorted(values) if isinstance(values, dict) else values
+        raise DatasetError(f"{path}: holds thresholds for {found}, the data set has {sorted(names)}.")
+    for name, value in values.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1:
+            raise DatasetError(
+                f"{path}: the threshold of {name} is {value}, expected a number between 0 and 1; "
+                f"tune it again."
+            )
+    if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
+        raise DatasetError(f"{path}: its cases are no list of names; tune it again.")
+    calibration = content.get("calibration")
+    if calibration is not None and not isinstance(calibration, str):
+        raise DatasetError(f"{path}: its calibration is no digest; tune it again.")
+    return Threshold(TUNED, {n: float(values[n]) for n in names}, tuple(cases), calibration)
 
 
 def rater_corrected(dataset: SoftDataset) -> dict[str, float]:
@@ -174,6 +179,8 @@ def rater_corrected(dataset: SoftDataset) -> dict[str, float]:
             f"{refused}a prior was applied, so labels are no longer the raters' rate; use 0.5 or {TUNED}."
         )
     rates: Mapping[str, Mapping[str, float]] = about.get("rater_rates") or {}
+    if not isinstance(rates, Mapping):
+        raise DatasetError(f"{refused}rater_rates of dataset.json is no object; convert the data set again.")
     missing = [name for name in dataset.labels.names if name not in rates]
     if missing:
         raise DatasetError(
@@ -183,7 +190,15 @@ def rater_corrected(dataset: SoftDataset) -> dict[str, float]:
         )
     thresholds = {}
     for name in dataset.labels.names:
-        sensitivity, false_positive = (float(rates[name][k]) for k in ("sensitivity", "false_positive_rate"))
+        try:
+            sensitivity, false_positive = (
+                float(rates[name][k]) for k in ("sensitivity", "false_positive_rate")
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"{refused}rater_rates of {name} in dataset.json lack sensitivity or false_positive_rate; "
+                f"convert the data set again."
+            ) from error
         if not 0 <= false_positive < sensitivity <= 1:
             raise DatasetError(
                 f"{refused}the raters' sensitivity for {name} ({sensitivity:.3g}) does not exceed their "

@@ -133,5 +133,5 @@ def reader_of_predictions(folder: Path) -> str | None:
     for place in (folder, folder.parent.parent):
         if (place / "plans.json").is_file():
             name = read_json(place / "plans.json").get("image_reader_writer")
-            return None if name is None else str(name)
+            return name if isinstance(name, str) else None
     return None

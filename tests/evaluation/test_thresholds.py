@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.thresholds import Threshold, choose_threshold, decide, rater_corrected
+from nnunet_softlabel.evaluation.thresholds import (
+    Threshold,
+    choose_threshold,
+    decide,
+    rater_corrected,
+    read_thresholds,
+)
 from nnunet_softlabel.formats.encoding import consensus, with_background
 from nnunet_softlabel.formats.labels import Labels
 
@@ -120,3 +126,31 @@ def test_tuned_for_other_classes_is_refused(build, tmp_path):
 )
 def test_the_rule_is_told_in_words(threshold, words):
     assert words in threshold.rule
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"thresholds": {"lesion": None}}, "threshold of lesion is None, expected a number between 0 and 1"),
+        ({"thresholds": {"lesion": 5}}, "threshold of lesion is 5"),
+        ({"thresholds": {"lesion": -1}}, "threshold of lesion is -1"),
+        ({"thresholds": {"lesion": True}}, "threshold of lesion is True"),
+        ({"thresholds": {"lesion": "0.5"}}, "threshold of lesion is 0.5, expected a number"),
+        ({"thresholds": [0.5]}, r"holds thresholds for \[0.5\], the data set has"),
+        ({}, r"holds thresholds for \[\], the data set has"),
+        ({"thresholds": {"lesion": 0.5}, "cases": 3}, "its cases are no list of names"),
+        ({"thresholds": {"lesion": 0.5}, "cases": [{}]}, "its cases are no list of names"),
+    ],
+)
+def test_a_file_of_thresholds_of_another_shape_is_one_line(tmp_path, content, message):
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DatasetError, match=message):
+        read_thresholds(path, ["lesion"])
+
+
+@pytest.mark.parametrize("rates", [{"lesion": {}}, {"lesion": 3}, {"lesion": {"sensitivity": "x"}}, [1]])
+def test_rates_of_another_shape_are_one_line(build, rates):
+    data = build(cases=1, about={"rater_rates": rates})
+    with pytest.raises(DatasetError, match=r"--threshold rater-corrected cannot be used: .*rater_rates"):
+        choose_threshold("rater-corrected", data.dataset)
