@@ -149,7 +149,7 @@ def test_a_file_of_thresholds_of_another_shape_is_one_line(tmp_path, content, me
         read_thresholds(path, ["lesion"])
 
 
-@pytest.mark.parametrize("rates", [{"lesion": {}}, {"lesion": 3}, {"lesion": {"sensitivity": "x"}}, [1]])
+@pytest.mark.parametrize("rates", [{"lesion": {}}, {"lesion": 3}, {"lesion": {"sensitivity": "x"}}])
 def test_rates_of_another_shape_are_one_line(build, rates):
     data = build(cases=1, about={"rater_rates": rates})
     with pytest.raises(DatasetError, match=r"--threshold rater-corrected cannot be used: .*rater_rates"):
