@@ -13,8 +13,10 @@ from pathlib import Path
 from nnunet_softlabel.benchmark.cell_training import DONE, recorded_status
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.references import read_references, read_truth, truth_values
+from nnunet_softlabel.evaluation.references import read_references
+from nnunet_softlabel.evaluation.truth import read_truth, truth_values
 from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.processes import fewer_for_few, run_jobs
 from nnunet_softlabel.training.trainer_path import trainer_path
@@ -173,7 +175,7 @@ def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str
     yield from [problem for problem in found if problem]
 
 
-def _reference_problem(case: str, *, dataset: SoftDataset, truth: Path | None, values: dict[int, int]) -> str:
+def _reference_problem(case: str, *, dataset: SoftDataset, truth: Path | None, values: Values) -> str:
     try:
         _, _, _, grid = read_references(dataset, case, split="Tr")
         if truth is not None:

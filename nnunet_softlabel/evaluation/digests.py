@@ -32,6 +32,8 @@ def digest_of_scored(
     digest = hashlib.sha256(json.dumps([dataset.reader, list(dataset.labels.values.items())]).encode())
     if predictions.calibration is not None:
         digest.update(predictions.calibration.digest.encode())
+    if truth is not None:
+        digest.update(repr((Truth.of(truth).labels, Truth.of(truth).regrid)).encode())
     for case in cases:
         for folder in predictions.folders_of[case]:
             digest.update(f"\n{case}:{_checksums(folder / f'{case}.npz')}".encode())
