@@ -40,31 +40,56 @@ def make_splits(cases: Sequence[Case]) -> Splits:
     ]
 
 
-def check_splits_file(path: Path, splits: Splits | None, *, may_replace: bool) -> None:
-    """Refuse to write splits where some are.
+def check_splits_file(
+    path: Path, splits: Splits | None, cases: Sequence[Case], *, may_replace: bool
+) -> list[str]:
+    """Refuse splits that are there and would be replaced or no longer fit, before any work.
+
+    Splits are never deleted: a user may have made them by hand.
+
+    Args:
+        path: ``splits_final.json``, which may not be there.
+        splits: that are to be written, or None.
+        cases: that the data set will have.
+        may_replace: splits of other groups may take the place of those that are there.
+
+    Returns:
+        What the user is told of splits that stay.
 
     Raises:
-        UsageError: if the file is there and may not be replaced.
+        UsageError: if new ones may not replace them, or they name a case that is not trained on.
+        DatasetError: if they cannot be read.
     """
+    if not path.exists():
+        return []
     if splits is not None:
         advice = "add --overwrite to replace it, or leave out --groups"
         refuse_existing([path], overwrite=may_replace, advice=advice)
+        return []
+    training, listed = {case.name for case in cases if not case.is_test}, _cases_of(path)
+    strangers, left_out = sorted(listed - training), sorted(training - listed)
+    if strangers:
+        raise UsageError(
+            f"{path}: lists case {strangers[0]}, which is no training case of this data set; move the file "
+            f"away (nnU-Net then splits by case), or give --groups and --overwrite for new splits."
+        )
+    if left_out:
+        return [f"{path} stays; it leaves out {len(left_out)} training cases, as {left_out[0]}."]
+    return [f"{path} stays."]
 
 
-def write_splits(path: Path, splits: Splits | None, cases: Sequence[Case]) -> None:
-    """Write splits; without new ones, old ones stay only if they are of the same training cases."""
+def write_splits(path: Path, splits: Splits | None) -> None:
+    """Write splits, if there are any."""
     if splits is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, splits)
-    elif path.is_file() and _cases_of(path) != {case.name for case in cases if not case.is_test}:
-        path.unlink()  # nnU-Net would train on it as if nothing had changed
 
 
 def _cases_of(path: Path) -> set[str]:
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))
-        return {name for fold in folds for names in fold.values() for name in names}
-    except (ValueError, AttributeError, TypeError) as error:
+        return {str(name) for fold in folds for side in ("train", "val") for name in fold[side]}
+    except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as nnU-Net's splits ({error}); remove it.") from error
 
 

@@ -9,6 +9,7 @@
       cases/CASE.json  the record of a finished case, its last file
       dataset/         what becomes the data set
       replaced/        what `dataset` takes the place of, until it has
+      moving.json      folders that change places inside a data set: `exchange`
 
 The name does not begin with "Dataset", or nnU-Net would find it.
 """
@@ -22,13 +23,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.request import request_description
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
 from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.locks import held_lock
 from nnunet_softlabel.processes import run_jobs
 
 UNFINISHED = ".unfinished_"
@@ -46,18 +48,13 @@ def unfinished_folder(
     """
     is_new = not work.exists()
     work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UsageError(f"{work}: another process is converting into it; wait until it is done.") from error
-    try:
+    with locked(work):
         if not is_new and not resume and not overwrite:
             raise UsageError(
                 f"{work}: an earlier conversion was interrupted; "
                 f"add --resume to complete it, or --overwrite to start again."
             )
-        _take_up(work, request_description(cases, settings), resume=resume)
+        _take_up(work, request_description(cases, settings), overwrite=overwrite, resume=resume)
         try:
             yield work
         except WorkerError:
@@ -65,18 +62,32 @@ def unfinished_folder(
         except (DatasetError, UsageError, ValueError):
             remove(work)
             raise
-    finally:
-        lock.release()
 
 
-def _take_up(work: Path, description: dict[str, Any], *, resume: bool) -> None:
+@contextmanager
+def locked(work: Path) -> Iterator[None]:
+    """Hold the lock of an unfinished folder; where the file system has no locks, go on with a warning.
+
+    Raises:
+        UsageError: if another process holds it.
+    """
+    try:
+        with held_lock(work / "lock"):
+            yield
+    except Timeout as error:
+        raise UsageError(f"{work}: another process is converting into it; wait until it is done.") from error
+
+
+def _take_up(work: Path, description: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
     started = work / "settings.json"
     if resume and started.is_file() and (work / "dataset").is_dir():
-        if read_json(started) != description:
+        is_same = read_json(started) == description
+        if is_same:
+            return
+        if not overwrite:
             raise UsageError(
                 f"{work}: was started with other options or files; add --overwrite to start again."
             )
-        return
     started.unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks like a good start
     for path in work.iterdir():
         if path.is_dir():
@@ -135,12 +146,13 @@ def run_cases(
     return [records[case.name] for case in cases]
 
 
-def put_in_place(work: Path, final: Path) -> None:
-    """Make ``work/dataset`` the data set ``final``, whatever was there, and remove ``work``."""
+def put_in_place(work: Path, final: Path, then: Callable[[], None]) -> None:
+    """Make ``work/dataset`` the data set ``final``, whatever was there; do the rest, and remove ``work``."""
     if (work / "dataset").is_dir():
         if final.exists():
             os.rename(final, work / "replaced")
         os.rename(work / "dataset", final)
+    then()
     remove(work)
 
 
@@ -148,20 +160,6 @@ def bring_back(work: Path, final: Path) -> None:
     """Undo the first half of a `put_in_place` that was killed in the middle."""
     if (work / "replaced").is_dir() and not final.exists():
         os.rename(work / "replaced", final)
-
-
-def put_folders_in_place(work: Path, dataset: Path, kinds: Sequence[str]) -> None:
-    """Put those of the folders ``kinds`` that are in ``work/dataset`` into ``dataset``; old ones go."""
-    marker = work / "old_folders_are_away"
-    if not marker.is_file():
-        for kind in kinds:
-            if (dataset / kind).exists():
-                (work / "replaced").mkdir(exist_ok=True)
-                os.rename(dataset / kind, work / "replaced" / kind)
-        marker.touch()
-    for kind in kinds:
-        if (work / "dataset" / kind).exists():
-            os.rename(work / "dataset" / kind, dataset / kind)
 
 
 def record_file(work: Path, case: str, kind: str = "cases") -> Path:
