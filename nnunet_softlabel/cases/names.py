@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Iterable
 
 from nnunet_softlabel.errors import DatasetError
+
+# bytes: the longest file name is 255, and what is written adds an ending, or the name of a temporary file
+LONGEST_NAME = 190
 
 
 def check_case_names(names: Iterable[str]) -> None:
@@ -23,6 +28,23 @@ def check_case_names(names: Iterable[str]) -> None:
         if name in seen:
             raise DatasetError(f"Case {name}: given twice; case names must be unique.")
         seen.add(name)
+    check_spelling(seen, "Case")
+
+
+def check_spelling(names: Iterable[str], what: str) -> None:
+    """Refuse names that look alike and differ in how Unicode spells them, as macOS and Linux do.
+
+    Raises:
+        DatasetError: naming it.
+    """
+    spelt: dict[str, str] = {}
+    for name in sorted(names):
+        other = spelt.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise DatasetError(
+                f"{what} {name}: two names look like this one and differ in their Unicode spelling (NFC, "
+                f"NFD); rename one of the files."
+            )
 
 
 def check_file_name(name: str, what: str) -> None:
@@ -31,6 +53,17 @@ def check_file_name(name: str, what: str) -> None:
     Raises:
         DatasetError: naming it.
     """
+    if name[:1] in ("=", "+", "@", "-") or any(ord(letter) < 32 for letter in name):
+        raise DatasetError(
+            f"{what} {name!r}: a name cannot begin with = + - @ or hold control characters: a spreadsheet "
+            f"would run it as a formula; rename it."
+        )
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise DatasetError(f"{what} {name[:40]!r}...: a name has at most {LONGEST_NAME} bytes; shorten it.")
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DatasetError(f"{what} {name!r}: is no UTF-8 text; rename the file.") from error
     if not name or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
         raise DatasetError(
             f"{what} {name!r}: a name cannot be empty, begin with a dot or hold a path separator; rename it."

@@ -8,13 +8,23 @@ from glob import escape, glob
 from pathlib import Path
 
 from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.file_checks import check_is_file
+from nnunet_softlabel.formats.images import FLAT_ENDINGS, VOLUME_ENDINGS
+
+OPENING, CLOSING = "\0", "\1"  # in no path
+
+
+def literal(path: Path) -> str:
+    """The text of a pattern that means this very path, braces included."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 class Pattern:
     """A path with placeholders, as in ``raters/{case}_rater{rater}.nii.gz``.
 
     ``{rater:r1,r2}`` names what a placeholder may stand for. ``*`` stands for any part of a file or folder
-    name, ``**`` for any number of folders. Hidden files, which macOS's ``._*`` are too, never fit.
+    name, ``**`` for any number of folders, ``{{`` and ``}}`` for braces.
+    Hidden files, which macOS's ``._*`` are too, never fit.
 
     Raises:
         UsageError: for an unknown placeholder, or if ``{case}`` is missing.
@@ -22,8 +32,10 @@ class Pattern:
 
     def __init__(self, text: str, flag: str, placeholders: Sequence[str]) -> None:
         self.text, self.flag = str(Path(text).expanduser()), flag
-        pieces = re.split(r"\{(\w+)(?::([^{}]*))?\}", self.text)
-        self.literals, self.names = pieces[::3], pieces[1::3]
+        marked = self.text.replace("{{", OPENING).replace("}}", CLOSING)
+        pieces = re.split(r"\{(\w+)(?::([^{}]*))?\}", marked)
+        self.literals = [piece.replace(OPENING, "{").replace(CLOSING, "}") for piece in pieces[::3]]
+        self.names = pieces[1::3]
         self.choices: dict[str, list[str]] = {}
         for name, choice in zip(self.names, pieces[2::3], strict=True):
             if choice is not None:
@@ -31,7 +43,10 @@ class Pattern:
         unknown = set(self.names) - set(placeholders)
         if unknown:
             known = ", ".join(f"{{{name}}}" for name in placeholders)
-            raise UsageError(f"{flag} {text}: unknown placeholder {{{min(unknown)}}}; known are {known}.")
+            raise UsageError(
+                f"{flag} {text}: unknown placeholder {{{min(unknown)}}}; known are {known} "
+                f"(a brace of a name is written {{{{ or }}}})."
+            )
         if "case" not in self.names:
             raise UsageError(
                 f"{flag} {text}: needs {{case}} where the case's name stands, as in {{case}}.nii.gz."
@@ -77,7 +92,7 @@ class Pattern:
     def _found(self, pattern: str) -> list[str]:
         """Files that fit; no name that a wildcard or placeholder stands for begins with a dot."""
         found = {path for path in glob(pattern, recursive=True) if not Path(path).name.startswith(".")}
-        return sorted(path for path in found if Path(path).is_file())
+        return sorted(path for path in found if _is_file(path))
 
     def regex(self, **choices: Iterable[str]) -> re.Pattern[str]:
         """A regular expression with a group per placeholder, restricted to ``choices`` where given."""
@@ -95,6 +110,20 @@ class Pattern:
                 expression += f"(?P<{name}>{inner})"
             expression += _literal_expression(literal)
         return re.compile(expression)
+
+
+def _is_file(path: str) -> bool:
+    """True for files and for what stands in their place; a folder may be another that fits by chance.
+
+    Raises:
+        DatasetError: for a link to nowhere or a pipe: a rater would be left out without a word.
+    """
+    if Path(path).is_dir():
+        if any(path.lower().endswith(ending) for ending in (*FLAT_ENDINGS, *VOLUME_ENDINGS)):
+            check_is_file(Path(path))
+        return False
+    check_is_file(Path(path))
+    return True
 
 
 def _literal_expression(text: str) -> str:

@@ -229,19 +229,23 @@ def _cases(args: argparse.Namespace) -> tuple[list[Case], None, list[str]]:
 
 def _into(args: argparse.Namespace) -> tuple[list[Case], Path, list[str]]:
     """Cases of a data set that is there, its folder, and its channel names."""
-    from nnunet_softlabel.conversion.checks import labels_of
-    from nnunet_softlabel.formats.files import read_json
+    from nnunet_softlabel.cases.patterns import literal
+    from nnunet_softlabel.conversion.checks import check_takes_soft_labels, labels_of
+    from nnunet_softlabel.conversion.exchange import put_back
+    from nnunet_softlabel.formats.dataset_json import read_dataset_json
     from nnunet_softlabel.formats.labels import channels_of_labels
     from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 
     dataset = find_dataset(environment_folder("nnUNet_raw"), args.into)
-    content = read_json(dataset / "dataset.json")
+    put_back(dataset)  # its own raters may be what is fused
+    content = read_dataset_json(dataset)
+    check_takes_soft_labels(dataset, content)
     ending, channel_names = content["file_ending"], list(content["channel_names"].values())
     if args.ignore and "ignore" not in content["labels"]:
         raise UsageError(
             f"--ignore: {dataset.name} has no ignore label; add it to its dataset.json and hard labels."
         )
-    images = [str(dataset / "imagesTr" / f"{{case}}_{i:04d}{ending}") for i in range(len(channel_names))]
+    images = [f"{literal(dataset / 'imagesTr')}/{{case}}_{i:04d}{ending}" for i in range(len(channel_names))]
     found = found_cases(
         args,
         images,

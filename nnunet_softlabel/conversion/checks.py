@@ -8,15 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.cases.names import check_case_names, check_file_name
+from nnunet_softlabel.cases.case import Case, Source
+from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_spelling
 from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope
+from nnunet_softlabel.conversion.work_folder import UNFINISHED
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import visible
-from nnunet_softlabel.formats.images import file_ending, is_flat
+from nnunet_softlabel.formats.images import VOLUME_ENDINGS, file_ending, is_flat
 from nnunet_softlabel.formats.labels import Labels, parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.fusion import FUSIONS
+
+# files that nnU-Net and this package leave beside segmentations
+OUTPUT_SIGNS = (
+    *("predict_from_raw_data_args.json", "plans.json", "dataset.json", "summary.json", "thresholds.json"),
+    *("apply_threshold.json", "progress.png", "checkpoint_final.pth"),
+)
 
 
 def check_settings(settings: CaseSettings) -> None:
@@ -42,14 +49,32 @@ def check_arguments(cases: Sequence[Case], min_raters: int, num_processes: int) 
     if not cases:
         raise UsageError("there is no case to convert.")
     check_case_names(case.name for case in cases)
+    check_spelling({rater for case in cases for rater in case.raters}, "Rater")
     for case in cases:
         if not case.images:
             raise DatasetError(f"Case {case.name}: has no image; add one.")
         for rater in case.raters:
             check_file_name(rater, f"Case {case.name}: rater")
+            check_is_no_output(rater, case.raters[rater])
         if (case.group is None) != (cases[0].group is None):
             raise DatasetError(
                 f"Case {case.name}: some cases have a group and some have none; give one to all."
+            )
+
+
+def check_is_no_output(rater: str, source: Source) -> None:
+    """Refuse as a rater what nnU-Net or this package wrote: predictions beside raters fit the same pattern.
+
+    Raises:
+        DatasetError: naming the folder.
+    """
+    if not isinstance(source, Path):
+        return
+    for sign in OUTPUT_SIGNS:
+        if (source.parent / sign).exists():
+            raise DatasetError(
+                f"{source}: rater {rater} is no rater: {sign} in that folder says that a program wrote it. "
+                f"Keep raters apart, in raters/{{rater}}/{{case}}, or name them: {{rater:a,b}}."
             )
 
 
@@ -69,6 +94,40 @@ def final_folder(dataset_id: int, name: str) -> Path:
                     f"-d {dataset_id}: the id is taken by {other}; choose another, or remove that."
                 )
     return final
+
+
+def check_id_is_free(final: Path) -> None:
+    """Refuse an id for which another data set of another name is being made.
+
+    Raises:
+        UsageError: naming it.
+    """
+    number = final.name.partition("_")[0]
+    for other in sorted(final.parent.glob(f"*{number}_*")):
+        is_unfinished = other.name.startswith(UNFINISHED)
+        if other.name.removeprefix(UNFINISHED) != final.name and (is_unfinished or other.name[0] == "D"):
+            raise UsageError(
+                f"-d {int(number.removeprefix('Dataset'))}: the id is taken by {other}; choose another, "
+                f"complete that conversion with --resume, or remove it."
+            )
+
+
+def check_takes_soft_labels(dataset: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a data set whose images lie elsewhere, or whose format cannot hold probabilities.
+
+    Raises:
+        DatasetError: saying what to do.
+    """
+    if content.get("dataset"):
+        raise DatasetError(
+            f"{dataset / 'dataset.json'}: takes images from other folders (key dataset), which --into "
+            f"does not; give `nnunet_softlabel convert` these images and the raters with -d and -n."
+        )
+    if content["file_ending"] not in (*VOLUME_ENDINGS, ".png", ".tif", ".tiff"):
+        raise DatasetError(
+            f"{dataset / 'dataset.json'}: {content['file_ending']} files cannot hold probabilities; convert "
+            f"the images to .png or .nii.gz, or make a new data set with -d and -n."
+        )
 
 
 def common_ending(cases: Sequence[Case]) -> str:

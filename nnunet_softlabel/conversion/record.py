@@ -13,6 +13,7 @@ from nnunet_softlabel import __version__
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.request import reading_as_json, request_digest
 from nnunet_softlabel.conversion.settings import CaseSettings
+from nnunet_softlabel.conversion.sources import digest_of_sources
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION
 from nnunet_softlabel.fusion import RaterCounts, RaterRates
@@ -58,6 +59,7 @@ def conversion_record(
         "digests": {record["case"]: record["hash"] for record in kept},
         "digest": hashlib.sha256("".join(record["hash"] for record in kept).encode()).hexdigest(),
         "request": request_digest(cases, settings),
+        "sources": digest_of_sources([record["sources"] for record in records]),
     }
     if settings.counts_votes:
         votes = [record["votes"] for record in kept if not record["is_test"]]

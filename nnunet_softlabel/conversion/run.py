@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,31 +17,39 @@ from nnunet_softlabel.cases.splits import check_splits_file, make_splits, write_
 from nnunet_softlabel.conversion.checks import (
     check_arguments,
     check_covers_training,
+    check_id_is_free,
     check_settings,
+    check_takes_soft_labels,
     common_ending,
     final_folder,
     labels_of,
 )
 from nnunet_softlabel.conversion.estimates import estimate
+from nnunet_softlabel.conversion.exchange import exchange, put_back
 from nnunet_softlabel.conversion.grids import naming_all_grids
 from nnunet_softlabel.conversion.one_case.write import write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
-from nnunet_softlabel.conversion.record import conversion_record, write_candidates
+from nnunet_softlabel.conversion.record import CANDIDATES_FILE, conversion_record, write_candidates
 from nnunet_softlabel.conversion.request import request_digest
 from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope, has_too_few_raters
+from nnunet_softlabel.conversion.sources import digest_of_case, digest_of_sources
 from nnunet_softlabel.conversion.work_folder import (
     UNFINISHED,
     bring_back,
-    put_folders_in_place,
     put_in_place,
     remove,
     run_cases,
     unfinished_folder,
 )
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.files import read_json, refuse_existing, write_json
+from nnunet_softlabel.formats.dataset_json import read_dataset_json
+from nnunet_softlabel.formats.exchange_state import WORK
+from nnunet_softlabel.formats.files import refuse_existing, write_json
 from nnunet_softlabel.formats.labels import parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
+
+# what of a data set `add_soft_labels` replaces
+EXCHANGED = ("softLabelsTr", "raterLabelsTr", CANDIDATES_FILE)
 
 
 def convert(
@@ -113,23 +122,27 @@ def convert(
         raise DatasetError(f"--min-raters {min_raters}: leaves no case to train on; lower it.")
     final = final_folder(dataset_id, name)
     work = final.with_name(f"{UNFINISHED}{final.name}")
+    check_id_is_free(final)
     bring_back(work, final)
+    splits_file = environment_folder("nnUNet_preprocessed") / final.name / "splits_final.json"
+    splits = make_splits(kept) if kept[0].group is not None else None
     if resume and final.exists() and _is_complete(final, work, cases, settings):
+        if work.exists():  # killed before the splits were written
+            put_in_place(work, final, then=partial(write_splits, splits_file, splits))
         return final
     is_resumed = resume and (work / "dataset").is_dir()
     advice = "add --overwrite to replace it, or choose another -d and -n"
     refuse_existing([final], overwrite=overwrite or is_resumed, advice=advice)
-    splits_file = environment_folder("nnUNet_preprocessed") / final.name / "splits_final.json"
-    splits = make_splits(cases) if cases[0].group is not None else None
-    check_splits_file(splits_file, splits, may_replace=overwrite or resume)
+    for note in check_splits_file(splits_file, splits, kept, may_replace=overwrite or resume):
+        print(note)
     pool: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
     with (
         unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume),
         naming_all_grids(cases, settings),
     ):
+        check_id_is_free(final)  # again, for two may have begun at once
         settings = estimate(cases, work, settings, **pool)
         records = run_cases(write_case, cases, work, settings, **pool)
-        splits = None if splits is None else make_splits(kept)
         content = {
             "name": final.name,
             "channel_names": {str(i): channel for i, channel in enumerate(channel_names)},
@@ -140,8 +153,7 @@ def convert(
         }
         write_json(work / "dataset" / "dataset.json", content, temporary=work / "dataset.json")
         write_candidates(work / "dataset", records)
-        write_splits(splits_file, splits, kept)
-        put_in_place(work, final)
+        put_in_place(work, final, then=partial(write_splits, splits_file, splits))
     return final
 
 
@@ -187,11 +199,13 @@ def add_soft_labels(
         UsageError: for arguments that cannot work.
         DatasetError: for files that are not what they should be; nothing is left behind.
     """
+    put_back(dataset)
     cases = sorted(cases, key=lambda case: case.name)
-    content = read_json(dataset / "dataset.json")
+    content = read_dataset_json(dataset)
     own, values = labels_of(dataset, content, labels)
     check_arguments(cases, min_raters, num_processes)
-    ending, work = content["file_ending"], dataset / f"{UNFINISHED}soft_labels"
+    ending, work = content["file_ending"], dataset / WORK
+    check_takes_soft_labels(dataset, content)
     check_covers_training(cases, dataset, ending)
     settings = CaseSettings(
         own, (files or FileOptions()).reading(own, values), tuple(content["channel_names"].values()), ending,
@@ -202,6 +216,8 @@ def add_soft_labels(
     )  # fmt: skip
     check_settings(settings)
     if resume and _is_complete(dataset, work, cases, settings):
+        if work.exists():
+            remove(work)
         return dataset
     is_resumed = resume and (work / "dataset").is_dir()
     if "soft_labels" in content and not overwrite and not is_resumed:
@@ -213,24 +229,15 @@ def add_soft_labels(
     ):
         settings = estimate(cases, work, settings, **pool)
         records = run_cases(write_case, cases, work, settings, **pool)
-        # a data set with old and new files mixed must not look complete
-        without = {key: value for key, value in content.items() if key != "soft_labels"}
-        write_json(dataset / "dataset.json", without, temporary=work / "dataset.json")
-        put_folders_in_place(work, dataset, ("softLabelsTr", "raterLabelsTr"))
-        write_candidates(dataset, records)
+        write_candidates(work / "dataset", records)
         about = conversion_record(cases, records, settings)
-        write_json(
-            dataset / "dataset.json", without | {"soft_labels": about}, temporary=work / "dataset.json"
-        )
-        remove(work)
+        exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
     return dataset
 
 
 def _is_complete(dataset: Path, work: Path, cases: Sequence[Case], settings: CaseSettings) -> bool:
-    """True if the data set holds what is asked for, all finished; removes what is left of ``work``."""
-    about = read_json(dataset / "dataset.json").get("soft_labels") or {}
+    """True if the data set holds what is asked for, all finished, made from files with the same content."""
+    about = read_dataset_json(dataset).get("soft_labels") or {}
     if (work / "dataset").is_dir() or about.get("request") != request_digest(cases, settings):
         return False
-    if work.exists():
-        remove(work)
-    return True
+    return about.get("sources") == digest_of_sources([digest_of_case(case) for case in cases])

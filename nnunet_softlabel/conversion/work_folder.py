@@ -157,9 +157,15 @@ def put_in_place(work: Path, final: Path, then: Callable[[], None]) -> None:
 
 
 def bring_back(work: Path, final: Path) -> None:
-    """Undo the first half of a `put_in_place` that was killed in the middle."""
+    """Undo the first half of a `put_in_place` that was killed in the middle.
+
+    Raises:
+        UsageError: if another process is at it.
+    """
     if (work / "replaced").is_dir() and not final.exists():
-        os.rename(work / "replaced", final)
+        with locked(work):
+            if (work / "replaced").is_dir() and not final.exists():
+                os.rename(work / "replaced", final)
 
 
 def record_file(work: Path, case: str, kind: str = "cases") -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
+from nnunet_softlabel.formats.exchange_state import check_is_settled
 from nnunet_softlabel.formats.files import visible
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, read_probability
@@ -39,6 +40,7 @@ class SoftDataset:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        check_is_settled(folder)
         self.dataset_json: dict[str, Any] = read_dataset_json(folder)
         self.about: dict[str, Any] | None = self.dataset_json.get("soft_labels")
         if self.about is None:

@@ -226,14 +226,40 @@ def test_processes_change_nothing(rater_folder, nnunet_folders: Folders) -> None
     assert tree(nnunet_folders.raw) == before
 
 
-def test_old_splits_of_other_cases_go_with_the_old_data_set(rater_folder, nnunet_folders: Folders) -> None:
+def test_splits_are_never_deleted(rater_folder, nnunet_folders: Folders, capsys) -> None:
     groups = ["--groups", str(rater_folder.root / "cases.csv"), "--group-column", "case"]
     splits = nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json"
     assert run(*rater_folder.arguments(), *groups) == 0
     assert run(*rater_folder.arguments(), "--overwrite") == 0
     assert splits.is_file()  # of the same cases: they still hold
-    assert run(*rater_folder.arguments(), "--overwrite", "--test-cases", "case_00") == 0
-    assert not splits.exists()
+    before = tree(nnunet_folders.raw, nnunet_folders.preprocessed)
+    assert run(*rater_folder.arguments(), "--overwrite", "--test-cases", "case_00") == 2
+    assert "lists case case_00, which is no training case of this data set" in capsys.readouterr().err
+    assert tree(nnunet_folders.raw, nnunet_folders.preprocessed) == before
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_splits_made_by_hand_stay_and_it_is_said(
+    rater_folder, nnunet_folders: Folders, capsys, flags: list[str]
+) -> None:
+    splits = nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json"
+    splits.parent.mkdir()
+    splits.write_text('[{"train": ["case_00", "case_01"], "val": ["case_02"]}]')
+    assert run(*rater_folder.arguments(), *flags) == 0
+    assert "splits_final.json stays; it leaves out 1 training cases, as case_03" in capsys.readouterr().out
+    assert "case_02" in splits.read_text()
+
+
+@pytest.mark.parametrize("content", ["{", "[[1]]", '[{"train": ["case_00"]}]', "3", '{"a": 1}'])
+def test_broken_splits_are_refused_before_any_work(
+    rater_folder, nnunet_folders: Folders, capsys, content: str
+) -> None:
+    splits = nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json"
+    splits.parent.mkdir()
+    splits.write_text(content)
+    assert run(*rater_folder.arguments()) == 2
+    assert "splits_final.json: cannot be read as nnU-Net's splits" in capsys.readouterr().err
+    assert list(nnunet_folders.raw.iterdir()) == []
 
 
 @pytest.mark.shared_data

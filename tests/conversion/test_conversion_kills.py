@@ -205,6 +205,110 @@ def test_resume_of_a_complete_data_set_does_nothing(small_folder, nnunet_folders
     assert "is already there; add --overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["rater", "image"])
+def test_resume_of_a_data_set_from_files_that_changed_is_no_silent_success(
+    small_folder, nnunet_folders: Folders, capsys, kind: str
+) -> None:
+    assert run(*small_folder.arguments()) == 0
+    before = tree(nnunet_folders.raw)
+    path = small_folder.rater("case_00", "1") if kind == "rater" else small_folder.image("case_00")
+    array, grid = read_mask(path)
+    write_image(path, array * 0, grid)
+    assert run(*small_folder.arguments(), "--resume") == 2
+    assert "is already there; add --overwrite" in capsys.readouterr().err
+    assert tree(nnunet_folders.raw) == before
+    assert run(*small_folder.arguments(), "--resume", "--overwrite") == 0
+    new = tree(nnunet_folders.raw)
+    assert new != before
+    assert run(*small_folder.arguments(), "--overwrite") == 0
+    assert tree(nnunet_folders.raw) == new
+
+
+def test_resume_with_overwrite_starts_again_where_resuming_cannot(
+    small_folder, nnunet_folders: Folders, capsys
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(12, patch)
+        with pytest.raises(Killed):
+            run(*small_folder.arguments())
+    assert run(*small_folder.arguments(), "--resume", "--overwrite", "--fusion", "majority") == 0
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_own_raters_fused_again_survive_a_kill_anywhere(
+    plain_dataset: Path, rater_folder, capsys, flag: str
+) -> None:
+    assert run("convert", "--into", "901", "--raters", rater_folder.rater_pattern, "-np", "1") == 0
+    before = tree(plain_dataset)
+    own = str(plain_dataset / "raterLabelsTr/{rater}/{case}.nii.gz")
+    arguments = ["convert", "--into", "901", "--raters", own, "--fusion", "majority", "-np", "1"]
+    assert run(*arguments, "--overwrite") == 0
+    complete = tree(plain_dataset)
+    rename = os.rename
+    for step in range(1, 20):
+        shutil.rmtree(plain_dataset)
+        for name, content in before.items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(content)
+        renames = SimpleNamespace(count=0)
+        with pytest.MonkeyPatch.context() as patch:
+
+            def killing(source: Path, target: Path, renames: Any = renames, step: int = step) -> None:
+                renames.count += 1
+                if renames.count == step:
+                    raise Killed
+                rename(source, target)
+
+            patch.setattr(os, "rename", killing)
+            try:
+                run(*arguments, "--overwrite")
+            except Killed:
+                pass
+        if renames.count < step:
+            break
+        assert run(*arguments, flag) == 0, f"killed before rename {step}"
+        assert tree(plain_dataset) == complete
+    assert step > 4
+
+
+def test_two_data_sets_of_one_id_do_not_come_about(small_folder, nnunet_folders: Folders, capsys) -> None:
+    (nnunet_folders.raw / ".unfinished_Dataset901_Other").mkdir()
+    assert run(*small_folder.arguments()) == 2
+    assert "the id is taken by" in capsys.readouterr().err
+    assert not (nnunet_folders.raw / "Dataset901_Tiny").exists()
+
+
+def test_file_system_without_locks_is_a_warning(small_folder, nnunet_folders: Folders, monkeypatch) -> None:
+    from nnunet_softlabel.formats import locks
+
+    def broken(self: object, **options: object) -> None:
+        raise NotImplementedError("no locks")
+
+    monkeypatch.setattr(locks.FileLock, "acquire", broken)
+    with pytest.warns(RuntimeWarning, match="this file system has no locks"):
+        assert run(*small_folder.arguments()) == 0
+
+
+def test_new_splits_come_after_the_data_set(small_folder, nnunet_folders: Folders, capsys) -> None:
+    groups = ["--groups", str(small_folder.root / "cases.csv"), "--group-column"]
+    splits = nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json"
+    assert run(*small_folder.arguments(), *groups, "case") == 0
+    old, old_data = splits.read_bytes(), tree(nnunet_folders.raw)
+
+    def killed(*args: object) -> None:
+        raise Killed
+
+    (small_folder.root / "cases.csv").write_text("case,other\ncase_00,b\ncase_01,a\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        with pytest.raises(Killed):
+            run(*small_folder.arguments(), *groups, "other", "--overwrite")
+    found = {name: content for name, content in tree(nnunet_folders.raw).items() if "unfinished" not in name}
+    assert (splits.read_bytes(), found) == (old, old_data)
+    assert run(*small_folder.arguments(), *groups, "other", "--resume") == 0
+    assert splits.read_bytes() != old
+
+
 def test_two_conversions_at_once_do_not_mix(small_folder, nnunet_folders: Folders, capsys) -> None:
     from filelock import FileLock
 
@@ -219,7 +323,7 @@ def test_killed_worker_can_be_resumed(rater_folder, nnunet_folders: Folders, mon
     from nnunet_softlabel.conversion import work_folder as unfinished
     from nnunet_softlabel.errors import WorkerError
 
-    def run_jobs(*args: Any) -> None:
+    def run_jobs(*args: Any, **options: Any) -> None:
         raise WorkerError("a worker process was killed")
 
     with monkeypatch.context() as patch:

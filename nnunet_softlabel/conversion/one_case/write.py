@@ -15,6 +15,7 @@ from nnunet_softlabel.conversion.one_case.apply_priors import apply_priors
 from nnunet_softlabel.conversion.one_case.fuse import fuse_case
 from nnunet_softlabel.conversion.one_case.read import LoadedCase, load_case
 from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
+from nnunet_softlabel.conversion.sources import digest_of_case
 from nnunet_softlabel.conversion.work_folder import record_file
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import consensus
@@ -63,6 +64,7 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]
             work / "dataset" / f"softLabels{split}", case.name, len(soft), soft_ending(settings.ending)
         )
         record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    record["sources"] = digest_of_case(case)
     write_json(record_file(work, case.name), record)
     return record
 
