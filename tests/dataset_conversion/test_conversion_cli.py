@@ -3,6 +3,7 @@ import sys
 
 import convert_bubil
 import convert_curvas
+import convert_curvas_pdacvi
 import convert_kits23
 import convert_lidc_idri
 import convert_lidc_nodules
@@ -16,6 +17,7 @@ import pytest
 SCRIPTS = (
     convert_bubil,
     convert_curvas,
+    convert_curvas_pdacvi,
     convert_kits23,
     convert_lidc_idri,
     convert_lidc_nodules,

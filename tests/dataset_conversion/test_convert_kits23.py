@@ -1,7 +1,9 @@
 import convert_kits23
+import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
@@ -54,3 +56,23 @@ def test_objects_on_different_grids_are_refused(kidneys, tools):
     tools.write_volume(path, tools.box_mask((3, 4, 4)), spacing=(1.0, 1.0, 1.0))
     with pytest.raises(DatasetError, match=r"tumor_instance-1_annotation-1\.nii\.gz: is on another grid"):
         tools.voxels(next(convert_kits23.cases(kidneys)).raters["annotation1"])
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("case", ["case_00152", "case_00257"])
+def test_real_masks_are_merged_into_three_annotations_of_each_case(shared_data, source, case):
+    """The CT is not at hand: a blank image lies on the grid of the masks."""
+    folder = source / "dataset" / case
+    folder.mkdir(parents=True)
+    (folder / "instances").symlink_to(shared_data / "kits23_instances" / "dataset" / case / "instances")
+    (found,) = convert_kits23.cases(source)
+    assert sorted(found.raters) == ["annotation1", "annotation2", "annotation3"]
+    merged, grid = found.raters["annotation1"]()
+    assert sorted(np.unique(merged).tolist()) == [0, 1, 2, 3]
+    tumours = sorted((folder / "instances").glob("tumor_*_annotation-1.nii.gz"))
+    tumour = np.any([read_mask(path)[0] > 0 for path in tumours], axis=0)
+    np.testing.assert_array_equal(merged == 2, tumour)  # tumours overwrite everything else
+    assert merged.shape == grid.shape
+    other, _ = found.raters["annotation2"]()
+    overlap = 2 * ((merged > 0) & (other > 0)).sum() / ((merged > 0).sum() + (other > 0).sum())
+    assert 0.9 < overlap < 1  # annotators of one kidney agree, and are not the same

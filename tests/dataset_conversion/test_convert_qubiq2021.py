@@ -2,7 +2,10 @@ import convert_qubiq2021
 import numpy as np
 import pytest
 import SimpleITK
+from skimage import io
 
+from nnunet_softlabel.cases.find import find_cases
+from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -71,3 +74,32 @@ def test_volumes_keep_their_grid_and_scans_of_a_patient_stay_together(slices, to
 def test_a_task_that_a_set_lacks_is_refused(slices):
     with pytest.raises(UsageError, match="kidney has the tasks 1 to 1"):
         list(convert_qubiq2021.cases(slices, "kidney", 2))
+
+
+@pytest.mark.shared_data
+def test_real_brain_growth_has_seven_raters_who_roughly_agree(shared_data, tmp_path):
+    """The real images and masks, written as the challenge gives them out, and as the folder has them."""
+    real = shared_data / "qubiq_brain_growth"
+    names = [f"case{number:02d}" for number in (1, 7, 38)]
+    for name in names:
+        folder = tmp_path / "challenge" / "training_data_v3_QC" / "brain-growth" / "Training" / name
+        write_nifti(folder / "image.nii.gz", io.imread(real / "images" / f"{name}.png").astype(np.float64))
+        for rater in range(1, 8):
+            mask = io.imread(real / "raters" / str(rater) / f"{name}.png") > 127
+            write_nifti(folder / f"task01_seg0{rater}.nii.gz", mask.astype(np.float64))
+    (tmp_path / "plain").mkdir()
+    for kind in ("images", "raters"):
+        (tmp_path / "plain" / kind).symlink_to(real / kind)
+    challenge = list(convert_qubiq2021.cases(tmp_path / "challenge", "brain-growth"))
+    options = {"channel_names": ["MRI"], "num_processes": 1}
+    first = convert(challenge, dataset_id=501, name="Challenge", labels=["brain_growth=1"], **options)
+    patterns = [f"{tmp_path}/plain/images/{{case:{','.join(names)}}}.png"]
+    raters = [f"{tmp_path}/plain/raters/{{rater}}/{{case:{','.join(names)}}}.png"]
+    plain = find_cases(patterns, raters=raters)
+    second = convert(plain, dataset_id=502, name="Plain", labels=["brain_growth=255"], **options)
+    for name in names:
+        soft = SoftDataset(first).read_soft(name)[:, 0]
+        np.testing.assert_allclose(soft, SoftDataset(second).read_soft(name), atol=1e-4)
+        assert len(SoftDataset(first).read_raters(name)) == 7
+        disputed = ((soft > 0) & (soft < 1)).sum() / (soft > 0).sum()
+        assert 0.2 < disputed < 0.8
