@@ -37,13 +37,29 @@ def count_lesions(
     Raises:
         ValueError: if ``minimum_iou`` is outside (0, 1].
     """
+    _, is_matched, n_reference = matched_lesions(reference, prediction, minimum_iou=minimum_iou)
+    return LesionCounts(int(is_matched.sum()), n_reference, len(is_matched))
+
+
+def matched_lesions(
+    reference: np.ndarray, prediction: np.ndarray, *, minimum_iou: float = MINIMUM_IOU
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The predicted components, which of them match one of the reference, and how many that one has.
+
+    Returns:
+        ``(*spatial)`` numbers from 1; bool, one per component; the number of lesions of the reference.
+
+    Raises:
+        ValueError: if ``minimum_iou`` is outside (0, 1].
+    """
     check_same_shape(reference=reference, prediction=prediction)
     if not 0 < minimum_iou <= 1:
         raise ValueError(f"minimum_iou must lie in (0, 1], got {minimum_iou}")
     reference_map, n_reference = _components(reference)
     prediction_map, n_predicted = _components(prediction)
+    is_matched = np.zeros(n_predicted, bool)
     if n_reference == 0 or n_predicted == 0:
-        return LesionCounts(0, n_reference, n_predicted)
+        return prediction_map, is_matched, n_reference
     pair = reference_map.astype(np.int64) * (n_predicted + 1) + prediction_map
     overlap = np.bincount(pair[reference | prediction], minlength=(n_reference + 1) * (n_predicted + 1))
     overlap = overlap.reshape(n_reference + 1, n_predicted + 1)
@@ -51,7 +67,8 @@ def count_lesions(
     iou = overlap[1:, 1:] / union[1:, 1:]
     iou[iou < minimum_iou] = 0
     rows, columns = linear_sum_assignment(iou, maximize=True)
-    return LesionCounts(int((iou[rows, columns] > 0).sum()), n_reference, n_predicted)
+    is_matched[columns[iou[rows, columns] > 0]] = True
+    return prediction_map, is_matched, n_reference
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
