@@ -33,6 +33,7 @@ EXPORTED = {
         "evaluation.thresholds": "decide",
         "evaluation.calibrate": "calibrate",
         "evaluation.average": "apply_calibration average",
+        "evaluation.maps": "write_maps",
         "report.comparison": "PairedDifference compare",
         "report.page": "RunResult write_report",
         "errors": "DatasetError UsageError WorkerError",

@@ -21,6 +21,7 @@ COMMANDS = (
     "calibrate",
     "apply_calibration",
     "average",
+    "maps",
     "benchmark",
     "demo",
     "env",

@@ -1,0 +1,188 @@
+"""Probability files as images that people can open, and as volumes with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.special import entr
+
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.consistency import check_segmentation
+from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.files import write_csv
+from nnunet_softlabel.formats.images import read_image, write_probability
+from nnunet_softlabel.formats.orientation import orientation_of
+from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.soft_dataset import SoftDataset, soft_ending
+from nnunet_softlabel.formats.staging import staged
+from nnunet_softlabel.metrics.raters_together import COVERAGE
+from nnunet_softlabel.processes import fewer_for_few, run_jobs
+
+VOLUMES_FILE = "volumes.csv"
+COLUMNS = (
+    "case", "class", "expected_ml", "low_ml", "high_ml",
+    "models", "models_low_ml", "models_high_ml",
+    "raters", "raters_mean_ml", "raters_low_ml", "raters_high_ml",
+)  # fmt: skip
+Row = dict[str, str | int | float]
+
+
+def binary_entropy(p: np.ndarray) -> np.ndarray:
+    """``-p log2 p - (1 - p) log2 (1 - p)`` in bits, float32: 0 where p is 0 or 1, 1 where p is one half.
+
+    >>> binary_entropy(np.array([0.0, 0.5, 1.0])).tolist()
+    [0.0, 1.0, 0.0]
+    """
+    p = p.astype(np.float64)
+    return ((entr(p) + entr(1 - p)) / np.log(2)).astype(np.float32)
+
+
+def mutual_information(models: Sequence[np.ndarray]) -> np.ndarray:
+    """How far models differ: entropy of their mean minus mean of their entropies, in bits, float32 [1].
+
+    0 where all give the same p, 1 where half are certain of 0 and half of 1.
+
+    References:
+        [1] Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep
+            Ensembles", NeurIPS 2017; Depeweg et al., ICML 2018.
+
+    >>> mutual_information([np.array([0.0, 0.5]), np.array([1.0, 0.5])]).tolist()
+    [1.0, 0.0]
+    """
+    mean = np.mean(models, axis=0, dtype=np.float64)
+    own = np.mean([binary_entropy(p) for p in models], axis=0, dtype=np.float64)
+    return np.clip(binary_entropy(mean) - own, 0, 1).astype(np.float32)
+
+
+def write_maps(
+    dataset: SoftDataset,
+    predictions: Path | Sequence[Path],
+    output: Path,
+    *,
+    num_processes: int = 2,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write maps of every class (or region) on the grid of the image, and ``volumes.csv``: all, or nothing.
+
+    Per case and class: ``CASE_CLASS_probability``, ``CASE_CLASS_entropy`` and, of several models,
+    ``CASE_CLASS_mutual_information``, in the format of the data set (flat images: 16 bit, 65535 = 1). A
+    recalibration is applied first, by `apply_calibration`.
+
+    Args:
+        dataset: says what channels mean; its raters' volumes stand beside the model's.
+        predictions: folder with ``CASE.npz``; of several models, the probability is their mean. Folders of
+            different cases (folds) are taken together.
+        output: folder for the files.
+        num_processes: spawned workers.
+        overwrite: replace earlier files.
+
+    Returns:
+        The files, the table last. Its volumes are in ml (pixels of flat images count as 1 mm thick): expected
+        volume ``sum(p)``; 80 % interval between the volumes of ``p > 0.9`` and ``p > 0.1``; least and largest
+        expected volume of the models; number, mean, least and largest volume of the raters.
+
+    Raises:
+        DatasetError: if a prediction or its segmentation is missing, or the folders hold other cases.
+        UsageError: if files are there.
+    """
+    found = Predictions.find(predictions, file_ending=dataset.file_ending)
+    if output.resolve() in [folder.resolve() for folder in found.folders]:
+        raise UsageError(f"-o {output}: the predictions themselves lie there; choose another folder.")
+    dataset = dataset.for_predictions(found.folders[0])
+    kinds = ["probability", "entropy", *(["mutual_information"] if found.models > 1 else [])]
+    ending = soft_ending(dataset.file_ending)
+    names = [
+        map_name(case, name, kind, ending)
+        for case in found.cases
+        for name in dataset.labels.names
+        for kind in kinds
+    ]
+    with staged(output, [*names, VOLUMES_FILE], overwrite=overwrite) as new:
+        job = partial(_write_case, found=found, folder=new, dataset=dataset, ending=ending)
+        workers = fewer_for_few(num_processes, len(found.cases))
+        jobs, about = [(case,) for case in found.cases], [f"Case {case}" for case in found.cases]
+        rows = [
+            row
+            for own in run_jobs(job, jobs, workers, names=about, in_order=True, title="maps")
+            for row in own
+        ]
+        write_csv(new / VOLUMES_FILE, COLUMNS, rows)
+    return [output / name for name in (*names, VOLUMES_FILE)]
+
+
+def map_name(case: str, class_name: str, kind: str, ending: str) -> str:
+    """File name of a map."""
+    return f"{case}_{class_name.replace('/', '_')}_{kind}{ending}"
+
+
+def _write_case(
+    case: str, *, found: Predictions, folder: Path, dataset: SoftDataset, ending: str
+) -> list[Row]:
+    """Maps of one case; returns its rows of the table."""
+    mask = found.mask_file(case, dataset.file_ending)
+    if not mask.is_file():
+        raise DatasetError(f"Case {case}: its geometry should come from {mask}, which does not exist.")
+    _, grid = read_image(mask)
+    orientation = orientation_of(dataset.reader, grid, dataset.file_ending)
+    shape = orientation.turn_grid(grid).shape
+    models = []
+    for where in found.folders_of[case]:
+        probabilities = read_probabilities(where, case, dataset.labels, shape)
+        check_segmentation(dataset, where, case, probabilities)
+        models.append(foreground(probabilities, dataset.labels))
+    ml = float(np.prod(grid.spacing_mm)) / 1000
+    raters = _rater_volumes(dataset, case, shape)
+    rows = []
+    for index, name in enumerate(dataset.labels.names):
+        own = [model[index] for model in models]
+        p = np.asarray(np.mean(own, axis=0, dtype=np.float64), dtype=np.float32) if len(own) > 1 else own[0]
+        maps = {"probability": p, "entropy": binary_entropy(p)}
+        if len(own) > 1:
+            maps["mutual_information"] = mutual_information(own)
+        for kind, array in maps.items():
+            write_probability(folder / map_name(case, name, kind, ending), orientation.turn_back(array), grid)
+        rows.append({"case": case, "class": name, **_volumes(p, own, raters[index], ml)})
+    return rows
+
+
+def _volumes(p: np.ndarray, models: Sequence[np.ndarray], raters: np.ndarray, ml: float) -> Row:
+    """Volumes of one class in ml; ``raters`` in voxels."""
+    tail = (1 - COVERAGE) / 2
+    expected = [float(model.sum(dtype=np.float64)) * ml for model in models]
+    row: Row = {
+        "expected_ml": float(p.sum(dtype=np.float64)) * ml,
+        "low_ml": np.count_nonzero(p > 1 - tail) * ml,
+        "high_ml": np.count_nonzero(p > tail) * ml,
+        "models": len(models),
+        "raters": len(raters),
+    }
+    if len(models) > 1:
+        row |= {"models_low_ml": min(expected), "models_high_ml": max(expected)}
+    if len(raters):
+        own = raters * ml
+        row |= {
+            "raters_mean_ml": float(own.mean()),
+            "raters_low_ml": float(own.min()),
+            "raters_high_ml": float(own.max()),
+        }
+    return row
+
+
+def _rater_volumes(dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Voxels ``(C, R)`` that each rater of the case marked; no raters where the data set does not know it."""
+    split = next((s for s in ("Tr", "Ts") if dataset.rater_files(case, s)), None)
+    raters = {} if split is None else dataset.read_raters(case, split)
+    for rater, drawn in raters.items():
+        if drawn.shape != shape:
+            raise DatasetError(
+                f"Case {case}: rater {rater} has shape {drawn.shape}, the prediction {shape}; is this the "
+                f"data set it was predicted for?"
+            )
+    counts = [
+        [np.count_nonzero(channel) for channel in channels_of(m, dataset.labels)] for m in raters.values()
+    ]
+    return np.array(counts, dtype=np.float64).reshape(len(raters), len(dataset.labels.names)).T

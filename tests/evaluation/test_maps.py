@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_softlabel.cli import main
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.maps import binary_entropy, mutual_information, write_maps
+
+
+def another_model(data, folder):
+    """A second model: the first one's probabilities, drawn half way to one half; decisions stay."""
+    folder.mkdir()
+    for path in data.predictions.glob("*.npz"):
+        p = np.load(path)["probabilities"]
+        np.savez_compressed(folder / path.name, probabilities=(p + 1 / len(p)) / 2)
+    for path in data.predictions.glob(f"*{data.dataset.file_ending}"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def table(folder):
+    with (folder / "volumes.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_maps_lie_on_the_grid_of_the_image_and_hold_the_probabilities(build, tmp_path):
+    data = build()
+    files = write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    assert all(path.is_file() for path in files)
+    case = data.dataset.cases()[0]
+    read = sitk.ReadImage(str(tmp_path / "maps" / f"{case}_lesion_probability.nii.gz"))
+    image = sitk.ReadImage(str(data.dataset.label_file(case)))
+    assert (read.GetSpacing(), read.GetOrigin(), read.GetDirection()) == (
+        image.GetSpacing(), image.GetOrigin(), image.GetDirection(),
+    )  # fmt: skip
+    p = np.load(data.predictions / f"{case}.npz")["probabilities"][1]
+    np.testing.assert_allclose(sitk.GetArrayFromImage(read), p, atol=1e-6)
+    entropy = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "maps" / f"{case}_lesion_entropy.nii.gz")))
+    np.testing.assert_allclose(entropy, binary_entropy(p), atol=1e-6)
+
+
+def test_volumes_are_those_of_the_maps_and_of_the_raters(build, tmp_path):
+    data = build()
+    write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    ml = 2.5 / 1000  # spacing 1 x 1 x 2.5 mm
+    for row in table(tmp_path / "maps"):
+        p = np.load(data.predictions / f"{row['case']}.npz")["probabilities"][1]
+        drawn = [(m == 1).sum() * ml for m in data.dataset.read_raters(row["case"]).values()]
+        assert float(row["expected_ml"]) == pytest.approx(p.sum(dtype=np.float64) * ml, rel=1e-5)
+        assert float(row["low_ml"]) == pytest.approx((p > 0.9).sum() * ml)
+        assert float(row["high_ml"]) == pytest.approx((p > 0.1).sum() * ml)
+        assert int(row["raters"]) == len(drawn)
+        assert float(row["raters_mean_ml"]) == pytest.approx(np.mean(drawn))
+        assert (row["models"], row["models_low_ml"]) == ("1", "")
+
+
+def test_several_models_give_their_mean_and_how_far_they_differ(build, tmp_path):
+    data = build()
+    folders = [data.predictions, another_model(data, tmp_path / "second")]
+    write_maps(data.dataset, folders, tmp_path / "maps", num_processes=1)
+    case = data.dataset.cases()[0]
+    models = [np.load(folder / f"{case}.npz")["probabilities"][1] for folder in folders]
+    for kind, expected in (
+        ("probability", np.mean(models, axis=0)),
+        ("mutual_information", mutual_information(models)),
+    ):
+        read = sitk.ReadImage(str(tmp_path / "maps" / f"{case}_lesion_{kind}.nii.gz"))
+        np.testing.assert_allclose(sitk.GetArrayFromImage(read), expected, atol=1e-6)
+    row = table(tmp_path / "maps")[0]
+    assert float(row["models_low_ml"]) <= float(row["expected_ml"]) <= float(row["models_high_ml"])
+
+
+def test_mutual_information_is_the_mean_divergence_from_the_mean(rng):
+    models = [rng.random(50) for _ in range(3)]
+    mean = np.mean(models, axis=0)
+    divergence = [p * np.log2(p / mean) + (1 - p) * np.log2((1 - p) / (1 - mean)) for p in models]
+    np.testing.assert_allclose(mutual_information(models), np.mean(divergence, axis=0), atol=1e-5)
+
+
+def test_flat_images_get_flat_maps(build, tmp_path):
+    data = build(ending=".png")
+    files = write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    assert {path.suffix for path in files} == {".png", ".csv"}
+
+
+def test_nothing_is_overwritten_unasked(build, tmp_path):
+    data = build()
+    write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    with pytest.raises(UsageError, match="--overwrite"):
+        write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1, overwrite=True)
+
+
+def test_folds_are_taken_together(build, tmp_path):
+    data = build()
+    fold = tmp_path / "fold"
+    fold.mkdir()
+    case = data.dataset.cases()[0]
+    for path in list(data.predictions.glob(f"{case}.*")):
+        path.rename(fold / path.name)
+    write_maps(data.dataset, [data.predictions, fold], tmp_path / "maps", num_processes=1)
+    assert {row["case"] for row in table(tmp_path / "maps")} == set(data.dataset.cases())
+    assert not list((tmp_path / "maps").glob("*mutual_information*"))
+
+
+def test_models_of_other_cases_are_refused(build, tmp_path):
+    data = build()
+    second = another_model(data, tmp_path / "second")
+    case = data.dataset.cases()[0]
+    for path in second.glob(f"{case}.*"):
+        path.unlink()
+    with pytest.raises(DatasetError, match="a mean over different models is no comparison"):
+        write_maps(data.dataset, [data.predictions, second], tmp_path / "maps", num_processes=1)
+    assert not (tmp_path / "maps").exists()
+
+
+def test_the_predictions_own_folder_is_refused(build):
+    data = build()
+    with pytest.raises(UsageError, match="the predictions themselves lie there"):
+        write_maps(data.dataset, data.predictions, data.predictions, num_processes=1)
+
+
+def test_the_command_says_what_it_wrote(build, tmp_path, monkeypatch, capsys):
+    data = build()
+    monkeypatch.setenv("nnUNet_raw", str(data.dataset.folder.parent))
+    name = data.dataset.folder.name
+    code = main(["maps", "-d", name, "-i", str(data.predictions), "-o", str(tmp_path / "m"), "-np", "1"])
+    assert code == 0
+    assert "maps of lesion: probability, entropy (bits)\n" in capsys.readouterr().out
