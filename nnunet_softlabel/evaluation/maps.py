@@ -53,7 +53,7 @@ def mutual_information(models: Sequence[np.ndarray]) -> np.ndarray:
     >>> mutual_information([np.array([0.0, 0.5]), np.array([1.0, 0.5])]).tolist()
     [1.0, 0.0]
     """
-    mean = np.mean(models, axis=0, dtype=np.float64)
+    mean = np.asarray(np.mean(models, axis=0, dtype=np.float64))
     own = np.mean([binary_entropy(p) for p in models], axis=0, dtype=np.float64)
     return np.clip(binary_entropy(mean) - own, 0, 1).astype(np.float32)
 
