@@ -10,13 +10,29 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.help_texts import HelpFormatter, example_of, how_to_go_on
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes flags in full only, and says in one line what is wrong."""
+    """Takes flags in full only, and says in one line what is wrong.
+
+    Its help has a group of required flags, all defaults, and the example of its command.
+    """
 
     def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", HelpFormatter)
+        options.setdefault("epilog", example_of(str(options.get("prog", " "))))
         super().__init__(**options, allow_abbrev=False)  # a mistyped flag must not pass for another
+        self._required_flags: argparse._ArgumentGroup | None = None
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """As argparse; required flags go into a group of their own."""
+        if not options.get("required"):
+            return super().add_argument(*names, **options)
+        if self._required_flags is None:
+            self._required_flags = self.add_argument_group("required")
+            self._action_groups.insert(0, self._action_groups.pop())
+        return self._required_flags.add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message alone: argparse would print its usage block before it."""
@@ -32,7 +48,7 @@ def exit_code_of(program: str, work: Callable[[], None]) -> int:
     except OSError as error:  # a folder that cannot be written, a full disk
         return _fail(program, f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted; {how_to_go_on(program)}.", file=sys.stderr)
         return 130
     return 0
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nnunet_softlabel import cli
+from nnunet_softlabel import cli, help_texts
 from nnunet_softlabel.commands import preprocess
 from nnunet_softlabel.errors import DatasetError, UsageError
 from tests.conversion.conversion_helpers import run
@@ -80,7 +82,8 @@ def test_interrupt_is_one_line(monkeypatch, capsys) -> None:
 
     monkeypatch.setattr(preprocess, "run", interrupt)
     assert run("preprocess", "-d", "1") == 130
-    assert capsys.readouterr().err == "nnunet_softlabel preprocess: interrupted\n"
+    error = capsys.readouterr().err
+    assert error == "nnunet_softlabel preprocess: interrupted; the same command goes on where it stopped.\n"
 
 
 def test_installed_command_starts_without_nnunet() -> None:
@@ -115,3 +118,44 @@ def test_every_flag_is_documented(name: str) -> None:
     assert not missing
     named = set(re.findall(r"(?<![\w-])--?[a-z][a-z_-]*", section[1].split("```")[-1])) - {"-d"}
     assert named <= flags | {"--npz", "--save_probabilities"}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_of_a_command_describes_it_and_marks_what_is_required(name: str) -> None:
+    parser = commands()[name]
+    text = " ".join(parser.format_help().split())
+    assert parser.description
+    assert parser.description in text
+    flags = [action for action in parser._actions if action.required]
+    assert ("required: " in text) == bool(flags)
+    for action in parser._actions:
+        if action.default not in (None, False, argparse.SUPPRESS, []) and action.nargs != 0:
+            assert "default" in parser._get_formatter()._expand_help(action).lower(), action.dest
+
+
+@pytest.mark.parametrize("name", sorted(help_texts.EXAMPLES))
+def test_examples_of_the_help_are_commands_that_parse(name: str) -> None:
+    cli.build_parser().parse_args([name, *shlex.split(help_texts.EXAMPLES[name])])
+    assert help_texts.EXAMPLES[name] in commands()[name].format_help()
+
+
+def test_help_says_the_order_of_use(capsys) -> None:
+    assert run("--help") == 0
+    out = capsys.readouterr().out.split("order of use:")[1]
+    assert out.index("  convert  ") < out.index("nnUNetv2_plan_and_preprocess") < out.index("  evaluate  ")
+
+
+def test_the_shell_completes_commands_and_flags() -> None:
+    pytest.importorskip("argcomplete")
+    code = "import sys; sys.argv = ['nnunet_softlabel']; from nnunet_softlabel.cli import main; main()"
+    line = "nnunet_softlabel export-stock --over"
+    environment = os.environ | {
+        "_ARGCOMPLETE": "1",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "--overwrite" in done.stdout

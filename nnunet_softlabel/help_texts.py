@@ -1,0 +1,64 @@
+"""What ``--help`` adds to the flags: the order of use, examples; and how to go on after Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+
+ORDER_OF_USE = """\
+order of use:
+  inspect        do the raters agree? (before anything else)
+  convert        raters' masks become a soft-label data set of nnU-Net
+  nnUNetv2_plan_and_preprocess -d 501
+  preprocess     soft labels through nnU-Net's plan
+  eval "$(nnunet_softlabel env)"; nnUNetv2_train 501 3d_fullres 0 -tr nnUNetTrainerSoftCE --npz
+  evaluate       probabilities against soft labels and raters
+  benchmark      instead of the last two: trainers beside each other, with tests and one page
+  export-stock   a model that predicts without this package
+
+`nnunet_softlabel COMMAND --help` shows an example of each. `nnunet_softlabel demo` runs all of it in minutes.
+"""
+
+EXAMPLES = {
+    "convert": "-d 501 -n Nodules --images 'images/{case}.nii.gz' --channel-names CT "
+    "--raters 'raters/{rater}/{case}.nii.gz' --labels nodule=1",
+    "inspect": "--raters 'raters/{rater}/{case}.nii.gz' --labels nodule=1 -o inspected",
+    "preprocess": "-d 501",
+    "evaluate": "-d 501 -i predicted -o scores --split Ts",
+    "tune-threshold": "-d 501 -i RESULTS/fold_0/validation -o RESULTS/fold_0/thresholds.json",
+    "apply-threshold": "-d 501 -i predicted -o segmented --threshold 0.3",
+    "benchmark": "-d 501 -f 0 1 2 3 4 -o benchmark --dry-run",
+    "demo": "-o demo",
+    "env": "--report",
+    "reduce-plans": "-d 501 --features 8 -o nnUNetPlansReduced",
+    "export-stock": "-d 501 -c 3d_fullres -o stock_results",
+}
+
+GO_ON = {
+    "convert": "add --resume to the same command, and it goes on where it stopped",
+    "preprocess": "the same command goes on where it stopped",
+    "benchmark": "the same command goes on: finished trainings stay, others continue from their checkpoint",
+    "demo": "add --overwrite to the same command; finished trainings stay",
+}
+
+
+def example_of(program: str) -> str | None:
+    """The example of a command, by the last word of its program."""
+    command = program.split()[-1]
+    return f"example:\n  {program} {EXAMPLES[command]}" if command in EXAMPLES else None
+
+
+def how_to_go_on(program: str) -> str:
+    """What to do after Ctrl-C."""
+    return GO_ON.get(program.split()[-1], "nothing is half-written; the same command starts again")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Appends the default of a flag where its help does not name it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        is_silent = action.default in (None, False, argparse.SUPPRESS, [], ())
+        if is_silent or action.nargs == 0 or "default" in text.lower():
+            return text
+        value = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
+        return f"{text} (default {str(value).replace('%', '%%')})"
