@@ -25,6 +25,13 @@ def add_file_flags(parser: argparse.ArgumentParser) -> None:
         help="Table of files in place of patterns: columns case, image, rater, mask (docs/layouts.md).",
     )
     parser.add_argument(
+        "--rater-datasets",
+        nargs="+",
+        default=[],
+        metavar="DATASET",
+        help="In place of patterns: nnU-Net data sets (id or name), one per rater; labels match by name.",
+    )
+    parser.add_argument(
         "--case-column",
         default="case",
         metavar="NAME",
@@ -73,6 +80,33 @@ def file_options(args: argparse.Namespace) -> FileOptions:
     return FileOptions(args.rater_labels, args.regrid, args.class_axis, soft_scale)
 
 
+def take_rater_datasets(args: argparse.Namespace) -> None:
+    """Let the data sets of ``--rater-datasets`` say what labels, channels and values are.
+
+    Raises:
+        UsageError: for flags that the data sets answer.
+    """
+    if not args.rater_datasets:
+        return
+    from nnunet_softlabel.cases.rater_datasets import read_rater_datasets
+    from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+
+    given = {"--labels": args.labels, "--rater-labels": args.rater_labels, "--cases-csv": args.cases_csv}
+    given |= {"--channel-names": getattr(args, "channel_names", None), "--into": getattr(args, "into", None)}
+    extra = [flag for flag, value in given.items() if value]
+    if extra:
+        raise UsageError(f"--rater-datasets says all about the files; leave out {', '.join(extra)}.")
+    raw = environment_folder("nnUNet_raw")
+    found = read_rater_datasets([find_dataset(raw, dataset) for dataset in args.rater_datasets])
+    args.labels, args.rater_labels, args.channel_names = found.labels, found.rater_labels, found.channel_names
+    args.cases_of_datasets = found.cases
+
+
+def names_all_files(args: argparse.Namespace) -> bool:
+    """True if a table or data sets stand in for patterns."""
+    return args.cases_csv is not None or bool(args.rater_datasets)
+
+
 def check_file_flags(args: argparse.Namespace) -> None:
     """Refuse patterns beside a table.
 
@@ -83,17 +117,20 @@ def check_file_flags(args: argparse.Namespace) -> None:
     patterns |= {"--soft": getattr(args, "soft", None), "--ignore": getattr(args, "ignore", None)}
     if args.rater_names and args.rater_axis is None:
         raise UsageError("--rater-names belongs to --rater-axis; add it.")
-    if args.cases_csv is not None:
+    if names_all_files(args):
         patterns |= {"--rater-axis": args.rater_axis}
         extra = [flag for flag, value in patterns.items() if value]
         if extra:
-            raise UsageError(f"--cases-csv names all files; leave out {', '.join(extra)}.")
+            flag = "--rater-datasets" if args.rater_datasets else "--cases-csv"
+            raise UsageError(f"{flag} names all files; leave out {', '.join(extra)}.")
 
 
 def table_of(args: argparse.Namespace, label_names: Sequence[str], *, needs_images: bool) -> CaseTable:
-    """The `CaseTable` of ``--cases-csv``."""
-    from nnunet_softlabel.cases.table import read_case_table
+    """The `CaseTable` of ``--cases-csv``, or of ``--rater-datasets``."""
+    from nnunet_softlabel.cases.table import CaseTable, read_case_table
 
+    if args.rater_datasets:
+        return CaseTable(args.cases_of_datasets)
     table = read_case_table(
         args.cases_csv, case_column=args.case_column, needs_images=needs_images, label_names=label_names
     )
@@ -140,7 +177,7 @@ def found_cases(
     notes: list[str] = []
     cases: Sequence[Case]
     channel_names: tuple[str, ...] = ()
-    if args.cases_csv is not None and images:
+    if names_all_files(args) and images:
         from nnunet_softlabel.cases.missing import with_annotations_of
 
         cases = with_annotations_of(
@@ -150,7 +187,7 @@ def found_cases(
             extra_files=args.extra_files,
             notes=notes,
         )
-    elif args.cases_csv is not None:
+    elif names_all_files(args):
         table = table_of(args, label_names, needs_images=True)
         cases, channel_names = table.cases, table.channel_names
     else:

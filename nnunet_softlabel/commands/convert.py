@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_softlabel.command_line import add_overwrite, add_processes
-from nnunet_softlabel.commands.case_flags import add_file_flags, check_file_flags, file_options, found_cases
+from nnunet_softlabel.commands.case_flags import (
+    add_file_flags,
+    check_file_flags,
+    file_options,
+    found_cases,
+    names_all_files,
+    take_rater_datasets,
+)
 from nnunet_softlabel.commands.convert_priors import add_prior_flags, priors_of, roi_patterns
 from nnunet_softlabel.errors import UsageError
 
@@ -125,6 +132,7 @@ def run(args: argparse.Namespace) -> None:
     """Convert and say where the result is."""
     from nnunet_softlabel.conversion.run import add_soft_labels, convert
 
+    take_rater_datasets(args)
     _check_flags(args)
     cases, dataset, channel_names = _into(args) if args.into else _cases(args)
     common: dict[str, Any] = {
@@ -182,7 +190,7 @@ def _print_moves(folder: Path) -> None:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    if not args.raters and not args.soft and args.cases_csv is None:
+    if not args.raters and not args.soft and not names_all_files(args):
         raise UsageError(
             "give --raters (annotations to fuse), --soft (ready probability maps) or --cases-csv (a table)."
         )
@@ -200,7 +208,7 @@ def _check_flags(args: argparse.Namespace) -> None:
             if value == "drop":
                 raise UsageError(f"--into cannot drop cases of a data set; leave out {flag} drop.")
     else:
-        if args.cases_csv is not None:  # it names images, and may name channels
+        if names_all_files(args):  # it names images, and may name channels
             del needed["--images"], needed["--channel-names"]
         missing = [flag for flag, value in needed.items() if value is None]
         if missing:

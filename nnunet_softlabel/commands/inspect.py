@@ -12,8 +12,10 @@ from nnunet_softlabel.commands.case_flags import (
     add_file_flags,
     check_file_flags,
     file_options,
+    names_all_files,
     print_notes,
     table_of,
+    take_rater_datasets,
 )
 from nnunet_softlabel.errors import UsageError
 
@@ -57,6 +59,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Inspect, print the tables, write the files."""
+    take_rater_datasets(args)
     _check_flags(args)
 
     from nnunet_softlabel.inspection import format_inspection, inspect_raters, write_inspection
@@ -101,13 +104,14 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise UsageError("-np takes a number from 1.")
     given = {"--raters": args.raters, "--labels": args.labels, "--images": args.images}
     given |= {"--dark-foreground": args.dark_foreground, "--cases-csv": args.cases_csv}
+    given |= {"--rater-datasets": args.rater_datasets}
     if args.d:
         extra = [flag for flag, value in given.items() if value]
         if extra:
             raise UsageError(
                 f"-d takes raters, labels and images from the data set; leave out {', '.join(extra)}."
             )
-    elif not args.raters and args.cases_csv is None:
+    elif not args.raters and not names_all_files(args):
         raise UsageError("give -d (a converted data set), or --raters (files of raters), or --cases-csv.")
     elif bool(args.labels) == args.dark_foreground:
         raise UsageError("--raters needs either --labels or --dark-foreground.")
@@ -131,14 +135,14 @@ def _from_files(args: argparse.Namespace) -> tuple[Any, ...]:
 
     labels, values = parse_labels(args.labels or ["object=1"])
     reading = file_options(args).reading(labels, values)
-    if args.cases_csv is not None:
+    if names_all_files(args):
         cases = list(table_of(args, (), needs_images=False).cases)
         return (
             as_dark(cases) if args.dark_foreground else cases,
             labels,
             reading,
             None,
-            f"Raters of {args.cases_csv}",
+            f"Raters of {args.cases_csv or ', '.join(args.rater_datasets)}",
         )
     notes: list[str] = []
     cases = pattern_cases(

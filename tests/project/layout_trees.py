@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def write_layouts(root: Path) -> None:
         shares = (drawing("anna") == 1).astype(np.float32) + (drawing("bob") == 1)
         write(root / f"maps/{case}_lesion.nii.gz", as_image(np.rint(shares * 127.5).astype(np.uint8)))
     _write_table(root / "table")
+    _write_datasets(root / "raw")
     for rater in ("anna", "bob"):
         write(root / f"some/{rater}/k1.nii.gz", as_image(drawing(rater)))
 
@@ -96,6 +98,20 @@ def _write_rater(root: Path, case: str, rater: str) -> None:
     segments = [("Lesion", 0, 1), ("Bone", 0, 2)] if rater == "anna" else [("Bone", 0, 1), ("Lesion", 0, 2)]
     numbers = np.array([0, 1, 2] if rater == "anna" else [0, 2, 1], np.uint8)[array]
     write_segmentation(root / f"slicer/{case}_{rater}.seg.nrrd", segments, numbers[None])
+
+
+def _write_datasets(raw: Path) -> None:
+    for number, rater, labels in (
+        (621, "anna", {"background": 0, "lesion": 1, "bone": 2}),
+        (622, "bob", {"background": 0, "bone": 1, "lesion": 2}),
+    ):
+        folder = raw / f"Dataset{number}_{rater.title()}"
+        drawn = np.array([0, labels["lesion"], labels["bone"]], np.uint8)[drawing(rater)]
+        for case in ("k1", "k2"):
+            write(folder / "imagesTr" / f"{case}_0000.nii.gz", image(case))
+            write(folder / "labelsTr" / f"{case}.nii.gz", as_image(drawn))
+        content = {"channel_names": {"0": "MR"}, "labels": labels, "numTraining": 2, "file_ending": ".nii.gz"}
+        (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _write_table(folder: Path) -> None:
