@@ -1,2 +1,56 @@
-def write(*a):
-    pass
+"""tables.md of the study of the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from docs.studies.shared.numbers import (
+    Rows,
+    difference_text,
+    markdown,
+    mean_text,
+    paired,
+    select,
+    values,
+    write_tables,
+)
+from docs.studies.shared.resumable import read_rows
+
+METRICS = ("dice", "dice_best", "brier_near", "qubiq_dice", "ece_near", "volume_ratio")
+HEADS = ("Dice at 0.5", "Dice, tuned", "Brier near", "QUBIQ Dice", "ECE near", "volume, times the label's")
+COMPARED = ("dice", "brier_near", "qubiq_dice")
+
+Settings = Sequence[tuple[str, str, str, Sequence[str]]]
+
+
+def write(results: Path, settings: Settings) -> None:
+    """Rewrite tables.md beside the CSV, from the seeds for which all losses of a setting are there."""
+    means, differences = [], []
+    for data, fraction, iterations, names in settings:
+        about = [f"{data}, {100 * float(fraction):g} %", iterations]
+        rows = _complete(
+            select(read_rows(results), data=data, fraction=fraction, iterations=iterations), names
+        )
+        for name in names if rows else ():
+            cell = select(rows, loss=name)
+            ended = sorted(int(row["ended_at"]) for row in cell if row["ended_at"])
+            lost = f"{sum(row['collapsed'] == '1' for row in cell)} of {len(cell)}"
+            numbers = [mean_text(values(cell, metric)) for metric in METRICS]
+            means.append([*about, name, lost, ", ".join(map(str, ended)) or "-", *numbers])
+            if name != names[0]:
+                first = select(rows, loss=names[0])
+                found = [difference_text(paired(first, cell, metric)) for metric in COMPARED]
+                differences.append([*about, f"{name} minus {names[0]}", str(len(cell)), *found])
+    head = ["images", "iterations", "loss", "collapsed", "start ended at", *HEADS]
+    question = ["images", "iterations", "question", "seeds", "Dice at 0.5", "Brier near", "QUBIQ Dice"]
+    parts = {
+        "Means over the seeds": markdown(head, means),
+        "Differences, paired by seed": markdown(question, differences),
+    }
+    write_tables(results.parent / "tables.md", parts)
+
+
+def _complete(rows: Rows, names: Sequence[str]) -> Rows:
+    done = {seed: {row["loss"] for row in rows if row["seed"] == seed} for seed in {r["seed"] for r in rows}}
+    return [row for row in rows if done[row["seed"]] >= set(names)]

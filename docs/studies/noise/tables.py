@@ -1,2 +1,152 @@
-def write(*a):
-    pass
+"""tables.md of the study of noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from docs.studies.shared.numbers import (
+    Rows,
+    difference_text,
+    markdown,
+    mean_text,
+    paired,
+    select,
+    values,
+    write_tables,
+)
+from docs.studies.shared.resumable import read_rows
+
+BASELINE, PAIR = ("majority", "BCE"), ("anatomy", "APL")
+METRICS = ("dice", "precision", "recall", "brier")
+REFERENCE = "Dice+CE"
+
+
+def write(sections: Path, crops: Path) -> None:
+    """Rewrite tables.md beside the two CSV."""
+    crop_rows, section_rows = read_rows(crops), read_rows(sections)
+    parts = {
+        "Crops around candidates": _crop_means(crop_rows),
+        "Crops: what label and loss bring": _effects(crop_rows),
+    }
+    if section_rows:
+        parts["Whole sections, one wrong reader"] = _curves(section_rows)
+        parts["Whole sections: against Dice + CE"] = _against_reference(section_rows)
+    write_tables(sections.parent / "tables.md", parts)
+
+
+def _complete(rows: Rows, names: Sequence[str], count: int) -> Rows:
+    """The rows of the seeds for which all of that many cells are there."""
+    cells = {seed: {tuple(r[n] for n in names) for r in rows if r["seed"] == seed} for seed in _seeds(rows)}
+    return [row for row in rows if len(cells[row["seed"]]) == count]
+
+
+def _seeds(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["seed"] for row in rows))
+
+
+def _regimes(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["regime"] for row in rows))
+
+
+def _crop_means(rows: Rows) -> str:
+    lines = []
+    for regime in _regimes(rows):
+        own = _complete(select(rows, regime=regime), ("label", "loss"), 6)
+        for label in ("majority", "mean", "anatomy"):
+            for loss in ("BCE", "APL"):
+                cell = select(own, label=label, loss=loss)
+                if cell:
+                    means = [mean_text(values(cell, m)) for m in ("foreground", "label_dice", *METRICS)]
+                    worst = f"{np.nanmin(values(cell, 'dice')):.3f}"
+                    lines.append([regime, f"`{label}`", loss, str(len(cell)), *means, worst])
+    head = [
+        "error",
+        "label",
+        "loss",
+        "seeds",
+        "foreground",
+        "Dice of the label",
+        "Dice",
+        "precision",
+        "recall",
+    ]
+    return markdown([*head, "Brier", "lowest Dice of a seed"], lines)
+
+
+def _effects(rows: Rows) -> str:
+    questions = {
+        "the paper's pair minus the paper's baseline": (BASELINE, PAIR),
+        "the label alone (BCE): anatomy minus majority": (BASELINE, ("anatomy", "BCE")),
+        "the label alone (BCE): mean minus majority": (BASELINE, ("mean", "BCE")),
+        "the loss alone (majority): APL minus BCE": (BASELINE, ("majority", "APL")),
+        "the loss alone (mean): APL minus BCE": (("mean", "BCE"), ("mean", "APL")),
+        "the loss alone (anatomy): APL minus BCE": (("anatomy", "BCE"), PAIR),
+    }
+    lines = []
+    for regime in _regimes(rows):
+        own = _complete(select(rows, regime=regime), ("label", "loss"), 6)
+        for question, pair in questions.items() if own else ():
+            first, second = (select(own, label=label, loss=loss) for label, loss in pair)
+            found = [difference_text(paired(first, second, metric)) for metric in METRICS]
+            lines.append([regime, question, *found])
+    return markdown(["error", "question", "Dice", "precision", "recall", "Brier"], lines)
+
+
+def _last(rows: Rows) -> Rows:
+    last = max(int(row["iteration"]) for row in rows)
+    return select(rows, iteration=str(last))
+
+
+def _stopped(rows: Rows) -> Rows:
+    """Of each seed the row with the best Dice to the wrong reader on the sections for stopping."""
+    return [
+        max(select(rows, seed=seed), key=lambda row: float(row["dice_validation"])) for seed in _seeds(rows)
+    ]
+
+
+def _settings(rows: Rows) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((row["regime"], row["mirrored"]) for row in rows))
+
+
+def _own(rows: Rows, regime: str, mirrored: str) -> Rows:
+    """The rows of a setting, of seeds for which every loss is there."""
+    own = select(rows, regime=regime, mirrored=mirrored)
+    return _complete(own, ("loss",), len({row["loss"] for row in own}))
+
+
+def _curves(rows: Rows) -> str:
+    iterations = sorted({int(row["iteration"]) for row in rows})
+    lines = []
+    for regime, mirrored in _settings(rows):
+        own = _own(rows, regime, mirrored)
+        for loss in dict.fromkeys(row["loss"] for row in own):
+            cell = select(own, loss=loss)
+            curve = [mean_text(values(select(cell, iteration=str(i)), "dice")) for i in iterations]
+            last = _last(cell)
+            more = [mean_text(values(last, name)) for name in ("dice_tuned", "dice_drawn")]
+            stopped = mean_text(values(_stopped(cell), "dice"))
+            lines.append([regime, mirrored, loss, str(len(_seeds(cell))), *curve, *more, stopped])
+    head = ["error", "mirrored", "loss", "seeds", *(f"Dice, {i}" for i in iterations)]
+    return markdown([*head, "tuned threshold, last", "Dice to the wrong label, last", "stopped early"], lines)
+
+
+def _against_reference(rows: Rows) -> str:
+    lines = []
+    for regime, mirrored in _settings(rows):
+        own = _own(rows, regime, mirrored)
+        reference = select(own, loss=REFERENCE)
+        for loss in dict.fromkeys(row["loss"] for row in own):
+            cell = select(own, loss=loss)
+            found = [
+                difference_text(paired(_last(reference), _last(cell), "dice")),
+                difference_text(paired(_last(reference), _last(cell), "dice_tuned")),
+                difference_text(paired(_stopped(reference), _last(cell), "dice")),
+                difference_text(paired(_stopped(reference), _stopped(cell), "dice")),
+            ]
+            lines.append([regime, mirrored, loss, *found])
+    head = ["error", "mirrored", "loss", "last, at 0.5, minus Dice + CE", "last, tuned, minus Dice + CE"]
+    more = ["last minus Dice + CE stopped early", "stopped early minus Dice + CE stopped early"]
+    return markdown([*head, *more], lines)
