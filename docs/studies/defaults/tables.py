@@ -40,7 +40,7 @@ def write(results: Path, settings: Settings) -> None:
             means.append([*about, name, lost, ", ".join(map(str, ended)) or "-", *numbers])
             if name != names[0]:
                 first = select(rows, loss=names[0])
-                found = [difference_text(paired(first, cell, metric)) for metric in COMPARED]
+                found = [_difference(first, cell, metric) for metric in COMPARED]
                 differences.append([*about, f"{name} minus {names[0]}", str(len(cell)), *found])
     head = ["images", "iterations", "loss", "collapsed", "start ended at", *HEADS]
     question = ["images", "iterations", "question", "seeds", "Dice at 0.5", "Brier near", "QUBIQ Dice"]
@@ -54,3 +54,9 @@ def write(results: Path, settings: Settings) -> None:
 def _complete(rows: Rows, names: Sequence[str]) -> Rows:
     done = {seed: {row["loss"] for row in rows if row["seed"] == seed} for seed in {r["seed"] for r in rows}}
     return [row for row in rows if done[row["seed"]] >= set(names)]
+
+
+def _difference(first: Rows, second: Rows, metric: str) -> str:
+    """The difference with its interval, which a single seed does not have."""
+    found = paired(first, second, metric)
+    return difference_text(found) if len(second) > 1 else f"{found[0]:+.3f} (one seed)"
