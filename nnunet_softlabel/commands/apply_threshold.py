@@ -28,7 +28,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_output(parser, "For the segmentations.")
     add_threshold(parser, "A number, tuned (see tune-threshold), or rater-corrected.", default=None)
-    parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
+    parser.add_argument(
+        "--threshold-file",
+        type=Path,
+        metavar="FILE",
+        help="For --threshold tuned; rater_rates.json of refine for rater-corrected.",
+    )
     parser.add_argument(
         "--calibration",
         nargs="?",

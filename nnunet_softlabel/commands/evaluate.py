@@ -31,7 +31,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--split", choices=["Tr", "Ts"], default="Tr", help="Where the references are (default Tr)."
     )
     add_threshold(parser, "A number (default 0.5), tuned, or rater-corrected.")
-    parser.add_argument("--threshold-file", type=Path, metavar="FILE", help="For --threshold tuned.")
+    parser.add_argument(
+        "--threshold-file",
+        type=Path,
+        metavar="FILE",
+        help="For --threshold tuned; rater_rates.json of refine for rater-corrected.",
+    )
     parser.add_argument(
         "--calibration",
         nargs="?",

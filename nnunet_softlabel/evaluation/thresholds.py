@@ -116,7 +116,7 @@ def choose_threshold(
     if choice == TUNED:
         return read_thresholds(threshold_file, names)
     if choice == RATER_CORRECTED:
-        return Threshold(RATER_CORRECTED, rater_corrected(dataset))
+        return Threshold(RATER_CORRECTED, rater_corrected(dataset, rates_file=threshold_file))
     try:
         value = float(choice)
     except ValueError:
@@ -158,11 +158,16 @@ def read_thresholds(path: Path | None, names: Sequence[str]) -> Threshold:
     return Threshold(TUNED, {n: float(values[n]) for n in names}, tuple(cases), calibration)
 
 
-def rater_corrected(dataset: SoftDataset) -> dict[str, float]:
+def rater_corrected(dataset: SoftDataset, *, rates_file: Path | None = None) -> dict[str, float]:
     """Where lesion is likelier than not, if raters mark lesion at rate s and other tissue at b: (s + b) / 2.
 
     The network's p estimates the share of raters who mark a voxel: s inside a lesion, b outside. Right only
     for labels fused by ``mean`` without a prior, and for calibrated probabilities.
+
+    Args:
+        dataset: that the network was trained on.
+        rates_file: ``rater_rates.json`` of `refine`, whose rates are of lesions and rest on what networks see;
+            None: those of voxels in ``dataset.json``.
 
     Raises:
         DatasetError: if the labels were made in another way, or the rates are unknown.
@@ -178,13 +183,15 @@ def rater_corrected(dataset: SoftDataset) -> dict[str, float]:
         raise DatasetError(
             f"{refused}a prior was applied, so labels are no longer the raters' rate; use 0.5 or {TUNED}."
         )
-    rates: Mapping[str, Mapping[str, float]] = about.get("rater_rates") or {}
+    held = about if rates_file is None else read_json(rates_file)
+    where = "dataset.json" if rates_file is None else str(rates_file)
+    rates: Mapping[str, Mapping[str, float]] = held.get("rater_rates") or {}
     if not isinstance(rates, Mapping):
         raise DatasetError(f"{refused}rater_rates of dataset.json is no object; convert the data set again.")
     missing = [name for name in dataset.labels.names if name not in rates]
     if missing:
         raise DatasetError(
-            f"{refused}dataset.json holds no rater_rates for {', '.join(missing)}; "
+            f"{refused}{where} holds no rater_rates for {', '.join(missing)}; "
             f"`nnunet_softlabel convert` estimates them where most cases have three raters or more; "
             f"use 0.5 or {TUNED}."
         )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunet_softlabel.cases.case import Adjudication, Case
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, detection_models
 from nnunet_softlabel.conversion.run import convert
@@ -15,6 +17,7 @@ from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.fusion.detection import DetectionModel
 from nnunet_softlabel.refinement.candidates import (
     check_cases_known,
     judged_candidates,
@@ -138,9 +141,20 @@ def describe(
     )
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "refinement.json", summary)
+    write_json(output / "rater_rates.json", {"rater_rates": mean_rates(detection_models(dataset.folder))})
     write_candidates_csv(output / "candidates.csv", found)
     write_page(output / "candidates.html", dataset, cases, found, summary)
     return summary
+
+
+def mean_rates(models: Mapping[str, DetectionModel]) -> dict[str, dict[str, float]]:
+    """Label -> rates of marking a lesion, and what looks like one and is none; not where the mean stays."""
+    found = {}
+    for label, model in models.items():
+        if not model.is_mean:
+            sensitivity, inventions = np.mean(list(model.rates().values()), axis=0)
+            found[label] = {"sensitivity": float(sensitivity), "false_positive_rate": float(inventions)}
+    return found
 
 
 def _check_dataset(dataset: SoftDataset) -> None:

@@ -14,6 +14,8 @@ import pytest
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.thresholds import choose_threshold
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -127,6 +129,21 @@ def test_the_page_shows_the_most_doubtful_first_and_stands_alone(
     assert page.index(f"{rows[0]['case']}, lesion, candidate {rows[0]['candidate']}<") > 0
     assert page.count("<article") == 60
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_rates_of_lesions_give_a_threshold_for_the_first_network(
+    first_round: SimpleNamespace, nnunet_folders: SimpleNamespace
+) -> None:
+    assert run() == 0
+    file = refined(nnunet_folders.raw).folder / "refinement" / "rater_rates.json"
+    found = choose_threshold("rater-corrected", first_round.dataset, threshold_file=file)
+    # (mean of 0.8, 0.55, 0.35 + mean of 0.02, 0.1, 0.15) / 2
+    assert found.values["lesion"] == pytest.approx(0.328, abs=0.05)
+    with pytest.raises(DatasetError, match="only a mean is the raters' rate"):
+        choose_threshold("rater-corrected", refined(nnunet_folders.raw), threshold_file=file)
+    file.write_text("{}")
+    with pytest.raises(DatasetError, match=r"rater_rates.json holds no rater_rates for lesion"):
+        choose_threshold("rater-corrected", first_round.dataset, threshold_file=file)
 
 
 def test_inspect_shows_the_same_page(
