@@ -166,7 +166,7 @@ def rater_corrected(dataset: SoftDataset, *, rates_file: Path | None = None) -> 
 
     Args:
         dataset: that the network was trained on.
-        rates_file: ``rater_rates.json`` of `refine`, whose rates are of lesions and rest on what networks see;
+        rates_file: ``rater_rates.json`` of `refine`: rates of lesions, which rest on what networks see;
             None: those of voxels in ``dataset.json``.
 
     Raises:
