@@ -12,7 +12,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.command_line import Parser, add_overwrite, add_processes, exit_code_of
 from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.conversion.settings import StapleScope
-from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.fusion import FUSIONS
 
 
@@ -34,6 +34,17 @@ def build_parser(description: str | None) -> Parser:
     add_overwrite(parser)
     parser.add_argument("--resume", action="store_true", help="Complete a conversion that was interrupted.")
     return parser
+
+
+def required(image: Path) -> Path:
+    """The image of masks that are there.
+
+    Raises:
+        DatasetError: if it is not: a download that stopped must not make a smaller data set.
+    """
+    if not image.is_file():
+        raise DatasetError(f"{image}: is missing though its masks are there; download it again.")
+    return image
 
 
 def run(

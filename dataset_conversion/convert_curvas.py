@@ -25,7 +25,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from conversion_cli import build_parser, run
+from conversion_cli import build_parser, required, run
 
 from nnunet_softlabel.cases.case import Case
 
@@ -34,8 +34,12 @@ LABELS = ("pancreas=1", "kidney=2", "liver=3")
 
 def cases(source: Path) -> Iterator[Case]:
     for folder, is_test in (("training_set", False), ("testing_set", True)):
-        for image in sorted((source / folder).glob("*/image.nii.gz")):
-            raters = {}
+        files = [
+            *(source / folder).glob("*/image.nii.gz"),
+            *(source / folder).glob("*/annotation_*.nii.gz"),
+        ]
+        for patient in sorted({path.parent for path in files}):
+            image, raters = required(patient / "image.nii.gz"), {}
             for path in sorted(image.parent.glob("annotation_*.nii.gz")):
                 match = re.fullmatch(r"annotation_(\d+)\.nii\.gz", path.name)
                 if match:

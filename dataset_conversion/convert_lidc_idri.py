@@ -74,6 +74,7 @@ def nodules(
     if not drawn:
         return
     patient = tag(files[0], "0010|0020")
+    check_has_all_slices(files, patient)
     overlap = np.array([[not a.isdisjoint(b) for *_, b in drawn] for *_, a in drawn])
     count, groups = connected_components(overlap, directed=False)
     for number in range(count):
@@ -87,6 +88,22 @@ def nodules(
         crop = partial(read_crop, files[box[0].start : box[0].stop], box)
         numbers[patient] += 1
         yield Case(f"{patient}_nodule{numbers[patient]}", [crop], raters=raters, group=patient)
+
+
+def check_has_all_slices(files: Sequence[str], patient: str) -> None:
+    """Refuse a series that lacks a slice: its distance would be stretched over all others.
+
+    Raises:
+        DatasetError: naming the patient and the gap.
+    """
+    positions = np.array([float(tag(path, "0020|0032").split("\\")[2]) for path in files])
+    steps = np.abs(np.diff(positions))
+    if steps.size and steps.max() > 1.5 * np.median(steps):
+        gap = int(steps.argmax())
+        raise DatasetError(
+            f"{patient}: slices are {np.median(steps):g} mm apart, but {steps[gap]:g} mm between "
+            f"{files[gap]} and {files[gap + 1]}; a slice is missing, download the series again."
+        )
 
 
 @kept_locale()

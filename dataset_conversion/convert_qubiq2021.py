@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from conversion_cli import build_parser, run
+from conversion_cli import build_parser, required, run
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import UsageError
@@ -55,12 +55,13 @@ def cases(source: Path, name: str = "kidney", task: int = 1) -> Iterator[Case]:
         raise UsageError(f"--task {task}: {name} has the tasks 1 to {SETS[name][0]}.")
     channels = len(SETS[name][1])
     for pattern, is_test in (("training_data_*", False), ("validation_data_*", True)):
-        images = [
-            *source.glob(f"{pattern}/{name}/*/image.nii.gz"),
-            *source.glob(f"{pattern}/{name}/*/*/image.nii.gz"),
+        files = [
+            *source.glob(f"{pattern}/{name}/*/*.nii.gz"),
+            *source.glob(f"{pattern}/{name}/*/*/*.nii.gz"),
         ]
-        for image in sorted(images):
-            case, raters = image.parent.name, {}
+        for folder in sorted({path.parent for path in files}):
+            image = required(folder / "image.nii.gz")
+            case, raters = folder.name, {}
             for path in sorted(image.parent.glob("*_seg*.nii.gz")):
                 match = re.fullmatch(r"(?:task(\d+)|case.*)_seg(\d+)\.nii\.gz", path.name)
                 if match and int(match[1] or 1) == task:

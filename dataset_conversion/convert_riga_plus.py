@@ -27,7 +27,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from conversion_cli import build_parser, run
+from conversion_cli import build_parser, required, run
 
 from nnunet_softlabel.cases.case import Case
 
@@ -35,6 +35,11 @@ LABELS = ("disc=128,255", "cup=128")
 
 
 def cases(source: Path) -> Iterator[Case]:
+    for mask in sorted((source / "RIGA-mask").glob("*/*/*.tif")):  # those of images that are not there
+        name = re.fullmatch(r"(.+)-\d+", mask.stem)
+        if name:
+            place = mask.parent.relative_to(source / "RIGA-mask")
+            required(source / "RIGA" / place / f"{name[1]}.tif")
     for image in sorted((source / "RIGA").glob("*/*/*.tif")):
         place = image.parent.relative_to(source / "RIGA")
         raters = {}

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from conversion_cli import build_parser, run
+from conversion_cli import build_parser, required, run
 
 from nnunet_softlabel.cases.case import Case
 
@@ -32,9 +32,9 @@ LABELS = ("grey_matter=1", "white_matter=2")
 
 
 def cases(source: Path) -> Iterator[Case]:
-    for image in sorted(source.glob("site*-sc*-image.nii.gz")):
-        subject = image.name.removesuffix("-image.nii.gz")
-        raters = {}
+    masks = source.glob("site*-sc*-mask-r*.nii.gz")
+    for subject in sorted({path.name.partition("-mask-r")[0] for path in masks}):
+        image, raters = required(source / f"{subject}-image.nii.gz"), {}
         for path in sorted(source.glob(f"{subject}-mask-r*.nii.gz")):
             match = re.fullmatch(r".*-mask-r(\d+)\.nii\.gz", path.name)
             if match:

@@ -47,6 +47,8 @@ def exit_code_of(program: str, work: Callable[[], None]) -> int:
         return _fail(program, str(error))
     except OSError as error:  # a folder that cannot be written, a full disk
         return _fail(program, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except MemoryError as error:
+        return _fail(program, f"out of memory ({error or 'no more to be had'}); use a smaller -np.")
     except KeyboardInterrupt:
         print(f"{program}: interrupted; {how_to_go_on(program)}.", file=sys.stderr)
         return 130

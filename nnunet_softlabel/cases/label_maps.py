@@ -141,9 +141,20 @@ def read_label_map(
 
 
 def read_region(source: Source, what: str) -> tuple[np.ndarray, Grid | None]:
-    """A mask of a ROI, or of what is ignored: bool, True where the file is not 0."""
+    """A mask of a ROI, or of what is ignored: bool, True where the file is not 0.
+
+    Raises:
+        DatasetError: for fractions, which interpolation leaves in the background, too.
+    """
     array, grid = read_source(source, read_mask, what)
     step = _step_of(source, array)
+    if array.dtype.kind == "f":
+        fractions = array[np.abs(array - np.rint(array)) > step / 2]
+        if fractions.size:
+            raise DatasetError(
+                f"{what}: holds fractions such as {fractions.flat[0]:.3g}, as interpolation leaves them; "
+                f"resample the mask with nearest neighbours, or cut it at 0.5."
+            )
     return (np.abs(array) > step / 2 if step else array != 0), grid
 
 
@@ -219,6 +230,8 @@ def recoded(array: np.ndarray, values: Values, what: str, *, step: float = 0.0) 
             f"{what}: holds numbers, but --labels gives none; write, for instance, "
             f"{next((v for v in values if isinstance(v, str)), 'lesion')}=1."
         )
+    if array.dtype == bool:
+        array = array.astype(np.uint8)  # a bool array would choose, not look up
     if array.dtype.kind == "f":
         array = _whole(array, what, step)
     lowest, highest = (int(array.min()), int(array.max())) if array.size else (0, 0)

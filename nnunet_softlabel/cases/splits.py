@@ -27,7 +27,7 @@ def make_splits(cases: Sequence[Case]) -> Splits:
     groups = sorted({str(case.group) for case in training})
     if len(groups) < 2:
         raise DatasetError(
-            f"--groups: all training cases are in group {', '.join(groups)}; "
+            f"Groups (patients): all training cases are in group {', '.join(groups)}; "
             f"a split needs at least two groups."
         )
     folds = generate_crossval_split(groups, seed=12345, n_splits=min(NUM_FOLDS, len(groups)))

@@ -32,12 +32,16 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     Raises:
         DatasetError: if it is missing, or not of the shape that nnU-Net v2 reads.
     """
-    path = folder / "dataset.json"
-    content = read_json(path)
+    content = read_json(folder / "dataset.json")
+    check_dataset_json(folder, content)
+    return content
+
+
+def check_dataset_json(folder: Path, content: Mapping[str, Any]) -> None:
+    """Check what was read; see `read_dataset_json`."""
     problem = _problem(content)
     if problem:
-        raise DatasetError(f"{path}: {problem}.")
-    return content
+        raise DatasetError(f"{folder / 'dataset.json'}: {problem}.")
 
 
 def _problem(content: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from nnunet_softlabel.formats.labels import Labels
 # Probabilities travel as int16 multiples of 1 / SCALE. 32760 = 2^3 3^2 5 7 13 keeps k / R exact for up to ten
 # raters, and one-hot labels exact always.
 SCALE = 32760
+TIE = 2e-5  # of probabilities that differ by rounding only; shares of raters differ by far more
 IGNORED = -1  # in the first channel of a quantised soft label: nobody answered here
 
 
@@ -32,8 +33,8 @@ def consensus(soft: np.ndarray, labels: Labels, ignored: np.ndarray | None = Non
     """The hard label nnU-Net itself would export for a soft label.
 
     The rule of its ``LabelManager.convert_probabilities_to_segmentation`` (a test compares them): argmax for
-    classes, where the background wins ties; for regions > 0.5, later ones over earlier ones. Worked in
-    integers, so that a tie is a tie.
+    classes, where the background wins ties; for regions > 0.5, later ones over earlier ones. Probabilities
+    closer than `TIE` are equal, so that a tie of votes is a tie whatever the rounding.
 
     Args:
         soft: foreground probabilities ``(C, *spatial)``.
@@ -43,16 +44,16 @@ def consensus(soft: np.ndarray, labels: Labels, ignored: np.ndarray | None = Non
     Returns:
         uint8 (or uint16 beyond 255 labels) ``(*spatial)``.
     """
-    quantised = quantise(soft).astype(np.int32)
     highest = max(max(values) for values in labels.values.values()) + 1
     hard = np.zeros(soft.shape[1:], dtype=np.uint8 if highest < 256 else np.uint16)
     if labels.has_regions:
+        quantised = quantise(soft).astype(np.int32)
         for channel, value in zip(quantised, labels.region_order, strict=True):
             hard[2 * channel > SCALE] = value
     else:
-        best = SCALE - quantised.sum(axis=0)
-        for channel, (value,) in zip(quantised, labels.values.values(), strict=True):
-            wins = channel > best
+        best = 1 - soft.sum(axis=0, dtype=np.float64)
+        for channel, (value,) in zip(soft.astype(np.float64), labels.values.values(), strict=True):
+            wins = channel > best + TIE
             hard[wins] = value
             best = np.where(wins, channel, best)
     if ignored is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,13 @@ import numpy as np
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import visible
 from nnunet_softlabel.formats.labels import Labels
+
+# what numpy raises on files that are no .npz, or damaged
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, MemoryError),
+)
+LARGEST_EXCESS = 0.01  # of a sum of probabilities over 1, in half precision
 
 
 def predicted_cases(folder: Path, *, file_ending: str) -> list[str]:
@@ -43,10 +51,12 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
     try:
         with np.load(path) as content:
             probabilities = np.asarray(content["probabilities"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DatasetError(
             f"{path}: cannot be read as nnU-Net's probabilities ({error}); predict again."
         ) from error
+    if probabilities.dtype.kind not in "fiub":
+        raise DatasetError(f"{path}: holds {probabilities.dtype}, no probabilities; predict again.")
     probabilities = probabilities.astype(np.float32, copy=False)
     if probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1:
         probabilities = probabilities[:, 0]  # nnU-Net keeps an axis of one for flat images
@@ -58,6 +68,13 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
         )
     if not np.isfinite(probabilities).all() or probabilities.min() < -1e-3 or probabilities.max() > 1 + 1e-3:
         raise DatasetError(f"{path}: holds values that are no probabilities; predict again.")
+    if not labels.has_regions:
+        sums = probabilities.sum(axis=0)
+        if sums.size and np.abs(sums - 1).max() > LARGEST_EXCESS:
+            raise DatasetError(
+                f"{path}: probabilities of its classes sum to {sums.min():.3f} to {sums.max():.3f} instead "
+                f"of 1; predict again."
+            )
     return np.clip(probabilities, 0, 1)
 
 

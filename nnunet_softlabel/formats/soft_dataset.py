@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.dataset_json import read_dataset_json
+from nnunet_softlabel.formats.dataset_json import check_dataset_json
 from nnunet_softlabel.formats.exchange_state import check_is_settled
-from nnunet_softlabel.formats.files import visible
+from nnunet_softlabel.formats.files import read_json, visible
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, read_probability
 from nnunet_softlabel.formats.labels import Labels
@@ -41,13 +41,15 @@ class SoftDataset:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         check_is_settled(folder)
-        self.dataset_json: dict[str, Any] = read_dataset_json(folder)
+        self.dataset_json: dict[str, Any] = read_json(folder / "dataset.json")
         self.about: dict[str, Any] | None = self.dataset_json.get("soft_labels")
         if self.about is None:
             raise DatasetError(
                 f"{folder}: holds no soft labels; make them with `nnunet_softlabel convert` "
                 f"(--into adds them here)."
             )
+        if not isinstance(self.about, dict) or self.about.get("format_version") == FORMAT_VERSION:
+            check_dataset_json(folder, self.dataset_json)
         if self.about.get("format_version") != FORMAT_VERSION:
             raise DatasetError(
                 f"{folder}: soft-label format {self.about.get('format_version')}, this version reads "

@@ -93,7 +93,10 @@ def _weights_in_order(raters: RaterVotes, weights: Mapping[str, float]) -> np.nd
     missing = [name for name in raters.names if name not in weights]
     if missing:
         raise ValueError(f"weights lack {', '.join(missing)}: give one weight per rater")
-    chosen = np.array([weights[name] for name in raters.names], dtype=np.float32)
+    given = np.array([weights[name] for name in raters.names], dtype=np.float64)
+    # only their ratio counts; sums of huge ones would overflow
+    is_extreme = np.isfinite(given).all() and (given.max() > 1e6 or 0 < given.max() < 1e-6)
+    chosen = (given / given.max() if is_extreme else given).astype(np.float32)
     if not np.isfinite(chosen).all() or (chosen < 0).any() or not chosen.any():
         raise ValueError(
             f"weights of {raters.names} must be finite, not negative, and not all 0, got {chosen.tolist()}"

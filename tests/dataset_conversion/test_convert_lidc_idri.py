@@ -165,3 +165,9 @@ def test_a_session_that_drew_nothing_is_an_empty_mask():
     mask = draw([], (slice(1, 3), slice(0, 4), slice(2, 7)))
     assert mask.shape == (2, 4, 5)
     assert not mask.any()
+
+
+def test_a_series_without_one_of_its_slices_is_refused(scan):
+    next(scan.rglob("1-009.dcm")).unlink()  # the second position, on which no contour lies
+    with pytest.raises(DatasetError, match=r"slices are 2.5 mm apart, but 5 mm between .* is missing"):
+        list(convert_lidc_idri.cases(scan))

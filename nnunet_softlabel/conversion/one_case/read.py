@@ -23,8 +23,11 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import as_probability, read_image, read_probability
+from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
 from nnunet_softlabel.formats.regrid import GridError, Moved, difference_in_words
+
+LARGEST_EXCESS = 1e-2  # of an inner region over an outer one: a network's two channels are not exact
 
 
 @dataclass(frozen=True)
@@ -205,4 +208,19 @@ def _read_soft(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, 
                 f"classes must sum to at most 1."
             )
         soft /= np.maximum(total, 1)  # takes off rounding of 16 bit files
+    else:
+        _check_nested(case, soft, labels)
     return soft
+
+
+def _check_nested(case: Case, soft: np.ndarray, labels: Labels) -> None:
+    """Refuse a region that is likelier than one that contains it."""
+    for (inner, values), probability in zip(labels.values.items(), soft, strict=True):
+        for (outer, others), larger in zip(labels.values.items(), soft, strict=True):
+            if set(values) < set(others):
+                excess = float((probability - larger).max(initial=0))
+                if excess > LARGEST_EXCESS:
+                    raise DatasetError(
+                        f"Case {case.name}: region {inner} is likelier than {outer}, which contains it, by "
+                        f"up to {excess:.3f}; correct the probability maps."
+                    )
