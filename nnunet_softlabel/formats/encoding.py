@@ -51,11 +51,11 @@ def consensus(soft: np.ndarray, labels: Labels, ignored: np.ndarray | None = Non
         for channel, value in zip(quantised, labels.region_order, strict=True):
             hard[2 * channel > SCALE] = value
     else:
-        best = 1 - soft.sum(axis=0, dtype=np.float64)
-        for channel, (value,) in zip(soft.astype(np.float64), labels.values.values(), strict=True):
-            wins = channel > best + TIE
+        highest_so_far = 1 - soft.sum(axis=0, dtype=np.float64)
+        for probability, (value,) in zip(soft.astype(np.float64), labels.values.values(), strict=True):
+            wins = probability > highest_so_far + TIE
             hard[wins] = value
-            best = np.where(wins, channel, best)
+            highest_so_far = np.where(wins, probability, highest_so_far)
     if ignored is not None:
         if labels.ignore is None:
             raise ValueError("voxels are ignored, but the labels have no ignore value")
