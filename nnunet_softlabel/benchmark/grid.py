@@ -61,6 +61,7 @@ class BenchmarkGrid:
         truth: folder of label maps of a known truth, or None.
         threshold: where probabilities are cut, for all trainers alike: a number, ``rater-corrected``, or
             ``tuned``, which tunes each fold's threshold on the validation cases of the other folds.
+        calibrate: adds a recalibrated row for every trainer, by a method of `calibrate`; None adds none.
         training_command: trains a cell, given a file of arguments and one for the result.
 
     Raises:
@@ -81,17 +82,22 @@ class BenchmarkGrid:
         device: str = "cuda",
         truth: Path | None = None,
         threshold: str = "0.5",
+        calibrate: str | None = None,
         training_command: Sequence[str] = TRAINING,
     ) -> None:
         self.dataset = SoftDataset.find(dataset)
         self.output, self.plans, self.device, self.truth = output.absolute(), plans, device, truth
-        self.budget, self.threshold = budget or Budget(), threshold
+        self.budget, self.threshold, self.calibrate = budget or Budget(), threshold, calibrate
         self.training_command = tuple(training_command)
         base = find_dataset(environment_folder("nnUNet_preprocessed"), self.dataset.folder.name)
         self.preprocessed = base
         self.plans_file = base / f"{plans}.json"
         self._check_plans(configurations)
         _check_order(trainers)
+        if calibrate is not None and len(set(folds)) < 2:
+            raise UsageError(
+                f"--calibrate {calibrate}: each fold is recalibrated by the others; give at least two to -f."
+            )
         if threshold != TUNED:
             choose_threshold(threshold, self.dataset)  # refuse it before hours of training, not after
         elif len(set(folds)) < 2:

@@ -16,6 +16,7 @@ from nnunet_softlabel.benchmark.cell_scores import is_scored
 from nnunet_softlabel.benchmark.cell_training import DONE, ELSEWHERE, recorded_status
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
+from nnunet_softlabel.benchmark.recalibrated_rows import SUFFIX, recalibrated_cells, recalibrated_folder
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, means, versions, write_rows
 from nnunet_softlabel.formats.files import read_json, visible, write_json
@@ -103,9 +104,13 @@ def _report(
             f"{grid.output}: no training is done and scored ({reason}); see {grid.output / 'logs'}."
         )
     runs = {name: _run(grid, name, cells) for name, cells in finished.items()}
+    trained_runs, baselines = list(runs.values()), _baselines(finished)
+    for name, cells in recalibrated_cells(grid, finished).items():
+        runs[name + SUFFIX] = _recalibrated_run(grid, name + SUFFIX, cells)
+        baselines[name + SUFFIX] = baselines.get(name, next(iter(finished)))
     comparisons = [
         test
-        for name, first in _baselines(finished).items()
+        for name, first in baselines.items()
         for test in compare(
             runs[first].rows, runs[name].rows, names=(first, name), margins=margins,
             metrics=list(dict.fromkeys((*PRIMARY, *(primary or ())))),
@@ -130,7 +135,7 @@ def _report(
         title=f"{grid.dataset.folder.name}: {' against '.join(runs)}",
         runs=all_runs,
         comparisons=comparisons,
-        pictures=_pictures(grid, all_runs, finished),
+        pictures=_pictures(grid, trained_runs, finished),
         plan=settings,
         commands=commands,
         notes=notes,
@@ -181,6 +186,15 @@ def _run(grid: BenchmarkGrid, name: str, cells: Sequence[Cell]) -> RunResult:
         curves=averaged,
         training_seconds=sum(record["train_seconds"] for record in records),
         peak_memory_gib=max(record["peak_memory_gb"] for record in records) * 1e9 / GIB,
+        settings={"folds": sorted({c.fold for c in cells}), "seeds": sorted({c.seed for c in cells})},
+    )
+
+
+def _recalibrated_run(grid: BenchmarkGrid, name: str, cells: Sequence[Cell]) -> RunResult:
+    """The same networks, so no training of its own."""
+    return RunResult.from_folders(
+        name,
+        [recalibrated_folder(grid, cell) for cell in cells],
         settings={"folds": sorted({c.fold for c in cells}), "seeds": sorted({c.seed for c in cells})},
     )
 

@@ -17,6 +17,7 @@ from nnunet_softlabel.benchmark.cell_training import (
 from nnunet_softlabel.benchmark.cluster import ClusterJobs, train_on_cluster
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.progress import outcome_line, who_trains
+from nnunet_softlabel.benchmark.recalibrated_rows import score_recalibrated
 from nnunet_softlabel.errors import DatasetError, WorkerError
 from nnunet_softlabel.formats.locks import held_lock
 
@@ -93,6 +94,9 @@ def score(
             except (DatasetError, WorkerError) as error:
                 outcome[cell.name] = f"trained, but not scored: {error}"
                 log(f"{cell.name}: not scored: {error}")
+        if grid.calibrate is not None:
+            scored = [cell for cell in trained if outcome[cell.name] == DONE]
+            score_recalibrated(grid, scored, num_processes=num_processes, log=log)
 
 
 def refresh(grid: BenchmarkGrid, outcome: dict[str, str]) -> None:

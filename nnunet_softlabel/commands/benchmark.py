@@ -71,6 +71,11 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
         "dice brier_near, and lesion_f1 where cases have several lesions.",
     )
     parser.add_argument(
+        "--calibrate",
+        choices=["affine", "temperature", "isotonic"],
+        help="Add a row for each trainer: every fold recalibrated by the trainer's other folds.",
+    )
+    parser.add_argument(
         "--margin",
         nargs="+",
         default=[],
@@ -136,6 +141,7 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
         truth=args.truth,
         threshold=args.threshold,
+        calibrate=args.calibrate,
     )
     if args.only != "report":
         problems = find_problems(grid, num_processes=args.np, trains_here=cluster is None)

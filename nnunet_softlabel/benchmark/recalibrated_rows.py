@@ -1,0 +1,98 @@
+"""Recalibrated rows of a benchmark: each fold of a trainer, recalibrated by the others and scored again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
+from nnunet_softlabel.evaluation.calibrate import calibrate
+from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
+from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
+from nnunet_softlabel.evaluation.thresholds import TUNED
+from nnunet_softlabel.evaluation.tuning import tune_threshold
+
+SUFFIX = ", recalibrated"
+Model = tuple[str, str, int]  # trainer, configuration, seed
+
+
+def calibration_file(grid: BenchmarkGrid, cell: Cell) -> Path:
+    """Beside the folds, where the other commands find it."""
+    return grid.fold_folder(cell).parent / FILE_NAME
+
+
+def recalibrated_folder(grid: BenchmarkGrid, cell: Cell) -> Path:
+    """The scores of a cell's recalibrated validation cases."""
+    return grid.output / "evaluation_recalibrated" / cell.name
+
+
+def score_recalibrated(
+    grid: BenchmarkGrid, trained: Collection[Cell], *, num_processes: int, log: Callable[[str], None]
+) -> None:
+    """Calibrate every model on its trained folds, and score each fold with the map of the others.
+
+    Computed anew each time, so that no earlier map is taken for this one. A model whose map does not help, or
+    with a single fold, gets no row; the log says so.
+    """
+    models: dict[Model, list[Cell]] = {}
+    for cell in trained:
+        models.setdefault((cell.trainer, cell.configuration, cell.seed), []).append(cell)
+    for cells in models.values():
+        for cell in cells:
+            for name in (SUMMARY_FILE, METRICS_FILE):
+                (recalibrated_folder(grid, cell) / name).unlink(missing_ok=True)
+        try:
+            _score_model(grid, cells, num_processes=num_processes, log=log)
+        except (DatasetError, UsageError, WorkerError) as error:
+            log(f"{cells[0].trainer}{SUFFIX}: no row: {error}")
+
+
+def _score_model(
+    grid: BenchmarkGrid, cells: Sequence[Cell], *, num_processes: int, log: Callable[[str], None]
+) -> None:
+    assert grid.calibrate is not None
+    if len(cells) < 2:
+        log(f"{cells[0].name}{SUFFIX}: no row: a fold is recalibrated by the others, and there is one.")
+        return
+    file = calibration_file(grid, cells[0])
+    folders = [grid.validation_folder(cell) for cell in cells]
+    found = calibrate(
+        grid.dataset, folders, file, method=grid.calibrate, num_processes=num_processes, overwrite=True
+    )
+    if not found["written"]:
+        log(f"{cells[0].trainer}{SUFFIX}: no row: {found['why']}")
+        return
+    for cell in cells:
+        folder = recalibrated_folder(grid, cell)
+        tuned = folder / "thresholds.json"
+        if grid.threshold == TUNED:
+            others = [grid.validation_folder(other) for other in cells if other != cell]
+            tune_threshold(
+                grid.dataset, others, tuned, calibration=file, num_processes=num_processes, overwrite=True
+            )
+        evaluate(
+            grid.dataset,
+            grid.validation_folder(cell),
+            folder,
+            threshold=grid.threshold,
+            threshold_file=tuned if grid.threshold == TUNED else None,
+            calibration=file,
+            truth=grid.truth,
+            num_processes=num_processes,
+            overwrite=True,
+        )
+
+
+def recalibrated_cells(
+    grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]
+) -> dict[str, Sequence[Cell]]:
+    """Rows of the page that have a recalibrated sister: all of their cells are scored."""
+    if grid.calibrate is None:
+        return {}
+    return {
+        name: cells
+        for name, cells in finished.items()
+        if all((recalibrated_folder(grid, cell) / SUMMARY_FILE).is_file() for cell in cells)
+    }
