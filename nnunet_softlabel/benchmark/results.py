@@ -18,7 +18,14 @@ from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
 from nnunet_softlabel.benchmark.recalibrated_rows import SUFFIX, recalibrated_cells, recalibrated_folder
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, means, versions, write_rows
+from nnunet_softlabel.evaluation.tables import (
+    METRICS_FILE,
+    SUMMARY_FILE,
+    four_digits,
+    means,
+    versions,
+    write_rows,
+)
 from nnunet_softlabel.formats.files import read_json, visible, write_json
 from nnunet_softlabel.formats.locks import held_lock
 from nnunet_softlabel.metrics.registry import TITLES
@@ -321,6 +328,6 @@ def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
                     found["mean"]["model"].get(reference or home_reference(metric), {}).get(class_name, {})
                 )
                 value = place.get(metric, {}).get("mean")
-                cells.append(f"  {'-' if value is None else format(value, '.4f'):>18}")
+                cells.append(f"  {'-' if value is None else four_digits(value):>18}")
             lines.append(f"{name:<{width}}" + "".join(cells))
     return "\n".join([*lines, "", *summary.get("verdict", ()), *summary["notes"]])

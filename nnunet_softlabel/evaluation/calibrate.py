@@ -303,6 +303,7 @@ def format_scores(content: Mapping[str, Any]) -> str:
         for metric, title in SCORES.items():
             pair = [scores[metric][state] for state in ("before", "after")]
             lines.append(
-                f"{title:<{width}}" + "".join(f"{'-' if v is None else format(v, '.4f'):>12}" for v in pair)
+                f"{title:<{width}}"
+                + "".join(f"{'-' if v is None else tables.four_digits(v):>12}" for v in pair)
             )
     return "\n".join(lines)

@@ -200,7 +200,16 @@ def _cell(model: Mapping[str, Any] | None, rater: Mapping[str, Any] | None) -> s
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else four_digits(value)
+
+
+def four_digits(value: float) -> str:
+    """Four digits; what rounds to 0 has no sign.
+
+    >>> four_digits(-0.00001)
+    '0.0000'
+    """
+    return f"{round(value, 4) + 0.0:.4f}"
 
 
 def _notes(name: str, references: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:

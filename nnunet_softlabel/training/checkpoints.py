@@ -13,15 +13,19 @@ import torch
 from nnunet_softlabel.errors import DatasetError
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, keeps_on_disk: bool = False) -> dict[str, Any]:
     """Read a checkpoint of nnU-Net without running code that it may hold: weights, numbers and text only.
+
+    Args:
+        path: the file.
+        keeps_on_disk: weights are read when they are used.
 
     Raises:
         DatasetError: if it cannot be read, or holds something else.
     """
     try:
         with torch.serialization.safe_globals(_numbers_of_numpy()):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=keeps_on_disk)
     except pickle.UnpicklingError as error:
         reason = (re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"(\S+)", str(error)) or [""])[0]
         raise DatasetError(

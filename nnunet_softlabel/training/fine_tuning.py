@@ -12,6 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.training.checkpoints import read_checkpoint
 
 LAST_LAYERS = ".seg_layers."  # which -pretrained_weights leaves out
 
@@ -44,7 +45,12 @@ def find_origin(weights: dict[str, Tensor], results: Path) -> Origin | None:
     """
     paths = results.glob("*/fold_*/checkpoint_*.pth")
     for path in sorted(paths, key=lambda path: ("final" not in path.name, path)):
-        saved = torch.load(path, map_location="cpu", weights_only=False, mmap=True)["network_weights"]
+        try:
+            saved = read_checkpoint(path, keeps_on_disk=True).get("network_weights")
+        except DatasetError:
+            continue  # damaged, or none of nnU-Net's: its weights cannot be these
+        if not isinstance(saved, dict):
+            continue
         if set(saved) == set(weights) and all(
             torch.equal(saved[key], value.cpu()) for key, value in weights.items() if LAST_LAYERS not in key
         ):
