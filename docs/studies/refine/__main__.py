@@ -1,0 +1,165 @@
+"""Labels where readers miss and invent lesions, and networks that learn from them.
+
+    python -m docs.studies.refine              # all cells that results.csv lacks
+    python -m docs.studies.refine --seeds 2    # seeds 0 and 1 only
+    python -m docs.studies.refine --tables     # only rewrites tables.md
+
+Design and goals are in DESIGN.md, which was written before the first run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from torch import Tensor, nn
+
+from docs.studies.refine import labels, scenes, tables
+from docs.studies.shared.resumable import Cell, Row, run_missing
+from docs.studies.shared.scores import best_threshold, mean_dice
+from docs.studies.shared.small_network import NetworkBudget, predict, train
+from nnunet_softlabel.fusion.detection import DetectionModel
+from nnunet_softlabel.losses import cross_entropy, dice_semimetric_loss
+from nnunet_softlabel.metrics.lesions import count_lesions
+
+RESULTS = Path(__file__).parent / "results.csv"
+KEY = ("data", "regime", "contrast", "correlation", "seed")
+SCORES = ("label_dice", "label_brier", "label_precision", "dice", "brier_near", "recall", "precision", "f1")
+COLUMNS = (*KEY, "label", "threshold", *SCORES, "worst_rate_error", "model")
+BUDGET = NetworkBudget(iterations=1000, optimizer="adamw")
+N_FOLDS = 3
+TRAINED = ("mean", "staple", "every mark", "lesion-wise")
+NEAR_PIXELS = 5
+
+
+def loss(logits: Tensor, target: Tensor, progress: float) -> Tensor:
+    return dice_semimetric_loss(logits, target) + cross_entropy(logits, target)
+
+
+def fitted(images: np.ndarray, label: np.ndarray, seed: int) -> nn.Module:
+    return train(images, label[:, None], loss, seed=seed, budget=BUDGET, draw=label.any(axis=(1, 2)))
+
+
+def cross_fitted(images: scenes.Images, label: np.ndarray, seed: int) -> np.ndarray:
+    """``(N, H, W)`` probabilities of networks that did not see the image."""
+    fold = np.arange(len(label)) % N_FOLDS
+    found = np.zeros(label.shape, np.float32)
+    for k in range(N_FOLDS):
+        network = fitted(images.image[fold != k], label[fold != k], seed * N_FOLDS + k)
+        found[fold == k] = predict(network, images.image[fold == k])[:, 0]
+    return found
+
+
+def run_cell(cell: Cell) -> list[Row]:
+    data, regime, contrast, correlation, seed = cell
+    if data == "knees":
+        training, test = scenes.knees(regime, float(contrast), float(correlation), int(seed))
+    else:
+        training, test = scenes.lidc_scenes(regime, int(seed))
+    votes = labels.votes_of(training)
+    made: dict[str, np.ndarray] = {"mean": labels.mean(votes), "staple": labels.pooled_staple(votes)}
+    made["every mark"] = labels.every_mark(votes)
+    in_bone = labels.anatomy(training, votes)
+    if in_bone is not None:
+        made["anatomy"] = in_bone
+    made["lesion-wise without network"], blind = labels.lesions(votes, None)
+    made["lesion-wise"], model = labels.lesions(votes, cross_fitted(training, made["mean"], int(seed)))
+    models = {"lesion-wise without network": blind, "lesion-wise": model}
+    predictions: dict[str, np.ndarray] = {}
+    rows: list[Row] = []
+    for name, label in made.items():
+        row: Row = dict(zip(KEY, cell, strict=True)) | {"label": name} | label_scores(training, label)
+        row |= rate_error(models[name], training.rates) if name in models else {}
+        if name not in TRAINED:
+            rows.append(row)
+            continue
+        same = next((n for n in predictions if np.array_equal(made[n], label)), None)
+        predictions[name] = (
+            predict(fitted(training.image, label, int(seed)), test.image)[:, 0]
+            if same is None
+            else predictions[same]
+        )
+        rows += [
+            row | {"threshold": how} | network_scores(test, predictions[name], at, how == "tuned")
+            for how, at in thresholds(name, test, predictions[name], model).items()
+        ]
+    return rows
+
+
+def thresholds(
+    name: str, test: scenes.Images, prediction: np.ndarray, model: DetectionModel
+) -> dict[str, float]:
+    """0.5; for the mean also the best on the first half of the images, and the one of the readers' rates."""
+    if name != "mean":
+        return {"0.5": 0.5}
+    half = len(prediction) // 2
+    rates = np.mean(list(model.rates().values()), axis=0)
+    return {
+        "0.5": 0.5,
+        "tuned": best_threshold(test.truth[:half], prediction[:half]),
+        "rates": 0.5 if model.is_mean else float(rates.sum() / 2),
+    }
+
+
+def label_scores(images: scenes.Images, label: np.ndarray) -> Row:
+    hard = label > 0.5
+    return {
+        "label_dice": dice_with_lesion(images.truth, hard),
+        "label_brier": 1000 * float(np.mean((label - images.clean) ** 2, dtype=np.float64)),
+        "label_precision": float((hard & images.truth).sum() / max(hard.sum(), 1)),
+    }
+
+
+def network_scores(test: scenes.Images, prediction: np.ndarray, at: float, is_tuned: bool) -> Row:
+    """Of all test images; of the second half where the first chose the threshold."""
+    chosen = slice(len(prediction) // 2 if is_tuned else 0, None)
+    truth, found = test.truth[chosen], prediction[chosen] > at
+    near = np.stack([ndimage.binary_dilation(t, iterations=NEAR_PIXELS) for t in test.clean[chosen] > 0])
+    counts = np.sum([count_lesions(t, f) for t, f in zip(truth, found, strict=True)], axis=0)
+    matched, reference, predicted = (float(c) for c in counts)
+    return {
+        "dice": dice_with_lesion(truth, found),
+        "brier_near": float(np.mean((prediction[chosen] - test.clean[chosen])[near] ** 2)),
+        "recall": matched / max(reference, 1),
+        "precision": matched / max(predicted, 1),
+        "f1": 2 * matched / max(reference + predicted, 1),
+    }
+
+
+def dice_with_lesion(truth: np.ndarray, found: np.ndarray) -> float:
+    has_lesion = truth.any(axis=(1, 2))
+    return mean_dice(truth[has_lesion], found[has_lesion])
+
+
+def rate_error(model: DetectionModel, true: np.ndarray) -> Row:
+    """The largest error of a reader's sensitivity, where the model says something about it."""
+    found = np.array([model.rates().get(name, (np.nan, 0))[0] for name in scenes.READERS])
+    error = float("nan") if model.is_mean else float(np.abs(found - true).max())
+    return {"worst_rate_error": error, "model": model.name}
+
+
+def cells(n_seeds: int) -> Iterator[Cell]:
+    for seed in map(str, range(n_seeds)):
+        for regime in ("missed", "all"):
+            yield from (("knees", regime, "1", c, seed) for c in ("0.3", "0", "0.6"))
+        yield from (("knees", regime, "1", "0.3", seed) for regime in ("boundary", "false_positives"))
+        yield from (("scenes", regime, "", "", seed) for regime in scenes.SCENE_REGIMES)
+        yield from (("knees", regime, "0.15", "0.3", seed) for regime in ("missed", "boundary"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="Seeds 0, 1, ... (default 5).")
+    parser.add_argument("--jobs", type=int, default=1, help="Cells at the same time.")
+    parser.add_argument("--tables", action="store_true", help="Only rewrite tables.md.")
+    args = parser.parse_args()
+    if not args.tables:
+        run_missing(RESULTS, cells(args.seeds), run_cell, key=KEY, columns=COLUMNS, jobs=args.jobs)
+    tables.write(RESULTS)
+
+
+if __name__ == "__main__":
+    main()

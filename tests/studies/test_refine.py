@@ -1,0 +1,55 @@
+"""The study of lesion-wise fusion: its data are what the design says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from docs.studies.refine import labels, scenes
+from docs.studies.refine.__main__ import cells, rate_error
+
+
+def test_knees_to_train_on_have_readers_who_miss_and_those_to_test_on_have_none():
+    training, test = scenes.knees("missed", 1.0, 0.3, 0)
+    assert training.votes.shape == (scenes.N_TRAINING, 3, *scenes.KNEE_SHAPE)
+    assert test.votes.shape[1] == 0
+    assert (training.rates < 0.8).all()
+    assert not (training.votes & ~training.truth[:, None]).any()
+
+
+def test_without_a_network_no_label_is_below_the_mean():
+    training, _ = scenes.knees("all", 1.0, 0.3, 0)
+    votes = labels.votes_of(training)
+    label, model = labels.lesions(votes, None)
+    assert (label >= labels.mean(votes) - 1e-6).all()
+    assert np.isfinite(rate_error(model, training.rates)["worst_rate_error"])
+
+
+def test_every_mark_is_the_outline_of_those_who_made_it():
+    training, _ = scenes.knees("missed", 1.0, 0.3, 0)
+    votes = labels.votes_of(training)
+    np.testing.assert_array_equal(labels.every_mark(votes) > 0, labels.mean(votes) > 0)
+    assert set(np.unique(labels.every_mark(votes))) <= {
+        0,
+        np.float32(1 / 3),
+        np.float32(0.5),
+        np.float32(2 / 3),
+        1,
+    }
+
+
+def test_no_cell_is_twice():
+    found = list(cells(5))
+    assert len(found) == len(set(found)) == 5 * 15
+
+
+@pytest.mark.shared_data
+def test_scenes_leave_out_whole_nodules_and_invent_some(shared_data: Path):
+    missed, test = scenes.lidc_scenes("missed", 0)
+    np.testing.assert_allclose(missed.rates, (0.7, 0.5, 0.3), atol=0.1)
+    assert test.votes.shape[1] == 0
+    invented, _ = scenes.lidc_scenes("invented", 0)
+    assert (invented.rates > 0.98).all()  # not 1: an outline may have a piece that one reader drew
+    assert (invented.votes & (invented.clean == 0)[:, None]).any()
