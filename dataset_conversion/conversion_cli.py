@@ -11,7 +11,7 @@ from typing import Any, get_args
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.command_line import Parser, add_overwrite, add_processes, exit_code_of
 from nnunet_softlabel.conversion.run import convert
-from nnunet_softlabel.conversion.settings import StapleScope
+from nnunet_softlabel.conversion.settings import Fusion, StapleScope
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.fusion import FUSIONS
 
@@ -54,6 +54,7 @@ def run(
     name: str,
     labels: Sequence[str],
     channel_names: Sequence[str],
+    has_anonymous_raters: bool = False,
     **options: Any,
 ) -> int:
     """Convert the cases and say where the result is; returns the exit code.
@@ -64,6 +65,7 @@ def run(
         name: of the data set.
         labels: as `convert` takes them.
         channel_names: nnU-Net's, one per channel.
+        has_anonymous_raters: rater 1 of one case is not rater 1 of another.
         options: further arguments of `convert`.
     """
 
@@ -75,14 +77,14 @@ def run(
             raise UsageError(
                 f"{args.source}: holds none of the files this script expects; --help shows the tree."
             )
+        fusion = Fusion(args.fusion, scope=args.staple_scope, has_anonymous_raters=has_anonymous_raters)
         folder = convert(
             found,
             dataset_id=args.d,
             name=name,
             labels=labels,
             channel_names=channel_names,
-            fusion=args.fusion,
-            staple_scope=args.staple_scope,
+            fusion=fusion,
             num_processes=args.np,
             overwrite=args.overwrite,
             resume=args.resume,

@@ -19,7 +19,7 @@ EXPORTED = {
             "Case Channel FileOptions find_cases read_case_table read_groups with_groups with_missing_raters "
             "with_test_cases"
         ),
-        "conversion": "IntensityPrior Priors RoiPrior add_soft_labels convert",
+        "conversion": "Fusion IntensityPrior Priors RoiPrior add_soft_labels convert",
         "formats.soft_dataset": "SoftDataset",
         "inspection": "inspect_raters measure_case write_inspection",
         "preprocessing": "preprocess",

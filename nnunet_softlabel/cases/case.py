@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,9 @@ class Adjudication(NamedTuple):
 @dataclass(frozen=True)
 class Case:
     """One image and what is known about it.
+
+    >>> Case("knee1", "knee1.nii.gz", raters={"anna": "knee1_anna.nii.gz"}).images[0].name
+    'knee1.nii.gz'
 
     Attributes:
         name: nnU-Net's case identifier.
@@ -54,6 +57,34 @@ class Case:
     is_test: bool = False
     prediction: Path | None = None
     adjudicated: Mapping[str, Mapping[int, Adjudication]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take what users write: a path as text, one image instead of a list."""
+        if not isinstance(self.name, str):
+            raise TypeError(f"Case: name: expected a text, got {self.name!r}.")
+        images: Any = self.images
+        one = isinstance(images, str | Path | Channel | np.ndarray) or callable(images)
+        kept: dict[str, Any] = {
+            "images": [_source(image, self.name, "images") for image in ([images] if one else images)]
+        }
+        for argument in ("ignore", "hard", "prediction"):
+            value = getattr(self, argument)
+            kept[argument] = None if value is None else _source(value, self.name, argument)
+        for argument in ("raters", "soft", "rois"):
+            value = getattr(self, argument)
+            if not isinstance(value, Mapping):
+                raise TypeError(f"Case {self.name}: {argument}: expected name -> file, got {value!r}.")
+            kept[argument] = {key: _source(found, self.name, argument) for key, found in value.items()}
+        for argument, value in kept.items():
+            object.__setattr__(self, argument, value)
+
+
+def _source(value: Any, case: str, argument: str) -> Any:
+    if isinstance(value, str):
+        return Path(value)
+    if isinstance(value, Path | Channel | np.ndarray) or callable(value):
+        return value
+    raise TypeError(f"Case {case}: {argument}: expected a file, an array or a function, got {value!r}.")
 
 
 def source_name(source: Source) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from nnunet_softlabel.arguments import as_texts
 from nnunet_softlabel.cases.case import Case, source_name
 from nnunet_softlabel.cases.names import check_case_names
 from nnunet_softlabel.cases.patterns import CaseMatcher, Pattern
@@ -18,9 +19,9 @@ ExtraFiles = Literal["refuse", "ignore"]
 
 
 def find_cases(
-    images: Sequence[str],
+    images: Sequence[str] | str,
     *,
-    raters: Sequence[str] = (),
+    raters: Sequence[str] | str = (),
     soft: str | None = None,
     rois: Mapping[str, str] | None = None,
     ignore: str | None = None,
@@ -56,6 +57,10 @@ def find_cases(
         UsageError: for a wrong pattern, or one that fits no file.
         DatasetError: for images without raters, raters without images, missing channels.
     """
+    images, raters = as_texts(images, "images"), as_texts(raters, "raters")
+    label_names, rater_names = as_texts(label_names, "label_names"), as_texts(rater_names, "rater_names")
+    if not images:
+        raise ValueError("images: give a pattern with {case} per channel, or one alone.")
     image_patterns = [Pattern(text, "--images", ["case"]) for text in images]
     named = RaterChannels(rater_axis, tuple(rater_names))
     rater_patterns = [rater_pattern(text, has_single_rater, named) for text in raters]

@@ -131,6 +131,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Convert and say where the result is."""
     from nnunet_softlabel.conversion.run import add_soft_labels, convert
+    from nnunet_softlabel.conversion.settings import Fusion
 
     take_rater_datasets(args)
     _check_flags(args)
@@ -138,10 +139,7 @@ def run(args: argparse.Namespace) -> None:
     common: dict[str, Any] = {
         "labels": args.labels,
         "files": file_options(args),
-        "fusion": args.fusion,
-        "fusion_options": _fusion_options(args),
-        "staple_scope": args.staple_scope,
-        "has_anonymous_raters": args.anonymous_raters,
+        "fusion": Fusion(args.fusion, _fusion_options(args), args.staple_scope, args.anonymous_raters),
         "priors": priors_of(args, cases),
         "min_raters": args.min_raters,
         "num_processes": args.np,

@@ -5,12 +5,13 @@ Everything is written into a folder that nnU-Net does not see (`unfinished`) and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from nnunet_softlabel.arguments import as_label_texts, as_path, as_texts, check_all_are, check_whole
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.splits import check_splits_file, make_splits, write_splits
@@ -31,7 +32,7 @@ from nnunet_softlabel.conversion.one_case.write import write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, conversion_record, write_candidates
 from nnunet_softlabel.conversion.request import request_digest
-from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope, has_too_few_raters
+from nnunet_softlabel.conversion.settings import CaseSettings, Fusion, has_too_few_raters
 from nnunet_softlabel.conversion.sources import digest_of_case, digest_of_sources
 from nnunet_softlabel.conversion.work_folder import (
     UNFINISHED,
@@ -57,13 +58,10 @@ def convert(
     *,
     dataset_id: int,
     name: str,
-    labels: Sequence[str],
-    channel_names: Sequence[str],
+    labels: Sequence[str] | Mapping[str, int | Sequence[int]],
+    channel_names: Sequence[str] | str,
     files: FileOptions | None = None,
-    fusion: str = "mean",
-    fusion_options: Mapping[str, Any] | None = None,
-    staple_scope: StapleScope = "case",
-    has_anonymous_raters: bool = False,
+    fusion: Fusion | str = "mean",
     priors: Priors | None = None,
     links_images: bool = False,
     min_raters: int = 1,
@@ -82,13 +80,11 @@ def convert(
         cases: what to convert.
         dataset_id: 1 to 999.
         name: the data set's name without number.
-        labels: as on the command line, ``["nodule=1"]``.
+        labels: label -> its value or values in the raters' files, or as on the command line,
+            ``["nodule=1"]``.
         channel_names: nnU-Net's, one per image channel; they choose the normalisation.
         files: how files are read: values of single raters, other grids, scales.
-        fusion: a name of `FUSIONS`.
-        fusion_options: its keyword arguments.
-        staple_scope: with fusion "staple", estimate rates per case or once over all training cases.
-        has_anonymous_raters: rater 1 of one case is not rater 1 of another, so rates are shared by all.
+        fusion: how raters are merged; the name of a method stands for its defaults.
         priors: what anatomy says, applied after fusion; cases hold the masks in ``rois``.
         links_images: link image files instead of copying them, where they need no change.
         min_raters: fewer raters make a case unusable.
@@ -105,16 +101,18 @@ def convert(
         UsageError: for arguments that cannot work.
         DatasetError: for files that are not what they should be; nothing is left behind.
     """
-    cases = sorted(cases, key=lambda case: case.name)
-    parsed, values = parse_labels(labels)
+    cases, num_processes = _checked(cases, num_processes, min_raters)
+    channel_names = as_texts(channel_names, "channel_names")
+    check_whole(dataset_id, "dataset_id")
+    parsed, values = parse_labels(as_label_texts(labels))
     if parsed.ignore is None and any(case.ignore is not None for case in cases):
         parsed = replace(parsed, ignore=max(values.values()) + 1)
     check_arguments(cases, min_raters, num_processes)
+    how = Fusion.of(fusion)
     settings = CaseSettings(
         parsed, (files or FileOptions()).reading(parsed, values), tuple(channel_names), common_ending(cases),
-        fusion, dict(fusion_options or {}),
-        min_raters, few_raters, staple_scope=staple_scope, has_anonymous_raters=has_anonymous_raters,
-        priors=priors or Priors(), links_images=links_images,
+        how.method, dict(how.options), min_raters, few_raters, staple_scope=how.scope,
+        has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(), links_images=links_images,
     )  # fmt: skip
     check_settings(settings)
     kept = [case for case in cases if not has_too_few_raters(case, settings)]
@@ -135,38 +133,33 @@ def convert(
     refuse_existing([final], overwrite=overwrite or is_resumed, advice=advice)
     for note in check_splits_file(splits_file, splits, kept, may_replace=overwrite or resume):
         print(note)
-    pool: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
-    with (
-        unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume),
-        naming_all_grids(cases, settings),
-    ):
-        check_id_is_free(final)  # again, for two may have begun at once
-        settings = estimate(cases, work, settings, **pool)
-        records = run_cases(write_case, cases, work, settings, **pool)
+
+    def finish(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
         content = {
             "name": final.name,
             "channel_names": {str(i): channel for i, channel in enumerate(channel_names)},
             **parsed.to_dataset_json(),
             "numTraining": sum(not case.is_test for case in kept),
             "file_ending": settings.ending,
-            "soft_labels": conversion_record(cases, records, settings),
+            "soft_labels": about,
         }
         write_json(work / "dataset" / "dataset.json", content, temporary=work / "dataset.json")
         write_candidates(work / "dataset", records)
         put_in_place(work, final, then=partial(write_splits, splits_file, splits))
+
+    running = _Running(num_processes, overwrite, resume, show_progress)
+    # the id is checked again, for two may have begun at once
+    _run(cases, work, settings, running, check=partial(check_id_is_free, final), finish=finish)
     return final
 
 
 def add_soft_labels(
     cases: Iterable[Case],
-    dataset: Path,
+    dataset: Path | str,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[str, int | Sequence[int]] | None = None,
     files: FileOptions | None = None,
-    fusion: str = "mean",
-    fusion_options: Mapping[str, Any] | None = None,
-    staple_scope: StapleScope = "case",
-    has_anonymous_raters: bool = False,
+    fusion: Fusion | str = "mean",
     priors: Priors | None = None,
     min_raters: int = 1,
     num_processes: int = 1,
@@ -181,10 +174,7 @@ def add_soft_labels(
         dataset: folder ``nnUNet_raw/DatasetXXX_NAME``.
         labels: as on the command line, if the raters' values are not those of the data set.
         files: see `convert`.
-        fusion: as for `convert`, like the arguments after it.
-        fusion_options: its keyword arguments.
-        staple_scope: see `convert`, like the two arguments after it.
-        has_anonymous_raters: see there.
+        fusion: see `convert`.
         priors: see there.
         min_raters: fewer raters in a case are an error.
         num_processes: processes that convert cases.
@@ -199,20 +189,20 @@ def add_soft_labels(
         UsageError: for arguments that cannot work.
         DatasetError: for files that are not what they should be; nothing is left behind.
     """
+    cases, num_processes = _checked(cases, num_processes, min_raters)
+    dataset = as_path(dataset, "dataset")
     put_back(dataset)
-    cases = sorted(cases, key=lambda case: case.name)
     content = read_dataset_json(dataset)
-    own, values = labels_of(dataset, content, labels)
+    own, values = labels_of(dataset, content, None if labels is None else as_label_texts(labels))
     check_arguments(cases, min_raters, num_processes)
     ending, work = content["file_ending"], dataset / WORK
     check_takes_soft_labels(dataset, content)
     check_covers_training(cases, dataset, ending)
+    how = Fusion.of(fusion)
     settings = CaseSettings(
         own, (files or FileOptions()).reading(own, values), tuple(content["channel_names"].values()), ending,
-        fusion, dict(fusion_options or {}),
-        min_raters, hard_labels=dataset / "labelsTr", staple_scope=staple_scope,
-        has_anonymous_raters=has_anonymous_raters,
-        priors=priors or Priors(),
+        how.method, dict(how.options), min_raters, hard_labels=dataset / "labelsTr", staple_scope=how.scope,
+        has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
     )  # fmt: skip
     check_settings(settings)
     if resume and _is_complete(dataset, work, cases, settings):
@@ -222,17 +212,52 @@ def add_soft_labels(
     is_resumed = resume and (work / "dataset").is_dir()
     if "soft_labels" in content and not overwrite and not is_resumed:
         raise UsageError(f"{dataset}: has soft labels already; add --overwrite to replace them.")
-    pool: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
+
+    def finish(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
+        write_candidates(work / "dataset", records)
+        exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
+
+    running = _Running(num_processes, overwrite, resume, show_progress)
+    _run(cases, work, settings, running, check=lambda: None, finish=finish)
+    return dataset
+
+
+@dataclass(frozen=True)
+class _Running:
+    num_processes: int
+    overwrite: bool
+    resume: bool
+    show_progress: bool
+
+
+def _checked(cases: Iterable[Case], num_processes: int, min_raters: int) -> tuple[list[Case], int]:
+    """The cases by name, and arguments of the right kind."""
+    given = [cases] if isinstance(cases, Case) else list(cases)
+    check_all_are(given, Case, "cases")
+    check_whole(min_raters, "min_raters")
+    check_whole(num_processes, "num_processes")
+    return sorted(given, key=lambda case: case.name), num_processes
+
+
+def _run(
+    cases: Sequence[Case],
+    work: Path,
+    settings: CaseSettings,
+    running: _Running,
+    *,
+    check: Callable[[], None],
+    finish: Callable[[list[dict[str, Any]], dict[str, Any]], None],
+) -> None:
+    """Check, estimate, write every case, describe; ``finish`` puts the result in place."""
+    pool: dict[str, Any] = {"num_processes": running.num_processes, "show_progress": running.show_progress}
     with (
-        unfinished_folder(work, cases, settings, overwrite=overwrite, resume=resume),
+        unfinished_folder(work, cases, settings, overwrite=running.overwrite, resume=running.resume),
         naming_all_grids(cases, settings),
     ):
+        check()
         settings = estimate(cases, work, settings, **pool)
         records = run_cases(write_case, cases, work, settings, **pool)
-        write_candidates(work / "dataset", records)
-        about = conversion_record(cases, records, settings)
-        exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
-    return dataset
+        finish(records, conversion_record(cases, records, settings))
 
 
 def _is_complete(dataset: Path, work: Path, cases: Sequence[Case], settings: CaseSettings) -> bool:

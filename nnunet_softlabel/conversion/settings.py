@@ -20,6 +20,35 @@ StapleScope = Literal["case", "dataset"]
 
 
 @dataclass(frozen=True)
+class Fusion:
+    """How the raters of a case become one soft label.
+
+    >>> Fusion("staple", scope="dataset").method
+    'staple'
+
+    Attributes:
+        method: a name of `FUSIONS`.
+        options: its keyword arguments.
+        scope: with "staple", whether rates are estimated per case or once over all training cases.
+        has_anonymous_raters: rater 1 of one case is not rater 1 of another, so rates are shared by all.
+    """
+
+    method: str = "mean"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    scope: StapleScope = "case"
+    has_anonymous_raters: bool = False
+
+    @classmethod
+    def of(cls, fusion: Fusion | str) -> Fusion:
+        """The same, also from the name of a method alone."""
+        if isinstance(fusion, str):
+            return cls(fusion)
+        if not isinstance(fusion, Fusion):
+            raise TypeError(f"fusion: expected a Fusion or the name of a method, got {fusion!r}.")
+        return fusion
+
+
+@dataclass(frozen=True)
 class Estimates:
     """What no case tells by itself, estimated over the training cases before any is written.
 

@@ -28,7 +28,7 @@ from filelock import Timeout
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.request import request_description
 from nnunet_softlabel.conversion.settings import CaseSettings
-from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
+from nnunet_softlabel.errors import UsageError, WorkerError
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.locks import held_lock
 from nnunet_softlabel.processes import run_jobs
@@ -40,12 +40,13 @@ UNFINISHED = ".unfinished_"
 def unfinished_folder(
     work: Path, cases: Sequence[Case], settings: CaseSettings, *, overwrite: bool, resume: bool
 ) -> Iterator[Path]:
-    """Make or take up the folder of an unfinished conversion; a user's error removes it, a kill leaves it.
+    """Make or take up the folder of an unfinished conversion; an error removes it, a kill leaves it.
 
     Raises:
         UsageError: if there is one already that was not asked to be resumed, was asked for something else, or
             is being worked on.
     """
+    description = request_description(cases, settings)
     is_new = not work.exists()
     work.mkdir(parents=True, exist_ok=True)
     with locked(work):
@@ -54,13 +55,15 @@ def unfinished_folder(
                 f"{work}: an earlier conversion was interrupted; "
                 f"add --resume to complete it, or --overwrite to start again."
             )
-        _take_up(work, request_description(cases, settings), overwrite=overwrite, resume=resume)
+        _take_up(work, description, overwrite=overwrite, resume=resume)
         try:
             yield work
         except WorkerError:
             raise
-        except (DatasetError, UsageError, ValueError):
-            remove(work)
+        except Exception:  # a kill or an interruption leaves it, to be resumed; nothing else does
+            # once things change places it holds what the next call puts back, or completes
+            if (work / "dataset").is_dir() and not (work / "replaced").exists():
+                remove(work)
             raise
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from nnunet_softlabel.cases.case import Adjudication, Case
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, detection_models
 from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.conversion.settings import Fusion
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.labels import Labels
@@ -98,8 +99,7 @@ def refine(
         name=name or f"{dataset.folder.name.split('_', 1)[1]}Refined",
         labels=label_texts(dataset.labels),
         channel_names=list(dataset.dataset_json["channel_names"].values()),
-        fusion="lesion-wise",
-        has_anonymous_raters=bool(about.get("has_anonymous_raters")),
+        fusion=Fusion("lesion-wise", has_anonymous_raters=bool(about.get("has_anonymous_raters"))),
         links_images=links_images,
         num_processes=num_processes,
         overwrite=overwrite,

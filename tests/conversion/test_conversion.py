@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion import Fusion
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_image, read_mask, write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -69,7 +70,7 @@ def test_fusions_by_hand(nnunet_folders: Folders) -> None:
         "weighted": ({"weights": {"1": 2.0, "2": 1.0, "3": 1.0}}, [1, 3 / 4, 1 / 2, 0]),
     }
     for fusion, (options, values) in expected.items():
-        dataset = converted(cases, ["a=1"], fusion=fusion, fusion_options=options, overwrite=True)
+        dataset = converted(cases, ["a=1"], fusion=Fusion(fusion, options), overwrite=True)
         np.testing.assert_allclose(dataset.read_soft("c0")[0].flat[:4], values, atol=1e-6)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnunet_softlabel.conversion import Fusion
 from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
 from nnunet_softlabel.conversion.run import add_soft_labels
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -122,7 +123,7 @@ def test_wrong_priors_in_python(nnunet_folders: Folders, priors: Priors, message
 
 def test_wrong_scope_in_python(nnunet_folders: Folders) -> None:
     with pytest.raises(UsageError, match="--staple-scope all: choose case or dataset"):
-        converted(in_memory_cases([1]), ["a=1"], fusion="staple", staple_scope="all")
+        converted(in_memory_cases([1]), ["a=1"], fusion=Fusion("staple", scope="all"))
 
 
 def test_case_without_the_roi_in_python(nnunet_folders: Folders) -> None:
@@ -133,7 +134,7 @@ def test_case_without_the_roi_in_python(nnunet_folders: Folders) -> None:
 def test_rates_need_a_fused_training_case(nnunet_folders: Folders) -> None:
     cases = [replace(case, soft={"a": np.zeros(GRID.shape, np.float32)}) for case in in_memory_cases([1])]
     with pytest.raises(DatasetError, match="no training case has raters to estimate rates from"):
-        converted(cases, ["a=1"], fusion="staple", staple_scope="dataset")
+        converted(cases, ["a=1"], fusion=Fusion("staple", scope="dataset"))
 
 
 def test_added_soft_labels_take_priors(nnunet_folders: Folders) -> None:

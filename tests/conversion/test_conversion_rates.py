@@ -3,11 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
+from nnunet_softlabel.conversion import Fusion
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.thresholds import rater_corrected
 from nnunet_softlabel.formats.images import read_image, write_image
@@ -56,10 +56,10 @@ def test_test_cases_do_not_change_the_rates(rater_folder, nnunet_folders: Folder
 def test_a_rater_of_test_cases_alone_has_no_rates(nnunet_folders: Folders) -> None:
     cases = in_memory_cases([1, 0], [1, 1], [0, 1])
     cases.append(replace(cases[0], name="t", is_test=True, raters={"new": roi(0), "2": roi(1)}))
-    options: dict[str, Any] = {"fusion": "staple", "staple_scope": "dataset"}
+    fusion = Fusion("staple", scope="dataset")
     with pytest.raises(DatasetError, match=r"Case t: rater new rated no training case.*--anonymous-raters"):
-        converted(cases, ["a=1"], **options)
-    converted(cases, ["a=1"], **options, has_anonymous_raters=True)
+        converted(cases, ["a=1"], fusion=fusion)
+    converted(cases, ["a=1"], fusion=replace(fusion, has_anonymous_raters=True))
 
 
 def test_rater_rates_are_those_of_the_pooled_votes(rater_folder, nnunet_folders: Folders) -> None:
@@ -108,12 +108,14 @@ def test_rates_need_three_raters_in_most_cases(nnunet_folders: Folders) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"fusion": "majority"}, {"priors": BONE}, {"has_anonymous_raters": True}], ids=str
+    "options",
+    [{"fusion": "majority"}, {"priors": BONE}, {"fusion": Fusion(has_anonymous_raters=True)}],
+    ids=str,
 )
 def test_rates_are_left_out_where_they_mean_nothing(nnunet_folders: Folders, options: dict) -> None:
     cases = in_memory_cases([1, 1, 0], [1, 0, 0], [1, 0, 1], rois={"bone": roi(0, 1, 2)})
     about = converted(cases, ["a=1"], **options).about
-    assert ("rater_rates" in about) == ("has_anonymous_raters" in options)
+    assert ("rater_rates" in about) == (options.get("fusion") == Fusion(has_anonymous_raters=True))
     assert "rates_of_raters" not in about
 
 
