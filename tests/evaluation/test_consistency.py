@@ -170,3 +170,20 @@ def test_the_digest_of_scores_changes_with_all_that_is_scored(with_truth, tmp_pa
         path.write_bytes(kept)
     assert len(found) == 2 + len(paths)
     assert digest() == first
+
+
+@pytest.mark.parametrize("reader", [None, "NibabelIOWithReorient"])
+def test_a_truth_is_turned_as_the_references_are(with_truth, tmp_path, reader):
+    data, truth = with_truth(np.uint8(1))
+    straight = evaluate(data.dataset, data.predictions, tmp_path / "a", num_processes=1, truth=truth)
+    if reader is not None:  # what nnU-Net would have stored with this reader: LPS is turned to RAS
+        (data.predictions / "plans.json").write_text(json.dumps({"image_reader_writer": reader}))
+        for path in data.predictions.glob("*.npz"):
+            p = np.load(path)["probabilities"]
+            np.savez_compressed(path, probabilities=p[:, :, ::-1, ::-1])
+    turned = evaluate(data.dataset, data.predictions, tmp_path / "b", num_processes=1, truth=truth)
+    for reference in ("truth", "consensus", "soft"):
+        first, second = (found["mean"]["model"][reference]["lesion"] for found in (straight, turned))
+        assert second["soft_dice"]["mean"] == pytest.approx(first["soft_dice"]["mean"])
+        if reference != "soft":
+            assert second["dice"]["mean"] == pytest.approx(first["dice"]["mean"])

@@ -279,8 +279,13 @@ def test_real_raters_predicting_their_own_mean(tmp_path):
         write_probability(folder / "softLabelsTr" / f"{case}_0001.nii.gz", soft, grid)
         write_image(folder / "labelsTr" / f"{case}.nii.gz", (soft > 0.5).astype(np.uint8), grid)
         np.savez_compressed(predictions / f"{case}.npz", probabilities=np.stack([1 - soft, soft]))
-    about = {"format_version": 1, "fusion": {"method": "mean"}}
-    content = {"labels": {"background": 0, "nodule": 1}, "file_ending": ".nii.gz", "soft_labels": about}
+    about = {"format_version": 1, "fusion": {"method": "mean"}, "digest": "x", "made_hard_labels": True}
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "nodule": 1},
+        "file_ending": ".nii.gz",
+        "soft_labels": about,
+    }
     (folder / "dataset.json").write_text(json.dumps(content))
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
