@@ -188,11 +188,18 @@ def _on_the_cpu(trainer):
     return trainer
 
 
+def _initialized_past_its_start(trainer):
+    """A balanced start averages over the voxels of one process; the loss after it is what is compared."""
+    trainer.initialize()
+    if trainer.balanced_start is not None:
+        trainer.balanced_start.skip()
+
+
 def _train_one_step(rank, trainer_class, dataset):
     nnunet_module.DDP = lambda network, device_ids: DistributedDataParallel(network)
     seed_everything(rank)
     trainer = _on_the_cpu(make_trainer(trainer_class, dataset))
-    trainer.initialize()
+    _initialized_past_its_start(trainer)
     before = {k: v.clone() for k, v in trainer.network.module.state_dict().items()}
     batch = next(trainer.get_dataloaders()[0])
     loss = trainer.train_step(batch)["loss"]
@@ -209,7 +216,7 @@ def test_step_of_two_processes_is_the_step_of_one_with_both_batches(
     assert all(torch.equal(after[key], other_after[key]) for key in after)
     trainer = trainer_factory(trainer_class, planned_unanimous_dataset)
     assert trainer.configuration_manager.batch_dice
-    trainer.initialize()
+    _initialized_past_its_start(trainer)
     trainer.network.load_state_dict(before)
     both = [torch.cat(pair) for pair in zip(batch["target"], other["target"], strict=True)]
     single = trainer.train_step({"data": torch.cat([batch["data"], other["data"]]), "target": both})["loss"]
