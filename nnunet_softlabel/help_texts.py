@@ -43,13 +43,13 @@ GO_ON = {
 
 def example_of(program: str) -> str | None:
     """The example of a command, by the last word of its program."""
-    command = program.split()[-1]
+    command = program.rpartition(" ")[2]
     return f"example:\n  {program} {EXAMPLES[command]}" if command in EXAMPLES else None
 
 
 def how_to_go_on(program: str) -> str:
     """What to do after Ctrl-C."""
-    return GO_ON.get(program.split()[-1], "nothing is half-written; the same command starts again")
+    return GO_ON.get(program.rpartition(" ")[2], "nothing is half-written; the same command starts again")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
