@@ -16,8 +16,8 @@ EXPORTED = {
     name: f"nnunet_softlabel.{module}"
     for module, names in {
         "cases": (
-            "Case Channel FileOptions find_cases read_case_table read_groups with_groups with_missing_raters "
-            "with_test_cases"
+            "Case Channel FileOptions find_cases read_case_table read_groups read_rater_datasets with_groups "
+            "with_missing_raters with_test_cases"
         ),
         "conversion": "Fusion IntensityPrior Priors RoiPrior add_soft_labels convert",
         "formats.soft_dataset": "SoftDataset",
@@ -28,6 +28,7 @@ EXPORTED = {
         "training.stock_model": "export_stock",
         "training.trainer": "HardLabelTrainer SoftLabelTrainer",
         "evaluation.run": "evaluate",
+        "evaluation.truth": "Truth",
         "evaluation.tuning": "tune_threshold",
         "evaluation.apply_threshold": "apply_threshold",
         "evaluation.thresholds": "decide",
