@@ -17,6 +17,7 @@ from nnunet_softlabel.formats.files import visible
 from nnunet_softlabel.formats.images import VOLUME_ENDINGS, file_ending, is_flat
 from nnunet_softlabel.formats.labels import Labels, parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
+from nnunet_softlabel.formats.soft_dataset import soft_ending
 from nnunet_softlabel.fusion import FUSIONS
 
 # files that nnU-Net and this package leave beside segmentations
@@ -123,7 +124,7 @@ def check_takes_soft_labels(dataset: Path, content: Mapping[str, Any]) -> None:
             f"{dataset / 'dataset.json'}: takes images from other folders (key dataset), which --into "
             f"does not; give `nnunet_softlabel convert` these images and the raters with -d and -n."
         )
-    if content["file_ending"] not in (*VOLUME_ENDINGS, ".png", ".tif", ".tiff"):
+    if soft_ending(content["file_ending"]) not in (*VOLUME_ENDINGS, ".png", ".tif", ".tiff"):
         raise DatasetError(
             f"{dataset / 'dataset.json'}: {content['file_ending']} files cannot hold probabilities; convert "
             f"the images to .png or .nii.gz, or make a new data set with -d and -n."
