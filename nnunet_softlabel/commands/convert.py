@@ -125,6 +125,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add_processes(parser)
     add_overwrite(parser)
     parser.add_argument("--resume", action="store_true", help="Complete a conversion that was interrupted.")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="Print which cases and raters are found; write nothing.",
+    )
     parser.set_defaults(run=run)
 
 
@@ -132,10 +137,14 @@ def run(args: argparse.Namespace) -> None:
     """Convert and say where the result is."""
     from nnunet_softlabel.conversion.run import add_soft_labels, convert
     from nnunet_softlabel.conversion.settings import Fusion
+    from nnunet_softlabel.conversion.summary import summary_of_cases, with_warnings
 
     take_rater_datasets(args)
     _check_flags(args)
     cases, dataset, channel_names = _into(args) if args.into else _cases(args)
+    print(with_warnings(*summary_of_cases(cases)))
+    if args.dry_run:
+        return
     common: dict[str, Any] = {
         "labels": args.labels,
         "files": file_options(args),
@@ -179,12 +188,21 @@ def _print_detection(dataset: Path) -> None:
             )
 
 
+def _print_contents(about: dict[str, Any]) -> None:
+    from nnunet_softlabel.conversion.summary import contents_in_words, with_warnings
+
+    if about["source"] == "raters" and "summary" in about:
+        print(with_warnings(*contents_in_words(about["summary"])))
+
+
 def _print_moves(folder: Path) -> None:
     from nnunet_softlabel.conversion.grids import moves_in_words
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
-    for sentence in moves_in_words((SoftDataset(folder).about or {})["moved"]):
+    about = SoftDataset(folder).about or {}
+    for sentence in moves_in_words(about["moved"]):
         print(sentence)
+    _print_contents(about)
 
 
 def _check_flags(args: argparse.Namespace) -> None:

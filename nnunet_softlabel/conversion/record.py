@@ -14,6 +14,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.request import reading_as_json, request_digest
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.conversion.sources import digest_of_sources
+from nnunet_softlabel.conversion.summary import summary_of_contents
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION
 from nnunet_softlabel.fusion import RaterCounts, RaterRates
@@ -56,6 +57,7 @@ def conversion_record(
         "disputed_share": {record["case"]: round(record["disputed_share"], 6) for record in kept},
         "soft_voxels": sum(record["soft_voxels"] for record in kept),
         "made_hard_labels": settings.hard_labels is None,
+        "summary": summary_of_contents(kept),
         "digests": {record["case"]: record["hash"] for record in kept},
         "digest": hashlib.sha256("".join(record["hash"] for record in kept).encode()).hexdigest(),
         "request": request_digest(cases, settings),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +164,17 @@ def _describe(soft: np.ndarray, loaded: LoadedCase, labels: Labels) -> dict[str,
         "marked_voxels": int(marked.sum()),
         "disputed_share": float(disputed.sum() / marked.sum()) if marked.any() else 0.0,
         "soft_voxels": int(((soft > 0) & (soft < 1)).any(axis=0).sum()),
+        "pairs": _pairs(loaded.rater_maps),
         "expected_voxels": {
             name: float(q.sum(dtype=np.float64)) for name, q in zip(labels.names, soft, strict=True)
         },
     }
+
+
+def _pairs(maps: Mapping[str, np.ndarray]) -> list[tuple[str, str, bool]]:
+    """Every two raters, and whether they drew the same; pairs who drew nothing tell nothing."""
+    return [
+        (first, second, np.array_equal(maps[first], maps[second]))
+        for first, second in combinations(sorted(maps), 2)
+        if maps[first].any() or maps[second].any()
+    ]

@@ -1,0 +1,86 @@
+"""What `convert` understood: before the work from names of files, afterwards from what they hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnunet_softlabel.cases.case import Case
+
+FEW_CASES = 0.2  # a rater with a smaller share of the cases may be another folder that fits the pattern
+MOST_NAMES = 5
+
+
+def summary_of_cases(cases: Sequence[Case]) -> tuple[list[str], list[str]]:
+    """What was found: sentences, and warnings.
+
+    Args:
+        cases: of the conversion.
+    """
+    tests = [case for case in cases if case.is_test]
+    groups = {case.group for case in cases if case.group is not None}
+    lines = [f"{len(cases)} cases: {len(cases) - len(tests)} for training, {len(tests)} for testing."]
+    if groups:
+        lines.append(f"{len(groups)} groups (patients).")
+    maps = sum(bool(case.soft) for case in cases)
+    if maps:
+        lines.append(f"{maps} cases have ready probability maps.")
+    warnings: list[str] = []
+    raters = sorted({rater for case in cases for rater in case.raters})
+    for rater in raters:
+        having = [case for case in cases if rater in case.raters]
+        lacking = [case.name for case in cases if rater not in case.raters]
+        lines.append(f"Rater {rater}: {len(having)} cases{_without(lacking)}.")
+        if len(raters) > 1 and tests and len(tests) < len(cases) and all(case.is_test for case in having):
+            warnings.append(f"Rater {rater} has test cases only; is it a folder of predictions?")
+        elif len(having) < FEW_CASES * len(cases):
+            warnings.append(f"Rater {rater} has {len(having)} of {len(cases)} cases only.")
+    if raters and not maps and all(len(case.raters) < 2 for case in cases):
+        warnings.append("No case has two raters: all labels will be hard.")
+    return lines, warnings
+
+
+def _without(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f", not {', '.join(names[:MOST_NAMES])}{more}"
+
+
+def summary_of_contents(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the files hold, for ``dataset.json``: disputed share, empty labels, raters who are one.
+
+    Args:
+        records: of the cases that were converted.
+    """
+    total: Counter[str] = Counter()
+    for record in records:
+        total.update(record.get("expected_voxels", {}))
+    marked = sum(record["marked_voxels"] for record in records)
+    disputed = sum(record["disputed_share"] * record["marked_voxels"] for record in records)
+    shared: dict[tuple[str, str], bool] = {}
+    for record in records:
+        for first, second, is_same in record.get("pairs", []):
+            shared[first, second] = shared.get((first, second), True) and is_same
+    return {
+        "disputed_share": round(disputed / marked, 6) if marked else 0.0,
+        "labels_in_no_file": [name for name, voxels in total.items() if not voxels],
+        "identical_raters": [list(pair) for pair, is_same in shared.items() if is_same],
+    }
+
+
+def contents_in_words(summary: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The summary of `summary_of_contents`: sentences, and warnings."""
+    lines = [f"Raters dispute {100 * summary['disputed_share']:.1f} % of the voxels that any of them marked."]
+    warnings = [f"Label {name} occurs in no file." for name in summary["labels_in_no_file"]]
+    warnings += [
+        f"Raters {first} and {second} drew the same in all their cases; are their files copies?"
+        for first, second in summary["identical_raters"]
+    ]
+    return lines, warnings
+
+
+def with_warnings(lines: Sequence[str], warnings: Sequence[str]) -> str:
+    """The text that is printed; warnings stand out."""
+    return "\n".join([*lines, *(f"WARNING: {warning}" for warning in warnings)])

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.summary import summary_of_cases
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.images import read_mask, write_image
+from tests.conversion.conversion_helpers import run
+
+IMAGE = np.zeros((2, 2))
+
+
+def case(name: str, *raters: str, is_test: bool = False) -> Case:
+    return Case(name, [IMAGE], {rater: IMAGE for rater in raters}, is_test=is_test)
+
+
+def test_cases_and_raters_are_counted_and_who_lacks_whom_is_said() -> None:
+    lines, warnings = summary_of_cases([case("a", "r1", "r2"), case("b", "r1"), case("c", "r1", "r2")])
+    assert lines == [
+        "3 cases: 3 for training, 0 for testing.",
+        "Rater r1: 3 cases.",
+        "Rater r2: 2 cases, not b.",
+    ]
+    assert warnings == []
+
+
+def test_rater_with_test_cases_only_few_cases_or_alone_is_a_warning() -> None:
+    found = [case("t", "r1", "predicted", is_test=True), *(case(f"c{i}", "r1") for i in range(6))]
+    assert summary_of_cases(found)[1] == [
+        "Rater predicted has test cases only; is it a folder of predictions?"
+    ]
+    found = [case("a", "r1", "r2"), *(case(f"c{i}", "r1") for i in range(6))]
+    assert summary_of_cases(found)[1] == ["Rater r2 has 1 of 7 cases only."]
+    assert summary_of_cases([case("a", "r1")])[1] == ["No case has two raters: all labels will be hard."]
+
+
+def test_dry_run_prints_that_and_writes_nothing(rater_folder, nnunet_folders, capsys) -> None:
+    assert run(*rater_folder.arguments(), "--dry-run") == 0
+    assert "4 cases: 4 for training, 0 for testing." in (printed := capsys.readouterr().out)
+    assert "Data set written" not in printed
+    assert list(nnunet_folders.raw.iterdir()) == []
+
+
+def test_copies_of_a_rater_and_labels_in_no_file_are_warnings(rater_folder, nnunet_folders, capsys) -> None:
+    for name in rater_folder.cases:
+        shutil.copy(rater_folder.rater(name, "1"), rater_folder.rater(name, "2"))
+    arguments = rater_folder.arguments()
+    arguments += ["absent=7"]
+    assert run(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "Raters dispute " in printed
+    assert "WARNING: Label absent occurs in no file." in printed
+    assert "WARNING: Raters 1 and 2 drew the same in all their cases" in printed
+    about = read_json(nnunet_folders.raw / "Dataset901_Tiny" / "dataset.json")["soft_labels"]
+    assert about["summary"]["identical_raters"] == [["1", "2"]]
+    assert about["summary"]["labels_in_no_file"] == ["absent"]
+    array, grid = read_mask(rater_folder.rater("case_00", "2"))
+    write_image(rater_folder.rater("case_00", "2"), array * 0, grid)
+    assert run(*arguments, "--overwrite") == 0
+    assert "drew the same" not in capsys.readouterr().out
