@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.images import read_mask
+from nnunet_softlabel.formats.images import read_grid, read_mask, write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
@@ -76,3 +76,23 @@ def test_real_masks_are_merged_into_three_annotations_of_each_case(shared_data, 
     other, _ = found.raters["annotation2"]()
     overlap = 2 * ((merged > 0) & (other > 0)).sum() / ((merged > 0).sum() + (other > 0).sum())
     assert 0.9 < overlap < 1  # annotators of one kidney agree, and are not the same
+
+
+@pytest.mark.shared_data
+def test_the_script_converts_a_real_case(shared_data, source):
+    """All three annotations of a real case, from the masks to soft labels; the CT is blank."""
+    folder = source / "dataset" / "case_00152"
+    folder.mkdir(parents=True)
+    (folder / "instances").symlink_to(
+        shared_data / "kits23_instances" / "dataset" / "case_00152" / "instances"
+    )
+    grid = read_grid(next((folder / "instances").glob("*.nii.gz")))
+    write_image(folder / "imaging.nii.gz", np.zeros(grid.shape, np.int16), grid)
+    assert convert_kits23.main([str(source), "-d", "501", "-np", "1"]) == 0
+    dataset = SoftDataset.find(501)
+    whole, mass, tumor = dataset.read_soft("case_00152")
+    for channel in (whole, mass, tumor):
+        assert np.unique(channel) == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert (mass <= whole).all()
+    assert (tumor <= mass).all()
+    assert dataset.about["has_anonymous_raters"]
