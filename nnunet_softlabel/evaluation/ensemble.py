@@ -13,7 +13,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.calibration_file import Calibration, find_calibration, read_calibration
 from nnunet_softlabel.evaluation.consistency import check_segmentation
 from nnunet_softlabel.evaluation.recalibration import recalibrated
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import read_json, visible
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.predictions import predicted_cases, read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -55,7 +55,7 @@ class Predictions:
             raise UsageError(f"-i: {twice[0]} is given twice.")
         found: dict[str, list[Path]] = {}
         for folder in given:
-            cases = [] if with_masks else sorted(path.stem for path in folder.glob("*.npz"))
+            cases = [] if with_masks else [path.stem for path in visible(folder, "*.npz")]
             for case in cases or predicted_cases(folder, file_ending=file_ending):
                 found.setdefault(case, []).append(folder)
         most = max(found, key=lambda case: len(found[case]))

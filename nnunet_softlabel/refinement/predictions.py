@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.files import visible
 
 REMEDY = "train it with `nnUNetv2_train ... --npz` (or `--val --npz` if it is trained)"
 
@@ -61,7 +62,7 @@ def _of_fold(
     folder: Path, splits: list[dict[str, list[str]]], splits_file: Path, wanted: set[str]
 ) -> dict[str, Path]:
     number = int(folder.name[5:])
-    files = {path.stem: path for path in sorted((folder / "validation").glob("*.npz"))}
+    files = {path.stem: path for path in visible(folder / "validation", "*.npz")}
     if number >= len(splits):
         raise DatasetError(f"{folder}: {splits_file} has only {len(splits)} folds; is it of this training?")
     for case in sorted(files):
