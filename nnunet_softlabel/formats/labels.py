@@ -58,10 +58,13 @@ class Labels:
         for i, (name, values) in enumerate(regions):
             own = set(values).difference(*(later for _, later in regions[i + 1 :]))
             if not own:
-                raise UsageError(
-                    f"--labels: every value of region {name!r} is in a later region; "
-                    f"name the largest regions first."
+                sizes = [len(values) for _, values in regions]
+                advice = (
+                    "name the largest regions first"
+                    if sizes != sorted(sizes, reverse=True)
+                    else "nnU-Net needs a value that is in no region inside it: leave one of these out"
                 )
+                raise UsageError(f"--labels: every value of region {name!r} is in a later region; {advice}.")
             order.append(min(own))
         return tuple(order)
 

@@ -14,7 +14,8 @@ def shape_based_average(
     """Soft label ``1/2 - d / (2 slope_mm)`` of the raters' mean signed distance ``d``, negative inside [1].
 
     Clipped to [0, 1], so the probability falls from 1 to 0 between ``slope_mm`` inside and ``slope_mm``
-    outside the average outline. ``slope_mm -> 0`` gives the hard label of [1] for one class. By design not
+    outside the average outline. ``slope_mm -> 0`` gives nearly the hard label of [1] for one class: distances
+    here are to the outline between voxels, half a voxel from those of [1], and ties may differ. By design not
     exact on unanimous raters nearer to their outline than ``slope_mm``, nor bound to what any rater marked.
     Classes that add up to more than 1 share 1 in proportion.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -213,10 +214,22 @@ def _write(
         locations_path(target.parent, target.stem).unlink(missing_ok=True)
     blocks, chunks = comp_blosc2_params(quantised.shape, patch_size, quantised.itemsize)
     cparams = {"codec": blosc2.Codec.LZ4HC, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1, "clevel": 5}
-    array = blosc2.asarray(
-        np.ascontiguousarray(quantised), urlpath=str(temporary), chunks=chunks, blocks=blocks, cparams=cparams
-    )
-    array.schunk.vlmeta[META_KEY] = json.dumps(made_from)
-    array.schunk.vlmeta[DISPUTED_KEY] = disputed_digest(target.parent, target.stem)
-    del array
+    try:
+        array = blosc2.asarray(
+            np.ascontiguousarray(quantised),
+            urlpath=str(temporary),
+            chunks=chunks,
+            blocks=blocks,
+            cparams=cparams,
+        )
+        array.schunk.vlmeta[META_KEY] = json.dumps(made_from)
+        array.schunk.vlmeta[DISPUTED_KEY] = disputed_digest(target.parent, target.stem)
+        del array
+        if not np.array_equal(np.asarray(blosc2.open(str(temporary), mode="r")[:]), quantised):
+            raise RuntimeError("other values than were written")
+    except RuntimeError as error:  # blosc2 has no OSError
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            errno.EIO, f"was not written whole ({error}); is the disk full?", str(target)
+        ) from error
     os.replace(temporary, target)
