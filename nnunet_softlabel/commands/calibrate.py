@@ -43,9 +43,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--method",
         choices=METHODS,
-        default="affine",
-        help="affine (default): a * logit + b per class; temperature: one a; isotonic: any rising curve; "
-        "none: only the scores.",
+        default="isotonic",
+        help="isotonic (default): any rising curve; affine: a * logit + b per class, which export-stock can "
+        "fold into the network; temperature: one a; none: only the scores.",
     )
     parser.add_argument(
         "--against",
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"The mean of {found['models_averaged']} models' probabilities is recalibrated.")
     print(
         f"{drawn['in_all']} voxels drawn, {drawn['of_a_case_at_most']} of a case at most, weighted so that "
-        f"all voxels count and each object counts the same."
+        f"all voxels count; a voxel of a case weighs 1 / the root of the object's volume."
     )
     print(format_scores(found))
     print(f"Written: {file}" if found["written"] else f"Not written: {found['why']}.")

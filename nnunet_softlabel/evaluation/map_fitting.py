@@ -230,7 +230,7 @@ METHODS: dict[str, Callable[[_Pooled, bool], RecalibrationMap]] = {
 
 
 def fit_map(
-    samples: Sequence[VoxelSample], *, method: str, has_regions: bool, weighting: Weighting = "objects"
+    samples: Sequence[VoxelSample], *, method: str, has_regions: bool, weighting: Weighting = "roots"
 ) -> RecalibrationMap:
     """Fit a map on the voxels of some cases.
 
@@ -257,7 +257,7 @@ def cross_fit(
     *,
     method: str,
     has_regions: bool,
-    weighting: Weighting = "objects",
+    weighting: Weighting = "roots",
 ) -> dict[str, RecalibrationMap]:
     """For every part, the map of all other parts: it has seen none of the cases that it recalibrates.
 

@@ -58,7 +58,7 @@ def folds(build, tmp_path):
 def test_overconfident_probabilities_are_flattened_and_the_file_says_what_it_saw(folds, tmp_path):
     data, folders = folds
     file = tmp_path / "model" / "calibration.json"
-    found = calibrate(data.dataset, folders, file, num_processes=1)
+    found = calibrate(data.dataset, folders, file, method="affine", num_processes=1)
     assert found["written"]
     assert 0.2 < found["all"]["scale"][0] < 0.8
     scores = found["scores"]["lesion"]
@@ -145,13 +145,14 @@ def test_every_method_runs_on_classes_and_regions(build, tmp_path, labels, metho
 
 def test_the_mean_of_raters_is_read_where_the_soft_label_is_something_else(build, tmp_path):
     data = build(cases=6)
-    given = calibrate(data.dataset, data.predictions, tmp_path / "a.json", num_processes=1)
+    options = {"method": "affine", "num_processes": 1}
+    given = calibrate(data.dataset, data.predictions, tmp_path / "a.json", **options)
     about = data.dataset.folder / "dataset.json"
     content = json.loads(about.read_text())
     content["soft_labels"]["fusion"] = {"method": "staple"}
     about.write_text(json.dumps(content))
     other = type(data.dataset)(data.dataset.folder)
-    from_raters = calibrate(other, data.predictions, tmp_path / "b.json", num_processes=1)
+    from_raters = calibrate(other, data.predictions, tmp_path / "b.json", **options)
     assert from_raters["all"]["scale"] == pytest.approx(given["all"]["scale"], rel=1e-3)
     shutil.rmtree(data.dataset.folder / "raterLabelsTr")
     with pytest.raises(DatasetError, match="--against soft"):
