@@ -272,9 +272,16 @@ def read_test_names(given: Sequence[str], case_column: str = "case") -> list[str
     A table has a column of cases and, if wanted, a column ``test`` (1 or 0).
 
     Raises:
-        UsageError: if the file is no text.
+        UsageError: if the file is no text, or names no case.
         DatasetError: if it is a table without that column.
     """
+    names = _test_names(given, case_column)
+    if not names:
+        raise UsageError(f"--test-cases {given[0]}: names no case; fill the file, or leave out the flag.")
+    return names
+
+
+def _test_names(given: Sequence[str], case_column: str) -> list[str]:
     if len(given) > 1 or not Path(given[0]).is_file():
         return list(given)
     path = Path(given[0])

@@ -148,3 +148,11 @@ def test_test_cases_may_be_names_lines_or_a_table(write_table) -> None:
 def test_wrong_files_of_test_cases(write_table, text: str | bytes, name: str, message: str) -> None:
     with pytest.raises((DatasetError, UsageError), match=message):
         read_test_names([str(write_table(text, name))])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("\n  \n", "names.txt"), ("", "names.txt"), ("case;test\na;0\n", "t.csv")]
+)
+def test_a_file_that_names_no_test_case_is_refused(write_table, text, name):
+    with pytest.raises(UsageError, match="names no case; fill the file, or leave out the flag"):
+        read_test_names([str(write_table(text, name))])
