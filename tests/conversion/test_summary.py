@@ -61,3 +61,9 @@ def test_copies_of_a_rater_and_labels_in_no_file_are_warnings(rater_folder, nnun
     write_image(rater_folder.rater("case_00", "2"), array * 0, grid)
     assert run(*arguments, "--overwrite") == 0
     assert "drew the same" not in capsys.readouterr().out
+
+
+def test_empty_file_of_test_cases_is_refused(rater_folder, nnunet_folders, tmp_path, capsys) -> None:
+    (tmp_path / "t.txt").write_text("\n")
+    assert run(*rater_folder.arguments(), "--test-cases", str(tmp_path / "t.txt")) == 2
+    assert "t.txt: names no case" in capsys.readouterr().err
