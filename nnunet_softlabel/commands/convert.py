@@ -244,12 +244,7 @@ def _cases(args: argparse.Namespace) -> tuple[list[Case], None, list[str]]:
         groups = read_groups(args.groups, case_column=args.case_column, group_column=args.group_column)
         cases = with_groups(cases, groups, str(args.groups))
     if args.test_cases:
-        names = list(read_test_names(args.test_cases, args.case_column))
-        if not names:
-            raise UsageError(
-                f"--test-cases {args.test_cases[0]}: names no case; fill the file, or leave it out."
-            )
-        cases = with_test_cases(cases, names)
+        cases = with_test_cases(cases, read_test_names(args.test_cases, args.case_column))
     channel_names = args.channel_names or found.channel_names
     if not channel_names:
         raise UsageError("missing: --channel-names (or name the columns of the table image:T2).")
