@@ -221,9 +221,10 @@ def predict_soft_labels(dataset, output):
 @pytest.mark.slow
 def test_tutorial_leads_to_the_report(workplace, monkeypatch, capsys):
     """Every command of the tutorial, in order; trainings and prediction are stood in for."""
-    from nnunet_softlabel.benchmark import cell_training
+    from nnunet_softlabel.benchmark import cell_training, preflight
     from tests.conftest import plan_in_process
 
+    monkeypatch.setattr(preflight, "_device_problems", lambda grid: ())  # the tutorial's machine has a GPU
     monkeypatch.setattr(cell_training, "subprocess", fake.subprocess_with(fake.popen))
     for code in python_blocks("docs/tutorial.md"):
         exec(compile(code, "docs/tutorial.md", "exec"), {"__name__": "snippet"})

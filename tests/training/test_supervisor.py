@@ -15,7 +15,8 @@ from nnunet_softlabel.training import supervisor
 ROOT = Path(__file__).parents[2]
 # starts a supervised training with a worker of its own, as a benchmark does, and waits
 PARENT = """
-import subprocess, sys
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have it ignored
 lock, folder = sys.argv[1:]
 training = (
     "import os, subprocess, sys, time\\n"

@@ -17,6 +17,8 @@ from docs.studies.shared.numbers import (
 )
 from docs.studies.shared.resumable import read_rows
 
+PAGE = Path(__file__).parent / "tables.md"
+
 METRICS = ("dice", "dice_best", "brier_near", "qubiq_dice", "ece_near", "volume_ratio")
 HEADS = ("Dice at 0.5", "Dice, tuned", "Brier near", "QUBIQ Dice", "ECE near", "volume, times the label's")
 COMPARED = ("dice", "brier_near", "qubiq_dice")
@@ -48,7 +50,7 @@ def write(results: Path, settings: Settings) -> None:
         "Means over the seeds": markdown(head, means),
         "Differences, paired by seed": markdown(question, differences),
     }
-    write_tables(results.parent / "tables.md", parts)
+    write_tables(PAGE, parts)
 
 
 def _complete(rows: Rows, names: Sequence[str]) -> Rows:

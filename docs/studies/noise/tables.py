@@ -19,6 +19,8 @@ from docs.studies.shared.numbers import (
 )
 from docs.studies.shared.resumable import read_rows
 
+PAGE = Path(__file__).parent / "tables.md"
+
 BASELINE, PAIR = ("majority", "BCE"), ("anatomy", "APL")
 METRICS = ("dice", "precision", "recall", "brier")
 REFERENCE = "Dice+CE"
@@ -34,7 +36,7 @@ def write(sections: Path, crops: Path) -> None:
     if section_rows:
         parts["Whole sections, one wrong reader"] = _curves(section_rows)
         parts["Whole sections: against Dice + CE"] = _against_reference(section_rows)
-    write_tables(sections.parent / "tables.md", parts)
+    write_tables(PAGE, parts)
 
 
 def _complete(rows: Rows, names: Sequence[str], count: int) -> Rows:
