@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from tests.conversion.conversion_helpers import run, tree
 
-KILLS = 40
+KILLS = int(os.environ.get("KILLS", "3"))  # by hand 40: KILLS=40 pytest tests/kills -m slow
 pytestmark = pytest.mark.slow
 
 # imports are done once, in the parent of all: a kill is to hit the work, not the start of Python
@@ -79,7 +80,7 @@ def kill_often(
     assert run(*arguments) == 0
     seconds, complete = time.monotonic() - started, state()
     random, killed = np.random.default_rng(0), 0
-    for _ in range(3 * KILLS):
+    for _ in range(10 * KILLS):
         prepare()
         killed += killer(float(random.uniform(0, seconds)), *arguments) == "killed"
         assert run(*go_on) == 0
