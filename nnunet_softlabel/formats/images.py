@@ -195,10 +195,13 @@ def _flat_array(path: Path) -> tuple[np.ndarray, bool]:
         return array, array.ndim > 3  # an animation
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
-        check_size(path, math.prod(file.series[0].shape) * file.series[0].dtype.itemsize)
-        array, axes = file.series[0].asarray(), file.series[0].axes
-        is_stack = len(file.pages) > 1
+    try:
+        with tifffile.TiffFile(path) as file:
+            check_size(path, math.prod(file.series[0].shape) * file.series[0].dtype.itemsize)
+            array, axes = file.series[0].asarray(), file.series[0].axes
+            is_stack = len(file.pages) > 1
+    except tifffile.TiffFileError as error:  # no ValueError in the versions for Python 3.10
+        raise ValueError(str(error)) from error
     # colours may be stored one plane after the other; scikit-image takes three pages for colours, too
     return (np.moveaxis(array, 0, -1) if axes == "SYX" else array), is_stack
 
