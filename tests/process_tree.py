@@ -15,8 +15,9 @@ def is_alive(pid: int) -> bool:
 
 def workers_of(pid: int) -> list[int]:
     """The pool's workers among the children of a process."""
+    # -ww: else lines end after 80 columns, which the path of the interpreter may fill
     found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
     )
     lines = [line.split(maxsplit=1) for line in found.stdout.splitlines()]
     return [int(number) for number, arguments in lines if "spawn_main" in arguments]
