@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation import SEARCHED
 from nnunet_softlabel.help_texts import HelpFormatter, example_of, how_to_go_on
 
 
@@ -103,3 +104,38 @@ def add_truth(
 def add_threshold(parser: argparse.ArgumentParser, purpose: str, *, default: str | None = "0.5") -> None:
     """``--threshold``; without a default it must be given."""
     parser.add_argument("--threshold", default=default, required=default is None, metavar="T", help=purpose)
+
+
+def add_dataset(parser: argparse.ArgumentParser, purpose: str = "") -> None:
+    """``-d``, a data set that is there."""
+    what = "Data set id or name"
+    parser.add_argument(
+        "-d", required=True, metavar="DATASET", help=f"{what}: {purpose}." if purpose else f"{what}."
+    )
+
+
+def add_predictions(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """``-i``, folders with probability files."""
+    parser.add_argument("-i", required=True, type=Path, nargs="+", metavar="DIR", help=purpose)
+
+
+def add_threshold_file(parser: argparse.ArgumentParser) -> None:
+    """``--threshold-file``."""
+    parser.add_argument(
+        "--threshold-file",
+        type=Path,
+        metavar="FILE",
+        help="For --threshold tuned; rater_rates.json of refine for rater-corrected.",
+    )
+
+
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """``--calibration``, with or without a file."""
+    parser.add_argument(
+        "--calibration",
+        nargs="?",
+        type=Path,
+        const=Path(SEARCHED),
+        metavar="FILE",
+        help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
+    )

@@ -69,6 +69,20 @@ def run_jobs(
             yield result
 
 
+def for_each_case(
+    function: Callable[[str], Result], cases: Sequence[str], num_processes: int, *, title: str
+) -> Iterator[Result]:
+    """Yield ``function(case)`` for every case, in order; see `run_jobs`. Few cases need no workers."""
+    return run_jobs(
+        function,
+        [(case,) for case in cases],
+        fewer_for_few(num_processes, len(cases)),
+        names=[f"Case {case}" for case in cases],
+        in_order=True,
+        title=title,
+    )
+
+
 def fewer_for_few(num_processes: int, num_jobs: int) -> int:
     """One process where short jobs are so few that they are done before workers have started."""
     return num_processes if num_jobs >= 4 * num_processes else 1

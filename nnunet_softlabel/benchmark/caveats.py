@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from nnunet_softlabel.benchmark.cell_training import DONE
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATER, RATERS
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED, TUNED
+from nnunet_softlabel.metrics.overlap import mean_of_defined
 from nnunet_softlabel.report.comparison import case_values
 from nnunet_softlabel.report.page import RunResult
 
@@ -75,8 +74,7 @@ def marks_too_little(run: RunResult, class_name: str) -> bool:
     means = []
     for metric in ("recall", "precision"):
         found = case_values(run.rows, metric=metric, class_name=class_name, reference=CONSENSUS)
-        values = [value for value, _ in found.values() if value == value]
-        means.append(float(np.mean(values)) if values else float("nan"))
+        means.append(mean_of_defined(value for value, _ in found.values()))
     recall, precision = means
     return recall < precision - SHY_BY
 
@@ -87,5 +85,4 @@ def rater_sensitivity(runs: Sequence[RunResult], class_name: str) -> float:
     place = {"metric": "recall", "class_name": class_name, "reference": RATERS, "prediction": RATER}
     for run in runs:
         found |= {case: value for case, (value, _) in case_values(run.rows, **place).items()}
-    values = [value for value in found.values() if value == value]
-    return float(np.mean(values)) if values else float("nan")
+    return mean_of_defined(found.values())

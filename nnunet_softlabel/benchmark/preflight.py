@@ -18,7 +18,7 @@ from nnunet_softlabel.evaluation.truth import read_truth, truth_values
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
-from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.processes import for_each_case
 from nnunet_softlabel.training.trainer_path import trainer_path
 
 COMPRESSION = 10  # nnU-Net's .npz are at least ten times smaller than float32, where most voxels are certain
@@ -169,9 +169,7 @@ def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str
         yield str(error)
         return
     job = partial(_reference_problem, dataset=grid.dataset, truth=grid.truth, values=values)
-    jobs, names = [(case,) for case in cases], [f"Case {case}" for case in cases]
-    workers = fewer_for_few(num_processes, len(jobs))
-    found = run_jobs(job, jobs, workers, names=names, in_order=True, title="references")
+    found = for_each_case(job, cases, num_processes, title="references")
     yield from [problem for problem in found if problem]
 
 

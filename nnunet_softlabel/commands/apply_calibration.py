@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
+from nnunet_softlabel.command_line import (
+    add_dataset,
+    add_output,
+    add_overwrite,
+    add_predictions,
+    add_processes,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -13,17 +19,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "apply-calibration", help="Recalibrate probability files; every other command takes the result."
     )
-    parser.add_argument(
-        "-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean."
-    )
-    parser.add_argument(
-        "-i",
-        required=True,
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        help="Predictions with .npz files; of several models the mean is recalibrated.",
-    )
+    add_dataset(parser, "says what channels mean")
+    add_predictions(parser, "Predictions with .npz files; of several models the mean is recalibrated.")
     add_output(parser, "For the probabilities and segmentations.")
     parser.add_argument(
         "--calibration-file",
@@ -38,8 +35,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Apply and say what was done."""
+    from nnunet_softlabel.evaluation import SEARCHED
     from nnunet_softlabel.evaluation.average import apply_calibration
-    from nnunet_softlabel.evaluation.ensemble import SEARCHED
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     dataset = SoftDataset.find(args.d)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes, add_threshold
-
-SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
+from nnunet_softlabel.command_line import (
+    add_calibration,
+    add_dataset,
+    add_output,
+    add_overwrite,
+    add_predictions,
+    add_processes,
+    add_threshold,
+    add_threshold_file,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -15,33 +21,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "apply-threshold", help="Make segmentations of probabilities at another threshold."
     )
-    parser.add_argument(
-        "-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean."
-    )
-    parser.add_argument(
-        "-i",
-        required=True,
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        help="Predictions with .npz files; of several models the mean is cut.",
-    )
+    add_dataset(parser, "says what channels mean")
+    add_predictions(parser, "Predictions with .npz files; of several models the mean is cut.")
     add_output(parser, "For the segmentations.")
     add_threshold(parser, "A number, tuned (see tune-threshold), or rater-corrected.", default=None)
-    parser.add_argument(
-        "--threshold-file",
-        type=Path,
-        metavar="FILE",
-        help="For --threshold tuned; rater_rates.json of refine for rater-corrected.",
-    )
-    parser.add_argument(
-        "--calibration",
-        nargs="?",
-        type=Path,
-        const=Path(SEARCHED),
-        metavar="FILE",
-        help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
-    )
+    add_threshold_file(parser)
+    add_calibration(parser)
     add_processes(parser)
     add_overwrite(parser, "Replace earlier segmentations.")
     parser.set_defaults(run=run)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from functools import partial
 
-from nnunet_softlabel.command_line import add_output, add_processes, add_threshold, add_truth
+from nnunet_softlabel.command_line import add_dataset, add_output, add_processes, add_threshold, add_truth
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.processes import KILLED
 
@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "benchmark", help="Train, evaluate and compare trainers; resumes where it stopped."
     )
-    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
+    add_dataset(parser)
     parser.add_argument(
         "-c", nargs="+", default=["3d_fullres"], metavar="CONFIGURATION", help="Default 3d_fullres."
     )

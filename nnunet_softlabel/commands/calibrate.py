@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
+from nnunet_softlabel.command_line import add_dataset, add_output, add_overwrite, add_processes
 from nnunet_softlabel.errors import UsageError
 
 METHODS = ("affine", "temperature", "isotonic", "none")
@@ -16,9 +16,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "calibrate", help="Fit a map that makes a model's probabilities mean what the raters say."
     )
-    parser.add_argument(
-        "-d", required=True, metavar="DATASET", help="Data set id or name: holds the references."
-    )
+    add_dataset(parser, "holds the references")
     parser.add_argument("-c", metavar="CONFIGURATION", help="Of the model, such as 3d_fullres.")
     parser.add_argument("-tr", metavar="TRAINER", help="Of the model, such as nnUNetTrainer.")
     parser.add_argument(

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes, add_threshold, add_truth
-
-SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
+from nnunet_softlabel.command_line import (
+    add_calibration,
+    add_dataset,
+    add_output,
+    add_overwrite,
+    add_predictions,
+    add_processes,
+    add_threshold,
+    add_threshold_file,
+    add_truth,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -15,36 +22,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "evaluate", help="Score predicted probabilities against soft labels and raters."
     )
-    parser.add_argument(
-        "-d", required=True, metavar="DATASET", help="Data set id or name: holds the references."
-    )
-    parser.add_argument(
-        "-i",
-        required=True,
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        help="Predictions with .npz (--save_probabilities, or --npz): of folds, or of models to average.",
+    add_dataset(parser, "holds the references")
+    add_predictions(
+        parser, "Predictions with .npz (--save_probabilities, or --npz): of folds, or of models to average."
     )
     add_output(parser, "For soft_summary.json, soft_metrics.csv.")
     parser.add_argument(
         "--split", choices=["Tr", "Ts"], default="Tr", help="Where the references are (default Tr)."
     )
     add_threshold(parser, "A number (default 0.5), tuned, or rater-corrected.")
-    parser.add_argument(
-        "--threshold-file",
-        type=Path,
-        metavar="FILE",
-        help="For --threshold tuned; rater_rates.json of refine for rater-corrected.",
-    )
-    parser.add_argument(
-        "--calibration",
-        nargs="?",
-        type=Path,
-        const=Path(SEARCHED),
-        metavar="FILE",
-        help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
-    )
+    add_threshold_file(parser)
+    add_calibration(parser)
     add_truth(parser, "A known truth, one more reference: a folder, a pattern with {case}, or a table (CSV).")
     parser.add_argument(
         "--truth-labels",

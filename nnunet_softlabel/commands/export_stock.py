@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from nnunet_softlabel.command_line import add_output, add_overwrite
+from nnunet_softlabel.command_line import add_dataset, add_output, add_overwrite
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -15,7 +15,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "export-stock",
         help="Copy a trained model to a stock nnU-Net model that predicts without this package.",
     )
-    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
+    add_dataset(parser)
     parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="Such as 3d_fullres.")
     parser.add_argument(
         "-tr", default="nnUNetTrainerSoftCE", metavar="TRAINER", help="Default nnUNetTrainerSoftCE."

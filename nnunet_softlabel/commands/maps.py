@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
+from nnunet_softlabel.command_line import (
+    add_dataset,
+    add_output,
+    add_overwrite,
+    add_predictions,
+    add_processes,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("maps", help="Write probability and uncertainty maps, and volumes.")
-    parser.add_argument(
-        "-d", required=True, metavar="DATASET", help="Data set id or name: says what channels mean."
-    )
-    parser.add_argument(
-        "-i",
-        required=True,
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        help="Folder with .npz files; of several models, their mean and how far they differ.",
-    )
+    add_dataset(parser, "says what channels mean")
+    add_predictions(parser, "Folder with .npz files; of several models, their mean and how far they differ.")
     add_output(parser, "For the maps and volumes.csv.")
     add_processes(parser)
     add_overwrite(parser, "Replace earlier files.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_softlabel.command_line import add_overwrite, add_processes
+from nnunet_softlabel.command_line import add_dataset, add_overwrite, add_processes
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -12,7 +12,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "preprocess", help="Preprocess soft labels (a trainer does it by itself if they are missing)."
     )
-    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
+    add_dataset(parser)
     parser.add_argument(
         "-c", nargs="+", default=["3d_fullres"], metavar="CONFIGURATION", help="Default 3d_fullres."
     )

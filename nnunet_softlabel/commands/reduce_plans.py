@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_softlabel.command_line import add_overwrite
+from nnunet_softlabel.command_line import add_dataset, add_overwrite
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -12,7 +12,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "reduce-plans", help="Write a plans file with a smaller network, batch and patch."
     )
-    parser.add_argument("-d", required=True, metavar="DATASET", help="Data set id or name.")
+    add_dataset(parser)
     parser.add_argument(
         "-p", default="nnUNetPlans", metavar="PLANS", help="Plan to reduce, default nnUNetPlans."
     )

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
-
-SEARCHED = "beside the predictions"  # evaluation.ensemble.SEARCHED, which is slow to import
+from nnunet_softlabel.command_line import (
+    add_calibration,
+    add_dataset,
+    add_output,
+    add_overwrite,
+    add_predictions,
+    add_processes,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("tune-threshold", help="Choose the decision threshold on validation cases.")
-    parser.add_argument(
-        "-d", required=True, metavar="DATASET", help="Data set id or name: holds the references."
-    )
-    parser.add_argument(
-        "-i",
-        required=True,
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        help="Validation folders with .npz, of one or more folds; cases in several are averaged.",
+    add_dataset(parser, "holds the references")
+    add_predictions(
+        parser, "Validation folders with .npz, of one or more folds; cases in several are averaged."
     )
     add_output(parser, "The result; fold_X/thresholds.json is found by evaluate.", is_file=True)
     parser.add_argument(
@@ -34,14 +31,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--beta", type=float, default=1.0, help="Of F-beta; 1 (default) is Dice, more favours recall."
     )
-    parser.add_argument(
-        "--calibration",
-        nargs="?",
-        type=Path,
-        const=Path(SEARCHED),
-        metavar="FILE",
-        help="Recalibrate first (see calibrate); without FILE: the one in -i or up to two folders up.",
-    )
+    add_calibration(parser)
     add_processes(parser)
     add_overwrite(parser, "Replace an earlier result.")
     parser.set_defaults(run=run)

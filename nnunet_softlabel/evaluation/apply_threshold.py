@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.consistency import check_decision
-from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.evaluation.run import refuse_other_calibration
 from nnunet_softlabel.evaluation.thresholds import Threshold, decide
 from nnunet_softlabel.formats.images import file_ending, read_image, write_image
@@ -57,16 +56,14 @@ def apply_threshold(
     found = Predictions.find(predictions, file_ending=file_ending, with_masks=images is None)
     found = found.with_calibration(calibration, labels)
     refuse_other_calibration(threshold, found)
-    if output.resolve() in [folder.resolve() for folder in found.folders]:
-        raise UsageError(f"-o {output}: nnU-Net's own segmentations lie there; choose another folder.")
+    found.refuse_as_output(output)
     cases = found.cases
     geometry = [
         found.mask_file(case, file_ending) if images is None else images / f"{case}_0000{file_ending}"
         for case in cases
     ]
     for case, source in zip(cases, geometry, strict=True):
-        if not source.is_file():
-            raise DatasetError(f"Case {case}: its geometry should come from {source}, which does not exist.")
+        check_geometry(case, source)
     names = [f"{case}{file_ending}" for case in cases]
     with staged(output, names, overwrite=overwrite) as new:
         job = partial(

@@ -12,7 +12,13 @@ import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.consistency import check_segmentation, stock_threshold
-from nnunet_softlabel.evaluation.ensemble import RECORD, SEARCHED, Predictions, is_recalibrated
+from nnunet_softlabel.evaluation.ensemble import (
+    RECORD,
+    SEARCHED,
+    Predictions,
+    check_geometry,
+    is_recalibrated,
+)
 from nnunet_softlabel.evaluation.recalibration import log_odds_of, probabilities_of
 from nnunet_softlabel.evaluation.thresholds import decide
 from nnunet_softlabel.formats.files import write_json
@@ -21,7 +27,7 @@ from nnunet_softlabel.formats.orientation import orientation_of
 from nnunet_softlabel.formats.predictions import read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
-from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.processes import for_each_case
 
 Of = Literal["probabilities", "logits"]
 BESIDE = ("dataset.json", "plans.json")  # what nnU-Net's own commands look for beside predictions
@@ -156,16 +162,13 @@ def _write_all(
     overwrite: bool,
 ) -> list[str]:
     """All cases or none, with nnU-Net's files beside them and a record of what they were made from."""
-    if output.resolve() in [folder.resolve() for folder in found.folders]:
-        raise UsageError(f"-o {output}: the predictions themselves lie there; choose another folder.")
+    found.refuse_as_output(output)
     left = {path.stem for path in output.glob("*.npz")}.difference(found.cases)
     if left:
         raise UsageError(f"{output / min(left)}.npz: is no case of -i; choose another -o.")
     dataset = dataset.for_predictions(found.folders[0])
     for case in found.cases:
-        mask = found.mask_file(case, dataset.file_ending)
-        if not mask.is_file():
-            raise DatasetError(f"Case {case}: its geometry should come from {mask}, which does not exist.")
+        check_geometry(case, found.mask_file(case, dataset.file_ending))
     beside = [found.folders[0] / name for name in BESIDE if (found.folders[0] / name).is_file()]
     properties = [
         path.with_suffix(".pkl")
@@ -180,10 +183,7 @@ def _write_all(
         for path in (*beside, *properties):
             copy2(path, new / path.name)
         job = partial(_write, found=found, folder=new, dataset=dataset, read=read)
-        workers = fewer_for_few(num_processes, len(found.cases))
-        jobs, about = [(case,) for case in found.cases], [f"Case {case}" for case in found.cases]
-        title = str(record["command"])
-        return list(run_jobs(job, jobs, workers, names=about, in_order=True, title=title))
+        return list(for_each_case(job, found.cases, num_processes, title=str(record["command"])))
 
 
 def _write(case: str, *, found: Predictions, folder: Path, dataset: SoftDataset, read: Reader) -> str:

@@ -18,12 +18,12 @@ from nnunet_softlabel.evaluation.map_fitting import VoxelSample, Weighting, cros
 from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, log_odds_of, recalibrated
 from nnunet_softlabel.evaluation.run import select_cases
 from nnunet_softlabel.formats.encoding import channels_of
-from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.files import refuse_existing, write_json
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics import calibration, overlap
 from nnunet_softlabel.metrics.registry import Parameters
-from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.processes import fewer_for_few, for_each_case, run_jobs
 
 Target = Literal["raters", "consensus", "soft"]
 VOXELS = 2**20  # drawn from all cases together, so that memory does not grow with their number
@@ -78,8 +78,7 @@ def calibrate(
         UsageError: if the file is there, or if all cases are of one patient.
         DatasetError: if a prediction or a reference is missing or does not fit.
     """
-    if file.exists() and not overwrite:
-        raise UsageError(f"{file} is already there; choose another place, or pass --overwrite.")
+    refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
     for folder in found.folders:
         refuse_recalibrated(folder)
@@ -89,9 +88,7 @@ def calibrate(
     references = _References(dataset, split, against)
     most = max(VOXELS // len(cases), FEWEST_VOXELS)
     draw = partial(_draw, predictions=found, references=references, most=most)
-    workers, names = fewer_for_few(num_processes, len(cases)), [f"Case {case}" for case in cases]
-    jobs = [(case,) for case in cases]
-    drawn = run_jobs(draw, jobs, workers, names=names, in_order=True, title="fit")
+    drawn = for_each_case(draw, cases, num_processes, title="fit")
     samples = dict(zip(cases, drawn, strict=True))
     by_part = {name: [samples[case] for case in members] for name, members in parts.items()}
     fit = partial(fit_map, method=method, has_regions=dataset.labels.has_regions, weighting=weighting)
@@ -100,6 +97,7 @@ def calibrate(
     score = partial(_before_and_after, predictions=found, references=references)
     map_of = {case: maps[name] for name, members in parts.items() for case in members}
     pairs = [(case, map_of[case]) for case in cases]
+    workers, names = fewer_for_few(num_processes, len(cases)), [f"Case {case}" for case in cases]
     scores = list(run_jobs(score, pairs, workers, names=names, in_order=True, title="score"))
     content = {
         "format_version": FORMAT_VERSION,

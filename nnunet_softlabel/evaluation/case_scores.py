@@ -29,6 +29,7 @@ from nnunet_softlabel.formats.encoding import channels_of, consensus
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.metrics.calibration import near_object, reliability
 from nnunet_softlabel.metrics.lesions import case_score
+from nnunet_softlabel.metrics.overlap import mean_of_defined
 from nnunet_softlabel.metrics.raters_together import Setting, measure_raters
 from nnunet_softlabel.metrics.registry import METRICS, Comparison, Parameters, measure
 
@@ -262,9 +263,4 @@ def _pair_scores(channel: _Channel, raters: _Raters) -> dict[tuple[str, str], di
 def average(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Mean per metric, NaN left out; NaN only where all are."""
     rows = list(scores)
-    return {name: _mean(row[name] for row in rows) for name in (rows[0] if rows else ())}
-
-
-def _mean(values: Iterable[float]) -> float:
-    defined = [value for value in values if value == value]
-    return float(np.mean(defined)) if defined else float("nan")
+    return {name: mean_of_defined(row[name] for row in rows) for name in (rows[0] if rows else ())}

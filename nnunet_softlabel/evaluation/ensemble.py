@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation import SEARCHED
 from nnunet_softlabel.evaluation.calibration_file import Calibration, find_calibration, read_calibration
 from nnunet_softlabel.evaluation.consistency import check_segmentation
 from nnunet_softlabel.evaluation.recalibration import recalibrated
@@ -19,7 +20,6 @@ from nnunet_softlabel.formats.predictions import predicted_cases, read_probabili
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 RECORD = "made_from.json"  # in folders that `average` and `apply-calibration` wrote
-SEARCHED = "beside the predictions"  # --calibration without a file
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,18 @@ class Predictions:
         """nnU-Net's own segmentation of a case, which holds its geometry."""
         return self.folders_of[case][0] / f"{case}{file_ending}"
 
+    def refuse_as_output(self, output: Path) -> None:
+        """Refuse to write into a folder of predictions.
+
+        Raises:
+            UsageError: naming it.
+        """
+        if output.resolve() in [folder.resolve() for folder in self.folders]:
+            raise UsageError(
+                f"-o {output}: the predictions themselves lie there, with nnU-Net's own segmentations; choose "
+                f"another folder."
+            )
+
     def with_calibration(self, file: Path | str | None, labels: Labels) -> Predictions:
         """The same, recalibrated with a file; `SEARCHED` looks beside the predictions, None changes nothing.
 
@@ -142,6 +154,16 @@ class Predictions:
         if self.calibration is None:
             return probabilities
         return recalibrated(probabilities, self.calibration.map_for(case), has_regions=labels.has_regions)
+
+
+def check_geometry(case: str, file: Path) -> None:
+    """Refuse a case without the file that says where its voxels lie.
+
+    Raises:
+        DatasetError: naming it.
+    """
+    if not file.is_file():
+        raise DatasetError(f"Case {case}: its geometry should come from {file}, which does not exist.")
 
 
 def refuse_recalibrated(folder: Path) -> None:

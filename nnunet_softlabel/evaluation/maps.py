@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from scipy.special import entr
 
-from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.consistency import check_segmentation
-from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.files import write_csv
 from nnunet_softlabel.formats.images import read_image, write_probability
@@ -20,7 +20,7 @@ from nnunet_softlabel.formats.predictions import foreground, read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset, soft_ending
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.raters_together import COVERAGE
-from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.processes import for_each_case
 
 VOLUMES_FILE = "volumes.csv"
 COLUMNS = (
@@ -90,8 +90,7 @@ def write_maps(
         UsageError: if files are there.
     """
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
-    if output.resolve() in [folder.resolve() for folder in found.folders]:
-        raise UsageError(f"-o {output}: the predictions themselves lie there; choose another folder.")
+    found.refuse_as_output(output)
     dataset = dataset.for_predictions(found.folders[0])
     kinds = ["probability", "entropy", *(["mutual_information"] if found.models > 1 else [])]
     ending = soft_ending(dataset.file_ending)
@@ -103,14 +102,8 @@ def write_maps(
     ]
     with staged(output, [*names, VOLUMES_FILE], overwrite=overwrite) as new:
         job = partial(_write_case, found=found, folder=new, dataset=dataset, ending=ending)
-        workers = fewer_for_few(num_processes, len(found.cases))
-        jobs, about = [(case,) for case in found.cases], [f"Case {case}" for case in found.cases]
-        rows = [
-            row
-            for own in run_jobs(job, jobs, workers, names=about, in_order=True, title="maps")
-            for row in own
-        ]
-        write_csv(new / VOLUMES_FILE, COLUMNS, rows)
+        of_cases = for_each_case(job, found.cases, num_processes, title="maps")
+        write_csv(new / VOLUMES_FILE, COLUMNS, [row for rows in of_cases for row in rows])
     return [output / name for name in (*names, VOLUMES_FILE)]
 
 
@@ -124,8 +117,7 @@ def _write_case(
 ) -> list[Row]:
     """Maps of one case; returns its rows of the table."""
     mask = found.mask_file(case, dataset.file_ending)
-    if not mask.is_file():
-        raise DatasetError(f"Case {case}: its geometry should come from {mask}, which does not exist.")
+    check_geometry(case, mask)
     _, grid = read_image(mask)
     orientation = orientation_of(dataset.reader, grid, dataset.file_ending)
     shape = orientation.turn_grid(grid).shape

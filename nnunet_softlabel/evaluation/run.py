@@ -22,7 +22,7 @@ from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.registry import Parameters
-from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.processes import for_each_case
 
 Split = Literal["Tr", "Ts"]
 
@@ -130,9 +130,7 @@ def score_folder(
         parameters=parameters,
         with_ceiling=with_ceiling,
     )
-    jobs, names = [(case,) for case in chosen], [f"Case {case}" for case in chosen]
-    workers = fewer_for_few(num_processes, len(jobs))
-    scores = list(run_jobs(job, jobs, workers, names=names, in_order=True, title="evaluate"))
+    scores = list(for_each_case(job, chosen, num_processes, title="evaluate"))
     summary = tables.summarise(scores, labels=dataset.labels) | {
         "dataset": dataset.folder.name,
         "split": split,

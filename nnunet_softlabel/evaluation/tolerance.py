@@ -10,7 +10,7 @@ from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.surface import mean_distance_mm, surface_distances
-from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.processes import for_each_case
 
 TOLERANCE_CASES = 50  # enough for a median; taken evenly from all cases of the split
 
@@ -32,9 +32,7 @@ def inter_rater_distance(
         cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, TOLERANCE_CASES).round().astype(int))
     ]
     job = partial(_distances_of_raters, dataset=dataset, split=split)
-    jobs, names = [(case,) for case in picked], [f"Case {case}" for case in picked]
-    workers = fewer_for_few(num_processes, len(jobs))
-    found = list(run_jobs(job, jobs, workers, names=names, in_order=True, title="tolerance"))
+    found = list(for_each_case(job, picked, num_processes, title="tolerance"))
     distances = [d for _, case_distances in found for d in case_distances if d == d]
     finest = float(np.median([spacing for spacing, _ in found]))
     if not distances or np.median(distances) < finest:

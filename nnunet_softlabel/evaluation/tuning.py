@@ -20,7 +20,7 @@ from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
-from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.processes import for_each_case
 
 CANDIDATES = tuple(round(0.02 * k, 2) for k in range(1, 50))
 Against = Literal["consensus", "raters", "truth"]
@@ -83,9 +83,7 @@ def tune_threshold(
         values=values,
         beta=beta,
     )
-    jobs, names = [(case,) for case in chosen], [f"Case {case}" for case in chosen]
-    workers = fewer_for_few(num_processes, len(jobs))
-    found = list(run_jobs(job, jobs, workers, names=names, in_order=True, title="tune"))
+    found = list(for_each_case(job, chosen, num_processes, title="tune"))
     mean = np.mean(found, axis=0)  # (channels, candidates)
     content = {
         "thresholds": {

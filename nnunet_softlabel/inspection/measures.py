@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.fusion.rater_votes import marked_box
-from nnunet_softlabel.metrics.overlap import NAN, dice
+from nnunet_softlabel.metrics.overlap import NAN, dice, mean_of_defined
 
 Pair = tuple[str, str]
 
@@ -36,8 +36,7 @@ class CaseMeasures:
     @property
     def mean_dice(self) -> float:
         """Mean over the pairs, NaN if no pair drew anything."""
-        defined = [value for value in self.dice.values() if value == value]
-        return float(np.mean(defined)) if defined else NAN
+        return mean_of_defined(self.dice.values())
 
     @property
     def lowest_pair(self) -> Pair | None:
@@ -52,11 +51,11 @@ class CaseMeasures:
 
     def with_others(self, rater: str) -> float:
         """Mean Dice of one rater with the others."""
-        return _mean(value for pair, value in self.dice.items() if rater in pair)
+        return mean_of_defined(value for pair, value in self.dice.items() if rater in pair)
 
     def among_others(self, rater: str) -> float:
         """Mean Dice of the others among themselves."""
-        return _mean(value for pair, value in self.dice.items() if rater not in pair)
+        return mean_of_defined(value for pair, value in self.dice.items() if rater not in pair)
 
     def volume_ratio(self, rater: str) -> float:
         """Volume over the median of the others'; NaN if most of the others drew nothing."""
@@ -148,8 +147,3 @@ def _pair_dice(raters: RaterVotes, masks: Mapping[str, np.ndarray], pair: Pair) 
         first, second = (raters.names.index(name) for name in pair)
         both = raters.answered[first] & raters.answered[second]
     return dice(masks[pair[0]], masks[pair[1]], mask=both)
-
-
-def _mean(values: object) -> float:
-    defined = [value for value in values if value == value]  # type: ignore[attr-defined]
-    return float(np.mean(defined)) if defined else NAN

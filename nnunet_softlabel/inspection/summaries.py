@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from nnunet_softlabel.fusion import RaterRates
 from nnunet_softlabel.inspection.measures import CaseMeasures, Pair, fleiss_kappa
 from nnunet_softlabel.inspection.outliers import median_or_nan, total_volume_bias
-from nnunet_softlabel.metrics.overlap import NAN
+from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 
 ANY_PAIR = "any pair"
 
@@ -41,9 +41,9 @@ def class_summary(
     pairs = _pairs(cases, is_anonymous=rates is None)
     shared = rates_of(all_rates, channel) if rates is None else {}
     return {
-        "mean_dice": _mean([case.mean_dice for case in cases.values()]),
+        "mean_dice": mean_of_defined([case.mean_dice for case in cases.values()]),
         "kappa": fleiss_kappa(np.sum([case.coincidences for case in cases.values()], axis=0)),
-        "disputed_share": _mean([case.disputed_share for case in cases.values()]),
+        "disputed_share": mean_of_defined([case.disputed_share for case in cases.values()]),
         "cases_marked": sum(case.marked_mm3 > 0 for case in cases.values()),
         "shared_rates": next(iter(shared.values()), None),
         "pairs": pairs,
@@ -60,7 +60,7 @@ def _pairs(cases: Mapping[str, CaseMeasures], *, is_anonymous: bool) -> list[dic
     return [
         {
             "raters": list(pair),
-            "mean_dice": _mean(found),
+            "mean_dice": mean_of_defined(found),
             "lowest_dice": min((v for v in found if v == v), default=NAN),
             "n": sum(v == v for v in found),
             "both_empty": sum(v != v for v in found),
@@ -76,7 +76,7 @@ def _rater_summary(
     return {
         "cases": len(own),
         "empty_where_others_marked": sum(c.volume_mm3[rater] == 0 and c.marked_mm3 > 0 for c in own),
-        "dice_with_others": _mean([case.with_others(rater) for case in own]),
+        "dice_with_others": mean_of_defined([case.with_others(rater) for case in own]),
         "volume_bias": total_volume_bias(rater, own),
         "median_volume_ratio": median_or_nan([case.volume_ratio(rater) for case in own]),
         **rates[rater],
@@ -94,8 +94,3 @@ def case_summary(case: CaseMeasures) -> dict[str, Any]:
         "marked_mm3": case.marked_mm3,
         "disputed_share": case.disputed_share,
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if value == value]
-    return float(np.mean(defined)) if defined else NAN

@@ -5,7 +5,7 @@ Masks are boolean, probability maps float in [0, 1], all of one shape. ``mask`` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -34,6 +34,16 @@ def voxels_that_count(
 def ratio(numerator: float, denominator: float) -> float:
     """``numerator / denominator``, NaN where that is undefined."""
     return float(numerator / denominator) if denominator > 0 else NAN
+
+
+def mean_of_defined(values: Iterable[float]) -> float:
+    """Mean, NaN left out; NaN of nothing.
+
+    >>> mean_of_defined([1.0, float("nan"), 2.0])
+    1.5
+    """
+    defined = [value for value in values if value == value]
+    return float(np.mean(defined)) if defined else NAN
 
 
 def dice(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
@@ -111,8 +121,7 @@ def qubiq_dice(
     levels = [dice(reference > t, prediction > t) for t in thresholds]
     if empty_level is not None:
         levels = [empty_level if np.isnan(value) else value for value in levels]
-    defined = [value for value in levels if value == value]
-    return float(np.mean(defined)) if defined else NAN
+    return mean_of_defined(levels)
 
 
 def volume_error_ml(

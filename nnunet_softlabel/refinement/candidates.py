@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_softlabel.cases.case import Adjudication
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.files import write_csv
 from nnunet_softlabel.fusion.detection import DetectionModel, bootstrapped_rates
 from nnunet_softlabel.fusion.lesion_candidates import Candidate
 
@@ -79,10 +80,7 @@ def judged_candidates(
 
 def write_candidates_csv(path: Path, candidates: Sequence[JudgedCandidate]) -> None:
     """The file that an expert fills in: column ``real``, yes or no."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(csv_row(c) for c in candidates)
+    write_csv(path, COLUMNS, map(csv_row, candidates))
 
 
 def csv_row(candidate: JudgedCandidate) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nnunet_softlabel.evaluation.case_scores import CONSENSUS, MODEL, RATERS, SOFT, Row
-from nnunet_softlabel.metrics.overlap import NAN
+from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 from nnunet_softlabel.metrics.raters_together import RATERS_METRICS
 from nnunet_softlabel.metrics.registry import BETTER, METRICS
 from nnunet_softlabel.report.significance import (
@@ -24,7 +24,6 @@ from nnunet_softlabel.report.significance import (
     group_means,
     holm,
     mean_interval,
-    mean_or_nan,
     rank_test,
 )
 
@@ -110,9 +109,7 @@ def case_values(
             case = str(row["case"])
             found[case].append(float(row.get(metric, NAN)))
             groups[case] = str(row.get("group", "")) or case
-    return {
-        case: (mean_or_nan([v for v in values if v == v]), groups[case]) for case, values in found.items()
-    }
+    return {case: (mean_of_defined(values), groups[case]) for case, values in found.items()}
 
 
 def compare(
@@ -213,8 +210,8 @@ def _paired_difference(
         metric=place["metric"],
         class_name=place["class_name"],
         reference=place["reference"],
-        first_mean=mean_or_nan(a_values),
-        second_mean=mean_or_nan(b_values),
+        first_mean=mean_of_defined(a_values),
+        second_mean=mean_of_defined(b_values),
         difference=mean_interval(differences, groups, confidence=confidence, resamples=resamples),
         p_value=p_value,
         effect_size=effect_size,

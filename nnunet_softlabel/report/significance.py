@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from nnunet_softlabel.metrics.overlap import NAN
+from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
@@ -45,7 +45,7 @@ def mean_interval(
     labels, array = labels[~np.isnan(array)], array[~np.isnan(array)]
     _, index = np.unique(labels, return_inverse=True)
     count = np.bincount(index) if len(array) else np.zeros(0)
-    mean = mean_or_nan(array)
+    mean = mean_of_defined(array)
     if len(count) < 2:
         return Interval(mean, NAN, NAN, len(array), len(count), "fewer than two groups")
     if np.ptp(array) == 0:
@@ -109,8 +109,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps * p[order]), 1)
     return [float(value) for value in adjusted]
-
-
-def mean_or_nan(values: Sequence[float] | np.ndarray) -> float:
-    """Mean, NaN of nothing."""
-    return float(np.mean(values)) if len(values) else NAN

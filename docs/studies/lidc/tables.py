@@ -10,9 +10,9 @@ from docs.studies.shared.numbers import Rows, markdown, values, write_tables
 from docs.studies.shared.resumable import read_rows
 from nnunet_softlabel.evaluation.case_scores import MODEL, Row
 from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
+from nnunet_softlabel.metrics.overlap import mean_of_defined
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import case_values, compare, home_reference
-from nnunet_softlabel.report.significance import mean_or_nan
 
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 HERE = Path(__file__).parent
@@ -103,7 +103,7 @@ def _mean(rows: Sequence[Row], metric: str) -> float:
     found = case_values(
         rows, metric=metric, class_name=NODULE, reference=home_reference(metric), prediction=MODEL
     )
-    return mean_or_nan([value for value, _ in found.values() if value == value])
+    return mean_of_defined(value for value, _ in found.values())
 
 
 def votes(rows: Rows) -> str:
