@@ -108,8 +108,8 @@ class Predictions:
         """
         if output.resolve() in [folder.resolve() for folder in self.folders]:
             raise UsageError(
-                f"-o {output}: the predictions themselves lie there, with nnU-Net's own segmentations; choose "
-                f"another folder."
+                f"-o {output}: the predictions themselves lie there, with nnU-Net's own segmentations; "
+                f"choose another folder."
             )
 
     def with_calibration(self, file: Path | str | None, labels: Labels) -> Predictions:
