@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from nnunet_softlabel.errors import WorkerError
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Result = TypeVar("Result")
 
 KILLED = "a worker process was killed"
@@ -127,6 +128,10 @@ def _emptied(futures: deque[Future[Result]]) -> set[Future[Result]]:
 
 def _start_worker(worker_of_job: Any) -> None:
     """Remember where this worker says what it is at, and let it end with the process that started it."""
+    # Workers share the cores; threads of numerical libraries in each would fight over them. Set before numpy
+    # is imported, which is with the first job.
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, "1")
     global _worker_of_job
     _worker_of_job = worker_of_job
     parent = parent_process()

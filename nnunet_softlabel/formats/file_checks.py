@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.nifti import COMPLEX, FLOATS, NiftiHeader, is_nifti, read_header, unpacked
 
-NIFTI_ENDINGS = (".nii", ".nii.gz")
-NIFTI_FLOATS = {16: "f4", 64: "f8"}  # NIfTI's code -> numpy's
 MOST_EXPANSION = 1032  # of deflate: no file of N bytes holds more than 1032 N
-CHUNK = 1 << 20
 GIPL_HEADER_BYTES = 256
-
-
-def is_nifti(path: Path) -> bool:
-    """True for names that ITK's NIfTI reader takes."""
-    return path.name.lower().endswith(NIFTI_ENDINGS)
 
 
 def check_is_file(path: Path) -> None:
@@ -68,18 +59,28 @@ def check_volume_before_reading(path: Path) -> None:
         RuntimeError: if ITK cannot read the header.
     """
     check_has_no_twin(path)
+    header = read_header(path) if is_nifti(path) else None
+    if header is not None:
+        is_complex, promised = header.datatype in COMPLEX, header.voxel_bytes
+    else:
+        is_complex, promised = _promised_to_itk(path)
+    if is_complex:
+        raise DatasetError(f"{path}: holds complex numbers; store the magnitude.")
+    available = check_size(path, promised)
+    if path.name.lower().endswith(".gipl") and available < GIPL_HEADER_BYTES + promised:
+        raise EOFError(f"the file ends after {available} of {GIPL_HEADER_BYTES + promised} bytes")
+
+
+def _promised_to_itk(path: Path) -> tuple[bool, int]:
+    """Whether voxels are complex, and the bytes of all, as ITK reads the header."""
     reader = sitk.ImageFileReader()
     if is_nifti(path):
         reader.SetImageIO("NiftiImageIO")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if "complex" in pixel:
-        raise DatasetError(f"{path}: holds complex numbers; store the magnitude.")
-    promised = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * _bytes_of(pixel)
-    available = check_size(path, promised)
-    if path.name.lower().endswith(".gipl") and available < GIPL_HEADER_BYTES + promised:
-        raise EOFError(f"the file ends after {available} of {GIPL_HEADER_BYTES + promised} bytes")
+    voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    return "complex" in pixel, voxels * _bytes_of(pixel)
 
 
 def check_size(path: Path, promised: int) -> int:
@@ -129,46 +130,35 @@ def check_nifti_content(path: Path, *, has_finite_values: bool = False) -> None:
 
     Raises:
         EOFError: if the file ends early.
-        OSError: if the checksum of a gzip file is wrong.
+        zlib.error: if the checksum of a gzip file is wrong.
         DatasetError: if it holds NaN or infinite values.
     """
-    is_zipped = path.name.lower().endswith(".gz")
-    with gzip.open(path) if is_zipped else path.open("rb") as file:
-        header = file.read(112)
-        order = "<" if header[:4] == struct.pack("<i", 348) else ">"
-        is_nifti_1 = struct.unpack_from(order + "i", header)[0] == 348
-        ndim, *shape = struct.unpack_from(order + "8h", header, 40)
-        datatype, bits = struct.unpack_from(order + "2h", header, 70)
-        start = int(struct.unpack_from(order + "f", header, 108)[0])
-        if not is_nifti_1:  # NIfTI 2, which ITK itself finds cut off
-            while file.read(CHUNK):
-                pass
-            return
-        expected = start + math.prod(shape[:ndim]) * bits // 8
-        is_float = datatype in NIFTI_FLOATS and not has_finite_values
-        if is_float:
-            content = header + file.read()
-            length = len(content)
-        else:
-            length = len(header)
-            while chunk := file.read(CHUNK):
-                length += len(chunk)
+    pieces = unpacked(path)
+    content = next(pieces, b"")
+    header = NiftiHeader.parse(content)
+    if header is None or header.version == 2:  # NIfTI 2: ITK itself finds it cut off
+        for _ in pieces:
+            pass
+        return
+    expected = header.start + header.voxel_bytes
+    is_float = header.datatype in FLOATS and not has_finite_values
+    length = len(content)
+    if is_float:
+        content += b"".join(pieces)
+        length = len(content)
+    else:
+        length += sum(map(len, pieces))
     if length < expected:
         raise EOFError(f"the file ends after {length} of {expected} bytes")
     if is_float:
-        values = np.frombuffer(content[start:expected], order + NIFTI_FLOATS[datatype])
+        values = np.frombuffer(content[header.start : expected], header.order + FLOATS[header.datatype])
         if not np.isfinite(values).all():
             raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
 
 
 def value_step(path: Path) -> float:
     """Distance of neighbouring values in a NIfTI file that scales integers (``scl_slope``); 0 for others."""
-    if not is_nifti(path):
+    header = read_header(path) if is_nifti(path) else None
+    if header is None or header.datatype in FLOATS or not math.isfinite(header.slope):
         return 0.0
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        header = file.read(184)
-    order = next((o for o in "<>" if struct.unpack_from(o + "i", header)[0] in (348, 540)), "<")
-    is_nifti_2 = struct.unpack_from(order + "i", header)[0] == 540
-    (datatype,) = struct.unpack_from(order + "h", header, 12 if is_nifti_2 else 70)
-    (slope,) = struct.unpack_from(order + ("d" if is_nifti_2 else "f"), header, 176 if is_nifti_2 else 112)
-    return 0.0 if datatype in NIFTI_FLOATS or not math.isfinite(slope) else abs(float(slope))
+    return abs(header.slope)

@@ -22,9 +22,9 @@ from nnunet_softlabel.formats.file_checks import (
     check_nifti_content,
     check_size,
     check_volume_before_reading,
-    is_nifti,
 )
 from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.nifti import is_nifti
 
 FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")

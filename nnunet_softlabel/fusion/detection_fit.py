@@ -7,7 +7,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import logit
 
 from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, likelihood
@@ -117,6 +116,8 @@ def fit(
     begin = starts or tuple(
         _start(structure, n_rates, *s) for s in STARTS[: None if structure.has_misses else 1]
     )
+    from scipy.optimize import minimize  # slow to import, and every worker of `convert` would wait for it
+
     results = []
     for start in begin:
         found = minimize(

@@ -16,7 +16,6 @@ import numpy as np
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from nnunet_softlabel.fusion.rater_votes import RaterVotes
 
@@ -232,6 +231,8 @@ def is_near(one: np.ndarray, two: np.ndarray, raters: RaterVotes) -> bool:
     first, second = (np.stack(np.unravel_index(v, raters.spatial_shape), 1) * spacing for v in (one, two))
     inside = (second >= first.min(0) - reach) & (second <= first.max(0) + reach)
     second = second[inside.all(axis=1)]
+    from scipy.spatial import KDTree  # slow to import, and every worker of `convert` would wait for it
+
     return second.size > 0 and bool(KDTree(second).query(first)[0].min() <= reach)
 
 

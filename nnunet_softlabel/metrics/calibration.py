@@ -93,7 +93,11 @@ def average_calibration_error(
         [1] Neumann et al., "Relaxed Softmax: Efficient Confidence Auto-Calibration for Safe Pedestrian
             Detection", NeurIPS workshops 2018.
     """
-    table = reliability(reference, prediction, bins=bins, mask=mask)
+    return average_bin_error(reliability(reference, prediction, bins=bins, mask=mask))
+
+
+def average_bin_error(table: np.ndarray) -> float:
+    """Mean over bins of ``|mean p - mean r|``, from `reliability`, without empty bins. NaN if all are."""
     table = table[table[:, 0] > 0]
     return float((np.abs(table[:, 1] - table[:, 2]) / table[:, 0]).mean()) if len(table) else NAN
 

@@ -80,6 +80,19 @@ class Comparison:
         return surface.surface_distances(*self.masks, spacing_mm=self.spacing_mm)
 
     @cached_property
+    def reliability(self) -> np.ndarray:
+        """Table of the whole image; see `calibration.reliability`."""
+        return self._reliability(self.mask)
+
+    @cached_property
+    def reliability_near(self) -> np.ndarray:
+        """Table of the voxels near the object."""
+        return self._reliability(self.near_mask)
+
+    def _reliability(self, mask: np.ndarray | None) -> np.ndarray:
+        return calibration.reliability(self.reference, self.prediction, bins=self.parameters.bins, mask=mask)
+
+    @cached_property
     def lesions(self) -> lesions.LesionCounts:
         """Matched, reference and predicted lesions."""
         return lesions.count_lesions(*self.masks, minimum_iou=self.parameters.minimum_iou)
@@ -168,16 +181,12 @@ METRICS: dict[str, Metric] = {
         "lower",
     ),
     "ece": Metric(
-        lambda c: calibration.expected_calibration_error(
-            c.reference, c.prediction, bins=c.parameters.bins, mask=c.mask
-        ),
+        lambda c: calibration.calibration_error(c.reliability),
         "ECE",
         "lower",
     ),
     "ece_near": Metric(
-        lambda c: calibration.expected_calibration_error(
-            c.reference, c.prediction, bins=c.parameters.bins, mask=c.near_mask
-        ),
+        lambda c: calibration.calibration_error(c.reliability_near),
         "ECE near the object",
         "lower",
     ),
@@ -189,9 +198,7 @@ METRICS: dict[str, Metric] = {
         "lower",
     ),
     "ace": Metric(
-        lambda c: calibration.average_calibration_error(
-            c.reference, c.prediction, bins=c.parameters.bins, mask=c.mask
-        ),
+        lambda c: calibration.average_bin_error(c.reliability),
         "ACE",
         "lower",
     ),
@@ -203,9 +210,7 @@ METRICS: dict[str, Metric] = {
         "lower",
     ),
     "ace_near": Metric(
-        lambda c: calibration.average_calibration_error(
-            c.reference, c.prediction, bins=c.parameters.bins, mask=c.near_mask
-        ),
+        lambda c: calibration.average_bin_error(c.reliability_near),
         "ACE near the object",
         "lower",
     ),

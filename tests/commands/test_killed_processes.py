@@ -12,7 +12,7 @@ import pytest
 
 from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark
 from tests.benchmark.conftest import fake_training
-from tests.process_tree import is_alive, wait_until, workers_of
+from tests.process_tree import AT_GATE, GATE, OPEN, is_alive, wait_until, workers_at_gate
 from tests.scored_dataset import build, build_at
 
 __all__ = ["build", "build_at", "fake_training"]
@@ -61,32 +61,34 @@ def arguments_of(request, tmp_path: Path, monkeypatch) -> Callable[[str], tuple[
     return make
 
 
-def start(arguments: list[str]) -> tuple[subprocess.Popen[str], list[int]]:
-    """The running command and its two workers."""
+def start(arguments: list[str], gate: Path, before: str = "") -> tuple[subprocess.Popen[str], list[int]]:
+    """The running command and its two workers, each of which waits with a job at the gate."""
+    gate.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", START, *arguments],
+        [sys.executable, "-c", f"{AT_GATE}{before}{START}", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), GATE: str(gate)},
     )
-    found = wait_until(lambda: len(workers_of(process.pid)) == 2 or process.poll() is not None, seconds=120)
+    found = wait_until(lambda: len(workers_at_gate(gate)) == 2 or process.poll() is not None, seconds=120)
     assert found
     assert process.poll() is None, process.communicate()[1]
-    return process, workers_of(process.pid)
+    return process, workers_at_gate(gate)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_killed_worker_is_one_line_and_exit_2(command: str, arguments_of) -> None:
+def test_a_killed_worker_is_one_line_and_exit_2(command: str, arguments_of, tmp_path: Path) -> None:
     arguments, result = arguments_of(command)
     # `preprocess --overwrite` keeps the manifest of before, which proves the files that it names
     before = result.read_bytes() if result.is_file() else None
-    process, workers = start(arguments)
+    process, workers = start(arguments, tmp_path / "gate")
     os.kill(workers[0], 9)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 2
     assert len(error.strip().splitlines()) == 1
     assert f"nnunet_softlabel {command}: error: " in error
+    assert "Case " in error.split(": a worker process was killed", maxsplit=1)[0]
     assert "a worker process was killed" in error
     assert "smaller -np" in error
     assert (result.read_bytes() if result.exists() else None) == before
@@ -94,15 +96,15 @@ def test_a_killed_worker_is_one_line_and_exit_2(command: str, arguments_of) -> N
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_killed_command_leaves_no_worker(command: str, arguments_of) -> None:
-    process, workers = start(arguments_of(command)[0])
+def test_a_killed_command_leaves_no_worker(command: str, arguments_of, tmp_path: Path) -> None:
+    process, workers = start(arguments_of(command)[0], tmp_path / "gate")
     process.kill()
     process.communicate()
     assert wait_until(lambda: not any(map(is_alive, workers)), seconds=10)
 
 
 def test_a_killed_worker_of_one_cell_leaves_the_scoring_of_the_others(
-    build, tmp_path: Path, monkeypatch, planned_dataset, fake_training
+    build, tmp_path: Path, planned_dataset, fake_training
 ) -> None:
     trainers = ["nnUNetTrainer", "nnUNetTrainerAPL"]
     output = tmp_path / "benchmark"
@@ -113,9 +115,10 @@ def test_a_killed_worker_of_one_cell_leaves_the_scoring_of_the_others(
     benchmark(grid, num_processes=1, only="train", log=lambda text: None)
     common = ["benchmark", "-d", str(planned_dataset.id), "-o", str(output), "--only", "report", "-np", "2"]
     rest = ["-p", "nnUNetPlansReduced", "-f", "0", "1", "--epochs", "1", "--iterations", "1"]
-    monkeypatch.setattr(sys.modules[__name__], "START", f"{FEW_ARE_MANY}{START}")
-    process, workers = start([*common, "-tr", *trainers, *rest, "-device", "cpu"])
+    gate = tmp_path / "gate"
+    process, workers = start([*common, "-tr", *trainers, *rest, "-device", "cpu"], gate, FEW_ARE_MANY)
     os.kill(workers[0], 9)
+    (gate / OPEN).touch()
     error = process.communicate(timeout=300)[1]
     assert process.returncode == 2
     assert "error: 1 cells are not scored; " in error
@@ -127,7 +130,4 @@ def test_a_killed_worker_of_one_cell_leaves_the_scoring_of_the_others(
 
 
 # the cells of the planned data set have few cases: let them be worth two processes, too
-FEW_ARE_MANY = (
-    "import nnunet_softlabel.evaluation.run as r, nnunet_softlabel.evaluation.tolerance as t; "
-    "r.fewer_for_few = t.fewer_for_few = lambda num_processes, num_jobs: num_processes; "
-)
+FEW_ARE_MANY = "from nnunet_softlabel import processes; processes.fewer_for_few = lambda most, jobs: most; "

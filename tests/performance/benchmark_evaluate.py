@@ -55,8 +55,13 @@ def write_dataset(source: Path, folder: Path, predictions: Path) -> SoftDataset:
             .astype(np.float32)
         )
         np.savez_compressed(predictions / f"{case}.npz", probabilities=np.stack([1 - p, p]))
-    about = {"format_version": 1, "fusion": {"method": "mean"}, "groups": groups}
-    content = {"file_ending": ".nii.gz", "soft_labels": about} | labels.to_dataset_json()
+        write_image(predictions / f"{case}.nii.gz", (p > 0.5).astype(np.uint8), grid)
+    about = {
+        "format_version": 1, "fusion": {"method": "mean"}, "prior": None, "groups": groups,
+        "digest": "of no conversion", "made_hard_labels": True,
+    }  # fmt: skip
+    content = {"channel_names": {"0": "CT"}, "numTraining": len(groups), "file_ending": ".nii.gz"}
+    content |= {"soft_labels": about} | labels.to_dataset_json()
     (folder / "dataset.json").write_text(json.dumps(content))
     return SoftDataset(folder)
 

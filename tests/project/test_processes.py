@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, WorkerError
-from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.processes import THREAD_VARIABLES, fewer_for_few, run_jobs
 from tests.process_tree import is_alive, wait_until
 
 NAMES = [f"Case {index}" for index in range(6)]
@@ -93,3 +93,25 @@ def test_a_killed_parent_leaves_no_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("num_jobs", "expected"), [(3, 1), (7, 1), (8, 2), (100, 2)])
 def test_few_short_jobs_start_no_workers(num_jobs: int, expected: int) -> None:
     assert fewer_for_few(2, num_jobs) == expected
+
+
+def threads_of_blas(_: int) -> list[int]:
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    assert np.ones(2) @ np.ones(2) == 2
+    return [int(library["num_threads"]) for library in threadpool_info()]
+
+
+def test_workers_use_one_numerical_thread_each(monkeypatch):
+    for variable in THREAD_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    found = list(run_jobs(threads_of_blas, [(0,), (1,)], 2, names=["a", "b"]))
+    assert [set(threads) for threads in found] == [{1}, {1}]
+
+
+def test_a_number_of_threads_that_the_user_set_stays(monkeypatch):
+    for variable in THREAD_VARIABLES:
+        monkeypatch.setenv(variable, "2")
+    (found, _) = run_jobs(threads_of_blas, [(0,), (1,)], 2, names=["a", "b"])
+    assert max(found) == min(2, os.cpu_count() or 1)
