@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from nnunet_softlabel.benchmark.cell_training import DONE, recorded_status
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
@@ -145,7 +146,7 @@ def _preprocessing_problems(grid: BenchmarkGrid) -> Iterator[str]:
             yield f"-c {configuration}: {folder} lacks {len(missing)} cases, first {missing[0]}; {remedy}."
 
 
-def _data_identifier(planned: dict, configuration: str) -> str | None:
+def _data_identifier(planned: dict[str, Any], configuration: str) -> str | None:
     """The folder of a configuration; one that inherits takes that of its parent."""
     seen: set[str] = set()
     while configuration in planned and configuration not in seen:

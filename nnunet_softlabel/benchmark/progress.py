@@ -23,7 +23,7 @@ SECONDS_WORTH_A_PROCESS = 20  # below, the start of another process costs more t
 MOST_PROCESSES = 8  # nnU-Net's own default
 
 
-def wait_for_training(process: subprocess.Popen, grid: BenchmarkGrid, cell: Cell) -> int:
+def wait_for_training(process: subprocess.Popen[bytes], grid: BenchmarkGrid, cell: Cell) -> int:
     """Wait, and show epochs and validated cases; a training does not outlive the benchmark."""
     epochs, cases = grid.budget.epochs, len(grid.validation_cases(cell))
     log = grid.log_file(cell)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.formats.channels import Channel
 from nnunet_softlabel.formats.grid import Grid
 
 # A file, a channel of one, the array itself, or a function that makes the array: a script that must recode
 # masks passes a function, so that a process of the pool does the reading.
-Source = Path | Channel | np.ndarray | Callable[[], np.ndarray | tuple[np.ndarray, Grid]]
+Source = Path | Channel | NDArray[Any] | Callable[[], NDArray[Any] | tuple[NDArray[Any], Grid]]
 SINGLE_RATER = "rater"
 
 

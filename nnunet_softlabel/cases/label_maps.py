@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Source
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -104,7 +105,7 @@ class LabelMap:
         is_cropped: what is outside is background, as in Slicer's files.
     """
 
-    array: np.ndarray
+    array: NDArray[Any]
     grid: Grid | None
     is_cropped: bool = False
 
@@ -131,7 +132,9 @@ def read_label_map(
         segments = read_segments(source)
     elif reading.class_axis is not None and isinstance(source, Path):
         channels, grid = read_channels(source, reading.class_axis)
-        masks: dict[int | str, np.ndarray] = {i: channel != 0 for i, channel in enumerate(channels, start=1)}
+        masks: dict[int | str, NDArray[Any]] = {
+            i: channel != 0 for i, channel in enumerate(channels, start=1)
+        }
         segments = Segments(masks, grid, is_cropped=False)
     else:
         array, own = read_source(source, read_mask, what)
@@ -140,7 +143,7 @@ def read_label_map(
     return LabelMap(array, segments.grid, segments.is_cropped)
 
 
-def read_region(source: Source, what: str) -> tuple[np.ndarray, Grid | None]:
+def read_region(source: Source, what: str) -> tuple[NDArray[Any], Grid | None]:
     """A mask of a ROI, or of what is ignored: bool, True where the file is not 0.
 
     Raises:
@@ -159,8 +162,8 @@ def read_region(source: Source, what: str) -> tuple[np.ndarray, Grid | None]:
 
 
 def read_source(
-    source: Source, reader: Callable[[Path], tuple[np.ndarray, Grid]], what: str
-) -> tuple[np.ndarray, Grid | None]:
+    source: Source, reader: Callable[[Path], tuple[NDArray[Any], Grid]], what: str
+) -> tuple[NDArray[Any], Grid | None]:
     """An array from a file, from memory, or from a function; arrays without geometry have no grid.
 
     Raises:
@@ -177,7 +180,7 @@ def read_source(
     return array, grid
 
 
-def on_grid(label_map: LabelMap, grid: Grid, regrid: Regrid | None) -> tuple[np.ndarray, Moved | None]:
+def on_grid(label_map: LabelMap, grid: Grid, regrid: Regrid | None) -> tuple[NDArray[Any], Moved | None]:
     """The array on the grid of its image, and what was done for that.
 
     Axes in another order or direction are turned, boxes of formats that store boxes are placed: both without
@@ -206,13 +209,13 @@ def on_grid(label_map: LabelMap, grid: Grid, regrid: Regrid | None) -> tuple[np.
     return resampled(array, own, grid, regrid), Moved(regrid, words, shift_mm(own, grid))
 
 
-def _step_of(source: Source, array: np.ndarray) -> float:
+def _step_of(source: Source, array: NDArray[Any]) -> float:
     """Distance of two neighbouring values that the file can hold, if it scales integers; else 0."""
     path = source.path if isinstance(source, Channel) else source
     return value_step(path) if isinstance(path, Path) and array.dtype.kind == "f" else 0.0
 
 
-def recoded(array: np.ndarray, values: Values, what: str, *, step: float = 0.0) -> np.ndarray:
+def recoded(array: NDArray[Any], values: Values, what: str, *, step: float = 0.0) -> NDArray[Any]:
     """Label values of the source to those of the data set, by one look-up table.
 
     Args:
@@ -254,7 +257,7 @@ def recoded(array: np.ndarray, values: Values, what: str, *, step: float = 0.0) 
     return result
 
 
-def _whole(array: np.ndarray, what: str, step: float) -> np.ndarray:
+def _whole(array: NDArray[Any], what: str, step: float) -> NDArray[Any]:
     """Whole numbers; a scaled integer may be half a step off, but never halfway to the next number."""
     rounded = np.rint(array)
     wrong = np.abs(array - rounded) > min(step / 2, 0.25)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_softlabel.command_line import (
+    Commands,
     add_dataset,
     add_output,
     add_overwrite,
@@ -14,7 +15,7 @@ from nnunet_softlabel.command_line import (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "apply-calibration", help="Recalibrate probability files; every other command takes the result."

@@ -7,12 +7,19 @@ import shlex
 import sys
 from functools import partial
 
-from nnunet_softlabel.command_line import add_dataset, add_output, add_processes, add_threshold, add_truth
+from nnunet_softlabel.command_line import (
+    Commands,
+    add_dataset,
+    add_output,
+    add_processes,
+    add_threshold,
+    add_truth,
+)
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.processes import KILLED
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "benchmark", help="Train, evaluate and compare trainers; resumes where it stopped."

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_softlabel.command_line import add_dataset, add_output, add_overwrite, add_processes
+from nnunet_softlabel.command_line import Commands, add_dataset, add_output, add_overwrite, add_processes
 from nnunet_softlabel.errors import UsageError
 
 METHODS = ("affine", "temperature", "isotonic", "none")
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "calibrate", help="Fit a map that makes a model's probabilities mean what the raters say."

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_softlabel.command_line import add_overwrite, add_processes
+from nnunet_softlabel.command_line import Commands, add_overwrite, add_processes
 from nnunet_softlabel.commands.case_flags import (
     add_file_flags,
     check_file_flags,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nnunet_softlabel.cases.case import Case
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "convert", help="Fuse raters into soft labels and write an nnU-Net data set."

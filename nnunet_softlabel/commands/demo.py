@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_softlabel.command_line import add_output, add_overwrite
+from nnunet_softlabel.command_line import Commands, add_output, add_overwrite
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("demo", help="Raters to report on generated knees, on a CPU, in minutes.")
     add_output(parser, "A new folder.", default=Path("nnunet_softlabel_demo"))

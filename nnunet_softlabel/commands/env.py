@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from nnunet_softlabel.command_line import Commands
 from nnunet_softlabel.training.trainer_path import trainer_path
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "env",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_softlabel.command_line import (
+    Commands,
     add_calibration,
     add_dataset,
     add_output,
@@ -17,7 +18,7 @@ from nnunet_softlabel.command_line import (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "evaluate", help="Score predicted probabilities against soft labels and raters."

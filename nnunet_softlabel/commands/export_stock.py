@@ -6,10 +6,10 @@ import argparse
 import shlex
 from pathlib import Path
 
-from nnunet_softlabel.command_line import add_dataset, add_output, add_overwrite
+from nnunet_softlabel.command_line import Commands, add_dataset, add_output, add_overwrite
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "export-stock",

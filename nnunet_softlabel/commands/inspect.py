@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_softlabel.command_line import add_output, add_overwrite, add_processes
+from nnunet_softlabel.command_line import Commands, add_output, add_overwrite, add_processes
 from nnunet_softlabel.commands.case_flags import (
     add_file_flags,
     check_file_flags,
@@ -20,7 +20,7 @@ from nnunet_softlabel.commands.case_flags import (
 from nnunet_softlabel.errors import UsageError
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("inspect", help="Rater agreement of a data set or of a folder of raters.")
     parser.add_argument("-d", metavar="DATASET", help="Data set id or name that `convert` made.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_softlabel.command_line import (
+    Commands,
     add_dataset,
     add_output,
     add_overwrite,
@@ -13,7 +14,7 @@ from nnunet_softlabel.command_line import (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("maps", help="Write probability and uncertainty maps, and volumes.")
     add_dataset(parser, "says what channels mean")

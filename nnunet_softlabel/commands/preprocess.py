@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_softlabel.command_line import add_dataset, add_overwrite, add_processes
+from nnunet_softlabel.command_line import Commands, add_dataset, add_overwrite, add_processes
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "preprocess", help="Preprocess soft labels (a trainer does it by itself if they are missing)."

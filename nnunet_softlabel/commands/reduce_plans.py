@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_softlabel.command_line import add_dataset, add_overwrite
+from nnunet_softlabel.command_line import Commands, add_dataset, add_overwrite
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "reduce-plans", help="Write a plans file with a smaller network, batch and patch."

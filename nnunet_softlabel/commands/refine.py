@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_softlabel.command_line import add_overwrite, add_processes
+from nnunet_softlabel.command_line import Commands, add_overwrite, add_processes
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser(
         "refine", help="Make labels that know missed and invented lesions, from a first round of folds."

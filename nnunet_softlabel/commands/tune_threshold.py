@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_softlabel.command_line import (
+    Commands,
     add_calibration,
     add_dataset,
     add_output,
@@ -14,7 +15,7 @@ from nnunet_softlabel.command_line import (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: Commands) -> None:
     """Declare the command's flags."""
     parser = commands.add_parser("tune-threshold", help="Choose the decision threshold on validation cases.")
     add_dataset(parser, "holds the references")

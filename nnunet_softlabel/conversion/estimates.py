@@ -160,7 +160,7 @@ def _network_doubt(records: Sequence[dict[str, Any]], channel: int) -> str | Non
     )
 
 
-def _lesion_model(records: Sequence[dict[str, list]], settings: CaseSettings) -> LesionModel:
+def _lesion_model(records: Sequence[dict[str, list[Any]]], settings: CaseSettings) -> LesionModel:
     intensity = settings.priors.intensity
     assert intensity is not None  # the caller asked
     refused = f"--intensity-prior {intensity.direction}: "

@@ -9,6 +9,7 @@ from shutil import copy2
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.consistency import check_segmentation, stock_threshold
@@ -31,7 +32,7 @@ from nnunet_softlabel.processes import for_each_case
 
 Of = Literal["probabilities", "logits"]
 BESIDE = ("dataset.json", "plans.json")  # what nnU-Net's own commands look for beside predictions
-Reader = Callable[[Predictions, SoftDataset, str, tuple[int, ...]], np.ndarray]
+Reader = Callable[[Predictions, SoftDataset, str, tuple[int, ...]], NDArray[Any]]
 
 
 def average(
@@ -132,17 +133,17 @@ def apply_calibration(
     return found
 
 
-def _mean(found: Predictions, dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> np.ndarray:
+def _mean(found: Predictions, dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """Mean of the probabilities, recalibrated if asked."""
     return found.read(case, dataset, shape)
 
 
 def _mean_of_logits(
     found: Predictions, dataset: SoftDataset, case: str, shape: tuple[int, ...]
-) -> np.ndarray:
+) -> NDArray[Any]:
     """As ``nnUNetv2_predict -f 0 1 2``: softmax or sigmoid of the mean logits."""
     labels = dataset.labels
-    total: np.ndarray | float = 0.0
+    total: NDArray[Any] | float = 0.0
     for folder in found.folders_of[case]:
         p = read_probabilities(folder, case, labels, shape)
         check_segmentation(dataset, folder, case, p)

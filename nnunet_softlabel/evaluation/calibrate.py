@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
@@ -157,7 +158,7 @@ class _References:
     split: str
     against: Target
 
-    def read(self, case: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, tuple[float, ...]]:
+    def read(self, case: str) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any], tuple[float, ...]]:
         """Target ``(C, *spatial)``, voxels that count (None: all), what any rater marked, spacing."""
         labels = self.dataset.labels
         for path in (self.dataset.label_file(case, self.split), *self.dataset.soft_files(case, self.split)):
@@ -189,7 +190,9 @@ class _References:
             and bool(about.get("raters", True))
         )
 
-    def _mean_of_raters(self, case: str, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _mean_of_raters(
+        self, case: str, mask: NDArray[Any] | None
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         labels = self.dataset.labels
         raters = list(self.dataset.read_raters(case, self.split).values())
         if not raters:
@@ -237,7 +240,7 @@ def _before_and_after(
     return found
 
 
-def _scores(q: np.ndarray, p: np.ndarray, mask: np.ndarray | None, near: np.ndarray) -> list[float]:
+def _scores(q: NDArray[Any], p: NDArray[Any], mask: NDArray[Any] | None, near: NDArray[Any]) -> list[float]:
     near = near if mask is None else near & mask
     volume = overlap.relative_volume_error(q, p, mask=mask)
     return [
@@ -273,7 +276,7 @@ def _summary(scores: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
     }
 
 
-def _mean(values: np.ndarray) -> float | None:
+def _mean(values: NDArray[Any]) -> float | None:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else None
 

@@ -22,8 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.formats.encoding import channels_of, consensus
 from nnunet_softlabel.formats.labels import Labels
@@ -61,13 +63,13 @@ class CaseData:
     case: str
     group: str
     labels: Labels
-    soft: np.ndarray
-    hard: np.ndarray
-    raters: Mapping[str, np.ndarray]
+    soft: NDArray[Any]
+    hard: NDArray[Any]
+    raters: Mapping[str, NDArray[Any]]
     spacing_mm: tuple[float, ...]
-    probabilities: np.ndarray
-    decision: np.ndarray
-    truth: np.ndarray | None = None
+    probabilities: NDArray[Any]
+    decision: NDArray[Any]
+    truth: NDArray[Any] | None = None
 
 
 @dataclass
@@ -76,13 +78,13 @@ class CaseScores:
 
     case: str
     rows: list[Row]
-    reliability: dict[str, dict[str, np.ndarray]]
+    reliability: dict[str, dict[str, NDArray[Any]]]
 
 
 def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = True) -> CaseScores:
     """All rows of one case."""
     rows: list[Row] = []
-    tables: dict[str, dict[str, np.ndarray]] = {}
+    tables: dict[str, dict[str, NDArray[Any]]] = {}
     everyone = _Raters.of(data.raters, data.labels)
     mask = None if data.labels.ignore is None else data.hard != data.labels.ignore
     hard = channels_of(data.hard, data.labels)
@@ -124,18 +126,18 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
 class _Raters:
     """Raters of a case: membership ``(C, *spatial)`` of each, and the voxels each answered (None: all)."""
 
-    members: dict[str, np.ndarray]
-    answered: dict[str, np.ndarray | None]
+    members: dict[str, NDArray[Any]]
+    answered: dict[str, NDArray[Any] | None]
 
     @classmethod
-    def of(cls, maps: Mapping[str, np.ndarray], labels: Labels) -> _Raters:
+    def of(cls, maps: Mapping[str, NDArray[Any]], labels: Labels) -> _Raters:
         answered = {name: None if labels.ignore is None else m != labels.ignore for name, m in maps.items()}
         return cls({name: channels_of(m, labels) for name, m in maps.items()}, answered)
 
     def others(self, name: str) -> list[str]:
         return [other for other in self.members if other != name]
 
-    def mean_of(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    def mean_of(self, names: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Mean of these raters over those who answered, and where anyone did (None: everywhere)."""
         answered = [a for name in names if (a := self.answered[name]) is not None]
         if not answered:
@@ -150,13 +152,13 @@ class _Channel:
     """One class or region of a case."""
 
     index: int
-    soft: np.ndarray
-    hard: np.ndarray
-    truth: np.ndarray | None
-    probability: np.ndarray
-    decision: np.ndarray
-    near: np.ndarray
-    mask: np.ndarray | None
+    soft: NDArray[Any]
+    hard: NDArray[Any]
+    truth: NDArray[Any] | None
+    probability: NDArray[Any]
+    decision: NDArray[Any]
+    near: NDArray[Any]
+    mask: NDArray[Any] | None
     spacing_mm: tuple[float, ...]
     parameters: Parameters
 
@@ -168,10 +170,10 @@ class _Channel:
 
     def compare(
         self,
-        reference: np.ndarray,
-        prediction: np.ndarray,
-        hard_prediction: np.ndarray,
-        *masks: np.ndarray | None,
+        reference: NDArray[Any],
+        prediction: NDArray[Any],
+        hard_prediction: NDArray[Any],
+        *masks: NDArray[Any] | None,
     ) -> Comparison:
         counted = [m for m in (self.mask, *masks) if m is not None]
         return Comparison(
@@ -189,7 +191,7 @@ class _Channel:
 def model_scores(channel: _Channel, raters: _Raters) -> dict[str, dict[str, float]]:
     """Reference -> metric -> value of the model."""
 
-    def against(reference: np.ndarray, *masks: np.ndarray | None) -> dict[str, float]:
+    def against(reference: NDArray[Any], *masks: NDArray[Any] | None) -> dict[str, float]:
         comparison = channel.compare(reference, channel.probability, channel.decision, *masks)
         scores = measure(comparison)
         scores["case_score"] = case_score(channel.probability, mask=comparison.mask)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.thresholds import Threshold, decide
@@ -14,7 +16,9 @@ from nnunet_softlabel.formats.soft_dataset import SoftDataset
 UNDECIDED = 1e-3  # closer calls than this may fall either way by rounding
 
 
-def check_segmentation(dataset: SoftDataset, predictions: Path, case: str, probabilities: np.ndarray) -> None:
+def check_segmentation(
+    dataset: SoftDataset, predictions: Path, case: str, probabilities: NDArray[Any]
+) -> None:
     """Refuse probabilities that do not make, at 0.5, the segmentation that lies beside them.
 
     Catches files of another case or model, and readers that turn axes. Without a segmentation nothing is
@@ -35,7 +39,7 @@ def check_segmentation(dataset: SoftDataset, predictions: Path, case: str, proba
 
 
 def check_decision(
-    path: Path, case: str, stored: np.ndarray, probabilities: np.ndarray, labels: Labels
+    path: Path, case: str, stored: NDArray[Any], probabilities: NDArray[Any], labels: Labels
 ) -> None:
     """Refuse the segmentation of ``path``, as nnU-Net's reader turns it, if probabilities make another."""
     remedy = (
@@ -61,7 +65,7 @@ def stock_threshold(labels: Labels) -> Threshold:
     return Threshold("0.5", dict.fromkeys(labels.names, 0.5))
 
 
-def _undecided(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
+def _undecided(probabilities: NDArray[Any], labels: Labels) -> NDArray[Any]:
     if labels.has_regions:
         return np.asarray((np.abs(probabilities - 0.5) < UNDECIDED).any(axis=0))
     second, first = np.partition(probabilities, -2, axis=0)[-2:]

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import SEARCHED
@@ -130,7 +132,7 @@ class Predictions:
             calibration.map_for(case)
         return replace(self, calibration=calibration)
 
-    def read(self, case: str, like: SoftDataset | Labels, shape: tuple[int, ...]) -> np.ndarray:
+    def read(self, case: str, like: SoftDataset | Labels, shape: tuple[int, ...]) -> NDArray[Any]:
         """Probabilities ``(K, *spatial)`` of a case: as `read_probabilities`, averaged and recalibrated.
 
         Args:
@@ -143,7 +145,7 @@ class Predictions:
         """
         labels = like if isinstance(like, Labels) else like.labels
         folders = self.folders_of[case]
-        total: np.ndarray | None = None
+        total: NDArray[Any] | None = None
         for folder in folders:
             own = read_probabilities(folder, case, labels, shape)
             if isinstance(like, SoftDataset):

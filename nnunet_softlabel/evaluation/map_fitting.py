@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 from scipy.special import expit
 
@@ -45,20 +46,20 @@ class VoxelSample:
         volume: expected foreground of the case, in voxels.
     """
 
-    log_odds: np.ndarray
-    target: np.ndarray
-    weight: np.ndarray
+    log_odds: NDArray[Any]
+    target: NDArray[Any]
+    weight: NDArray[Any]
     volume: float
 
 
 def sample_voxels(
-    log_odds: np.ndarray,
-    target: np.ndarray,
+    log_odds: NDArray[Any],
+    target: NDArray[Any],
     *,
     most: int,
     rng: np.random.Generator,
     has_regions: bool,
-    mask: np.ndarray | None = None,
+    mask: NDArray[Any] | None = None,
 ) -> VoxelSample:
     """Draw voxels of a case so that weighted sums over them estimate sums over all voxels, without bias.
 
@@ -75,8 +76,8 @@ def sample_voxels(
         mask: voxels that count, None for all.
     """
     channels = len(log_odds)
-    x: np.ndarray = log_odds.reshape(channels, -1)
-    q: np.ndarray = target.reshape(channels, -1)
+    x: NDArray[Any] = log_odds.reshape(channels, -1)
+    q: NDArray[Any] = target.reshape(channels, -1)
     if mask is not None:
         x, q = x[:, mask.ravel()], q[:, mask.ravel()]
     foreground = q.max(axis=0) if has_regions else q.sum(axis=0)
@@ -98,7 +99,7 @@ def sample_voxels(
     )
 
 
-def object_weights(volumes: np.ndarray, power: float = 1.0) -> np.ndarray:
+def object_weights(volumes: NDArray[Any], power: float = 1.0) -> NDArray[Any]:
     """Weight of every voxel of a case: ``1 / volume ** power``, so that with 1 each object counts the same.
 
     The optimum of an affine map has ``sum of weight * (p - q) = 0``: with the power 1 the relative errors of
@@ -113,7 +114,7 @@ def object_weights(volumes: np.ndarray, power: float = 1.0) -> np.ndarray:
     return np.asarray(np.maximum(volumes, floor) ** -power)
 
 
-WEIGHTINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+WEIGHTINGS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "voxels": lambda volumes: np.ones_like(volumes),
     "objects": object_weights,
     "roots": lambda volumes: object_weights(volumes, 0.5),
@@ -124,9 +125,9 @@ WEIGHTINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class _Pooled:
     """Voxels of many cases: log-odds and targets ``(C, n)``, weights ``(n,)`` that sum to 1."""
 
-    log_odds: np.ndarray
-    target: np.ndarray
-    weight: np.ndarray
+    log_odds: NDArray[Any]
+    target: NDArray[Any]
+    weight: NDArray[Any]
 
     @classmethod
     def of(cls, samples: Sequence[VoxelSample], weighting: Weighting) -> _Pooled:
@@ -142,7 +143,7 @@ class _Pooled:
         )
 
 
-def _gradient(pooled: _Pooled, mapped: np.ndarray, has_regions: bool) -> tuple[float, np.ndarray]:
+def _gradient(pooled: _Pooled, mapped: NDArray[Any], has_regions: bool) -> tuple[float, NDArray[Any]]:
     """Cross entropy of mapped log-odds, and its derivative ``(C, n)`` by them."""
     if has_regions:
         partition = np.logaddexp(0, mapped).sum(axis=0)
@@ -157,8 +158,8 @@ def _gradient(pooled: _Pooled, mapped: np.ndarray, has_regions: bool) -> tuple[f
 
 
 def _minimise(
-    function: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, n_scales: int
-) -> np.ndarray:
+    function: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]], start: NDArray[Any], n_scales: int
+) -> NDArray[Any]:
     """The convex problem's solution; the first ``n_scales`` parameters stay positive."""
     bounds = [(SMALLEST_SCALE, None)] * n_scales + [(None, None)] * (len(start) - n_scales)
     found = optimize.minimize(
@@ -171,7 +172,7 @@ def fit_affine(pooled: _Pooled, has_regions: bool) -> AffineMap:
     """``scale_c * x + shift_c`` of the least cross entropy (Platt scaling of every channel)."""
     channels = len(pooled.log_odds)
 
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+    def loss(parameters: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         scale, shift = parameters[:channels, None], parameters[channels:, None]
         value, slope = _gradient(pooled, scale * pooled.log_odds + shift, has_regions)
         return value, np.concatenate([(slope * pooled.log_odds).sum(axis=1), slope.sum(axis=1)])
@@ -183,7 +184,7 @@ def fit_affine(pooled: _Pooled, has_regions: bool) -> AffineMap:
 def fit_temperature(pooled: _Pooled, has_regions: bool) -> AffineMap:
     """One scale, 1 / T, for all channels."""
 
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+    def loss(parameters: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         value, slope = _gradient(pooled, parameters[0] * pooled.log_odds, has_regions)
         return value, np.array([(slope * pooled.log_odds).sum()])
 
@@ -201,7 +202,7 @@ def fit_isotonic(pooled: _Pooled, has_regions: bool) -> IsotonicMap:
 
 
 def _isotonic_curve(
-    x: np.ndarray, q: np.ndarray, weight: np.ndarray
+    x: NDArray[Any], q: NDArray[Any], weight: NDArray[Any]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Knots: the mean log-odds and the mean target of each run of bins that share a value."""
     _, bins = np.unique(np.floor(x / BIN_WIDTH).astype(np.int64), return_inverse=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import entr
 
 from nnunet_softlabel.errors import DatasetError
@@ -31,7 +33,7 @@ COLUMNS = (
 Row = dict[str, str | int | float]
 
 
-def binary_entropy(p: np.ndarray) -> np.ndarray:
+def binary_entropy(p: NDArray[Any]) -> NDArray[Any]:
     """``-p log2 p - (1 - p) log2 (1 - p)`` in bits, float32: 0 where p is 0 or 1, 1 where p is one half.
 
     >>> binary_entropy(np.array([0.0, 0.5, 1.0])).tolist()
@@ -41,7 +43,7 @@ def binary_entropy(p: np.ndarray) -> np.ndarray:
     return ((entr(p) + entr(1 - p)) / np.log(2)).astype(np.float32)
 
 
-def mutual_information(models: Sequence[np.ndarray]) -> np.ndarray:
+def mutual_information(models: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """How far models differ: entropy of their mean minus mean of their entropies, in bits, float32 [1].
 
     0 where all give the same p, 1 where half are certain of 0 and half of 1.
@@ -141,7 +143,7 @@ def _write_case(
     return rows
 
 
-def _volumes(p: np.ndarray, models: Sequence[np.ndarray], raters: np.ndarray, ml: float) -> Row:
+def _volumes(p: NDArray[Any], models: Sequence[NDArray[Any]], raters: NDArray[Any], ml: float) -> Row:
     """Volumes of one class in ml; ``raters`` in voxels."""
     tail = (1 - COVERAGE) / 2
     expected = [float(model.sum(dtype=np.float64)) * ml for model in models]
@@ -164,7 +166,7 @@ def _volumes(p: np.ndarray, models: Sequence[np.ndarray], raters: np.ndarray, ml
     return row
 
 
-def _rater_volumes(dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> np.ndarray:
+def _rater_volumes(dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """Voxels ``(C, R)`` that each rater of the case marked; no raters where the data set does not know it."""
     split = next((s for s in ("Tr", "Ts") if dataset.rater_files(case, s)), None)
     raters = {} if split is None else dataset.read_raters(case, split)

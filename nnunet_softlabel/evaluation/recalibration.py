@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # of a probability; below it float32 files hold no digits
@@ -23,7 +24,7 @@ class RecalibrationMap(Protocol):
 
     method: ClassVar[str]
 
-    def __call__(self, log_odds: np.ndarray) -> np.ndarray:
+    def __call__(self, log_odds: NDArray[Any]) -> NDArray[Any]:
         """Of every channel."""
         ...
 
@@ -44,7 +45,7 @@ class AffineMap:
     scale: tuple[float, ...]
     shift: tuple[float, ...]
 
-    def __call__(self, log_odds: np.ndarray) -> np.ndarray:
+    def __call__(self, log_odds: NDArray[Any]) -> NDArray[Any]:
         """Of every channel of ``(C, *spatial)``."""
         column = (-1, *[1] * (log_odds.ndim - 1))
         scale, shift = (np.asarray(v, dtype=log_odds.dtype).reshape(column) for v in (self.scale, self.shift))
@@ -70,7 +71,7 @@ class IsotonicMap:
     method: ClassVar[str] = "isotonic"
     curves: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
 
-    def __call__(self, log_odds: np.ndarray) -> np.ndarray:
+    def __call__(self, log_odds: NDArray[Any]) -> NDArray[Any]:
         """Of every channel of ``(C, *spatial)``."""
         if len(self.curves) == len(log_odds):
             p = np.stack([self._mapped(i, x) for i, x in enumerate(log_odds)])
@@ -80,7 +81,7 @@ class IsotonicMap:
             found = np.log(p[1:]) - np.log(p[:1])
         return np.where(np.isneginf(log_odds), log_odds, found)
 
-    def _mapped(self, index: int, log_odds: np.ndarray) -> np.ndarray:
+    def _mapped(self, index: int, log_odds: NDArray[Any]) -> NDArray[Any]:
         knots, values = self.curves[index]
         return np.interp(log_odds, knots, values).astype(log_odds.dtype)
 
@@ -110,7 +111,7 @@ def floats(values: Iterable[Any]) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def log_odds_of(probabilities: np.ndarray, *, has_regions: bool) -> np.ndarray:
+def log_odds_of(probabilities: NDArray[Any], *, has_regions: bool) -> NDArray[Any]:
     """Log-odds ``(C, *spatial)`` of probabilities: ``(1 + C, *spatial)`` of classes, ``(C, ...)`` of regions.
 
     A class keeps its digits however sure the network is. A region does not: a file holds p and not 1 - p, so
@@ -130,7 +131,7 @@ def log_odds_of(probabilities: np.ndarray, *, has_regions: bool) -> np.ndarray:
     return np.where(is_zero, -np.inf, log_p - log_rest)
 
 
-def probabilities_of(log_odds: np.ndarray, *, has_regions: bool) -> np.ndarray:
+def probabilities_of(log_odds: NDArray[Any], *, has_regions: bool) -> NDArray[Any]:
     """Inverse of `log_odds_of`: with the background first for classes."""
     if has_regions:
         return np.asarray(expit(log_odds))
@@ -141,14 +142,14 @@ def probabilities_of(log_odds: np.ndarray, *, has_regions: bool) -> np.ndarray:
 
 
 def recalibrated(
-    probabilities: np.ndarray, recalibration: RecalibrationMap, *, has_regions: bool
-) -> np.ndarray:
+    probabilities: NDArray[Any], recalibration: RecalibrationMap, *, has_regions: bool
+) -> NDArray[Any]:
     """Probabilities after a map, shape and type as before."""
     log_odds = recalibration(log_odds_of(probabilities, has_regions=has_regions))
     return probabilities_of(log_odds, has_regions=has_regions).astype(probabilities.dtype)
 
 
-def one_against_rest(log_odds: np.ndarray) -> np.ndarray:
+def one_against_rest(log_odds: NDArray[Any]) -> NDArray[Any]:
     """Log-odds ``(1 + C, ...)`` of the background and the classes, each against all others together."""
     x = np.concatenate([np.zeros_like(log_odds[:1]), log_odds])
     rest = [logsumexp(np.delete(x, c, axis=0), axis=0) for c in range(len(x))]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
@@ -11,7 +13,7 @@ from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 def read_references(
     dataset: SoftDataset, case: str, *, split: str
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], Grid]:
+) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]], Grid]:
     """Soft label, consensus, raters and grid of a case.
 
     Raises:

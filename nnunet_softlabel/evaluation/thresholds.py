@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import read_json
@@ -61,7 +62,7 @@ class Threshold:
         return "classes: among those with p > t the one with the largest p / t; regions: p > t"
 
 
-def decide(probabilities: np.ndarray, labels: Labels, threshold: Threshold) -> np.ndarray:
+def decide(probabilities: NDArray[Any], labels: Labels, threshold: Threshold) -> NDArray[Any]:
     """The label map that a threshold makes of probabilities; 0.5 is exactly what nnU-Net exports.
 
     * nnU-Net's rule (0.5): classes by argmax, where the background wins ties; regions where p > 0.5.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.label_maps import LabelMap, Reading, on_grid, read_label_map
 from nnunet_softlabel.cases.patterns import Pattern
@@ -73,7 +75,7 @@ class Truth:
 
 def read_truth(
     dataset: SoftDataset, truth: Path | Truth, case: str, *, grid: Grid, values: Values
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Label map of a known truth, in the data set's own values.
 
     Args:
@@ -108,7 +110,7 @@ def read_truth(
         ) from error
 
 
-def _own_values(array: np.ndarray, values: Values, path: Path) -> np.ndarray:
+def _own_values(array: NDArray[Any], values: Values, path: Path) -> NDArray[Any]:
     found = np.unique(array)
     step = min(value_step(path) / 2, 0.25) if array.dtype.kind == "f" else 0.0
     result = np.zeros(array.shape, np.uint16)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.ensemble import Predictions
@@ -127,7 +128,7 @@ def _scores_of_candidates(
     truth: Path | Truth | None,
     values: Values,
     beta: float,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """F-beta ``(channels, candidates)`` of one case."""
     labels = dataset.labels
     _, hard, raters, grid = read_references(dataset, case, split=split)
@@ -149,12 +150,14 @@ def _scores_of_candidates(
     return np.asarray(np.mean(per_reference, axis=0))
 
 
-def _score(reference: np.ndarray, prediction: np.ndarray, beta: float, mask: np.ndarray | None) -> float:
+def _score(
+    reference: NDArray[Any], prediction: NDArray[Any], beta: float, mask: NDArray[Any] | None
+) -> float:
     score = f_beta(reference, prediction, beta=beta, mask=mask)
     return 1.0 if score != score else score  # both are empty: rightly nothing
 
 
-def _best(curve: np.ndarray) -> float:
+def _best(curve: NDArray[Any]) -> float:
     """The best candidate; of equals, the one nearest to 0.5."""
     best = np.flatnonzero(curve >= curve.max() - 1e-9)
     return float(min((CANDIDATES[i] for i in best), key=lambda t: abs(t - 0.5)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
@@ -31,7 +32,7 @@ class Channel:
     index: int
     axis: ChannelAxis = "last"
 
-    def read(self) -> tuple[np.ndarray, Grid]:
+    def read(self) -> tuple[NDArray[Any], Grid]:
         """The channel, ``(*spatial)``, and its grid.
 
         Raises:
@@ -43,7 +44,7 @@ class Channel:
         return np.ascontiguousarray(channels[self.index]), grid
 
 
-def read_channels(path: Path, axis: ChannelAxis) -> tuple[np.ndarray, Grid]:
+def read_channels(path: Path, axis: ChannelAxis) -> tuple[NDArray[Any], Grid]:
     """All channels of a file, ``(channel, *spatial)``, and the grid of one.
 
     Raises:
@@ -77,7 +78,7 @@ def number_of_channels(path: Path, axis: ChannelAxis) -> int:
     return reader.GetNumberOfComponents() if reader.GetNumberOfComponents() > 1 else reader.GetSize()[-1]
 
 
-def _flat_channels(path: Path, axis: ChannelAxis) -> tuple[np.ndarray, Grid]:
+def _flat_channels(path: Path, axis: ChannelAxis) -> tuple[NDArray[Any], Grid]:
     array, _ = read_flat(path)
     if array.ndim != 3:
         raise DatasetError(f"{path}: has one channel; leave out --rater-axis or --class-axis.")
@@ -95,7 +96,7 @@ def _check_volume(path: Path, axis: ChannelAxis, dimension: int, components: int
         raise DatasetError(f"{path}: has one channel; leave out --rater-axis or --class-axis.")
 
 
-def _volume_channels(path: Path, axis: ChannelAxis) -> tuple[np.ndarray, Grid]:
+def _volume_channels(path: Path, axis: ChannelAxis) -> tuple[NDArray[Any], Grid]:
     image = read_volume(path)
     components, dimension = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
     _check_volume(path, axis, dimension, components)

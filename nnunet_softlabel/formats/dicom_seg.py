@@ -6,8 +6,10 @@ highdicom is an optional extra: ``pip install 'nnunet-softlabel[dicom]'``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.grid import Grid
@@ -48,7 +50,7 @@ def read_dicom_segments(path: Path) -> Segments:
     except (OSError, ValueError, RuntimeError, AttributeError, pydicom.errors.InvalidDicomError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         raise DatasetError(f"{path}: cannot be read as a DICOM segmentation ({reason}).") from error
-    masks: dict[int | str, np.ndarray] = {}
+    masks: dict[int | str, NDArray[Any]] = {}
     for channel, number in enumerate(file.segment_numbers):
         name = str(file.get_segment_description(number).segment_label)
         values = volume.array[..., channel]
@@ -59,7 +61,7 @@ def read_dicom_segments(path: Path) -> Segments:
     return Segments(masks, _grid_of(volume.array.shape[:3], volume.affine))
 
 
-def _grid_of(shape: tuple[int, ...], affine: np.ndarray) -> Grid:
+def _grid_of(shape: tuple[int, ...], affine: NDArray[Any]) -> Grid:
     """The grid of an array ``(slice, row, column)`` whose indices the affine maps to positions."""
     steps = np.asarray(affine)[:3, 2::-1]  # columns: along x, y, z of the grid
     spacing = np.linalg.norm(steps, axis=0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.formats.labels import Labels
 
@@ -13,23 +16,23 @@ TIE = 2e-5  # of probabilities that differ by rounding only; shares of raters di
 IGNORED = -1  # in the first channel of a quantised soft label: nobody answered here
 
 
-def quantise(soft: np.ndarray) -> np.ndarray:
+def quantise(soft: NDArray[Any]) -> NDArray[Any]:
     """Probabilities as int16 multiples of 1 / `SCALE` (error <= 1.6e-5; exact for k / R with R <= 10)."""
     return np.rint(soft * np.float32(SCALE)).astype(np.int16)
 
 
-def dequantise(quantised: np.ndarray) -> np.ndarray:
+def dequantise(quantised: NDArray[Any]) -> NDArray[Any]:
     """Inverse of `quantise` as float32; negative values (padding, ignored) become 0."""
     return np.maximum(quantised, 0).astype(np.float32) / np.float32(SCALE)
 
 
-def with_background(soft: np.ndarray) -> np.ndarray:
+def with_background(soft: NDArray[Any]) -> NDArray[Any]:
     """Prepend the background, 1 - sum, to foreground probabilities ``(C, *spatial)`` of classes."""
     background = np.clip(1 - soft.sum(axis=0, keepdims=True, dtype=np.float32), 0, 1)
     return np.concatenate([background, soft.astype(np.float32, copy=False)])
 
 
-def consensus(soft: np.ndarray, labels: Labels, ignored: np.ndarray | None = None) -> np.ndarray:
+def consensus(soft: NDArray[Any], labels: Labels, ignored: NDArray[Any] | None = None) -> NDArray[Any]:
     """The hard label nnU-Net itself would export for a soft label.
 
     The rule of its ``LabelManager.convert_probabilities_to_segmentation`` (a test compares them): argmax for
@@ -63,6 +66,6 @@ def consensus(soft: np.ndarray, labels: Labels, ignored: np.ndarray | None = Non
     return hard
 
 
-def channels_of(label_map: np.ndarray, labels: Labels) -> np.ndarray:
+def channels_of(label_map: NDArray[Any], labels: Labels) -> NDArray[Any]:
     """Membership of a hard label map in every foreground channel, bool ``(C, *spatial)``."""
     return np.stack([np.isin(label_map, values) for values in labels.values.values()])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -59,5 +61,5 @@ class Grid:
         return None
 
 
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
+def _rounded(values: NDArray[Any]) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in values)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 from PIL import Image
 
 from nnunet_softlabel.errors import DatasetError
@@ -59,7 +60,7 @@ def is_flat(path: Path) -> bool:
     return file_ending(path) in FLAT_ENDINGS
 
 
-def read_image(path: Path) -> tuple[np.ndarray, Grid]:
+def read_image(path: Path) -> tuple[NDArray[Any], Grid]:
     """Read an image as stored.
 
     Returns:
@@ -87,14 +88,14 @@ def read_image(path: Path) -> tuple[np.ndarray, Grid]:
     return array, Grid.flat(array.shape)
 
 
-def _check_values(path: Path, array: np.ndarray) -> None:
+def _check_values(path: Path, array: NDArray[Any]) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DatasetError(f"{path}: holds NaN or infinite values; they must be finite numbers.")
     if array.dtype.kind == "c":
         raise DatasetError(f"{path}: holds complex numbers; store the magnitude.")
 
 
-def without_alpha(path: Path, array: np.ndarray) -> np.ndarray:
+def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     """The colours of a flat image, without the transparency in its last channel.
 
     Raises:
@@ -111,7 +112,7 @@ def without_alpha(path: Path, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(colours[..., 0] if colours.shape[-1] == 1 else colours)
 
 
-def is_stored_as_read(path: Path, array: np.ndarray) -> bool:
+def is_stored_as_read(path: Path, array: NDArray[Any]) -> bool:
     """True if a flat file has the very axes of ``array``, as nnU-Net wants them."""
     if path.suffix.lower() in (".tif", ".tiff"):
         import tifffile
@@ -174,7 +175,7 @@ def read_grid(path: Path) -> Grid:
 # scikit-image takes longer to import than many a volume to read
 
 
-def read_flat(path: Path) -> tuple[np.ndarray, bool]:
+def read_flat(path: Path) -> tuple[NDArray[Any], bool]:
     """A flat image ``(y, x)`` or ``(y, x, colours)``, or a stack ``(pages, y, x)``; and whether it is one.
 
     Raises:
@@ -187,7 +188,7 @@ def read_flat(path: Path) -> tuple[np.ndarray, bool]:
         raise _unreadable(path, error) from error
 
 
-def _flat_array(path: Path) -> tuple[np.ndarray, bool]:
+def _flat_array(path: Path) -> tuple[NDArray[Any], bool]:
     if path.suffix.lower() not in (".tif", ".tiff"):
         from skimage import io  # type: ignore[attr-defined]
 
@@ -206,7 +207,7 @@ def _flat_array(path: Path) -> tuple[np.ndarray, bool]:
     return (np.moveaxis(array, 0, -1) if axes == "SYX" else array), is_stack
 
 
-def _write_flat(path: Path, array: np.ndarray) -> None:
+def _write_flat(path: Path, array: NDArray[Any]) -> None:
     if path.suffix in (".tif", ".tiff"):
         import tifffile
 
@@ -219,7 +220,7 @@ def _write_flat(path: Path, array: np.ndarray) -> None:
     io.imsave(path, array, check_contrast=False)
 
 
-def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
+def read_mask(path: Path) -> tuple[NDArray[Any], Grid]:
     """Read a label map or probability map: one value per voxel.
 
     Colour images whose channels are equal, and 1-bit images, are reduced to one channel.
@@ -231,7 +232,7 @@ def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
     return (array.astype(np.uint8) if array.dtype == bool else array), grid
 
 
-def _read_grey(path: Path) -> tuple[np.ndarray, Grid]:
+def _read_grey(path: Path) -> tuple[NDArray[Any], Grid]:
     array, grid = read_image(path)
     if array.ndim == 3 and is_flat(path):
         colours = array[..., :3]
@@ -241,7 +242,7 @@ def _read_grey(path: Path) -> tuple[np.ndarray, Grid]:
     return array, grid
 
 
-def read_probability(path: Path, scale: float | None = None) -> tuple[np.ndarray, Grid]:
+def read_probability(path: Path, scale: float | None = None) -> tuple[NDArray[Any], Grid]:
     """Read a probability map as float32 in [0, 1].
 
     The type says which value is 1, never the values: 1 for volumes, floats and 1-bit images, 255 and 65535
@@ -261,7 +262,7 @@ def read_probability(path: Path, scale: float | None = None) -> tuple[np.ndarray
     return as_probability(array, str(path), scale), grid
 
 
-def as_probability(array: np.ndarray, what: str, scale: float | None = None) -> np.ndarray:
+def as_probability(array: NDArray[Any], what: str, scale: float | None = None) -> NDArray[Any]:
     """Values over ``scale`` (None: 1) as float32, clipped to [0, 1] where they are off by rounding.
 
     Raises:
@@ -282,7 +283,7 @@ def as_probability(array: np.ndarray, what: str, scale: float | None = None) -> 
     return np.clip(array, 0, 1)
 
 
-def full_scale(path: Path, dtype: np.dtype) -> float:
+def full_scale(path: Path, dtype: np.dtype[Any]) -> float:
     """The value that stands for a probability of 1 in a file of this type.
 
     Raises:
@@ -297,7 +298,7 @@ def full_scale(path: Path, dtype: np.dtype) -> float:
     return float(np.iinfo(dtype).max)
 
 
-def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
+def write_image(path: Path, array: NDArray[Any], grid: Grid) -> None:
     """Write an array, ``(z, y, x)``, ``(y, x)`` or flat colour, under the name and in the format of ``path``.
 
     Types that image formats do not have are widened: bool, half and extended precision. What was written is
@@ -324,7 +325,7 @@ def write_image(path: Path, array: np.ndarray, grid: Grid) -> None:
     _check_written(path, array)
 
 
-def _storable(path: Path, array: np.ndarray) -> np.ndarray:
+def _storable(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind == "c":
         raise DatasetError(f"{path}: complex numbers cannot be stored; give the magnitude.")
     wider: dict[Any, Any] = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}
@@ -333,7 +334,7 @@ def _storable(path: Path, array: np.ndarray) -> np.ndarray:
     return array.astype(wider.get(native, native), copy=False)
 
 
-def _check_written(path: Path, array: np.ndarray) -> None:
+def _check_written(path: Path, array: NDArray[Any]) -> None:
     """Compare a volume on disk with what it was made from.
 
     Raises:
@@ -353,7 +354,7 @@ def _check_written(path: Path, array: np.ndarray) -> None:
         raise OSError(errno.EIO, "was not written whole; is the disk full?", str(path))
 
 
-def write_probability(path: Path, array: np.ndarray, grid: Grid) -> None:
+def write_probability(path: Path, array: NDArray[Any], grid: Grid) -> None:
     """Write a probability map: float32, or 16 bit with 65535 = 1 where the format is flat."""
     if is_flat(path):
         array = np.rint(np.clip(array, 0, 1) * PNG_ONE).astype(np.uint16)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import read_json
@@ -40,7 +41,7 @@ class Orientation:
         """True if the reader gives the file's own order."""
         return self.axes == tuple(range(len(self.axes))) and not any(self.flipped)
 
-    def turn(self, array: np.ndarray) -> np.ndarray:
+    def turn(self, array: NDArray[Any]) -> NDArray[Any]:
         """From the file's order to the reader's; axes before the spatial ones stay.
 
         >>> Orientation((1, 0), (False, True)).turn(np.array([[1, 2], [3, 4]])).tolist()
@@ -50,7 +51,7 @@ class Orientation:
         turned = array.transpose(*range(before), *(before + axis for axis in self.axes))
         return np.flip(turned, [before + i for i, flips in enumerate(self.flipped) if flips])
 
-    def turn_back(self, array: np.ndarray) -> np.ndarray:
+    def turn_back(self, array: NDArray[Any]) -> NDArray[Any]:
         """From the reader's order to the file's."""
         before = array.ndim - len(self.axes)
         flipped = np.flip(array, [before + i for i, flips in enumerate(self.flipped) if flips])

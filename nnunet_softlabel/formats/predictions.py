@@ -5,8 +5,10 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import visible
@@ -41,7 +43,7 @@ def predicted_cases(folder: Path, *, file_ending: str) -> list[str]:
     return cases
 
 
-def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int, ...]) -> np.ndarray:
+def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int, ...]) -> NDArray[Any]:
     """Probabilities ``(K, *spatial)`` of a case: with the background first for classes, K = C for regions.
 
     Raises:
@@ -78,6 +80,6 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
     return np.clip(probabilities, 0, 1)
 
 
-def foreground(probabilities: np.ndarray, labels: Labels) -> np.ndarray:
+def foreground(probabilities: NDArray[Any], labels: Labels) -> NDArray[Any]:
     """The foreground channels ``(C, *spatial)`` of what `read_probabilities` gives."""
     return probabilities if labels.has_regions else probabilities[1:]

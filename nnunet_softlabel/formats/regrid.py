@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
@@ -45,7 +46,7 @@ class Moved:
         return f"{self.how}: {self.difference}"
 
 
-def turned(array: np.ndarray, own: Grid, grid: Grid) -> tuple[np.ndarray, Grid] | None:
+def turned(array: NDArray[Any], own: Grid, grid: Grid) -> tuple[NDArray[Any], Grid] | None:
     """The array with axes in the order and direction of ``grid``, and its new grid; None if they are oblique.
 
     Lossless: voxels are moved, never mixed.
@@ -70,7 +71,7 @@ def turned(array: np.ndarray, own: Grid, grid: Grid) -> tuple[np.ndarray, Grid] 
     return np.ascontiguousarray(result), Grid(size, spacing, tuple(map(float, origin)), grid.direction)
 
 
-def placed(array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray | None:
+def placed(array: NDArray[Any], own: Grid, grid: Grid) -> NDArray[Any] | None:
     """The array cropped or padded with 0 onto ``grid``; None if voxels do not fall on voxels.
 
     Raises:
@@ -106,7 +107,7 @@ def fits(own: Grid, grid: Grid, *, is_cropped: bool) -> bool:
     return corner is not None and bool(np.abs(corner - np.rint(corner)).max() <= POSITION_TOLERANCE)
 
 
-def resampled(array: np.ndarray, own: Grid, grid: Grid, method: Regrid) -> np.ndarray:
+def resampled(array: NDArray[Any], own: Grid, grid: Grid, method: Regrid) -> NDArray[Any]:
     """A label map (nearest, linear) or a map of numbers (linear) on ``grid``; 0 outside its own.
 
     ``linear`` on a label map interpolates each label by itself and takes the largest, the background first.
@@ -155,7 +156,7 @@ def difference_in_words(grid: Grid, own: Grid) -> str:
     if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
         return plain
     words = []
-    same_axes: tuple[np.ndarray, Grid] | None = (np.empty(0), own)
+    same_axes: tuple[NDArray[Any], Grid] | None = (np.empty(0), own)
     if np.abs(np.asarray(own.direction) - grid.direction).max() > 1e-3:
         same_axes = turned(np.zeros(own.shape, np.bool_), own, grid)
         words.append(
@@ -205,20 +206,20 @@ def _angle(own: Grid, grid: Grid) -> float:
     return float(np.degrees(np.arccos(np.clip(cosines, 0, 1))).max())
 
 
-def _directions(grid: Grid) -> np.ndarray:
+def _directions(grid: Grid) -> NDArray[Any]:
     return np.asarray(grid.direction, float).reshape(len(grid.size), -1)
 
 
-def _steps_mm(grid: Grid) -> np.ndarray:
+def _steps_mm(grid: Grid) -> NDArray[Any]:
     return _directions(grid) * np.asarray(grid.spacing_mm)
 
 
-def _is_permutation(steps: np.ndarray) -> bool:
+def _is_permutation(steps: NDArray[Any]) -> bool:
     ones = np.abs(steps)
     return bool((ones.sum(axis=0) == 1).all() and (ones.sum(axis=1) == 1).all())
 
 
-def _offset_voxels(own: Grid, grid: Grid) -> np.ndarray | None:
+def _offset_voxels(own: Grid, grid: Grid) -> NDArray[Any] | None:
     """Index in ``grid`` of the first voxel of ``own``; None if axes or spacing differ."""
     if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
         return None
@@ -241,7 +242,9 @@ def _overlap(own: Grid, grid: Grid) -> bool:
     return bool((there.max(axis=1) > -0.5).all() and (there.min(axis=1) < np.asarray(own.size) - 0.5).all())
 
 
-def _resample(array: np.ndarray, own: Grid, grid: Grid, method: Regrid, outside: float = 0.0) -> np.ndarray:
+def _resample(
+    array: NDArray[Any], own: Grid, grid: Grid, method: Regrid, outside: float = 0.0
+) -> NDArray[Any]:
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(own.spacing_mm)
     image.SetOrigin(own.origin)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
@@ -22,14 +24,14 @@ class Segments:
         is_cropped: the format stores a part of the image's grid: what is outside is background.
     """
 
-    masks: Mapping[int | str, np.ndarray]
+    masks: Mapping[int | str, NDArray[Any]]
     grid: Grid
     is_cropped: bool = True
 
 
 def label_map_of(
     segments: Segments, labels: Labels, values: Mapping[int | str, int], what: str
-) -> np.ndarray:
+) -> NDArray[Any]:
     """One label map; segments that overlap must form regions that the labels know.
 
     Args:
@@ -68,7 +70,7 @@ def label_map_of(
 
 
 def _is_background(
-    key: int | str, mask: np.ndarray, segments: Segments, values: Mapping[int | str, int]
+    key: int | str, mask: NDArray[Any], segments: Segments, values: Mapping[int | str, int]
 ) -> bool:
     """True for a channel without label that is just what no other channel marks."""
     if not isinstance(key, int) or key in values:

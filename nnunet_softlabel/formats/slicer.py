@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.images import grid_of_image, read_volume
@@ -46,7 +48,7 @@ def read_segments(path: Path) -> Segments:
             fields.setdefault(int(match[1]), {})[match[2]] = image.GetMetaData(key).strip()
     array = sitk.GetArrayFromImage(image)
     layers = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[np.newaxis]
-    masks: dict[int | str, np.ndarray] = {}
+    masks: dict[int | str, NDArray[Any]] = {}
     for number, about in sorted(fields.items()):
         if "Name" not in about:
             raise DatasetError(
@@ -62,7 +64,7 @@ def read_segments(path: Path) -> Segments:
     return Segments(masks, grid_of_image(image))
 
 
-def _check_all_named(path: Path, layers: np.ndarray, fields: dict[int, dict[str, str]]) -> None:
+def _check_all_named(path: Path, layers: NDArray[Any], fields: dict[int, dict[str, str]]) -> None:
     """Refuse voxels that belong to no segment of the header."""
     for number, layer in enumerate(layers):
         named = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.dataset_json import check_dataset_json
@@ -112,8 +113,8 @@ class SoftDataset:
         return other
 
     def read(
-        self, path: Path, how: Callable[[Path], tuple[np.ndarray, Grid]] = read_mask
-    ) -> tuple[np.ndarray, Grid]:
+        self, path: Path, how: Callable[[Path], tuple[NDArray[Any], Grid]] = read_mask
+    ) -> tuple[NDArray[Any], Grid]:
         """Read one file of this data set, or one that lies on the same grid, as nnU-Net's reader turns it."""
         array, grid = how(path)
         orientation = orientation_of(self.reader, grid, self.file_ending)
@@ -121,15 +122,15 @@ class SoftDataset:
             return array, grid
         return np.ascontiguousarray(orientation.turn(array)), orientation.turn_grid(grid)
 
-    def read_soft(self, case: str, split: str = "Tr") -> np.ndarray:
+    def read_soft(self, case: str, split: str = "Tr") -> NDArray[Any]:
         """Foreground probabilities of a case, float32 ``(C, *spatial)``; classes sum to at most 1."""
         return np.stack([self.read(path, read_probability)[0] for path in self.soft_files(case, split)])
 
-    def read_hard(self, case: str, split: str = "Tr") -> np.ndarray:
+    def read_hard(self, case: str, split: str = "Tr") -> NDArray[Any]:
         """The hard consensus of a case, integers ``(*spatial)``."""
         return self.read(self.label_file(case, split))[0]
 
-    def read_raters(self, case: str, split: str = "Tr") -> dict[str, np.ndarray]:
+    def read_raters(self, case: str, split: str = "Tr") -> dict[str, NDArray[Any]]:
         """Hard label map of every rater of a case, integers ``(*spatial)`` in the data set's own values."""
         return {rater: self.read(path)[0] for rater, path in self.rater_files(case, split).items()}
 

@@ -8,8 +8,9 @@ answered get 0, which the caller masks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.lesions import lesion_wise
 from nnunet_softlabel.fusion.rater_rates import RaterCounts, RaterRates, estimate_rater_rates
@@ -19,7 +20,7 @@ from nnunet_softlabel.fusion.smoothing import spatially_varying_label_smoothing
 from nnunet_softlabel.fusion.staple import staple
 from nnunet_softlabel.fusion.voting import agreement_weights, majority_vote, mean_vote, weighted_vote
 
-FUSIONS: dict[str, Callable[..., np.ndarray]] = {
+FUSIONS: dict[str, Callable[..., NDArray[Any]]] = {
     "mean": mean_vote,
     "weighted": weighted_vote,
     "majority": majority_vote,

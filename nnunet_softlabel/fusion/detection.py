@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from nnunet_softlabel.fusion.detection_fit import SLIP, STRUCTURES, Fit, fit, held_out
@@ -65,7 +66,7 @@ class DetectionModel:
 
     def posterior(
         self, candidates: Sequence[Candidate], known: Sequence[bool | None] | None = None
-    ) -> np.ndarray:
+    ) -> NDArray[Any]:
         """Probability of each candidate to be a lesion, ``(N,)``.
 
         Args:
@@ -218,7 +219,7 @@ def _too_little(cases: Sequence[Sequence[Candidate]], marked: Sequence[Candidate
 
 def _chosen(
     evidence: Evidence,
-    group_of: np.ndarray,
+    group_of: NDArray[Any],
     names: Sequence[str],
     log_size: tuple[float, float],
     has_network: bool,
@@ -249,7 +250,7 @@ def _chosen(
     return _mean_model(names, log_size, has_network, f"{reason}: the label is the mean")
 
 
-def _is_better(one: np.ndarray, other: np.ndarray, *, errors: float = 1) -> bool:
+def _is_better(one: NDArray[Any], other: NDArray[Any], *, errors: float = 1) -> bool:
     """By more than some standard errors of the difference, summed over groups, and more than one unit."""
     difference = one - other
     error = np.sqrt(difference.size) * difference.std(ddof=1)
@@ -274,7 +275,7 @@ def _doubt(found: Fit, evidence: Evidence) -> str | None:
     return None
 
 
-def _blind(found: Fit, evidence: Evidence, posterior: np.ndarray) -> Fit:
+def _blind(found: Fit, evidence: Evidence, posterior: NDArray[Any]) -> Fit:
     """The fit of a blind network: no slope, and marks are as real whether it sees them or not."""
     blind = replace(evidence, score=np.zeros_like(evidence.score))
     seen_marks = posterior[evidence.is_seen & (evidence.yes.sum(axis=1) > 0)]
@@ -315,7 +316,7 @@ def _model(
 
 def bootstrapped_rates(
     model: DetectionModel, cases: Sequence[Sequence[Candidate]], groups: Sequence[str], *, n: int = 100
-) -> dict[str, np.ndarray]:
+) -> dict[str, NDArray[Any]]:
     """Rates of the same model fitted to groups drawn with replacement.
 
     Args:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logit
 
 from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, likelihood
@@ -147,8 +148,8 @@ def _start(structure: Structure, n_rates: int, sensitivity: float, gap: float, s
 
 
 def _objective(
-    x: np.ndarray, start: Parameters, names: tuple[str, ...], evidence: Evidence
-) -> tuple[float, np.ndarray]:
+    x: NDArray[Any], start: Parameters, names: tuple[str, ...], evidence: Evidence
+) -> tuple[float, NDArray[Any]]:
     """Minus the penalised log-likelihood, and its gradient."""
     parameters = _unpack(x, start, names)
     found = likelihood(evidence, parameters)
@@ -159,9 +160,9 @@ def _objective(
     return -value, -(_pack(found.gradient, names) - slope)
 
 
-def _penalty(parameters: Parameters, names: tuple[str, ...]) -> tuple[float, np.ndarray]:
+def _penalty(parameters: Parameters, names: tuple[str, ...]) -> tuple[float, NDArray[Any]]:
     """Minus the log-prior, and its gradient in the order of the names."""
-    total, slopes = 0.0, dict[str, np.ndarray]()
+    total, slopes = 0.0, dict[str, NDArray[Any]]()
     for name in names:
         if name == "gap":
             value, slope = _penalty_of_rates(parameters.sensitivity - parameters.gap, INVENTIONS)
@@ -177,18 +178,18 @@ def _penalty(parameters: Parameters, names: tuple[str, ...]) -> tuple[float, np.
     return total, np.concatenate(list(slopes.values()))
 
 
-def _penalty_of_rates(logits: np.ndarray, prior: tuple[float, float]) -> tuple[float, np.ndarray]:
+def _penalty_of_rates(logits: NDArray[Any], prior: tuple[float, float]) -> tuple[float, NDArray[Any]]:
     mean, spread = prior
     off, middle = logits - logits.mean(), (logits.mean() - mean) / spread
     value = float((off**2).sum() / (2 * RATERS_SPREAD**2) + middle**2 / 2)
     return value, off / RATERS_SPREAD**2 + middle / spread / logits.size
 
 
-def _pack(parameters: Parameters, names: tuple[str, ...]) -> np.ndarray:
+def _pack(parameters: Parameters, names: tuple[str, ...]) -> NDArray[Any]:
     return np.concatenate([np.atleast_1d(getattr(parameters, name)) for name in names])
 
 
-def _unpack(x: np.ndarray, start: Parameters, names: tuple[str, ...]) -> Parameters:
+def _unpack(x: NDArray[Any], start: Parameters, names: tuple[str, ...]) -> Parameters:
     values: dict[str, Any] = {}
     at = 0
     for name in names:
@@ -199,7 +200,7 @@ def _unpack(x: np.ndarray, start: Parameters, names: tuple[str, ...]) -> Paramet
     return replace(start, **values)
 
 
-def held_out(structure: Structure, evidence: Evidence, fold: np.ndarray, begin: Fit) -> np.ndarray:
+def held_out(structure: Structure, evidence: Evidence, fold: NDArray[Any], begin: Fit) -> NDArray[Any]:
     """``(N,)`` log-likelihood of each candidate under a model fitted to the other folds.
 
     Args:

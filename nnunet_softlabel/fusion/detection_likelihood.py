@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logsumexp
 
 # Gauss-Hermite nodes of the difficulty.
@@ -37,14 +39,14 @@ class Evidence:
         known: ``(N,)`` 1 or 0 where somebody adjudicated, else NaN.
     """
 
-    yes: np.ndarray
-    answers: np.ndarray
-    size: np.ndarray
-    score: np.ndarray
-    is_seen: np.ndarray
-    known: np.ndarray
+    yes: NDArray[Any]
+    answers: NDArray[Any]
+    size: NDArray[Any]
+    score: NDArray[Any]
+    is_seen: NDArray[Any]
+    known: NDArray[Any]
 
-    def subset(self, chosen: np.ndarray) -> Evidence:
+    def subset(self, chosen: NDArray[Any]) -> Evidence:
         """Some of the candidates."""
         return Evidence(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
@@ -70,8 +72,8 @@ class Parameters:
         silent: logit of the share of marks that are lesions where the network sees nothing.
     """
 
-    sensitivity: np.ndarray
-    gap: np.ndarray
+    sensitivity: NDArray[Any]
+    gap: NDArray[Any]
     size_slope: float = 0.0
     difficulty: float = 0.0
     prior: float = 0.0
@@ -89,8 +91,8 @@ class Likelihood:
         gradient: of the summed value.
     """
 
-    value: np.ndarray
-    posterior: np.ndarray
+    value: NDArray[Any]
+    posterior: NDArray[Any]
     gradient: Parameters = field(repr=False)
 
 
@@ -134,13 +136,13 @@ def likelihood(evidence: Evidence, parameters: Parameters) -> Likelihood:
 def _gradient(
     evidence: Evidence,
     parameters: Parameters,
-    posterior: np.ndarray,
-    prior: np.ndarray,
-    eta: np.ndarray,
-    log_node: np.ndarray,
-    log_cut: np.ndarray,
-    eta_0: np.ndarray,
-    log_cut_0: np.ndarray,
+    posterior: NDArray[Any],
+    prior: NDArray[Any],
+    eta: NDArray[Any],
+    log_node: NDArray[Any],
+    log_cut: NDArray[Any],
+    eta_0: NDArray[Any],
+    log_cut_0: NDArray[Any],
 ) -> Parameters:
     """Fisher's identity: the gradient of the complete likelihood, averaged over class and difficulty."""
     yes, answers = evidence.yes, evidence.answers
@@ -172,7 +174,7 @@ def _gradient(
     )
 
 
-def _log1mexp(x: np.ndarray) -> np.ndarray:
+def _log1mexp(x: NDArray[Any]) -> NDArray[Any]:
     """``log(1 - exp(x))`` for ``x <= 0``."""
     x = np.minimum(x, -1e-12)
     return np.where(x > -0.7, np.log(-np.expm1(x)), np.log1p(-np.exp(x)))

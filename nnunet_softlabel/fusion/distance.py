@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 from scipy import ndimage
 
 
-def signed_distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def signed_distance_mm(mask: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[Any]:
     """Distance of every voxel's centre to the outline, negative inside.
 
     The outline runs half the smallest spacing outside the outermost marked voxels' centres, so that a mask
@@ -36,7 +38,7 @@ def signed_distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndar
     return distance
 
 
-def distance_to_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def distance_to_mm(mask: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[Any]:
     """Distance of every voxel's centre to the nearest marked voxel's centre: ``(*spatial)`` float32.
 
     0 on marked voxels, ``+inf`` everywhere for an empty mask. Equals SciPy's Euclidean distance transform,

@@ -13,6 +13,7 @@ from typing import Any
 
 import cc3d
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -84,12 +85,14 @@ class CandidateMap:
     """
 
     candidates: tuple[Candidate, ...]
-    voxel: np.ndarray
-    rater: np.ndarray
-    candidate: np.ndarray
+    voxel: NDArray[Any]
+    rater: NDArray[Any]
+    candidate: NDArray[Any]
 
 
-def find_candidates(raters: RaterVotes, channel: int, probability: np.ndarray | None = None) -> CandidateMap:
+def find_candidates(
+    raters: RaterVotes, channel: int, probability: NDArray[Any] | None = None
+) -> CandidateMap:
     """The candidates of one channel.
 
     Args:
@@ -105,7 +108,7 @@ def find_candidates(raters: RaterVotes, channel: int, probability: np.ndarray | 
     marks = _marks(raters, channel)
     smooth = None if probability is None else smoothed(probability, raters.spacing_mm)
     groups, voxels_of = _without_crumbs(*_groups(marks), marks, raters)
-    unmarked: list[np.ndarray] = []
+    unmarked: list[NDArray[Any]] = []
     if probability is not None and smooth is not None:
         unmarked = _unmarked(raters, probability, smooth, marks, voxels_of)
     candidates, parts = [], []
@@ -126,7 +129,7 @@ def find_candidates(raters: RaterVotes, channel: int, probability: np.ndarray | 
     )
 
 
-def smoothed(probability: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def smoothed(probability: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[Any]:
     """Mean of three voxels along each axis, but not across slices much thicker than a voxel is wide."""
     size = [3 if spacing <= 2 * min(spacing_mm) else 1 for spacing in spacing_mm]
     return ndimage.uniform_filter(probability.astype(np.float32, copy=False), size, mode="nearest")
@@ -143,14 +146,14 @@ class _Marks:
         sizes: ``(number of components,)`` in voxels.
     """
 
-    voxel: np.ndarray
-    rater: np.ndarray
-    node: np.ndarray
-    sizes: np.ndarray
+    voxel: NDArray[Any]
+    rater: NDArray[Any]
+    node: NDArray[Any]
+    sizes: NDArray[Any]
 
 
 def _marks(raters: RaterVotes, channel: int) -> _Marks:
-    empty: np.ndarray = np.empty(0, np.intp)
+    empty: NDArray[Any] = np.empty(0, np.intp)
     voxel, rater, node, sizes = ([empty] for _ in range(4))
     n_nodes = 0
     for number, votes in enumerate(raters.counted_votes()):
@@ -168,11 +171,11 @@ def _marks(raters: RaterVotes, channel: int) -> _Marks:
     return _Marks(*map(np.concatenate, (voxel, rater, node, sizes)))
 
 
-def _components(mask: np.ndarray) -> np.ndarray:
+def _components(mask: NDArray[Any]) -> NDArray[Any]:
     return cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26 if mask.ndim == 3 else 8)
 
 
-def _groups(marks: _Marks) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _groups(marks: _Marks) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """Components that belong together, and the voxels of each group, in the order of their first voxels."""
     n_nodes = marks.sizes.size
     if n_nodes == 0:
@@ -198,8 +201,8 @@ def _groups(marks: _Marks) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _without_crumbs(
-    groups: list[np.ndarray], voxels_of: list[np.ndarray], marks: _Marks, raters: RaterVotes
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    groups: list[NDArray[Any]], voxels_of: list[NDArray[Any]], marks: _Marks, raters: RaterVotes
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """Crumbs join a neighbour that the same rater marked, or no candidate at all."""
     large = [g for g, voxels in enumerate(voxels_of) if voxels.size >= FEWEST_VOXELS]
     neighbour = {g: _neighbour(g, large, voxels_of, raters) for g in range(len(groups))}
@@ -214,7 +217,9 @@ def _without_crumbs(
     return [np.concatenate(joined[g]) for g in kept], [voxels_of[g] for g in kept]
 
 
-def _neighbour(group: int, others: list[int], voxels_of: list[np.ndarray], raters: RaterVotes) -> int | None:
+def _neighbour(
+    group: int, others: list[int], voxels_of: list[NDArray[Any]], raters: RaterVotes
+) -> int | None:
     """The largest group near this one that is ten times its size; None: this one stands by itself."""
     own = voxels_of[group]
     near = []
@@ -224,7 +229,7 @@ def _neighbour(group: int, others: list[int], voxels_of: list[np.ndarray], rater
     return max(near, key=lambda other: voxels_of[other].size, default=None)
 
 
-def is_near(one: np.ndarray, two: np.ndarray, raters: RaterVotes) -> bool:
+def is_near(one: NDArray[Any], two: NDArray[Any], raters: RaterVotes) -> bool:
     """True if two sets of voxels (flat indices) lie as near to each other as a crumb to its lesion."""
     spacing = np.asarray(raters.spacing_mm)
     reach = max(CRUMB_DISTANCE_MM, 2 * float(spacing.min()))
@@ -238,11 +243,11 @@ def is_near(one: np.ndarray, two: np.ndarray, raters: RaterVotes) -> bool:
 
 def _unmarked(
     raters: RaterVotes,
-    probability: np.ndarray,
-    smooth: np.ndarray,
+    probability: NDArray[Any],
+    smooth: NDArray[Any],
     marks: _Marks,
-    voxels_of: list[np.ndarray],
-) -> list[np.ndarray]:
+    voxels_of: list[NDArray[Any]],
+) -> list[NDArray[Any]]:
     """What the network sees and nobody marked: voxels (flat indices) of each."""
     components = _components(probability > SEEN_ABOVE).ravel()
     is_touched = np.zeros(int(components.max(initial=0)) + 1, bool)
@@ -263,7 +268,7 @@ def _unmarked(
 
 
 def _candidate(
-    raters: RaterVotes, marks: _Marks, chosen: np.ndarray, voxels: np.ndarray, smooth: np.ndarray | None
+    raters: RaterVotes, marks: _Marks, chosen: NDArray[Any], voxels: NDArray[Any], smooth: NDArray[Any] | None
 ) -> Candidate:
     in_voxels = np.bincount(marks.rater[chosen], minlength=raters.n_raters)
     votes = {
@@ -276,17 +281,17 @@ def _candidate(
     return Candidate(votes, size, score, _centre(voxels, raters))
 
 
-def _unmarked_candidate(raters: RaterVotes, voxels: np.ndarray, smooth: np.ndarray) -> Candidate:
+def _unmarked_candidate(raters: RaterVotes, voxels: NDArray[Any], smooth: NDArray[Any]) -> Candidate:
     votes = {name: False for r, name in enumerate(raters.names) if _answered(raters, r, voxels)}
     size = float(voxels.size * np.prod(raters.spacing_mm))
     return Candidate(votes, size, float(smooth.ravel()[voxels].max()), _centre(voxels, raters))
 
 
-def _answered(raters: RaterVotes, rater: int, voxels: np.ndarray) -> bool:
+def _answered(raters: RaterVotes, rater: int, voxels: NDArray[Any]) -> bool:
     return raters.answered is None or bool(raters.answered[rater].ravel()[voxels].mean() > 0.5)
 
 
-def _centre(voxels: np.ndarray, raters: RaterVotes) -> tuple[int, ...]:
+def _centre(voxels: NDArray[Any], raters: RaterVotes) -> tuple[int, ...]:
     """The voxel of these that is nearest to their centre of mass."""
     positions = np.stack(np.unravel_index(voxels, raters.spatial_shape), axis=1)
     offset = (positions - positions.mean(axis=0)) * np.asarray(raters.spacing_mm)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.detection import DetectionModel, estimate_detection
 from nnunet_softlabel.fusion.lesion_candidates import Candidate, CandidateMap, find_candidates
@@ -25,9 +27,9 @@ def lesion_wise(
     raters: RaterVotes,
     *,
     models: Sequence[DetectionModel] | None = None,
-    probabilities: np.ndarray | None = None,
+    probabilities: NDArray[Any] | None = None,
     known: Sequence[Sequence[bool | None]] | None = None,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Posterior of being a lesion, times the mean outline of those who marked it.
 
     Exactly the mean where all raters marked a candidate, in slips of the pen, and everywhere if the model
@@ -57,16 +59,16 @@ class FusedLesions:
         posteriors: per channel, the probability of each candidate to be a lesion; NaN: the mean stays.
     """
 
-    soft: np.ndarray
+    soft: NDArray[Any]
     candidates: tuple[tuple[Candidate, ...], ...]
-    posteriors: tuple[np.ndarray, ...]
+    posteriors: tuple[NDArray[Any], ...]
 
 
 def fuse_lesions(
     raters: RaterVotes,
     *,
     models: Sequence[DetectionModel] | None = None,
-    probabilities: np.ndarray | None = None,
+    probabilities: NDArray[Any] | None = None,
     known: Sequence[Sequence[bool | None]] | None = None,
 ) -> FusedLesions:
     """As `lesion_wise`, with the candidates and how they were judged."""
@@ -88,7 +90,7 @@ def fuse_lesions(
 
 def judged(
     found: CandidateMap, model: DetectionModel, known: Sequence[bool | None] | None = None
-) -> np.ndarray:
+) -> NDArray[Any]:
     """``(N,)`` probability of each candidate to be a lesion; NaN where it keeps the mean."""
     looked = model.has_network == any(c.score is not None for c in found.candidates)
     if not model.is_mean and looked:
@@ -99,12 +101,12 @@ def judged(
 
 def lesion_label(
     raters: RaterVotes,
-    mean: np.ndarray,
+    mean: NDArray[Any],
     found: CandidateMap,
-    posterior: np.ndarray,
-    probability: np.ndarray | None = None,
+    posterior: NDArray[Any],
+    probability: NDArray[Any] | None = None,
     known: Sequence[bool | None] | None = None,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """The label of one channel.
 
     Args:
@@ -151,8 +153,8 @@ def _is_never_suppressed(candidate: Candidate) -> bool:
 
 
 def _answering(
-    raters: RaterVotes, candidate: np.ndarray, rater: np.ndarray, at: np.ndarray, where: np.ndarray
-) -> np.ndarray:
+    raters: RaterVotes, candidate: NDArray[Any], rater: NDArray[Any], at: NDArray[Any], where: NDArray[Any]
+) -> NDArray[Any]:
     """``(P,)`` how many of those who marked candidate ``at`` answered at voxel ``where``."""
     n = int(candidate.max(initial=0)) + 1
     marked_by = np.zeros((n, raters.n_raters), bool)
@@ -164,7 +166,7 @@ def _answering(
     return np.maximum(chosen.sum(axis=1), 1)
 
 
-def _over_peak(probability: np.ndarray, at: np.ndarray, where: np.ndarray, n: int) -> np.ndarray:
+def _over_peak(probability: NDArray[Any], at: NDArray[Any], where: NDArray[Any], n: int) -> NDArray[Any]:
     values = probability.ravel()[where]
     peak = np.zeros(n, np.float32)
     np.maximum.at(peak, at, values)

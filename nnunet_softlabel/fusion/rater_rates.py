@@ -10,6 +10,7 @@ from operator import add
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.rater_votes import RaterVotes
 
@@ -40,7 +41,11 @@ class RaterRates:
 
     @classmethod
     def from_arrays(
-        cls, names: Iterable[str], sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray
+        cls,
+        names: Iterable[str],
+        sensitivity: NDArray[Any],
+        specificity: NDArray[Any],
+        prevalence: NDArray[Any],
     ) -> RaterRates:
         """From ``(R, C)``, ``(R, C)`` and ``(C,)``."""
         names = tuple(names)
@@ -208,7 +213,7 @@ def _patterns(raters: RaterVotes, channel: int) -> Iterator[tuple[VotePattern, i
 
 
 def _named_patterns(
-    names: tuple[str, ...], said: np.ndarray, numbers: np.ndarray
+    names: tuple[str, ...], said: NDArray[Any], numbers: NDArray[Any]
 ) -> Iterator[tuple[VotePattern, int]]:
     for row, number in zip(said, numbers.tolist(), strict=True):
         pattern = tuple(sorted((n, bool(vote)) for n, vote in zip(names, row, strict=True) if vote != 2))
@@ -218,7 +223,7 @@ def _named_patterns(
 
 def _as_arrays(
     counted: Mapping[VotePattern, int], names: list[str], shared: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """``(P, R)`` numbers of yes and of no, ``(P,)`` voxels, in an order that hangs on the patterns alone."""
     index = {name: rater for rater, name in enumerate(names)}
     rows: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
@@ -233,17 +238,17 @@ def _as_arrays(
 
 
 def _fit(
-    yes: np.ndarray,
-    no: np.ndarray,
-    voxels: np.ndarray,
+    yes: NDArray[Any],
+    no: NDArray[Any],
+    voxels: NDArray[Any],
     has_fixed_prevalence: bool,
     max_iterations: int,
     tolerance: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """EM for one channel: sensitivity ``(R,)``, specificity ``(R,)``, prevalence."""
     posterior = yes.sum(axis=1) / (yes + no).sum(axis=1)
     marked = _share((voxels @ yes).sum(), (voxels @ no).sum())
-    before = np.full(2 * yes.shape[1] + 1, np.inf)
+    before: NDArray[Any] = np.full(2 * yes.shape[1] + 1, np.inf)
     for _ in range(max_iterations):
         inside, outside = voxels * posterior, voxels * (1 - posterior)
         sensitivity = _share(inside @ yes, inside @ no)
@@ -260,5 +265,5 @@ def _fit(
     return sensitivity, specificity, prevalence
 
 
-def _share(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
+def _share(part: NDArray[Any], rest: NDArray[Any]) -> NDArray[Any]:
     return (part + IMAGINED_VOXELS) / (part + rest + 2 * IMAGINED_VOXELS)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,10 @@ class RaterVotes:
             are overlapping regions.
     """
 
-    votes: np.ndarray
+    votes: NDArray[Any]
     names: tuple[str, ...]
     spacing_mm: tuple[float, ...]
-    answered: np.ndarray | None = None
+    answered: NDArray[Any] | None = None
     exclusive: bool = True
 
     def __post_init__(self) -> None:
@@ -73,19 +75,19 @@ class RaterVotes:
         """Shape of the image."""
         return self.votes.shape[2:]
 
-    def counted_votes(self) -> Iterator[np.ndarray]:
+    def counted_votes(self) -> Iterator[NDArray[Any]]:
         """Yield each rater's ``(C, *spatial)`` votes, False where the rater gave no answer."""
         for rater, votes in enumerate(self.votes):
             yield votes if self.answered is None else votes & self.answered[rater]
 
-    def n_votes(self) -> np.ndarray:
+    def n_votes(self) -> NDArray[Any]:
         """How many raters voted for each channel: ``(C, *spatial)`` small integers."""
         counts = np.zeros(self.votes.shape[1:], dtype=self._count_dtype())
         for votes in self.counted_votes():
             counts += votes
         return counts
 
-    def n_answers(self) -> np.ndarray | int:
+    def n_answers(self) -> NDArray[Any] | int:
         """How many raters answered: ``(*spatial)`` small integers, or ``R`` if all did everywhere."""
         if self.answered is None:
             return self.n_raters
@@ -121,7 +123,7 @@ def marked_box(raters: RaterVotes, *, margin_mm: float) -> tuple[slice, ...] | N
     return tuple(box)
 
 
-def share_excess(soft: np.ndarray, *, exclusive: bool) -> np.ndarray:
+def share_excess(soft: NDArray[Any], *, exclusive: bool) -> NDArray[Any]:
     """Scale, in place, exclusive channels whose sum exceeds 1 so that it is 1; return them."""
     if exclusive and soft.shape[0] > 1:
         soft /= np.maximum(soft.sum(axis=0), 1)

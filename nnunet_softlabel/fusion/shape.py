@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.distance import signed_distance_mm
 from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box, share_excess
@@ -10,7 +13,7 @@ from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box, share_ex
 
 def shape_based_average(
     raters: RaterVotes, *, slope_mm: float = 1.0, max_distance_mm: float = 10.0
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Soft label ``1/2 - d / (2 slope_mm)`` of the raters' mean signed distance ``d``, negative inside [1].
 
     Clipped to [0, 1], so the probability falls from 1 to 0 between ``slope_mm`` inside and ``slope_mm``

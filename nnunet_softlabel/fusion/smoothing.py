@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box
 from nnunet_softlabel.fusion.voting import mean_vote
 
 
-def spatially_varying_label_smoothing(raters: RaterVotes, *, sigma_voxels: float = 1.0) -> np.ndarray:
+def spatially_varying_label_smoothing(raters: RaterVotes, *, sigma_voxels: float = 1.0) -> NDArray[Any]:
     """Half the voxel's own label, half its neighbours': ``(y + sum_n g_n y_n / sum_n g_n) / 2`` [1].
 
     The neighbours are the other voxels of the 3 x 3 (x 3) block around it, with Gaussian weights ``g``; edge
@@ -47,7 +50,7 @@ def spatially_varying_label_smoothing(raters: RaterVotes, *, sigma_voxels: float
     return soft
 
 
-def _neighbours_mean(values: np.ndarray, sigma_voxels: float) -> np.ndarray:
+def _neighbours_mean(values: NDArray[Any], sigma_voxels: float) -> NDArray[Any]:
     """Gaussian mean of the block of 3 voxels a side around each voxel, without the voxel itself."""
     side = np.exp(-0.5 / sigma_voxels**2)
     kernel = np.array([side, 1, side]) / (1 + 2 * side)

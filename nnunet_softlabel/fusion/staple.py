@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.rater_rates import RaterRates, estimate_rater_rates
 from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box
@@ -12,7 +15,7 @@ SMALLEST_RATE = 1e-7
 LARGEST_LOG_ODDS = 15.0
 
 
-def staple(raters: RaterVotes, *, rates: RaterRates | None = None, margin_mm: float = 10.0) -> np.ndarray:
+def staple(raters: RaterVotes, *, rates: RaterRates | None = None, margin_mm: float = 10.0) -> NDArray[Any]:
     """Posterior probability of each channel, given the votes and the raters' sensitivity and specificity [1].
 
     Voxels on which all who answered agree keep their answer; only disputed ones are estimated, else all of a
@@ -66,7 +69,9 @@ def staple(raters: RaterVotes, *, rates: RaterRates | None = None, margin_mm: fl
     return soft
 
 
-def _posterior_log_odds(raters: RaterVotes, rates: RaterRates, channel: int, where: np.ndarray) -> np.ndarray:
+def _posterior_log_odds(
+    raters: RaterVotes, rates: RaterRates, channel: int, where: NDArray[Any]
+) -> NDArray[Any]:
     """``log P(in channel | votes) / P(not)`` of the voxels ``where``, one row."""
     prevalence = np.clip(rates.prevalence[channel], SMALLEST_RATE, 1 - SMALLEST_RATE)
     log_odds = np.full(np.count_nonzero(where), np.log(prevalence / (1 - prevalence)), dtype=np.float32)

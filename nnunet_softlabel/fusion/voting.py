@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.rater_votes import RaterVotes
 
 
-def mean_vote(raters: RaterVotes) -> np.ndarray:
+def mean_vote(raters: RaterVotes) -> NDArray[Any]:
     """Share of the answering raters who marked the voxel: ``q_c = n_c / n``.
 
     Args:
@@ -27,7 +28,7 @@ def mean_vote(raters: RaterVotes) -> np.ndarray:
 
 def weighted_vote(
     raters: RaterVotes, *, weights: Mapping[str, float] | Literal["agreement"] = "agreement"
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Weighted share of the answering raters who marked the voxel: ``sum_r w_r v_rc / sum_r w_r``.
 
     Args:
@@ -66,7 +67,7 @@ def agreement_weights(raters: RaterVotes) -> dict[str, float]:
     return dict(zip(raters.names, weights.tolist(), strict=True))
 
 
-def majority_vote(raters: RaterVotes) -> np.ndarray:
+def majority_vote(raters: RaterVotes) -> NDArray[Any]:
     """1 where most of the answering raters marked the voxel, else 0; a tie goes to the background.
 
     Classes: the class with strictly more votes than every other class and than the background; where two lead
@@ -89,7 +90,7 @@ def majority_vote(raters: RaterVotes) -> np.ndarray:
     return (leading & is_won).astype(np.float32)
 
 
-def _weights_in_order(raters: RaterVotes, weights: Mapping[str, float]) -> np.ndarray:
+def _weights_in_order(raters: RaterVotes, weights: Mapping[str, float]) -> NDArray[Any]:
     missing = [name for name in raters.names if name not in weights]
     if missing:
         raise ValueError(f"weights lack {', '.join(missing)}: give one weight per rater")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.fusion.rater_votes import marked_box
@@ -31,7 +33,7 @@ class CaseMeasures:
     volume_mm3: Mapping[str, float]
     marked_mm3: float
     disputed_mm3: float
-    coincidences: np.ndarray
+    coincidences: NDArray[Any]
 
     @property
     def mean_dice(self) -> float:
@@ -102,7 +104,7 @@ def identical_pairs(raters: RaterVotes) -> list[Pair]:
     return found
 
 
-def fleiss_kappa(coincidences: np.ndarray) -> float:
+def fleiss_kappa(coincidences: NDArray[Any]) -> float:
     """Fleiss' kappa: how far agreement exceeds that of raters who mark as often, anywhere [1].
 
     All ordered pairs of answers to the same voxel form a symmetric table, on which Cohen's kappa (that of
@@ -129,7 +131,9 @@ def fleiss_kappa(coincidences: np.ndarray) -> float:
     return float(cohen_kappa_score(first, second, sample_weight=coincidences.ravel()))
 
 
-def _coincidences(count: np.ndarray, answers: np.ndarray | int, n_outside: int, n_raters: int) -> np.ndarray:
+def _coincidences(
+    count: NDArray[Any], answers: NDArray[Any] | int, n_outside: int, n_raters: int
+) -> NDArray[Any]:
     """Weighted pairs (no-no, no-yes; yes-no, yes-yes) of ``count`` votes among ``answers`` per voxel."""
     code = count.astype(np.int64) + np.multiply(answers, n_raters + 1, dtype=np.int64)
     numbers = np.bincount(code.ravel(), minlength=(n_raters + 1) ** 2).astype(np.float64)
@@ -141,7 +145,7 @@ def _coincidences(count: np.ndarray, answers: np.ndarray | int, n_outside: int, 
     return np.array([[(weight * no * (no - 1)).sum(), mixed], [mixed, (weight * yes * (yes - 1)).sum()]])
 
 
-def _pair_dice(raters: RaterVotes, masks: Mapping[str, np.ndarray], pair: Pair) -> float:
+def _pair_dice(raters: RaterVotes, masks: Mapping[str, NDArray[Any]], pair: Pair) -> float:
     both = None
     if raters.answered is not None:
         first, second = (raters.names.index(name) for name in pair)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.inspection.measures import CaseMeasures
 
@@ -43,7 +45,7 @@ class Finding:
     reason: str
 
 
-def modified_z(values: Sequence[float] | np.ndarray) -> np.ndarray:
+def modified_z(values: Sequence[float] | NDArray[Any]) -> NDArray[Any]:
     """``0.6745 (x - median) / MAD``; NaN stay NaN, and so does all if fewer than 5 values are defined [1].
 
     If more than half of the values are equal (MAD 0), the mean absolute deviation takes its place:

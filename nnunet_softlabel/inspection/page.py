@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
@@ -105,7 +106,7 @@ def case_panels(case: Case, class_name: str, labels: Labels, reading: Reading) -
     return {"case": case.name, "class_name": class_name, "panels": panels, "raters": colours}
 
 
-def _image(case: Case, shape: tuple[int, ...]) -> np.ndarray | None:
+def _image(case: Case, shape: tuple[int, ...]) -> NDArray[Any] | None:
     """First channel of the image; None if there is none that fits the masks."""
     if not case.images or not isinstance(case.images[0], Path):
         return None

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, Source, source_name
 from nnunet_softlabel.cases.find import ExtraFiles, find_cases
@@ -101,7 +103,7 @@ def as_dark(cases: Sequence[Case]) -> list[Case]:
     ]
 
 
-def _read_dark(path: Source) -> tuple[np.ndarray, Grid]:
+def _read_dark(path: Source) -> tuple[NDArray[Any], Grid]:
     """1 where the mask is dark, whatever its full scale: some files have 1 bit (0, 1), others 8 (0, 255)."""
     array, grid = read_source(path, read_mask, source_name(path))
     grid = grid or _without_geometry(array.shape)
@@ -122,7 +124,7 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
     """
     problems: list[str] = []
     reference, name_of_reference = _image_grid(case, problems), "the image"
-    maps: dict[str, np.ndarray] = {}
+    maps: dict[str, NDArray[Any]] = {}
     for rater, source in sorted(case.raters.items()):
         try:
             label_map = read_label_map(source, labels, reading, what=source_name(source), rater=rater)
@@ -155,7 +157,7 @@ def _without_geometry(shape: tuple[int, ...]) -> Grid:
     return Grid(shape[::-1], unit, (0.0,) * len(shape), unit, has_geometry=False)
 
 
-def _votes(maps: Mapping[str, np.ndarray], labels: Labels, spacing_mm: tuple[float, ...]) -> RaterVotes:
+def _votes(maps: Mapping[str, NDArray[Any]], labels: Labels, spacing_mm: tuple[float, ...]) -> RaterVotes:
     answered = None
     if labels.ignore is not None:
         answered = np.stack([array != labels.ignore for array in maps.values()])

@@ -6,7 +6,10 @@ several classes each one is judged against the rest.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import xlogy
 
@@ -17,7 +20,7 @@ CHUNK = 1 << 20  # voxels worked on at a time
 SMALLEST_PROBABILITY = 1e-6  # NLL: a certain and wrong voxel costs 13.8, not infinity
 
 
-def brier(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+def brier(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
     """Mean of ``(p - r)^2`` over the voxels. NaN if none counts."""
     reference, prediction = voxels_that_count(reference, prediction, mask)
     if reference.size == 0:
@@ -26,7 +29,7 @@ def brier(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | N
 
 
 def nll_above_entropy(
-    reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None
+    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
 ) -> float:
     """Mean of ``CE(r, p) - H(r)``, in nats: the cross entropy that a better map could save; 0 only for p = r.
 
@@ -38,7 +41,7 @@ def nll_above_entropy(
     return sum(map(_nll_sum, *_chunks(reference, prediction))) / reference.size
 
 
-def _nll_sum(reference: np.ndarray, prediction: np.ndarray) -> float:
+def _nll_sum(reference: NDArray[Any], prediction: NDArray[Any]) -> float:
     r = reference.astype(np.float64)
     p = np.clip(prediction.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     per_voxel = xlogy(r, r) - r * np.log(p) + xlogy(1 - r, 1 - r) - (1 - r) * np.log1p(-p)
@@ -46,14 +49,14 @@ def _nll_sum(reference: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.where(prediction == reference, 0, np.maximum(per_voxel, 0)).sum())
 
 
-def _chunks(*arrays: np.ndarray) -> list[list[np.ndarray]]:
+def _chunks(*arrays: NDArray[Any]) -> list[list[NDArray[Any]]]:
     """Each array flat and in pieces, so that a large image needs no large temporary arrays."""
     return [[a.ravel()[i : i + CHUNK] for i in range(0, a.size, CHUNK)] for a in arrays]
 
 
 def reliability(
-    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
-) -> np.ndarray:
+    reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """What a reliability diagram shows, ready to be summed over cases.
 
     Returns:
@@ -66,14 +69,14 @@ def reliability(
     return table
 
 
-def calibration_error(table: np.ndarray) -> float:
+def calibration_error(table: NDArray[Any]) -> float:
     """Mean over voxels of ``|mean p - mean r|`` of their bin, from `reliability`. NaN if there are none."""
     total = table[:, 0].sum()
     return float(np.abs(table[:, 1] - table[:, 2]).sum() / total) if total > 0 else NAN
 
 
 def expected_calibration_error(
-    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+    reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
 ) -> float:
     """ECE of the foreground probability, bins of equal width. NaN if no voxel counts.
 
@@ -83,7 +86,7 @@ def expected_calibration_error(
 
 
 def average_calibration_error(
-    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+    reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
 ) -> float:
     """ACE: mean over the bins of equal width that hold voxels of ``|mean p - mean r|``, all bins alike [1].
 
@@ -96,14 +99,14 @@ def average_calibration_error(
     return average_bin_error(reliability(reference, prediction, bins=bins, mask=mask))
 
 
-def average_bin_error(table: np.ndarray) -> float:
+def average_bin_error(table: NDArray[Any]) -> float:
     """Mean over bins of ``|mean p - mean r|``, from `reliability`, without empty bins. NaN if all are."""
     table = table[table[:, 0] > 0]
     return float((np.abs(table[:, 1] - table[:, 2]) / table[:, 0]).mean()) if len(table) else NAN
 
 
 def top_label_calibration_error(
-    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+    reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
 ) -> float:
     """ECE of the likelier of the two answers: confidence ``max(p, 1 - p)`` against how often it is right.
 
@@ -122,7 +125,7 @@ def top_label_calibration_error(
 
 
 def area_under_risk_coverage(
-    reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None
+    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
 ) -> float:
     """AURC: mean over k of the share of errors among the k most certain voxels [1].
 
@@ -148,7 +151,7 @@ def area_under_risk_coverage(
 
 
 def adaptive_expected_calibration_error(
-    reference: np.ndarray, prediction: np.ndarray, *, bins: int = BINS, mask: np.ndarray | None = None
+    reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
 ) -> float:
     """As ECE, with bins of equal mass (quantiles of p), weighted by mass where ties make them unequal.
 
@@ -173,14 +176,14 @@ def adaptive_expected_calibration_error(
     return calibration_error(table)
 
 
-def _sums(which: np.ndarray, p: np.ndarray, r: np.ndarray, bins: int) -> np.ndarray:
+def _sums(which: NDArray[Any], p: NDArray[Any], r: NDArray[Any], bins: int) -> NDArray[Any]:
     weights = (None, p, r)
     return np.stack([np.bincount(which, weights=w, minlength=bins) for w in weights], axis=1).astype(
         np.float64
     )
 
 
-def near_object(marked: np.ndarray, *, spacing_mm: tuple[float, ...], near_mm: float) -> np.ndarray:
+def near_object(marked: NDArray[Any], *, spacing_mm: tuple[float, ...], near_mm: float) -> NDArray[Any]:
     """Voxels no further than ``near_mm`` from a voxel that is marked; none if nothing is.
 
     Mark what any rater drew (soft label > 0) and never the prediction: every model is then judged on the same

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
 
 GED_LEVELS = 16
 
 
-def level_sets(prediction: np.ndarray, *, levels: int = GED_LEVELS) -> list[np.ndarray]:
+def level_sets(prediction: NDArray[Any], *, levels: int = GED_LEVELS) -> list[NDArray[Any]]:
     """Segmentations drawn from a probability map: its level sets ``p > (k + 1/2) / levels``, k = 0, 1, ...
 
     A map says nothing about how voxels go together. Cut by one level u ~ U(0, 1), evenly spaced here instead
@@ -22,7 +24,7 @@ def level_sets(prediction: np.ndarray, *, levels: int = GED_LEVELS) -> list[np.n
 
 
 def generalised_energy_distance(
-    raters: Sequence[np.ndarray], samples: Sequence[np.ndarray], *, mask: np.ndarray | None = None
+    raters: Sequence[NDArray[Any]], samples: Sequence[NDArray[Any]], *, mask: NDArray[Any] | None = None
 ) -> float:
     """``2 E d(S, Y) - E d(S, S') - E d(Y, Y')``, d = 1 - IoU, over pairs of samples S and raters Y [1].
 

@@ -7,9 +7,10 @@ in it. It is a hit if it matches a lesion of the reference, one to one, as in `l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.metrics.lesions import MINIMUM_IOU, matched_lesions
 from nnunet_softlabel.metrics.overlap import NAN
@@ -34,8 +35,8 @@ class ScoredLesions(NamedTuple):
 
 
 def scored_lesions(
-    reference: np.ndarray,
-    prediction: np.ndarray,
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
     *,
     least_probability: float = LEAST_PROBABILITY,
     minimum_iou: float = MINIMUM_IOU,
@@ -98,7 +99,7 @@ def froc(
     }
 
 
-def _counts_at_scores(cases: Sequence[ScoredLesions]) -> tuple[np.ndarray, np.ndarray]:
+def _counts_at_scores(cases: Sequence[ScoredLesions]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Hits and others at or above each different score, by falling score."""
     hits = np.array([s for case in cases for s in case.hits])
     others = np.array([s for case in cases for s in case.others])

@@ -9,10 +9,11 @@ gives the same counts (a test compares them), but importing it imports torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cc3d
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
@@ -30,7 +31,7 @@ class LesionCounts(NamedTuple):
 
 
 def count_lesions(
-    reference: np.ndarray, prediction: np.ndarray, *, minimum_iou: float = MINIMUM_IOU
+    reference: NDArray[Any], prediction: NDArray[Any], *, minimum_iou: float = MINIMUM_IOU
 ) -> LesionCounts:
     """Match the components of two masks, one to one.
 
@@ -42,8 +43,8 @@ def count_lesions(
 
 
 def matched_lesions(
-    reference: np.ndarray, prediction: np.ndarray, *, minimum_iou: float = MINIMUM_IOU
-) -> tuple[np.ndarray, np.ndarray, int]:
+    reference: NDArray[Any], prediction: NDArray[Any], *, minimum_iou: float = MINIMUM_IOU
+) -> tuple[NDArray[Any], NDArray[Any], int]:
     """The predicted components, which of them match one of the reference, and how many that one has.
 
     Returns:
@@ -71,7 +72,7 @@ def matched_lesions(
     return prediction_map, is_matched, n_reference
 
 
-def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+def _components(mask: NDArray[Any]) -> tuple[NDArray[Any], int]:
     if not mask.any():
         return np.zeros(mask.shape, np.uint32), 0
     components, count = cc3d.connected_components(
@@ -95,7 +96,7 @@ def lesion_f1(counts: LesionCounts) -> float:
     return ratio(2 * counts.matched, counts.reference + counts.predicted)
 
 
-def case_score(prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+def case_score(prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
     """How sure a map is of a lesion: the highest probability of any voxel. NaN if none counts."""
     voxels = prediction if mask is None else prediction[mask]
     return float(voxels.max()) if voxels.size else NAN

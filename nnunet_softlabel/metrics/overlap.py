@@ -6,9 +6,10 @@ Masks are boolean, probability maps float in [0, 1], all of one shape. ``mask`` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 Direction = Literal["higher", "lower", "zero"]  # which way is better
 
@@ -16,7 +17,7 @@ NAN = float("nan")
 QUBIQ_THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 
 
-def check_same_shape(**arrays: np.ndarray | None) -> None:
+def check_same_shape(**arrays: NDArray[Any] | None) -> None:
     """Refuse arrays of different shapes; None is skipped."""
     shapes = {name: array.shape for name, array in arrays.items() if array is not None}
     if len(set(shapes.values())) > 1:
@@ -24,8 +25,8 @@ def check_same_shape(**arrays: np.ndarray | None) -> None:
 
 
 def voxels_that_count(
-    reference: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+    reference: NDArray[Any], prediction: NDArray[Any], mask: NDArray[Any] | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Both arrays, reduced to the voxels of the mask."""
     check_same_shape(reference=reference, prediction=prediction, mask=mask)
     return (reference, prediction) if mask is None else (reference[mask], prediction[mask])
@@ -46,32 +47,34 @@ def mean_of_defined(values: Iterable[float]) -> float:
     return float(np.mean(defined)) if defined else NAN
 
 
-def dice(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+def dice(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
     """Overlap of two masks, ``2 |r & p| / (|r| + |p|)``. NaN if both are empty, as in nnU-Net."""
     reference, prediction = voxels_that_count(reference, prediction, mask)
     both = np.count_nonzero(reference & prediction)
     return ratio(2 * both, np.count_nonzero(reference) + np.count_nonzero(prediction))
 
 
-def iou(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+def iou(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
     """Intersection over union (Jaccard). NaN if both masks are empty."""
     reference, prediction = voxels_that_count(reference, prediction, mask)
     return ratio(np.count_nonzero(reference & prediction), np.count_nonzero(reference | prediction))
 
 
-def precision(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+def precision(
+    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
+) -> float:
     """Share of the predicted voxels that are right. NaN if nothing is predicted."""
     reference, prediction = voxels_that_count(reference, prediction, mask)
     return ratio(np.count_nonzero(reference & prediction), np.count_nonzero(prediction))
 
 
-def recall(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+def recall(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
     """Share of the reference's voxels that are found. NaN if the reference is empty."""
     return precision(prediction, reference, mask=mask)
 
 
 def f_beta(
-    reference: np.ndarray, prediction: np.ndarray, *, beta: float, mask: np.ndarray | None = None
+    reference: NDArray[Any], prediction: NDArray[Any], *, beta: float, mask: NDArray[Any] | None = None
 ) -> float:
     """``(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp)``: beta > 1 favours recall. NaN if both are empty."""
     reference, prediction = voxels_that_count(reference, prediction, mask)
@@ -82,7 +85,9 @@ def f_beta(
     return ratio(hits, hits + beta**2 * missed + excess)
 
 
-def soft_dice(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+def soft_dice(
+    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
+) -> float:
     """Overlap of two probability maps, ``2 * sum(min(r, p)) / sum(r + p)``, which is 1 - DML.
 
     The usual Dice on binary masks; 1 exactly when the maps are equal. NaN if both are empty.
@@ -93,10 +98,10 @@ def soft_dice(reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray
 
 
 def qubiq_dice(
-    reference: np.ndarray,
-    prediction: np.ndarray,
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
     *,
-    mask: np.ndarray | None = None,
+    mask: NDArray[Any] | None = None,
     thresholds: Sequence[float] = QUBIQ_THRESHOLDS,
     empty_level: float | None = None,
 ) -> float:
@@ -125,11 +130,11 @@ def qubiq_dice(
 
 
 def volume_error_ml(
-    reference: np.ndarray,
-    prediction: np.ndarray,
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
     *,
     voxel_volume_mm3: float,
-    mask: np.ndarray | None = None,
+    mask: NDArray[Any] | None = None,
 ) -> float:
     """Expected volume of the prediction, ``sum(p)``, minus that of the reference, in millilitres.
 
@@ -141,7 +146,7 @@ def volume_error_ml(
 
 
 def relative_volume_error(
-    reference: np.ndarray, prediction: np.ndarray, *, mask: np.ndarray | None = None
+    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
 ) -> float:
     """Expected volume error over the expected reference volume, signed. NaN if the reference is empty."""
     reference, prediction = voxels_that_count(reference, prediction, mask)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from nnunet_softlabel.metrics.energy_distance import GED_LEVELS, generalised_energy_distance, level_sets
@@ -29,22 +31,22 @@ class Setting:
 
     voxel_volume_mm3: float = 1.0
     levels: int = GED_LEVELS
-    mask: np.ndarray | None = None
+    mask: NDArray[Any] | None = None
 
 
-def energy_distance(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+def energy_distance(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
     """`generalised_energy_distance` of the raters and the map's level sets."""
     samples = level_sets(prediction, levels=setting.levels)
     return generalised_energy_distance(raters, samples, mask=setting.mask)
 
 
-def volumes_ml(masks: Sequence[np.ndarray], setting: Setting) -> np.ndarray:
+def volumes_ml(masks: Sequence[NDArray[Any]], setting: Setting) -> NDArray[Any]:
     """Volume of each mask, or expected volume of a map, in ml."""
     counted = [m if setting.mask is None else m[setting.mask] for m in masks]
     return np.array([m.sum(dtype=np.float64) for m in counted]) * (setting.voxel_volume_mm3 / 1000)
 
 
-def volume_crps_ml(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+def volume_crps_ml(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
     """CRPS of the expected volume ``sum(p)`` under a normal distribution of the raters' volumes, in ml.
 
     As in the CURVAS challenge: the raters' volumes have a mean and a standard deviation (of the population),
@@ -66,7 +68,7 @@ def volume_crps_ml(raters: Sequence[np.ndarray], prediction: np.ndarray, setting
     return float(spread * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi)))
 
 
-def volume_coverage(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+def volume_coverage(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
     """Share of the raters' volumes inside the map's own 80 % interval, minus 0.8.
 
     The interval lies between the volumes of the level sets ``p > 0.9`` and ``p > 0.1``. Below 0 the map is
@@ -80,7 +82,7 @@ def volume_coverage(raters: Sequence[np.ndarray], prediction: np.ndarray, settin
     return float(((volumes >= low) & (volumes <= high)).mean() - COVERAGE)
 
 
-def uncertainty_ncc(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+def uncertainty_ncc(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
     """Normalised cross-correlation of the map's variance ``p (1 - p)`` and the raters', over the voxels [1].
 
     1: the map is unsure exactly where raters differ. NaN where one of them is constant (raters who agree
@@ -103,7 +105,7 @@ def uncertainty_ncc(raters: Sequence[np.ndarray], prediction: np.ndarray, settin
     return float(a @ b) / scale if scale > 0 else NAN
 
 
-def unanimous_dice(raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting) -> float:
+def unanimous_dice(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
     """Dice at 0.5 over the voxels in which all raters agree, as in CURVAS; NaN if nothing is marked there."""
     if not raters:
         return NAN
@@ -116,7 +118,7 @@ def unanimous_dice(raters: Sequence[np.ndarray], prediction: np.ndarray, setting
 class RatersMetric:
     """A line of the registry; the fields are those of `Metric`."""
 
-    function: Callable[[Sequence[np.ndarray], np.ndarray, Setting], float]
+    function: Callable[[Sequence[NDArray[Any]], NDArray[Any], Setting], float]
     title: str
     better: Direction
 
@@ -134,7 +136,7 @@ RATERS_METRICS: dict[str, RatersMetric] = {
 
 
 def measure_raters(
-    raters: Sequence[np.ndarray], prediction: np.ndarray, setting: Setting
+    raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting
 ) -> dict[str, float]:
     """Every metric of `RATERS_METRICS`."""
     return {name: metric.function(raters, prediction, setting) for name, metric in RATERS_METRICS.items()}

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.metrics import calibration, lesions, overlap, surface
 from nnunet_softlabel.metrics.energy_distance import GED_LEVELS
@@ -52,22 +54,22 @@ class Comparison:
         mask: voxels that count, None for all.
     """
 
-    reference: np.ndarray
-    prediction: np.ndarray
-    hard_reference: np.ndarray | None
-    hard_prediction: np.ndarray
+    reference: NDArray[Any]
+    prediction: NDArray[Any]
+    hard_reference: NDArray[Any] | None
+    hard_prediction: NDArray[Any]
     spacing_mm: tuple[float, ...]
     parameters: Parameters
-    near: np.ndarray
-    mask: np.ndarray | None = None
+    near: NDArray[Any]
+    mask: NDArray[Any] | None = None
 
     @cached_property
-    def near_mask(self) -> np.ndarray:
+    def near_mask(self) -> NDArray[Any]:
         """Voxels that count and are near the object."""
         return self.near if self.mask is None else self.near & self.mask
 
     @cached_property
-    def masks(self) -> tuple[np.ndarray, np.ndarray]:
+    def masks(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Reference and prediction as masks, empty where a voxel does not count."""
         assert self.hard_reference is not None, "a soft reference has no mask"
         if self.mask is None:
@@ -80,16 +82,16 @@ class Comparison:
         return surface.surface_distances(*self.masks, spacing_mm=self.spacing_mm)
 
     @cached_property
-    def reliability(self) -> np.ndarray:
+    def reliability(self) -> NDArray[Any]:
         """Table of the whole image; see `calibration.reliability`."""
         return self._reliability(self.mask)
 
     @cached_property
-    def reliability_near(self) -> np.ndarray:
+    def reliability_near(self) -> NDArray[Any]:
         """Table of the voxels near the object."""
         return self._reliability(self.near_mask)
 
-    def _reliability(self, mask: np.ndarray | None) -> np.ndarray:
+    def _reliability(self, mask: NDArray[Any] | None) -> NDArray[Any]:
         return calibration.reliability(self.reference, self.prediction, bins=self.parameters.bins, mask=mask)
 
     @cached_property

@@ -10,19 +10,21 @@ the tables anew each time, which is half of its time.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import surface_distance
+from numpy.typing import NDArray
 from scipy import ndimage
 from surface_distance import lookup_tables
 
 from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
 
-Distances = dict[str, np.ndarray]
+Distances = dict[str, NDArray[Any]]
 
 
 def surface_distances(
-    reference: np.ndarray, prediction: np.ndarray, *, spacing_mm: tuple[float, ...]
+    reference: NDArray[Any], prediction: NDArray[Any], *, spacing_mm: tuple[float, ...]
 ) -> Distances | None:
     """Distances in mm between the surfaces of two masks, with areas; None unless both hold a voxel.
 
@@ -59,7 +61,7 @@ def surface_distances(
 
 
 @lru_cache(maxsize=64)
-def _surface_elements(spacing_mm: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _surface_elements(spacing_mm: tuple[float, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The kernel that turns a neighbourhood into a code, and the area (2D: length) of surface by code."""
     if len(spacing_mm) == 2:
         table = lookup_tables.create_table_neighbour_code_to_contour_length(spacing_mm)
@@ -77,7 +79,7 @@ def hd95(distances: Distances | None) -> float:
 
 
 def nsd(
-    reference: np.ndarray, prediction: np.ndarray, distances: Distances | None, *, tolerance_mm: float
+    reference: NDArray[Any], prediction: NDArray[Any], distances: Distances | None, *, tolerance_mm: float
 ) -> float:
     """Normalised surface Dice: share of both surfaces that lies within the tolerance of the other one.
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 MAX_LOCATIONS = 10_000  # nnU-Net's own number of voxels remembered per class
 MIN_SHARE_OF_LOCATIONS = 0.01
 
 
 def disputed_locations(
-    quantised: np.ndarray, hard: np.ndarray, values: Sequence[tuple[int, ...]], *, ignore: int | None = None
-) -> np.ndarray:
+    quantised: NDArray[Any],
+    hard: NDArray[Any],
+    values: Sequence[tuple[int, ...]],
+    *,
+    ignore: int | None = None,
+) -> NDArray[Any]:
     """Voxels that some rater gave to a class and the consensus did not: oversampling would miss them.
 
     As many are drawn per class, relative to all, as nnU-Net draws of the consensus (at most 10,000 or 1 %).

@@ -16,6 +16,7 @@ import blosc2
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import quantise
@@ -76,7 +77,7 @@ def make_case(
     except DatasetError as error:
         what = "" if str(error).startswith(str(soft_files[0].parent)) else f"{soft_files[0]} "
         raise DatasetError(f"Case {case}: soft label {what}{error}") from error
-    locations = np.empty((0, soft.ndim), dtype=np.int16)
+    locations: NDArray[Any] = np.empty((0, soft.ndim), dtype=np.int16)
     if ((soft > 0) & (soft < 1)).any():  # resampling blurs unanimous labels too, which disputes nothing
         values = list(labels.values.values())
         locations = disputed_locations(quantised, np.asarray(hard[0]), values, ignore=labels.ignore)
@@ -85,14 +86,14 @@ def make_case(
 
 
 def preprocess_case(
-    soft: np.ndarray,
+    soft: NDArray[Any],
     properties: dict[str, Any],
     plans_manager: PlansManager,
     configuration_manager: ConfigurationManager,
     *,
     shape: Sequence[int],
     is_exclusive: bool = True,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Transpose, crop and resample foreground probabilities as nnU-Net did the image.
 
     Args:
@@ -182,7 +183,7 @@ def disputed_digest(folder: Path, case: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
 
 
-def _read(files: Sequence[Path], plans_manager: PlansManager) -> np.ndarray:
+def _read(files: Sequence[Path], plans_manager: PlansManager) -> NDArray[Any]:
     """Soft files through the plan's own reader, as nnU-Net reads the images: ``(C, z, y, x)``.
 
     Raises:
@@ -199,8 +200,8 @@ def _read(files: Sequence[Path], plans_manager: PlansManager) -> np.ndarray:
 
 def _write(
     target: Path,
-    quantised: np.ndarray,
-    locations: np.ndarray,
+    quantised: NDArray[Any],
+    locations: NDArray[Any],
     patch_size: tuple[int, ...],
     made_from: dict[str, Any],
 ) -> None:

@@ -6,9 +6,10 @@ Three steps: :func:`estimate_tissue` per case; :func:`lesion_statistics` per cas
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.priors.lesions import LesionModel, check_contrast
 from nnunet_softlabel.priors.roi import check_shape
@@ -19,12 +20,12 @@ MOST_EVIDENCE = 3.0
 
 
 def log_likelihood_ratio(
-    intensity: np.ndarray,
+    intensity: NDArray[Any],
     mean: float,
     spread: float,
     *,
     direction: Literal["brighter", "darker"] = "brighter",
-) -> np.ndarray:
+) -> NDArray[Any]:
     """``log N(x; mean, spread) - log N(x; 0, 1)`` of normalised intensities, made monotone.
 
     Of two normal distributions with unlike spreads, the wider also wins on the far side: very dark voxels
@@ -49,9 +50,9 @@ def log_likelihood_ratio(
 
 
 def apply_intensity_prior(
-    soft: np.ndarray,
-    image: np.ndarray,
-    roi: np.ndarray,
+    soft: NDArray[Any],
+    image: NDArray[Any],
+    roi: NDArray[Any],
     tissue: TissueModel,
     lesions: LesionModel,
     *,
@@ -61,7 +62,7 @@ def apply_intensity_prior(
     raises_unmarked: bool = False,
     certainty: float = CERTAINTY,
     most_evidence: float = MOST_EVIDENCE,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """``sigmoid(logit(q) + strength * llr)`` inside the ROI, 0 outside it.
 
     What no rater marked (``q = 0``) stays 0 unless ``raises_unmarked``: every bright voxel would get a
@@ -122,7 +123,9 @@ def apply_intensity_prior(
     return changed
 
 
-def _updated(q: np.ndarray, evidence: np.ndarray, certainty: float, raises_unmarked: bool) -> np.ndarray:
+def _updated(
+    q: NDArray[Any], evidence: NDArray[Any], certainty: float, raises_unmarked: bool
+) -> NDArray[Any]:
     """Bayes' rule for exclusive classes: ``(C, N)`` probabilities and log-likelihood ratios to background."""
     background = np.clip(1 - q.sum(axis=0), 0, 1)
     # A certain voxel is opened only by evidence against it.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.priors.roi import check_shape
 from nnunet_softlabel.priors.tissue import FEWEST_VOXELS, TissueModel
@@ -56,9 +57,9 @@ class LesionStatistics:
 
 
 def lesion_statistics(
-    image: np.ndarray,
-    roi: np.ndarray,
-    soft: np.ndarray,
+    image: NDArray[Any],
+    roi: NDArray[Any],
+    soft: NDArray[Any],
     tissue: TissueModel,
     *,
     agreed_above: float = AGREED_ABOVE,

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.distance import distance_to_mm
 
 
 def roi_weights(
-    rois: Sequence[np.ndarray],
+    rois: Sequence[NDArray[Any]],
     *,
     spacing_mm: Sequence[float],
     margin_mm: float = 0.0,
     weights: Sequence[float] | None = None,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """How possible the foreground is at each voxel: the weight of its ROI, the largest where ROIs overlap.
 
     Outside an ROI its weight falls as ``(1 + cos(pi d / margin_mm)) / 2`` of the distance ``d``, to 0 at
@@ -51,13 +53,13 @@ def roi_weights(
 
 
 def apply_roi(
-    soft: np.ndarray,
-    rois: Sequence[np.ndarray],
+    soft: NDArray[Any],
+    rois: Sequence[NDArray[Any]],
     *,
     spacing_mm: Sequence[float],
     margin_mm: float = 0.0,
     weights: Sequence[float] | None = None,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Probabilities times :func:`roi_weights`: untouched in ROIs of weight 1, zero beyond the margin.
 
     Args:
@@ -76,6 +78,6 @@ def apply_roi(
     return soft.astype(np.float32) * possible
 
 
-def check_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def check_shape(what: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise ValueError(f"the {what} has shape {array.shape}, the soft label {shape}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.priors.roi import check_shape
 
@@ -20,13 +22,18 @@ class TissueModel:
     median: float
     spread: float
 
-    def normalise(self, intensity: np.ndarray) -> np.ndarray:
+    def normalise(self, intensity: NDArray[Any]) -> NDArray[Any]:
         """Intensity in spreads above the median, comparable between cases: float32."""
         return ((intensity - self.median) / self.spread).astype(np.float32)
 
 
 def estimate_tissue(
-    image: np.ndarray, roi: np.ndarray, soft: np.ndarray, *, exclude_above: float = 0.0, cut: float = 3.0
+    image: NDArray[Any],
+    roi: NDArray[Any],
+    soft: NDArray[Any],
+    *,
+    exclude_above: float = 0.0,
+    cut: float = 3.0,
 ) -> TissueModel:
     """Median and spread (1.4826 MAD) of the ROI's voxels that nobody marked.
 

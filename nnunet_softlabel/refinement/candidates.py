@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Adjudication
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -234,7 +235,7 @@ def _counts(
     }
 
 
-def _interval(values: np.ndarray, *, digits: int = 4) -> list[float]:
+def _interval(values: NDArray[Any], *, digits: int = 4) -> list[float]:
     return [round(float(v), digits) for v in np.quantile(values, (0.025, 0.975))]
 
 

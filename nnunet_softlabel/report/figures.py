@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from nnunet_softlabel.metrics.registry import BETTER, TITLES
 from nnunet_softlabel.report.comparison import PairedDifference
@@ -110,7 +111,7 @@ def forest_plot(metric: str, tests: Sequence[PairedDifference]) -> str:
     return png(figure)
 
 
-def reliability_plot(title: str, tables: Mapping[str, np.ndarray]) -> str:
+def reliability_plot(title: str, tables: Mapping[str, NDArray[Any]]) -> str:
     """Mean reference against mean probability per bin, a line per trainer; larger dots are more voxels."""
     figure, axes = _axes(WIDTH * 0.98, title)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
@@ -154,7 +155,11 @@ def curve_plot(title: str, curves: Mapping[str, Sequence[float]]) -> str:
 
 
 def panel(
-    image: np.ndarray, *, aspect: float, outlines: Sequence[np.ndarray] = (), heat: np.ndarray | None = None
+    image: NDArray[Any],
+    *,
+    aspect: float,
+    outlines: Sequence[NDArray[Any]] = (),
+    heat: NDArray[Any] | None = None,
 ) -> str:
     """The image, outlines of masks in the raters' colours, a probability as heat with its 0.5 line."""
     rows, columns = image.shape
@@ -172,6 +177,6 @@ def panel(
     return png(figure)
 
 
-def _outline(axes: Axes, values: np.ndarray, level: float, line: str) -> None:
+def _outline(axes: Axes, values: NDArray[Any], level: float, line: str) -> None:
     if values.min() <= level < values.max():
         axes.contour(values, levels=[level], colors=[line], linewidths=1.4)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.case_scores import RATER, Row
@@ -45,7 +46,7 @@ class RunResult:
 
     name: str
     rows: Sequence[Row]
-    reliability: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    reliability: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     training_seconds: float | None = None
     peak_memory_gib: float | None = None
@@ -56,7 +57,7 @@ class RunResult:
     def from_folders(cls, name: str, folders: Sequence[Path], **more: Any) -> RunResult:
         """Collect what `evaluate` wrote into several folders, one per fold and seed."""
         rows: list[Row] = []
-        tables: dict[str, dict[str, np.ndarray]] = {}
+        tables: dict[str, dict[str, NDArray[Any]]] = {}
         thresholds: dict[str, None] = {}
         for folder in folders:
             rows += read_rows(folder / METRICS_FILE)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.case_scores import Row
@@ -38,11 +40,11 @@ class CasePicture:
 
     case: str
     caption: str
-    image: np.ndarray
-    raters: Mapping[str, np.ndarray]
-    consensus: np.ndarray
-    soft: np.ndarray
-    probabilities: Mapping[str, np.ndarray]
+    image: NDArray[Any]
+    raters: Mapping[str, NDArray[Any]]
+    consensus: NDArray[Any]
+    soft: NDArray[Any]
+    probabilities: Mapping[str, NDArray[Any]]
     aspect: float
 
 
@@ -105,7 +107,7 @@ def case_picture(
     )
 
 
-def _read_grey(path: Path) -> tuple[np.ndarray, Grid]:
+def _read_grey(path: Path) -> tuple[NDArray[Any], Grid]:
     image, grid = read_image(path)
     return (
         image.mean(axis=-1) if image.ndim > len(grid.shape) else image
@@ -113,7 +115,7 @@ def _read_grey(path: Path) -> tuple[np.ndarray, Grid]:
 
 
 def slice_through(
-    soft: np.ndarray, *, spacing_mm: tuple[float, ...]
+    soft: NDArray[Any], *, spacing_mm: tuple[float, ...]
 ) -> tuple[tuple[slice | int, ...], float]:
     """Where to cut: across the axis of the thickest slices, where the object is largest, with room around it.
 
@@ -133,7 +135,7 @@ def slice_through(
     return tuple(cut), float(spacing[0] / spacing[1])
 
 
-def _window(occupied: np.ndarray) -> slice:
+def _window(occupied: NDArray[Any]) -> slice:
     """The occupied part of an axis with as much room on either side as half of it; all of an empty axis."""
     where = np.flatnonzero(occupied)
     if not len(where):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
@@ -29,7 +31,7 @@ class Interval:
 
 
 def mean_interval(
-    values: Sequence[float] | np.ndarray,
+    values: Sequence[float] | NDArray[Any],
     groups: Sequence[str] | None = None,
     *,
     confidence: float = CONFIDENCE,
@@ -63,12 +65,12 @@ def mean_interval(
     return Interval(mean, float(interval.low), float(interval.high), len(array), len(count), method)
 
 
-def _ratio_of_sums(total: np.ndarray, count: np.ndarray, axis: int = -1) -> np.ndarray:
+def _ratio_of_sums(total: NDArray[Any], count: NDArray[Any], axis: int = -1) -> NDArray[Any]:
     """Mean over cases of resampled groups."""
     return np.asarray(total.sum(axis=axis) / count.sum(axis=axis))
 
 
-def group_means(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+def group_means(values: NDArray[Any], groups: Sequence[str]) -> NDArray[Any]:
     """One value per group, in the order of the groups' names."""
     if len(values) == 0:
         return values
@@ -76,7 +78,7 @@ def group_means(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     return np.asarray(np.bincount(index, weights=values) / np.bincount(index))
 
 
-def rank_test(differences: np.ndarray) -> tuple[float, float, str]:
+def rank_test(differences: NDArray[Any]) -> tuple[float, float, str]:
     """Wilcoxon signed rank test and the rank-biserial correlation that goes with it.
 
     Returns:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.simulation.simulated_raters import smooth_unit_field
 
@@ -13,10 +15,10 @@ AIR, FAT, MUSCLE, TENDON, CORTEX, MARROW, CARTILAGE, FLUID, VESSEL = 0, 24, 40, 
 # The anatomy is drawn in mm of a standard knee: left-right, head-foot, back-front around the joint's centre.
 STANDARD_FOV_MM = (96.0, 128.0, 128.0)
 CORTEX_MM = 1.3
-Fields = dict[str, np.ndarray]
+Fields = dict[str, NDArray[Any]]
 
 
-def voxel_positions(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def voxel_positions(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
     """``(3, *shape)``: where in the standard knee each voxel lies; turned, shifted, scaled and bent."""
     axes = [(np.arange(size) + 0.5) / size - 0.5 for size in shape]
     position = np.stack(np.meshgrid(*axes, indexing="ij")) * np.reshape(STANDARD_FOV_MM, (3, 1, 1, 1))
@@ -36,8 +38,8 @@ def voxel_positions(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
 
 
 def _ellipsoid(
-    position: np.ndarray, centre: Sequence[float] | np.ndarray, radii: Sequence[float] | np.ndarray
-) -> np.ndarray:
+    position: NDArray[Any], centre: Sequence[float] | NDArray[Any], radii: Sequence[float] | NDArray[Any]
+) -> NDArray[Any]:
     """Approximate signed distance to an ellipsoid, or to a cylinder where a radius is infinite."""
     middle = np.reshape(centre, (3, 1, 1, 1)).astype(np.float32)
     radius = np.reshape(radii, (3, 1, 1, 1)).astype(np.float32)
@@ -47,7 +49,7 @@ def _ellipsoid(
     return length * (length - 1) / (slope + np.float32(1e-6))
 
 
-def _blend(*fields: np.ndarray, width_mm: float = 4.0) -> np.ndarray:
+def _blend(*fields: NDArray[Any], width_mm: float = 4.0) -> NDArray[Any]:
     """Union of shapes with rounded joints."""
     union = fields[0]
     for field in fields[1:]:
@@ -56,7 +58,7 @@ def _blend(*fields: np.ndarray, width_mm: float = 4.0) -> np.ndarray:
     return union
 
 
-def draw_anatomy(position: np.ndarray, rng: np.random.Generator) -> Fields:
+def draw_anatomy(position: NDArray[Any], rng: np.random.Generator) -> Fields:
     """Signed distances to the tissues, in mm of the standard knee."""
     _, y, x = position
     size = rng.uniform(0.9, 1.1, 6)
@@ -95,7 +97,7 @@ def draw_anatomy(position: np.ndarray, rng: np.random.Generator) -> Fields:
     }
 
 
-def draw_vessels(position: np.ndarray, fields: Fields, rng: np.random.Generator) -> np.ndarray:
+def draw_vessels(position: NDArray[Any], fields: Fields, rng: np.random.Generator) -> NDArray[Any]:
     """Signed distance to the vessels: two long ones behind the knee, small ones elsewhere and in bone."""
     vessels = np.full(position.shape[1:], np.inf, dtype=np.float32)
     side = rng.uniform(-16, 16)
@@ -117,12 +119,12 @@ def draw_vessels(position: np.ndarray, fields: Fields, rng: np.random.Generator)
     return vessels
 
 
-def coverage(field: np.ndarray, pixel_mm: float) -> np.ndarray:
+def coverage(field: NDArray[Any], pixel_mm: float) -> NDArray[Any]:
     """Share of each pixel that lies inside the shape."""
     return np.clip(0.5 - field / pixel_mm, 0, 1)
 
 
-def paint(fields: Fields, pixel_mm: float, rng: np.random.Generator) -> np.ndarray:
+def paint(fields: Fields, pixel_mm: float, rng: np.random.Generator) -> NDArray[Any]:
     """Signal without lesions, bias and noise. Later tissues cover earlier ones."""
     shape = fields["leg"].shape
     texture = smooth_unit_field(rng.standard_normal(shape), (1.0,) * 3, 1.5)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from nnunet_softlabel.simulation.knee_anatomy import (
@@ -34,10 +36,10 @@ class KneePhantom:
         spacing_mm: voxel size in array order.
     """
 
-    image: np.ndarray
-    truth: np.ndarray
-    bone_mask: np.ndarray
-    distractors: np.ndarray
+    image: NDArray[Any]
+    truth: NDArray[Any]
+    bone_mask: NDArray[Any]
+    distractors: NDArray[Any]
     spacing_mm: tuple[float, ...]
 
 
@@ -140,15 +142,15 @@ def _check_lesions(
 
 
 def _lesions(
-    bone: np.ndarray,
-    near_joint: np.ndarray,
+    bone: NDArray[Any],
+    near_joint: NDArray[Any],
     spacing_mm: tuple[float, ...],
     rng: np.random.Generator,
     n_lesions: int,
     radius_mm: tuple[float, float],
     fraction: float | None,
     edge_mm: float,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Profile of the lesions, 1/2 on the outline, and the same times each lesion's brightness."""
     shape = bone.shape
     # Bone marrow lesions lie near the joint, often just below the cartilage.
@@ -180,20 +182,20 @@ def _relative_reach(
     shape: tuple[int, ...],
     spacing_mm: tuple[float, ...],
     rng: np.random.Generator,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Distance from the centre over the radius in that direction: 1 on the outline of an irregular blob."""
     stretch = rng.uniform(0.75, 1.33, 3)
-    squared: np.ndarray = np.zeros(())
+    squared: NDArray[Any] = np.zeros(())
     for middle, size, spacing, factor in zip(centre, shape, spacing_mm, stretch, strict=True):
         squared = squared[..., None] + ((np.arange(size) - middle) * spacing / (radius_mm * factor)) ** 2
     ripple = smooth_unit_field(rng.standard_normal(shape), spacing_mm, 0.5 * radius_mm)
     return np.sqrt(squared) * (1 + 0.2 * np.clip(ripple, -2.5, 2.5))
 
 
-def _acquire(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+def _acquire(image: NDArray[Any], noise: float, rng: np.random.Generator) -> NDArray[Any]:
     """Blur by the point spread function, shade by the coil, add noise in both parts of the complex signal."""
     image = ndimage.gaussian_filter(image, (0, 0.5, 0.5))
-    shading: np.ndarray = np.zeros(())
+    shading: NDArray[Any] = np.zeros(())
     for size in image.shape:
         along = np.linspace(-1, 1, size) if size > 1 else np.zeros(1)
         shading = shading[..., None] + rng.normal(0, 0.08) * along + rng.normal(0, 0.08) * along**2
@@ -204,7 +206,7 @@ def _acquire(image: np.ndarray, noise: float, rng: np.random.Generator) -> np.nd
 
 def phantom_raters(
     phantom: KneePhantom, regime: str = "all", *, seed: int, correlation: float = 0.3
-) -> np.ndarray:
+) -> NDArray[Any]:
     """What three raters of unlike skill draw on a phantom; false positives are bright spots, not lesions.
 
     Args:

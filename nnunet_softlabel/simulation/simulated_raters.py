@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import norm
 
@@ -74,15 +76,15 @@ RATER_REGIMES: dict[str, tuple[RaterSkill, ...]] = {
 
 
 def simulate_raters(
-    truth: np.ndarray,
+    truth: NDArray[Any],
     *,
     spacing_mm: Sequence[float],
     raters: Sequence[RaterSkill],
     seed: int | np.random.Generator,
     correlation: float = 0.0,
-    false_positive_roi: np.ndarray | None = None,
+    false_positive_roi: NDArray[Any] | None = None,
     labels: Sequence[int] | None = None,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Label maps that raters of the given skills would draw.
 
     Detection is a Gaussian copula over lesions, the outline a threshold of the signed distance plus a smooth
@@ -122,11 +124,11 @@ def simulate_raters(
 
 
 def _check_arguments(
-    truth: np.ndarray,
+    truth: NDArray[Any],
     spacing_mm: Sequence[float],
     raters: Sequence[RaterSkill],
     correlation: float,
-    false_positive_roi: np.ndarray | None,
+    false_positive_roi: NDArray[Any] | None,
 ) -> None:
     if not np.issubdtype(truth.dtype, np.integer) and truth.dtype != np.bool_:
         raise ValueError(f"truth must be a map of integer labels, got {truth.dtype}")
@@ -141,8 +143,8 @@ def _check_arguments(
 
 
 def _draw_detections(
-    truth: np.ndarray, raters: Sequence[RaterSkill], correlation: float, rng: np.random.Generator
-) -> list[np.ndarray]:
+    truth: NDArray[Any], raters: Sequence[RaterSkill], correlation: float, rng: np.random.Generator
+) -> list[NDArray[Any]]:
     """Per rater the lesions drawn: ``(*spatial)`` component numbers, 0 where nothing is drawn."""
     lesions, n_lesions = ndimage.label(truth != 0, structure=np.ones((3,) * truth.ndim))
     shared = rng.standard_normal(n_lesions)
@@ -157,13 +159,13 @@ def _draw_detections(
 
 
 def _draw_outlines(
-    truth: np.ndarray,
-    found: list[np.ndarray],
+    truth: NDArray[Any],
+    found: list[NDArray[Any]],
     spacing_mm: tuple[float, ...],
     raters: Sequence[RaterSkill],
     correlation: float,
     rng: np.random.Generator,
-) -> np.ndarray:
+) -> NDArray[Any]:
     drawn = np.zeros((len(raters), *truth.shape), dtype=truth.dtype)
     reach_mm = max(abs(s.boundary_bias_mm) + 4 * s.boundary_jitter_mm for s in raters)
     box = _box_around(truth != 0, spacing_mm, reach_mm)
@@ -186,13 +188,13 @@ def _draw_outlines(
 
 
 def _draw_one(
-    truth: np.ndarray,
-    lesions: np.ndarray,
-    classes: np.ndarray,
+    truth: NDArray[Any],
+    lesions: NDArray[Any],
+    classes: NDArray[Any],
     spacing_mm: tuple[float, ...],
     skill: RaterSkill,
-    jitter_mm: np.ndarray,
-) -> np.ndarray:
+    jitter_mm: NDArray[Any],
+) -> NDArray[Any]:
     outline_mm = signed_distance_mm(lesions != 0, spacing_mm)
     inside = outline_mm < skill.boundary_bias_mm + jitter_mm[0]
     for number, where in enumerate(ndimage.find_objects(lesions), start=1):
@@ -211,10 +213,10 @@ def _draw_one(
 
 
 def _add_false_positives(
-    drawn: np.ndarray,
-    truth: np.ndarray,
-    candidates: np.ndarray,
-    classes: np.ndarray,
+    drawn: NDArray[Any],
+    truth: NDArray[Any],
+    candidates: NDArray[Any],
+    classes: NDArray[Any],
     spacing_mm: tuple[float, ...],
     raters: Sequence[RaterSkill],
     correlation: float,
@@ -252,10 +254,10 @@ def _add_false_positives(
 
 def _ball(
     centre: Sequence[np.intp], radius_mm: float, shape: tuple[int, ...], spacing_mm: tuple[float, ...]
-) -> tuple[Box, np.ndarray]:
+) -> tuple[Box, NDArray[Any]]:
     """Box and, within it, the voxels whose centres lie within the radius (the centre's own always)."""
     box: list[slice] = []
-    squared: np.ndarray = np.zeros(())
+    squared: NDArray[Any] = np.zeros(())
     for middle, size, spacing in zip(centre, shape, spacing_mm, strict=True):
         reach = int(radius_mm / spacing)
         box.append(slice(max(0, int(middle) - reach), min(size, int(middle) + reach + 1)))
@@ -264,7 +266,9 @@ def _ball(
     return tuple(box), squared <= radius_mm**2
 
 
-def smooth_unit_field(white_noise: np.ndarray, spacing_mm: Sequence[float], length_mm: float) -> np.ndarray:
+def smooth_unit_field(
+    white_noise: NDArray[Any], spacing_mm: Sequence[float], length_mm: float
+) -> NDArray[Any]:
     """White noise smoothed with a Gaussian of sigma ``length_mm``, scaled to variance 1 at every voxel.
 
     Smoothing wraps around, which keeps the variance alike up to the edges.
@@ -278,11 +282,11 @@ def smooth_unit_field(white_noise: np.ndarray, spacing_mm: Sequence[float], leng
     return field
 
 
-def _mix(shared: np.ndarray, own: np.ndarray, correlation: float) -> np.ndarray:
+def _mix(shared: NDArray[Any], own: NDArray[Any], correlation: float) -> NDArray[Any]:
     return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
 
 
-def _box_around(mask: np.ndarray, spacing_mm: tuple[float, ...], margin_mm: float) -> Box | None:
+def _box_around(mask: NDArray[Any], spacing_mm: tuple[float, ...], margin_mm: float) -> Box | None:
     """Smallest box around the mask, widened by the margin and one voxel; None for an empty mask."""
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:

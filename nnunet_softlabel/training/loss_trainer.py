@@ -32,10 +32,10 @@ class LossTrainer(nnUNetTrainer):
 
     def __init__(
         self,
-        plans: dict,
+        plans: dict[str, Any],
         configuration: str,
         fold: int,
-        dataset_json: dict,
+        dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),  # noqa: B008  # nnU-Net's signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -132,7 +132,7 @@ class LossTrainer(nnUNetTrainer):
         if self.balanced_start is not None:
             self.balanced_start.set_length(self.num_epochs * self.num_iterations_per_epoch)
 
-    def train_step(self, batch: dict) -> dict:
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step, which a balanced start counts."""
         result = super().train_step(batch)
         reason = None if self.balanced_start is None else self.balanced_start.advance()
@@ -146,7 +146,7 @@ class LossTrainer(nnUNetTrainer):
             self.my_init_kwargs[START_KEY] = self.balanced_start.progress()
         super().save_checkpoint(filename)
 
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """Go on where the balanced start was."""
         super().load_checkpoint(filename_or_checkpoint)
         progress, start = self.my_init_kwargs.get(START_KEY), self.balanced_start

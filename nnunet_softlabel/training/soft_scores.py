@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunet_softlabel.losses import expand_target
@@ -39,12 +42,12 @@ class SoftScores:
         self._sums[:-1, 1] += total.double().cpu().numpy()
         self._sums[-1] += float(squared), float(mask.sum())
 
-    def sums(self) -> np.ndarray:
+    def sums(self) -> NDArray[Any]:
         """The sums, float64 ``(C + 1, 2)``; those of several processes may be added."""
         return self._sums
 
     @staticmethod
-    def results(sums: np.ndarray) -> tuple[np.ndarray, float]:
+    def results(sums: NDArray[Any]) -> tuple[NDArray[Any], float]:
         """Soft Dice per channel, ``2 sum min(p, q) / sum (p + q)``, and mean Brier score; NaN where empty."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return 2 * sums[:-1, 0] / sums[:-1, 1], float(sums[-1, 0] / sums[-1, 1])

@@ -9,6 +9,7 @@ from typing import Any
 
 import blosc2
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.preprocessing.disputed import locations_path
 
@@ -25,7 +26,7 @@ class StackedLabels:
         self.shape = (hard.shape[0] + soft.shape[0], *hard.shape[1:])
         self.dtype = np.dtype(np.int16)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         """Crop all channels; the first entry of ``key`` must take every channel, as the loader's does."""
         crops = [part[key] for part in self.parts]
         result = np.empty((self.shape[0], *crops[0].shape[1:]), dtype=self.dtype)

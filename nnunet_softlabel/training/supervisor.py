@@ -56,7 +56,7 @@ def run_watched(command: Sequence[str], parent: int) -> int:
     return process.wait()
 
 
-def _end_all(process: subprocess.Popen) -> None:
+def _end_all(process: subprocess.Popen[bytes]) -> None:
     """Kill the training, its workers and this process: all that is in this process's own group."""
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)

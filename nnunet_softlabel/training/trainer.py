@@ -130,7 +130,7 @@ class SoftLabelTrainer(LossTrainer):
         super().on_validation_epoch_start()
         self._scores = SoftScores(self.num_soft_channels, self.activation)
 
-    def validation_step(self, batch: dict) -> dict:
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's step against the hard segmentation; loss and soft scores against the soft label."""
         target = batch["target"]
         has_scales = isinstance(target, list)
@@ -153,7 +153,7 @@ class SoftLabelTrainer(LossTrainer):
         finally:
             self.loss = training_loss
 
-    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log soft Dice and Brier score beside nnU-Net's pseudo Dice, into a file of our own."""
         super().on_validation_epoch_end(val_outputs)
         sums = self._scores.sums()

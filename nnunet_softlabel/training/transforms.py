@@ -7,6 +7,7 @@ linearly.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -30,7 +31,7 @@ class SplitSoftLabel(BasicTransform):
         super().__init__()
         self.num_soft, self.keeps_hard, self.ignore_label = num_soft, keeps_hard, ignore_label
 
-    def apply(self, data_dict: dict, **params: object) -> dict:
+    def apply(self, data_dict: dict[str, Any], **params: object) -> dict[str, Any]:
         """Split one sample."""
         stacked = data_dict.pop("segmentation")
         # padding is -1 in every channel, next to nothing: `MergeSoftLabel` makes it 0, background
@@ -71,7 +72,7 @@ class MergeSoftLabel(BasicTransform):
         self.scales, self.ignore_label, self.is_marked = scales, ignore_label, is_marked
         self.keeps_hard, self.is_exclusive = keeps_hard, is_exclusive
 
-    def apply(self, data_dict: dict, **params: object) -> dict:
+    def apply(self, data_dict: dict[str, Any], **params: object) -> dict[str, Any]:
         """Merge one sample."""
         soft = data_dict.pop("regression_target")
         hard = data_dict.pop("segmentation", None)

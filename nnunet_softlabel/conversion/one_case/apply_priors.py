@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.one_case.fuse import Fused
@@ -20,7 +21,7 @@ from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
 
 def apply_priors(
     case: Case, loaded: LoadedCase, fused: Fused, settings: CaseSettings
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[NDArray[Any], dict[str, Any]]:
     """Apply the ROI, then intensity.
 
     Returns:
@@ -52,8 +53,8 @@ def apply_priors(
 
 
 def _with_intensity(
-    loaded: LoadedCase, fused: Fused, soft: np.ndarray, tissue: TissueModel, settings: CaseSettings
-) -> np.ndarray:
+    loaded: LoadedCase, fused: Fused, soft: NDArray[Any], tissue: TissueModel, settings: CaseSettings
+) -> NDArray[Any]:
     """The intensity prior where its tissue is; the ROI's margin is another tissue and keeps its label."""
     intensity, lesions = settings.priors.intensity, settings.estimates.lesions
     assert intensity is not None  # the caller asked
@@ -99,7 +100,7 @@ def lesions_of(case: Case, loaded: LoadedCase, fused: Fused, settings: CaseSetti
     return lesion_statistics(image, _tissue_mask(loaded, fused, settings), fused.soft, tissue)
 
 
-def _tissue_mask(loaded: LoadedCase, fused: Fused, settings: CaseSettings) -> np.ndarray:
+def _tissue_mask(loaded: LoadedCase, fused: Fused, settings: CaseSettings) -> NDArray[Any]:
     """All ROIs that weigh anything, without what is ignored."""
     roi = settings.priors.roi
     assert roi is not None  # `Priors.check` asks for one
@@ -108,13 +109,13 @@ def _tissue_mask(loaded: LoadedCase, fused: Fused, settings: CaseSettings) -> np
     return inside if fused.ignored is None else inside & ~fused.ignored
 
 
-def image_channel(loaded: LoadedCase, channel: int) -> np.ndarray:
+def image_channel(loaded: LoadedCase, channel: int) -> NDArray[Any]:
     """One channel ``(*spatial)`` of the image; a colour file holds several."""
     ndim = len(loaded.grid.shape)
     files = [np.moveaxis(image, -1, 0) if image.ndim > ndim else image[None] for image in loaded.images]
     return [one for channels in files for one in channels][channel]
 
 
-def expected_volume_mm3(soft: np.ndarray, spacing_mm: Sequence[float]) -> list[float]:
+def expected_volume_mm3(soft: NDArray[Any], spacing_mm: Sequence[float]) -> list[float]:
     """Expected volume of each channel, the sum of its probabilities: take it before and after a prior."""
     return (soft.sum(axis=tuple(range(1, soft.ndim)), dtype=np.float64) * np.prod(spacing_mm)).tolist()

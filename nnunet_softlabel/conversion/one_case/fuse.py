@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.one_case.read import LoadedCase
@@ -33,8 +34,8 @@ class Fused:
         lesions: how lesion-wise fusion judged the candidates; None for any other.
     """
 
-    soft: np.ndarray
-    ignored: np.ndarray | None
+    soft: NDArray[Any]
+    ignored: NDArray[Any] | None
     votes: RaterVotes | None
     lesions: FusedLesions | None = None
 
@@ -45,7 +46,7 @@ class Fused:
         return count_votes(self.votes, self.ignored).to_json()
 
 
-def count_votes(votes: RaterVotes, ignored: np.ndarray | None) -> RaterCounts:
+def count_votes(votes: RaterVotes, ignored: NDArray[Any] | None) -> RaterCounts:
     """The votes outside what is ignored."""
     if ignored is not None and ignored.any():
         answered = np.broadcast_to(~ignored, (votes.n_raters, *ignored.shape))
@@ -103,7 +104,7 @@ def _fuse_lesions(case: Case, votes: RaterVotes, loaded: LoadedCase, settings: C
     return fuse_lesions(votes, models=models, probabilities=loaded.probabilities, known=known)
 
 
-def _channel(loaded: LoadedCase, channel: int) -> np.ndarray | None:
+def _channel(loaded: LoadedCase, channel: int) -> NDArray[Any] | None:
     return None if loaded.probabilities is None else loaded.probabilities[channel]
 
 
@@ -129,7 +130,7 @@ def known_of(case: Case, label: str, candidates: Sequence[Candidate]) -> list[bo
     return [said[n].is_real if n in said else None for n in range(1, len(candidates) + 1)]
 
 
-def _fuse(case: Case, votes: RaterVotes, settings: CaseSettings) -> np.ndarray:
+def _fuse(case: Case, votes: RaterVotes, settings: CaseSettings) -> NDArray[Any]:
     options = dict(settings.fusion_options)
     if settings.estimates.rates is not None:
         options["rates"] = settings.estimates.rates

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, Source, source_name
 from nnunet_softlabel.cases.label_maps import (
@@ -45,13 +47,13 @@ class LoadedCase:
         moved: "rater 1" -> what was done to bring it onto the grid, for files that lay on another.
     """
 
-    images: list[np.ndarray]
+    images: list[NDArray[Any]]
     grid: Grid
-    rater_maps: dict[str, np.ndarray]
-    soft: np.ndarray | None
-    ignored: np.ndarray | None = None
-    rois: Sequence[np.ndarray] = ()
-    probabilities: np.ndarray | None = None
+    rater_maps: dict[str, NDArray[Any]]
+    soft: NDArray[Any] | None
+    ignored: NDArray[Any] | None = None
+    rois: Sequence[NDArray[Any]] = ()
+    probabilities: NDArray[Any] | None = None
     moved: Mapping[str, Moved] = field(default_factory=dict)
 
 
@@ -84,7 +86,7 @@ def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
     )
 
 
-def _read_prediction(case: Case, grid: Grid, settings: CaseSettings) -> np.ndarray | None:
+def _read_prediction(case: Case, grid: Grid, settings: CaseSettings) -> NDArray[Any] | None:
     """Foreground probabilities of a network that did not see the case."""
     if case.prediction is None:
         return None
@@ -94,7 +96,7 @@ def _read_prediction(case: Case, grid: Grid, settings: CaseSettings) -> np.ndarr
 
 def _fitted(
     case: Case, label_map: LabelMap, grid: Grid, settings: CaseSettings, what: str, moved: dict[str, Moved]
-) -> np.ndarray:
+) -> NDArray[Any]:
     """The array on the grid of the image; what was done for it is noted in ``moved``."""
     try:
         array, move = on_grid(label_map, grid, settings.reading.regrid)
@@ -110,13 +112,13 @@ def _fitted(
 
 def _read_region(
     case: Case, source: Source, grid: Grid, settings: CaseSettings, what: str, moved: dict[str, Moved]
-) -> np.ndarray:
+) -> NDArray[Any]:
     array, own_grid = read_region(source, f"Case {case.name}: {what}")
     label_map = LabelMap(array.astype(np.uint8), own_grid)
     return _fitted(case, label_map, grid, settings, f"{what} ({source_name(source)})", moved) != 0
 
 
-def _read_hard(case: Case, grid: Grid, settings: CaseSettings) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_hard(case: Case, grid: Grid, settings: CaseSettings) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """A hard label that stands in for raters, as probabilities; and where it is ignored."""
     if case.hard is None:
         raise DatasetError(
@@ -130,7 +132,7 @@ def _read_hard(case: Case, grid: Grid, settings: CaseSettings) -> tuple[np.ndarr
     return channels_of(array, labels).astype(np.float32), ignored
 
 
-def _read_rois(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, Moved]) -> list[np.ndarray]:
+def _read_rois(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, Moved]) -> list[NDArray[Any]]:
     priors, rois = settings.priors, []
     for name in priors.roi.names if priors.roi is not None else ():
         if name not in case.rois:
@@ -146,8 +148,8 @@ def _read_rois(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, 
     return rois
 
 
-def _read_images(case: Case, num_channels: int) -> tuple[list[np.ndarray], Grid]:
-    images: list[np.ndarray] = []
+def _read_images(case: Case, num_channels: int) -> tuple[list[NDArray[Any]], Grid]:
+    images: list[NDArray[Any]] = []
     grid: Grid | None = None
     for source in case.images:
         array, own_grid = read_source(source, read_image, f"Case {case.name}: image")
@@ -183,7 +185,7 @@ def _check_grid(case: Case, grid: Grid, own: Grid, what: str) -> None:
         )
 
 
-def _read_soft(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, Moved]) -> np.ndarray:
+def _read_soft(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, Moved]) -> NDArray[Any]:
     channels, labels = [], settings.labels
     reader = partial(read_probability, scale=settings.reading.soft_scale)
     for name in labels.names:
@@ -213,7 +215,7 @@ def _read_soft(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, 
     return soft
 
 
-def _check_nested(case: Case, soft: np.ndarray, labels: Labels) -> None:
+def _check_nested(case: Case, soft: NDArray[Any], labels: Labels) -> None:
     """Refuse a region that is likelier than one that contains it."""
     for (inner, values), probability in zip(labels.values.items(), soft, strict=True):
         for (outer, others), larger in zip(labels.values.items(), soft, strict=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, source_name
 from nnunet_softlabel.conversion.one_case.apply_priors import apply_priors
@@ -85,8 +86,8 @@ def _judged(lesions: FusedLesions, labels: Labels) -> dict[str, list[dict[str, A
 def _write_files(
     case: Case,
     loaded: LoadedCase,
-    soft: np.ndarray,
-    ignored: np.ndarray | None,
+    soft: NDArray[Any],
+    ignored: NDArray[Any] | None,
     folder: Path,
     settings: CaseSettings,
 ) -> None:
@@ -111,7 +112,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _check_hard_label(case: Case, ignored: np.ndarray | None, settings: CaseSettings) -> None:
+def _check_hard_label(case: Case, ignored: NDArray[Any] | None, settings: CaseSettings) -> None:
     """Refuse voxels that nobody answered and a hard label that is there already does not ignore."""
     if ignored is None or not ignored.any() or settings.hard_labels is None:
         return
@@ -144,7 +145,7 @@ def _write_images(case: Case, loaded: LoadedCase, folder: Path, settings: CaseSe
         write_image(target, array, loaded.grid)
 
 
-def _may_be_copied(source: Path, array: np.ndarray, ending: str) -> bool:
+def _may_be_copied(source: Path, array: NDArray[Any], ending: str) -> bool:
     """True if the file is what nnU-Net reads: ``.tiff`` is ``.tif`` to it."""
     own = file_ending(source)
     if not is_flat(source):
@@ -152,7 +153,7 @@ def _may_be_copied(source: Path, array: np.ndarray, ending: str) -> bool:
     return ending in (own, own.removesuffix("f")) and is_stored_as_read(source, array)
 
 
-def _describe(soft: np.ndarray, loaded: LoadedCase, labels: Labels) -> dict[str, Any]:
+def _describe(soft: NDArray[Any], loaded: LoadedCase, labels: Labels) -> dict[str, Any]:
     maps = list(loaded.rater_maps.values())
     if labels.ignore is not None:
         maps = [np.where(label_map == labels.ignore, 0, label_map) for label_map in maps]
@@ -171,7 +172,7 @@ def _describe(soft: np.ndarray, loaded: LoadedCase, labels: Labels) -> dict[str,
     }
 
 
-def _pairs(maps: Mapping[str, np.ndarray]) -> list[tuple[str, str, bool]]:
+def _pairs(maps: Mapping[str, NDArray[Any]]) -> list[tuple[str, str, bool]]:
     """Every two raters, and whether they drew the same; pairs who drew nothing tell nothing."""
     return [
         (first, second, np.array_equal(maps[first], maps[second]))
