@@ -11,6 +11,7 @@ from pathlib import Path
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.truth import Truth
+from nnunet_softlabel.formats.predictions import UNREADABLE
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
@@ -66,7 +67,7 @@ def _checksums(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             return json.dumps([[info.filename, info.file_size, info.CRC] for info in archive.infolist()])
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DatasetError(
             f"{path}: cannot be read as nnU-Net's probabilities ({error}); predict again."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,8 +17,13 @@ from nnunet_softlabel.formats.labels import Labels
 
 # what numpy raises on files that are no .npz, or damaged
 UNREADABLE: tuple[type[Exception], ...] = (
-    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error, MemoryError),
+    *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, MemoryError),
+    *(
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        RuntimeError,
+    ),  # the last: a password
 )
 LARGEST_EXCESS = 0.01  # of a sum of probabilities over 1, in half precision
 
