@@ -69,3 +69,14 @@ def test_contributing_names_files_that_exist():
         if "NAME" not in name:
             known = [folder for folder in (ROOT, PACKAGE, PACKAGE / "losses") if (folder / name).exists()]
             assert known, name
+
+
+def test_lowest_versions_are_those_of_the_project(project):
+    """Each thing the package needs has a lower bound, and that version is tested with."""
+    lines = (ROOT / ".ci" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.lower().split("==") for line in lines if "==" in line)
+    bounds = dict(re.match(r"([\w-]+)>=([\d.]+)", need).groups() for need in project["dependencies"])
+    assert {name.lower(): bound for name, bound in bounds.items()} == pinned
+    assert len(bounds) == len(project["dependencies"])
+    job = read(".github/workflows/ci.yml")["jobs"]["lowest"]
+    assert {".ci/versions --lowest python3"} <= {step.get("run") for step in job["steps"]}
