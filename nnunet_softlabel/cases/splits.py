@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
@@ -38,6 +39,46 @@ def make_splits(cases: Sequence[Case]) -> Splits:
         }
         for fold in folds
     ]
+
+
+def splits_without(
+    path: Path, left_out: Sequence[str], cases: Sequence[Case], *, may_replace: bool
+) -> Splits | None:
+    """Folds that leave out cases which stay in the data set: nnU-Net trains on all that no fold leaves out.
+
+    Args:
+        path: ``splits_final.json``; its folds stay as they are for the other cases.
+        left_out: names of the cases that are not trained on.
+        cases: that are.
+        may_replace: the file may be changed.
+
+    Returns:
+        What is to be written, nnU-Net's own folds if there are none yet; None if nothing changes.
+
+    Raises:
+        UsageError: if the file would change and may not.
+        DatasetError: if a fold would have nothing to train on, or to validate with.
+    """
+    if not left_out:
+        return None
+    if not path.exists():
+        names = [replace(case, group=case.name) for case in cases]
+        return make_splits(names)
+    if not _cases_of(path) & set(left_out):
+        return None
+    advice = "add --overwrite to take the cases without raters out of its folds"
+    refuse_existing([path], overwrite=may_replace, advice=advice)
+    folds = [
+        {side: [name for name in fold[side] if name not in left_out] for side in ("train", "val")}
+        for fold in read_splits(path)
+    ]
+    for number, fold in enumerate(folds):
+        if not fold["train"] or not fold["val"]:
+            raise DatasetError(
+                f"{path}: fold {number} would have no case left to train on or to validate with; move the "
+                f"file away."
+            )
+    return folds
 
 
 def check_splits_file(

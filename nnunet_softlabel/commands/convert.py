@@ -74,7 +74,7 @@ def add_parser(commands: Commands) -> None:
         "--missing-raters",
         choices=["refuse", "drop", "use-labels"],
         default="refuse",
-        help="Cases without any rater: an error (default), left out, or (--into) filled from the hard label.",
+        help="Cases without any rater: an error (default), left out of training, or (--into) from the hard label.",
     )
     parser.add_argument(
         "--fusion",
@@ -157,8 +157,10 @@ def run(args: argparse.Namespace) -> None:
         "show_progress": True,
     }
     if dataset is not None:
-        folder = add_soft_labels(cases, dataset, **common)
+        dropping: Any = "drop" if args.missing_raters == "drop" else "refuse"
+        folder = add_soft_labels(cases, dataset, missing_cases=dropping, **common)
         _print_moves(folder)
+        _print_left_out(folder)
         print(f"Soft labels added to {folder}")
         _print_detection(folder)
         return
@@ -186,6 +188,17 @@ def _print_detection(dataset: Path) -> None:
             print(
                 f"  rater {rater}: finds {sensitivity:.2f} of the lesions, marks {inventions:.2f} of the rest"
             )
+
+
+def _print_left_out(folder: Path) -> None:
+    from nnunet_softlabel.formats.soft_dataset import SoftDataset
+
+    left_out = (SoftDataset(folder).about or {})["dropped_cases"]
+    if left_out:
+        print(
+            f"{len(left_out)} cases stay in the data set and are not trained on: splits_final.json in "
+            f"nnUNet_preprocessed leaves them out, and our trainers with -f all, too."
+        )
 
 
 def _print_contents(about: dict[str, Any]) -> None:
@@ -220,9 +233,10 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise UsageError(
                 f"--into takes images and cases from the data set; leave out {', '.join(extra)}."
             )
-        for flag, value in (("--few-raters", args.few_raters), ("--missing-raters", args.missing_raters)):
-            if value == "drop":
-                raise UsageError(f"--into cannot drop cases of a data set; leave out {flag} drop.")
+        if args.few_raters == "drop":
+            raise UsageError(
+                "--into takes --missing-raters drop, for cases without any rater; leave out --few-raters."
+            )
     else:
         if names_all_files(args):  # it names images, and may name channels
             del needed["--images"], needed["--channel-names"]

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from nnunet_softlabel.cases.case import Case, Source
 from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_spelling
@@ -173,12 +173,19 @@ def labels_of(
     return own, {value: to_own[label] for value, label in mapping.items()}
 
 
-def check_covers_training(cases: Sequence[Case], dataset: Path, ending: str) -> None:
+def check_covers_training(
+    cases: Sequence[Case], dataset: Path, ending: str, missing_cases: Literal["refuse", "drop"]
+) -> list[str]:
+    """Training cases of the data set that are not given, and are to be left out of training."""
     present = {
         path.name[: -len(f"_0000{ending}")] for path in visible(dataset / "imagesTr", f"*_0000{ending}")
     }
     given = {case.name for case in cases if not case.is_test}
-    for missing in sorted(present - given):
-        raise DatasetError(f"Case {missing}: is a training case of {dataset.name} but has no rater; add one.")
+    missing = sorted(present - given)
+    if missing and missing_cases == "refuse":
+        raise DatasetError(
+            f"Case {missing[0]}: is a training case of {dataset.name} but has no rater; add one."
+        )
     for stranger in sorted(given - present):
         raise DatasetError(f"Case {stranger}: is no training case of {dataset.name}; remove it.")
+    return missing

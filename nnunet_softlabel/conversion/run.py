@@ -14,7 +14,7 @@ from typing import Any, Literal
 from nnunet_softlabel.arguments import as_label_texts, as_path, as_texts, check_all_are, check_whole
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
-from nnunet_softlabel.cases.splits import check_splits_file, make_splits, write_splits
+from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits_without, write_splits
 from nnunet_softlabel.conversion.checks import (
     check_arguments,
     check_covers_training,
@@ -162,6 +162,7 @@ def add_soft_labels(
     fusion: Fusion | str = "mean",
     priors: Priors | None = None,
     min_raters: int = 1,
+    missing_cases: Literal["refuse", "drop"] = "refuse",
     num_processes: int = 1,
     overwrite: bool = False,
     resume: bool = False,
@@ -170,13 +171,16 @@ def add_soft_labels(
     """Add soft labels to a data set in ``nnUNet_raw``; its images and hard labels stay untouched.
 
     Args:
-        cases: named as in ``imagesTr``; every training case of the data set must be there.
+        cases: named as in ``imagesTr``; every training case of the data set must be there, unless
+            ``missing_cases`` says otherwise.
         dataset: folder ``nnUNet_raw/DatasetXXX_NAME``.
         labels: as on the command line, if the raters' values are not those of the data set.
         files: see `convert`.
         fusion: see `convert`.
         priors: see there.
         min_raters: fewer raters in a case are an error.
+        missing_cases: of the data set that are not among ``cases``: refuse, or leave them out of training.
+            Their files stay; ``splits_final.json`` leaves them out, and our trainers do.
         num_processes: processes that convert cases.
         overwrite: replace soft labels that are already there.
         resume: complete a conversion that was killed.
@@ -197,7 +201,9 @@ def add_soft_labels(
     check_arguments(cases, min_raters, num_processes)
     ending, work = content["file_ending"], dataset / WORK
     check_takes_soft_labels(dataset, content)
-    check_covers_training(cases, dataset, ending)
+    left_out = check_covers_training(cases, dataset, ending, missing_cases)
+    splits_file = environment_folder("nnUNet_preprocessed") / dataset.name / "splits_final.json"
+    splits = splits_without(splits_file, left_out, cases, may_replace=overwrite or resume)
     how = Fusion.of(fusion)
     settings = CaseSettings(
         own, (files or FileOptions()).reading(own, values), tuple(content["channel_names"].values()), ending,
@@ -208,6 +214,7 @@ def add_soft_labels(
     if resume and _is_complete(dataset, work, cases, settings):
         if work.exists():
             remove(work)
+        write_splits(splits_file, splits)
         return dataset
     is_resumed = resume and (work / "dataset").is_dir()
     if "soft_labels" in content and not overwrite and not is_resumed:
@@ -215,7 +222,9 @@ def add_soft_labels(
 
     def finish(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
         write_candidates(work / "dataset", records)
+        about["dropped_cases"] = left_out
         exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
+        write_splits(splits_file, splits)
 
     running = _Running(num_processes, overwrite, resume, show_progress)
     _run(cases, work, settings, running, check=lambda: None, finish=finish)

@@ -150,8 +150,9 @@ class Preparation:
         return {"bytes": target.stat().st_size, "disputed": disputed_digest(self.folder, case)}
 
     def identifiers(self) -> list[str]:
-        """Names of the preprocessed cases, sorted."""
-        return sorted(self.dataset_class.get_identifiers(str(self.images)))
+        """Names of the preprocessed cases that are trained on, sorted."""
+        found = set(self.dataset_class.get_identifiers(str(self.images)))
+        return sorted(found - cases_left_out(self.images))
 
     def _plan(self) -> dict[str, Any]:
         """What of the plan and of the data set decides the result."""
@@ -229,6 +230,23 @@ class Preparation:
         """Delete what killed processes left."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
+
+
+def cases_left_out(images: Path) -> set[str]:
+    """Cases that the data set has and that are not trained on, for they have no rater.
+
+    Args:
+        images: folder of a configuration in ``nnUNet_preprocessed/DatasetXXX_NAME``.
+    """
+    places = [images / SOFT_FOLDER / MANIFEST, images.parent / "dataset.json"]
+    if raw := os.environ.get("nnUNet_raw"):
+        places.insert(0, Path(raw) / images.parent.name / "dataset.json")
+    for path in places:
+        content = read_json(path) if path.is_file() else {}
+        about = content.get("about" if path.name == MANIFEST else "soft_labels")
+        if about:
+            return set(about.get("dropped_cases", ()))
+    return set()
 
 
 class _Waiting:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nnunet_softlabel.cases.splits import refuse_random_fold
 from nnunet_softlabel.losses import BalancedStart, CompactTargetLoss, FusedSoftLoss
 from nnunet_softlabel.losses.inputs import Activation
+from nnunet_softlabel.preprocessing.preparation import cases_left_out
 from nnunet_softlabel.training.foreground import PLENTY, foreground_share
 
 START_KEY = "balanced_start"
@@ -78,11 +79,16 @@ class LossTrainer(nnUNetTrainer):
         return BalancedStart(settled.with_balance(), settled, ddp=self.is_ddp)
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split; a fold that it would make at random is refused where cases have patients."""
+        """nnU-Net's split, without cases that are not trained on.
+
+        A fold that nnU-Net would make at random is refused where cases have patients.
+        """
         base = Path(self.preprocessed_dataset_folder_base)
         groups = (self.dataset_json.get("soft_labels") or {}).get("groups")
         refuse_random_fold(base / "splits_final.json", self.fold, groups)
-        return super().do_split()
+        left_out = cases_left_out(Path(self.preprocessed_dataset_folder))
+        training, validation = super().do_split()
+        return [c for c in training if c not in left_out], [c for c in validation if c not in left_out]
 
     def _build_loss(self) -> nn.Module:
         wrapped = super()._build_loss()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_softlabel.cases.splits import read_splits
+from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from tests.conversion.conversion_helpers import run
@@ -132,12 +134,47 @@ def test_cases_without_raters_are_refused_dropped_or_filled(rater_folder, nnunet
     assert about["raters_of_case"]["case_01"] == []
     np.testing.assert_array_equal(SoftDataset.find(900).read_soft("case_01")[0], hard == 1)
     np.testing.assert_array_equal(SoftDataset.find(900).read_soft("case_00"), before["case_00"])
-    assert run(*into, "--missing-raters", "drop") == 2
+    assert run(*into, "--few-raters", "drop") == 2
     assert run(*rater_folder.arguments(), "--missing-raters", "use-labels") == 2
     assert "--missing-raters use-labels: belongs to --into" in capsys.readouterr().err
     assert run(*rater_folder.arguments(), "--missing-raters", "drop") == 0
     assert "Left out, since no rater has a file: 2 cases (case_01, case_03)." in capsys.readouterr().out
     assert SoftDataset.find(901).cases() == ["case_00", "case_02"]
+
+
+def test_cases_of_a_data_set_are_left_out_of_training(rater_folder, nnunet_folders, capsys) -> None:
+    assert run(*rater_folder.arguments(900, "Plain")) == 0
+    dataset = SoftDataset.find(900)
+    remove_raters_of(rater_folder, "case_01")
+    into = ["convert", "--into", "900", "--raters", rater_folder.rater_pattern, "--missing-raters", "drop"]
+    assert run(*into, "--overwrite") == 0
+    out = capsys.readouterr().out
+    assert "Left out, since no rater has a file: 1 cases (case_01)." in out
+    assert "1 cases stay in the data set and are not trained on" in out
+    about = SoftDataset.find(900).about
+    assert about is not None
+    assert about["dropped_cases"] == ["case_01"]
+    assert SoftDataset.find(900).cases() == ["case_00", "case_02", "case_03"]
+    assert dataset.label_file("case_01").is_file()
+    assert len(dataset.image_files("case_01")) == 1
+    splits = nnunet_folders.preprocessed / "Dataset900_Plain" / "splits_final.json"
+    folds = read_splits(splits)
+    assert len(folds) == 3
+    assert all(sorted(f["train"] + f["val"]) == ["case_00", "case_02", "case_03"] for f in folds)
+    # splits that are there keep their folds, and are changed only when told to
+    write_json(splits, [{"train": ["case_00", "case_01"], "val": ["case_02", "case_03"]}])
+    about_before = SoftDataset.find(900).about
+    flags = ["--fusion", "majority"]
+    capsys.readouterr()
+    assert run(*into, *flags) == 2
+    assert "add --overwrite to take the cases without raters out of its folds" in capsys.readouterr().err
+    assert SoftDataset.find(900).about == about_before
+    assert run(*into, *flags, "--overwrite") == 0
+    assert read_splits(splits) == [{"train": ["case_00"], "val": ["case_02", "case_03"]}]
+    # a fold without validation cases is refused before anything is written
+    write_json(splits, [{"train": ["case_00", "case_02", "case_03"], "val": ["case_01"]}])
+    assert run(*into, "--overwrite") == 2
+    assert "fold 0 would have no case left" in capsys.readouterr().err
 
 
 def test_staple_over_the_data_set_takes_filled_cases_as_they_are(rater_folder, nnunet_folders) -> None:

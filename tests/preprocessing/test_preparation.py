@@ -53,6 +53,21 @@ def test_missing_labels_without_raw_are_refused(own) -> None:
         preparation(own).ensure()
 
 
+def test_cases_that_are_not_trained_on_need_no_soft_label(own, monkeypatch) -> None:
+    content = read_json(own.raw / "dataset.json")
+    content["soft_labels"]["dropped_cases"] = ["case_01"]
+    write_json(own.raw / "dataset.json", content)
+    for path in SoftDataset(own.raw).soft_files("case_01"):
+        path.unlink()
+    made = preparation(own)
+    manifest = made.ensure()
+    assert "case_01" not in manifest["cases"]
+    assert "case_01" in made.dataset_class.get_identifiers(str(made.images))
+    shutil.rmtree(own.raw)  # as on a training node: the manifest says it
+    assert "case_01" not in made.identifiers()
+    assert made.ensure() == manifest
+
+
 def test_changed_plan_makes_them_again(own) -> None:
     plans = read_json(own.preprocessed / "nnUNetPlans.json")
     plans["configurations"]["3d_fullres"]["resampling_fn_probabilities_kwargs"]["order"] = 0

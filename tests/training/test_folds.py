@@ -49,3 +49,18 @@ def test_our_trainers_refuse_a_random_fold(planned_dataset, trainer_factory, tra
         trainer_factory(trainer, planned_dataset, fold=5).do_split()
     train, validation = trainer_factory(trainer, planned_dataset, fold=0).do_split()
     assert set(train).isdisjoint(validation)
+
+
+@pytest.mark.parametrize("trainer", [nnUNetTrainerAPL, nnUNetTrainerHardBCE])
+def test_cases_without_raters_are_left_out_of_every_fold(
+    planned_dataset, trainer_factory, trainer, tmp_path, monkeypatch
+):
+    own = planned_dataset.copy_to(tmp_path, monkeypatch)
+    path = own.raw / "dataset.json"
+    content = json.loads(path.read_text())
+    content["soft_labels"]["dropped_cases"] = ["case_01"]
+    path.write_text(json.dumps(content))
+    everything = [case for case in own.cases if case != "case_01"]
+    assert sorted(trainer_factory(trainer, own, fold="all").do_split()[0]) == everything
+    train, validation = trainer_factory(trainer, own, fold=0).do_split()
+    assert "case_01" not in {*train, *validation}
