@@ -74,7 +74,7 @@ def add_parser(commands: Commands) -> None:
         "--missing-raters",
         choices=["refuse", "drop", "use-labels"],
         default="refuse",
-        help="Cases without any rater: an error (default), left out of training, or (--into) from the hard label.",
+        help="Cases without any rater: an error (default), left out of training, or --into: the hard label.",
     )
     parser.add_argument(
         "--fusion",
@@ -235,7 +235,8 @@ def _check_flags(args: argparse.Namespace) -> None:
             )
         if args.few_raters == "drop":
             raise UsageError(
-                "--into takes --missing-raters drop, for cases without any rater; leave out --few-raters."
+                "--into cannot drop cases for few raters; leave out --few-raters drop (--missing-raters drop "
+                "leaves out cases without any)."
             )
     else:
         if names_all_files(args):  # it names images, and may name channels
