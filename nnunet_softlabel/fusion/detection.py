@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from nnunet_softlabel.fusion.detection_fit import SLIP, STRUCTURES, Fit, fit, held_out
 from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, concatenated, likelihood
@@ -90,8 +90,8 @@ class DetectionModel:
         weights = weights / weights.sum()
         return {
             rater: (
-                float(weights @ expit(a + self.difficulty * nodes)),
-                float(expit(self.inventions[rater])) if self.inventions else 0.0,
+                float(weights @ scipy.special.expit(a + self.difficulty * nodes)),
+                float(scipy.special.expit(self.inventions[rater])) if self.inventions else 0.0,
             )
             for rater, a in self.sensitivity.items()
         }
@@ -144,7 +144,7 @@ def evidence_of(
         np.where(
             marked, np.clip(size, -3, 3), 0
         ),  # what nobody marked has the network's size: judge as usual
-        logit(score) - logit(SEEN_ABOVE),
+        scipy.special.logit(score) - scipy.special.logit(SEEN_ABOVE),
         seen,
         np.asarray(fixed, float),
     )
@@ -260,7 +260,7 @@ def _is_better(one: NDArray[Any], other: NDArray[Any], *, errors: float = 1) -> 
 def _doubt(found: Fit, evidence: Evidence) -> str | None:
     """Why a fit is not to be trusted, or None."""
     p = found.parameters
-    s, f = expit(p.sensitivity), expit(p.sensitivity - p.gap)
+    s, f = scipy.special.expit(p.sensitivity), scipy.special.expit(p.sensitivity - p.gap)
     if (s - f < LEAST_GAP).any():
         return "a rater marks lesions hardly more often than anything else"
     own = likelihood(evidence, p).posterior
@@ -279,7 +279,7 @@ def _blind(found: Fit, evidence: Evidence, posterior: NDArray[Any]) -> Fit:
     """The fit of a blind network: no slope, and marks are as real whether it sees them or not."""
     blind = replace(evidence, score=np.zeros_like(evidence.score))
     seen_marks = posterior[evidence.is_seen & (evidence.yes.sum(axis=1) > 0)]
-    share = float(logit(np.clip(seen_marks.mean(), 0.02, 0.98)))
+    share = float(scipy.special.logit(np.clip(seen_marks.mean(), 0.02, 0.98)))
     if share <= found.parameters.silent:
         return fit(found.structure, blind)
     return fit(found.structure, blind, (replace(found.parameters, silent=share),), held=("silent",))
@@ -289,7 +289,7 @@ def _mean_model(
     names: Sequence[str], log_size: tuple[float, float], has_network: bool, reason: str
 ) -> DetectionModel:
     """The model whose label is the mean; its rates are those of slips."""
-    slip = float(logit(1 - SLIP))
+    slip = float(scipy.special.logit(1 - SLIP))
     finds, invents = dict.fromkeys(names, slip), dict.fromkeys(names, -slip)
     return DetectionModel(MEAN_MODEL, reason, finds, invents, 0.0, 0.0, 0.0, 1.0, slip, log_size, has_network)
 

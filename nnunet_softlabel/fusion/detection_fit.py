@@ -7,8 +7,8 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, likelihood
 
@@ -66,7 +66,7 @@ class Structure:
         low, high = BOUNDS[name]
         if self.has_misses or name not in ("sensitivity", "gap", "silent"):
             return low, high
-        slip = float(logit(1 - SLIP))
+        slip = float(scipy.special.logit(1 - SLIP))
         return (BOUNDS["sensitivity"][1] + slip if name == "gap" else slip), high
 
 
@@ -117,11 +117,9 @@ def fit(
     begin = starts or tuple(
         _start(structure, n_rates, *s) for s in STARTS[: None if structure.has_misses else 1]
     )
-    from scipy.optimize import minimize  # slow to import, and every worker of `convert` would wait for it
-
     results = []
     for start in begin:
-        found = minimize(
+        found = scipy.optimize.minimize(
             _objective, _pack(start, names), args=(start, names, evidence), jac=True, method="L-BFGS-B",
             bounds=[structure.bounds(n) for n in names for _ in range(np.size(getattr(start, n)))],
             options={"maxiter": 200},
@@ -135,7 +133,7 @@ def fit(
 
 def _start(structure: Structure, n_rates: int, sensitivity: float, gap: float, silent: float) -> Parameters:
     if not structure.has_misses:
-        slip = float(logit(1 - SLIP))
+        slip = float(scipy.special.logit(1 - SLIP))
         return Parameters(np.full(n_rates, 4.0), np.full(n_rates, 9.0), prior_slope=1.0, silent=slip)
     return Parameters(
         np.full(n_rates, sensitivity),

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, logsumexp
 
 # Gauss-Hermite nodes of the difficulty.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
@@ -105,18 +105,20 @@ def likelihood(evidence: Evidence, parameters: Parameters) -> Likelihood:
     nodes, log_weights = (_NODES, _LOG_WEIGHTS) if has_difficulty else (np.zeros(1), np.zeros(1))
     eta = (parameters.sensitivity + parameters.size_slope * evidence.size[:, None])[..., None]
     eta = eta + parameters.difficulty * nodes
-    none = (answers[..., None] * log_expit(-eta)).sum(axis=1)  # log P(nobody marks | lesion, node)
+    none = (answers[..., None] * scipy.special.log_expit(-eta)).sum(
+        axis=1
+    )  # log P(nobody marks | lesion, node)
     joint = (yes[..., None] * eta).sum(axis=1) + none + log_weights
-    lesion = logsumexp(joint, axis=1)
-    any_lesion = _log1mexp(logsumexp(none + log_weights, axis=1))
+    lesion = scipy.special.logsumexp(joint, axis=1)
+    any_lesion = _log1mexp(scipy.special.logsumexp(none + log_weights, axis=1))
     eta_0 = parameters.sensitivity - parameters.gap
-    none_0 = (answers * log_expit(-eta_0)).sum(axis=1)
+    none_0 = (answers * scipy.special.log_expit(-eta_0)).sum(axis=1)
     marks_0 = np.where(yes > 0, yes * np.maximum(eta_0, _NEVER), 0)
     other = marks_0.sum(axis=1) + none_0
     any_other = _log1mexp(none_0)
     prior = np.where(is_silent, parameters.silent, parameters.prior + parameters.prior_slope * evidence.score)
-    log_1 = log_expit(prior) + lesion - np.where(is_silent, any_lesion, 0)
-    log_0 = log_expit(-prior) + other - np.where(is_silent, any_other, 0)
+    log_1 = scipy.special.log_expit(prior) + lesion - np.where(is_silent, any_lesion, 0)
+    log_0 = scipy.special.log_expit(-prior) + other - np.where(is_silent, any_other, 0)
     if np.isinf(parameters.gap).all():
         log_0 = np.where(is_silent | (yes.sum(axis=1) > 0), -np.inf, log_0)
     is_known = ~np.isnan(evidence.known)
@@ -147,13 +149,13 @@ def _gradient(
     """Fisher's identity: the gradient of the complete likelihood, averaged over class and difficulty."""
     yes, answers = evidence.yes, evidence.answers
     is_silent = ~evidence.is_seen
-    s = expit(eta)
+    s = scipy.special.expit(eta)
     at_node = np.exp(log_node)[:, None]  # (N, 1, K)
     slope = at_node * (yes[..., None] - answers[..., None] * s)
     # the part of log P(somebody marks it), which silent candidates are divided by
     slope -= np.where(is_silent[:, None, None], np.exp(log_cut)[:, None] * answers[..., None] * s, 0)
     slope *= posterior[:, None, None]
-    f = expit(eta_0)
+    f = scipy.special.expit(eta_0)
     slope_0 = yes - answers * f
     with np.errstate(over="ignore", invalid="ignore"):
         cut = np.where(is_silent[:, None], np.exp(log_cut_0)[:, None] * answers * f, 0)
@@ -161,7 +163,7 @@ def _gradient(
     by_rater, by_rater_0 = slope.sum(axis=(0, 2)), slope_0.sum(axis=0)
     if np.isinf(parameters.gap).all():
         by_rater_0 = np.zeros_like(by_rater_0)
-    change = posterior - expit(prior)
+    change = posterior - scipy.special.expit(prior)
     nodes = _NODES if parameters.difficulty > 0 else np.zeros(1)
     return Parameters(
         sensitivity=by_rater + by_rater_0,

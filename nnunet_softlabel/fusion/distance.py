@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when used: every worker of `convert` would wait for them
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 def signed_distance_mm(mask: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[Any]:
@@ -31,7 +31,8 @@ def signed_distance_mm(mask: NDArray[Any], spacing_mm: Sequence[float]) -> NDArr
     np.subtract(distance, half_mm, out=distance)
     # The inside needs the complement around the mask only.
     box = tuple(
-        slice(max(0, side.start - 1), side.stop + 1) for side in ndimage.find_objects(mask.view(np.uint8))[0]
+        slice(max(0, side.start - 1), side.stop + 1)
+        for side in scipy.ndimage.find_objects(mask.view(np.uint8))[0]
     )
     inside = mask[box]
     np.subtract(half_mm, distance_to_mm(~inside, spacing_mm), out=distance[box], where=inside)

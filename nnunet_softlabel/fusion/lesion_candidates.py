@@ -13,10 +13,8 @@ from typing import Any
 
 import cc3d
 import numpy as np
+import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from nnunet_softlabel.fusion.rater_votes import RaterVotes
 
@@ -132,7 +130,7 @@ def find_candidates(
 def smoothed(probability: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[Any]:
     """Mean of three voxels along each axis, but not across slices much thicker than a voxel is wide."""
     size = [3 if spacing <= 2 * min(spacing_mm) else 1 for spacing in spacing_mm]
-    return ndimage.uniform_filter(probability.astype(np.float32, copy=False), size, mode="nearest")
+    return scipy.ndimage.uniform_filter(probability.astype(np.float32, copy=False), size, mode="nearest")
 
 
 @dataclass(frozen=True)
@@ -191,8 +189,8 @@ def _groups(marks: _Marks) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         belong = shared >= SHARED_PART * np.minimum(marks.sizes[first], marks.sizes[second])
         edges.append(np.stack([first[belong], second[belong]]))
     linked = np.concatenate([np.empty((2, 0), int), *edges], axis=1)
-    graph = coo_array((np.ones(linked.shape[1]), linked), shape=(n_nodes, n_nodes))
-    n_groups, group_of = connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array((np.ones(linked.shape[1]), linked), shape=(n_nodes, n_nodes))
+    n_groups, group_of = scipy.sparse.csgraph.connected_components(graph, directed=False)
     first_voxel = np.full(n_groups, np.iinfo(np.intp).max)
     np.minimum.at(first_voxel, group_of[marks.node], marks.voxel)
     order = np.argsort(first_voxel, kind="stable")
@@ -236,9 +234,7 @@ def is_near(one: NDArray[Any], two: NDArray[Any], raters: RaterVotes) -> bool:
     first, second = (np.stack(np.unravel_index(v, raters.spatial_shape), 1) * spacing for v in (one, two))
     inside = (second >= first.min(0) - reach) & (second <= first.max(0) + reach)
     second = second[inside.all(axis=1)]
-    from scipy.spatial import KDTree  # slow to import, and every worker of `convert` would wait for it
-
-    return second.size > 0 and bool(KDTree(second).query(first)[0].min() <= reach)
+    return second.size > 0 and bool(scipy.spatial.KDTree(second).query(first)[0].min() <= reach)
 
 
 def _unmarked(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box
 from nnunet_softlabel.fusion.voting import mean_vote
@@ -56,6 +56,6 @@ def _neighbours_mean(values: NDArray[Any], sigma_voxels: float) -> NDArray[Any]:
     kernel = np.array([side, 1, side]) / (1 + 2 * side)
     block = values
     for axis in range(values.ndim):
-        block = ndimage.correlate1d(block, kernel, axis=axis, mode="nearest")
+        block = scipy.ndimage.correlate1d(block, kernel, axis=axis, mode="nearest")
     centre = kernel[1] ** values.ndim
     return np.clip((block - np.float32(centre) * values) / np.float32(1 - centre), 0, 1)
