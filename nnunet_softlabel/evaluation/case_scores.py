@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from nnunet_softlabel.formats.encoding import channels_of, consensus
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.metrics.calibration import near_object, reliability
+from nnunet_softlabel.metrics.froc import ScoredLesions, scored_lesions
 from nnunet_softlabel.metrics.lesions import case_score
 from nnunet_softlabel.metrics.overlap import mean_of_defined
 from nnunet_softlabel.metrics.raters_together import Setting, measure_raters
@@ -74,17 +75,26 @@ class CaseData:
 
 @dataclass
 class CaseScores:
-    """Rows of one case, and its share of the reliability diagrams: class -> place -> `reliability` table."""
+    """Rows of one case, and its share of what is known of all cases together only.
+
+    Attributes:
+        case: its name.
+        rows: of ``soft_metrics.csv``.
+        reliability: class -> place -> table of `reliability`.
+        lesions: class -> reference -> the model's lesions, scored.
+    """
 
     case: str
     rows: list[Row]
     reliability: dict[str, dict[str, NDArray[Any]]]
+    lesions: dict[str, dict[str, ScoredLesions]]
 
 
 def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = True) -> CaseScores:
     """All rows of one case."""
     rows: list[Row] = []
     tables: dict[str, dict[str, NDArray[Any]]] = {}
+    lesions: dict[str, dict[str, ScoredLesions]] = {}
     everyone = _Raters.of(data.raters, data.labels)
     mask = None if data.labels.ignore is None else data.hard != data.labels.ignore
     hard = channels_of(data.hard, data.labels)
@@ -114,12 +124,28 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
             for reference, values in scores.items():
                 keys = dict(zip(KEYS, (data.case, data.group, name, reference, prediction), strict=True))
                 rows.append({**keys, **values})
+        lesions[name] = _scored_lesions(channel)
         bins, near_mask = parameters.bins, near if mask is None else near & mask
         tables[name] = {
             "image": reliability(channel.soft, channel.probability, bins=bins, mask=mask),
             "near": reliability(channel.soft, channel.probability, bins=bins, mask=near_mask),
         }
-    return CaseScores(data.case, rows, tables)
+    return CaseScores(data.case, rows, tables, lesions)
+
+
+def _scored_lesions(channel: _Channel) -> dict[str, ScoredLesions]:
+    """Reference -> the model's lesions, where voxels count."""
+    references = {CONSENSUS: channel.hard, TRUTH: channel.truth}
+    probability = channel.probability if channel.mask is None else channel.probability * channel.mask
+    return {
+        name: scored_lesions(
+            reference if channel.mask is None else reference & channel.mask,
+            probability,
+            minimum_iou=channel.parameters.minimum_iou,
+        )
+        for name, reference in references.items()
+        if reference is not None
+    }
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from nnunet_softlabel.evaluation.case_scores import (
 )
 from nnunet_softlabel.formats.files import write_csv, write_json
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.metrics.froc import froc, lesion_average_precision
 from nnunet_softlabel.metrics.lesions import detection_auc
 from nnunet_softlabel.metrics.registry import TITLES
 
@@ -65,6 +66,7 @@ def summarise(scores: Sequence[CaseScores], *, labels: Labels) -> dict[str, Any]
         "number_of_cases": len(scores),
         "mean": means(rows),
         "detection_auc": _detection(rows),
+        "lesion_detection": {name: _lesions(scores, name) for name in labels.names},
         "reliability": {
             name: {
                 place: np.sum([case.reliability[name][place] for case in scores], axis=0).tolist()
@@ -109,8 +111,28 @@ def _detection(rows: Iterable[Row]) -> dict[str, dict[str, float | None]]:
     for (name, reference), pairs in cases.items():
         known = [(positive, score) for positive, score in pairs if not math.isnan(score)]
         auc = detection_auc([p for p, _ in known], [s for _, s in known])
-        found.setdefault(name, {})[reference] = None if math.isnan(auc) else auc
+        found.setdefault(name, {})[reference] = _none_if_nan(auc)
     return found
+
+
+def _lesions(scores: Sequence[CaseScores], name: str) -> dict[str, dict[str, Any]]:
+    """Reference -> average precision and FROC over all cases; None without a lesion."""
+    found: dict[str, dict[str, Any]] = {}
+    for reference in (CONSENSUS, TRUTH):
+        cases = [case.lesions[name][reference] for case in scores if reference in case.lesions[name]]
+        if not cases:
+            continue
+        sensitivity = froc(cases)
+        found[reference] = {
+            "average_precision": _none_if_nan(lesion_average_precision(cases)),
+            "froc": {f"{limit:g}": _none_if_nan(value) for limit, value in sensitivity.items()},
+            "lesions": sum(case.reference for case in cases),
+        }
+    return found
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _nested(rows: Iterable[Row]) -> dict[str, Any]:
@@ -225,4 +247,11 @@ def _notes(name: str, references: Mapping[str, Mapping[str, Any]], summary: Mapp
     lines += [
         f"detection AUC ({reference}): {auc:.4f}" for reference, auc in found.items() if auc is not None
     ]
+    for reference, lesions in summary.get("lesion_detection", {}).get(name, {}).items():
+        if lesions["average_precision"] is not None:
+            found_at = ", ".join(f"{value:.3f} at {limit}" for limit, value in lesions["froc"].items())
+            lines.append(
+                f"lesion average precision ({reference}, {lesions['lesions']} lesions): "
+                f"{lesions['average_precision']:.4f}; share found at false positives per image: {found_at}"
+            )
     return lines

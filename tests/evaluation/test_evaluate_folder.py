@@ -15,6 +15,7 @@ from nnunet_softlabel.evaluation.tables import COLUMNS, format_table, read_rows
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
 from nnunet_softlabel.formats.images import read_mask, write_image, write_probability
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.metrics.froc import froc, lesion_average_precision, scored_lesions
 from nnunet_softlabel.metrics.overlap import dice, soft_dice
 from nnunet_softlabel.metrics.registry import METRICS, Parameters
 from tests.scored_dataset import predict_again
@@ -127,6 +128,23 @@ def test_empty_cases_are_nan_counted_and_told(build, tmp_path):
     rows = read_rows(tmp_path / "out" / "soft_metrics.csv")
     assert math.isnan(row_of(rows, case="case1", reference="consensus", prediction="model")["dice"])
     assert summary["detection_auc"]["lesion"]["consensus"] == 1.0
+
+
+def test_lesions_are_scored_over_all_cases_and_thresholds(scored):
+    data, summary, _, _ = scored
+    cases = [
+        scored_lesions(
+            data.dataset.read_hard(case) == 1, np.load(data.predictions / f"{case}.npz")["probabilities"][1]
+        )
+        for case in data.dataset.cases()
+    ]
+    found = summary["lesion_detection"]["lesion"]["consensus"]
+    assert found["average_precision"] == pytest.approx(lesion_average_precision(cases), abs=1e-6)
+    assert list(found["froc"].values()) == pytest.approx(list(froc(cases).values()))
+    assert found["lesions"] == sum(case.reference for case in cases) > 0
+    text = format_table(summary)
+    assert f"lesion average precision (consensus, {found['lesions']} lesions): " in text
+    assert "share found at false positives per image: " in text
 
 
 @pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
