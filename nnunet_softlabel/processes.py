@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -24,6 +25,19 @@ Result = TypeVar("Result")
 KILLED = "a worker process was killed"
 PATIENCE_SECONDS = 5.0  # for the end of the workers of a broken pool
 _worker_of_job: Any = None  # in a worker: job -> process id of the worker that is at it, 0 before and after
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who works, and whether a progress bar shows it.
+
+    Attributes:
+        number: of processes; 1 works in this one.
+        show_progress: print a progress bar on stderr.
+    """
+
+    number: int = 1
+    show_progress: bool = False
 
 
 def run_jobs(
@@ -64,7 +78,7 @@ def run_jobs(
         if num_processes <= 1:
             results: Iterator[Result] = (function(*job) for job in jobs)
         else:
-            results = _run_in_pool(function, jobs, num_processes, names, in_order)
+            results = _run_in_pool(function, jobs, num_processes, names=names, in_order=in_order)
         for result in results:
             bar.update()
             yield result
@@ -93,6 +107,7 @@ def _run_in_pool(
     function: Callable[..., Result],
     jobs: Sequence[tuple[Any, ...]],
     num_processes: int,
+    *,
     names: Sequence[str],
     in_order: bool,
 ) -> Iterator[Result]:

@@ -184,8 +184,7 @@ class BenchmarkGrid:
         Raises:
             DatasetError: naming it.
         """
-        assert self.dataset.about is not None  # SoftDataset refuses a data set without
-        now = SoftDataset(self.dataset.folder).about or {}
+        now = SoftDataset(self.dataset.folder).about
         if now.get("digest") != self.dataset.about.get("digest"):
             raise DatasetError(
                 f"{self.dataset.folder}: was converted again while this benchmark worked, so its labels are "
@@ -194,7 +193,6 @@ class BenchmarkGrid:
 
     def made_with(self, cell: Cell) -> dict[str, Any]:
         """What must agree before a cell is taken up again."""
-        assert self.dataset.about is not None  # SoftDataset refuses a data set without
         return {
             "trainer": cell.trainer,
             "configuration": cell.configuration,

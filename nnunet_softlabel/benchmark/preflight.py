@@ -83,7 +83,7 @@ def _output_problems(grid: BenchmarkGrid) -> Iterator[str]:
 
 def _fold_problems(grid: BenchmarkGrid) -> Iterator[str]:
     path, folds = grid.preprocessed / "splits_final.json", sorted({cell.fold for cell in grid.cells})
-    groups = (grid.dataset.about or {}).get("groups")
+    groups = grid.dataset.about.get("groups")
     try:
         number = len(grid.splits)
     except DatasetError as error:

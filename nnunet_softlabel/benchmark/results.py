@@ -210,7 +210,6 @@ def _settings(grid: BenchmarkGrid, outcome: Mapping[str, str]) -> dict[str, Any]
     """What all trainers share."""
     made_with = grid.made_with(grid.cells[0])
     records = [grid.record(cell) or {} for cell in grid.cells if outcome[cell.name] == DONE]
-    assert grid.dataset.about is not None
     settings = {
         "data set": grid.dataset.folder.name,
         "fusion": json.dumps(grid.dataset.about["fusion"]),

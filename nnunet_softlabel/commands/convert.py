@@ -20,6 +20,7 @@ from nnunet_softlabel.errors import UsageError
 
 if TYPE_CHECKING:
     from nnunet_softlabel.cases.case import Case
+    from nnunet_softlabel.formats.soft_labels import SoftLabels
 
 
 def add_parser(commands: Commands) -> None:
@@ -193,7 +194,7 @@ def _print_detection(dataset: Path) -> None:
 def _print_left_out(folder: Path) -> None:
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
-    left_out = (SoftDataset(folder).about or {})["dropped_cases"]
+    left_out = SoftDataset(folder).about["dropped_cases"]
     if left_out:
         print(
             f"{len(left_out)} cases stay in the data set and are not trained on: splits_final.json in "
@@ -201,7 +202,7 @@ def _print_left_out(folder: Path) -> None:
         )
 
 
-def _print_contents(about: dict[str, Any]) -> None:
+def _print_contents(about: SoftLabels) -> None:
     from nnunet_softlabel.conversion.summary import contents_in_words, with_warnings
 
     if about["source"] == "raters" and "summary" in about:
@@ -212,7 +213,7 @@ def _print_moves(folder: Path) -> None:
     from nnunet_softlabel.conversion.grids import moves_in_words
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
-    about = SoftDataset(folder).about or {}
+    about = SoftDataset(folder).about
     for sentence in moves_in_words(about["moved"]):
         print(sentence)
     _print_contents(about)

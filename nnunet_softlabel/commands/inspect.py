@@ -124,7 +124,7 @@ def _from_dataset(args: argparse.Namespace) -> tuple[Any, ...]:
 
     dataset = SoftDataset.find(args.d)
     labels = dataset.labels
-    prior = (dataset.about or {}).get("prior")
+    prior = dataset.about.get("prior")
     title = f"Raters of {dataset.folder.name}"
     return dataset_cases(dataset, args.split), labels, None, prior, title
 

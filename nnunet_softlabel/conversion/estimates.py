@@ -8,15 +8,15 @@ hangs on them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.case_records import CandidatesRecord, LesionsRecord, VotesRecord
 from nnunet_softlabel.conversion.one_case.apply_priors import lesions_of
 from nnunet_softlabel.conversion.one_case.fuse import (
     LESION_WISE,
@@ -32,48 +32,54 @@ from nnunet_softlabel.conversion.work_folder import record_file, run_cases
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.fusion import RaterCounts, RaterRates, mean_vote
-from nnunet_softlabel.fusion.detection import DetectionModel, estimate_detection
-from nnunet_softlabel.fusion.lesion_candidates import Candidate, find_candidates
-from nnunet_softlabel.priors.lesions import LesionModel, LesionStatistics, check_contrast
+from nnunet_softlabel.fusion.candidate import Candidate
+from nnunet_softlabel.fusion.detection import estimate_detection
+from nnunet_softlabel.fusion.detection_model import DetectionModel
+from nnunet_softlabel.fusion.lesion_candidates import find_candidates
+from nnunet_softlabel.fusion.rater_rates import CountsJson
+from nnunet_softlabel.priors.lesions import (
+    LesionModel,
+    LesionStatistics,
+    LesionStatisticsJson,
+    check_contrast,
+)
+from nnunet_softlabel.processes import Workers
 
 # Of cross-fitted probabilities to the mean of the raters: what networks below say is no evidence.
 LEAST_SOFT_DICE = 0.3
 
 
-def estimate(
-    cases: Sequence[Case], work: Path, settings: CaseSettings, *, num_processes: int, show_progress: bool
-) -> CaseSettings:
+def estimate(cases: Sequence[Case], work: Path, settings: CaseSettings, *, workers: Workers) -> CaseSettings:
     """The settings with the estimates that they ask for.
 
     Raises:
         DatasetError: if the cases do not allow one.
     """
     chosen = [case for case in cases if not case.is_test and not has_too_few_raters(case, settings)]
-    options: dict[str, Any] = {"num_processes": num_processes, "show_progress": show_progress}
     if settings.staple_scope == "dataset":
         fused = [case for case in chosen if case.raters and not case.soft]
-        records = run_cases(
-            count_case, fused, work, settings, kind="votes", title="Counting votes", **options
+        counted = run_cases(
+            count_case, fused, work, settings, kind="votes", title="Counting votes", workers=workers
         )
-        rates = _rates([record["votes"] for record in records], settings)
+        rates = _rates([record["votes"] for record in counted], settings)
         settings = replace(settings, estimates=replace(settings.estimates, rates=rates))
     if settings.fusion == LESION_WISE:
         fused = [case for case in chosen if not case.soft]
-        records = run_cases(
-            find_lesions, fused, work, settings, kind="candidates", title="Finding lesions", **options
+        found = run_cases(
+            find_lesions, fused, work, settings, kind="candidates", title="Finding lesions", workers=workers
         )
-        detection = _detection(fused, records, settings)
+        detection = _detection(fused, found, settings)
         settings = replace(settings, estimates=replace(settings.estimates, detection=detection))
     if settings.priors.intensity is not None:
-        records = run_cases(
-            measure_case, chosen, work, settings, kind="lesions", title="Measuring lesions", **options
+        measured = run_cases(
+            measure_case, chosen, work, settings, kind="lesions", title="Measuring lesions", workers=workers
         )
-        lesions = _lesion_model([record["lesions"] for record in records], settings)
+        lesions = _lesion_model([record["lesions"] for record in measured], settings)
         settings = replace(settings, estimates=replace(settings.estimates, lesions=lesions))
     return settings
 
 
-def count_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+def count_case(case: Case, work: Path, settings: CaseSettings) -> VotesRecord:
     """First pass of STAPLE over the data set: how many voxels of a case got which votes."""
     loaded = load_case(case, replace(settings, priors=Priors()))
     try:
@@ -82,12 +88,12 @@ def count_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]
         raise DatasetError(
             f"Case {case.name}: {error}; leave raters out, or use --staple-scope case."
         ) from error
-    record = {"case": case.name, "votes": counts.to_json()}
+    record: VotesRecord = {"case": case.name, "votes": counts.to_json()}
     write_json(record_file(work, case.name, "votes"), record)
     return record
 
 
-def find_lesions(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+def find_lesions(case: Case, work: Path, settings: CaseSettings) -> CandidatesRecord:
     """First pass of lesion-wise fusion: the candidates of a case, and who marked them."""
     loaded = load_case(case, replace(settings, priors=Priors()))
     votes, maps = votes_of(loaded, settings), loaded.probabilities
@@ -95,8 +101,10 @@ def find_lesions(case: Case, work: Path, settings: CaseSettings) -> dict[str, An
         find_candidates(votes, channel, None if maps is None else maps[channel]).candidates
         for channel in range(votes.n_channels)
     ]
-    record: dict[str, Any] = {"case": case.name}
-    record["candidates"] = [[c.to_json() for c in channel] for channel in found]
+    record: CandidatesRecord = {
+        "case": case.name,
+        "candidates": [[c.to_json() for c in channel] for channel in found],
+    }
     if maps is not None:
         mean = mean_vote(votes)
         record["agreement"] = [
@@ -106,16 +114,16 @@ def find_lesions(case: Case, work: Path, settings: CaseSettings) -> dict[str, An
     return record
 
 
-def measure_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+def measure_case(case: Case, work: Path, settings: CaseSettings) -> LesionsRecord:
     """First pass of the intensity prior: how bright a case's agreed lesions are, in units of its tissue."""
     loaded = load_case(case, settings)
     statistics = lesions_of(case, loaded, fuse_case(case, loaded, settings), settings)
-    record = {"case": case.name, "lesions": asdict(statistics)}
+    record: LesionsRecord = {"case": case.name, "lesions": statistics.to_json()}
     write_json(record_file(work, case.name, "lesions"), record)
     return record
 
 
-def _rates(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> RaterRates:
+def _rates(votes: Sequence[CountsJson], settings: CaseSettings) -> RaterRates:
     if not votes:
         raise DatasetError("--staple-scope dataset: no training case has raters to estimate rates from.")
     counts = reduce(add, map(RaterCounts.from_json, votes))
@@ -123,7 +131,7 @@ def _rates(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> RaterRate
 
 
 def _detection(
-    cases: Sequence[Case], records: Sequence[dict[str, Any]], settings: CaseSettings
+    cases: Sequence[Case], records: Sequence[CandidatesRecord], settings: CaseSettings
 ) -> tuple[DetectionModel, ...]:
     """Who misses and who invents, channel by channel."""
     if all(len(case.raters) < 2 for case in cases):
@@ -145,7 +153,7 @@ def _detection(
     return tuple(models)
 
 
-def _network_doubt(records: Sequence[dict[str, Any]], channel: int) -> str | None:
+def _network_doubt(records: Sequence[CandidatesRecord], channel: int) -> str | None:
     """Why what the networks see is no evidence, or None."""
     pairs = [record["agreement"][channel] for record in records if "agreement" in record]
     if not pairs:
@@ -160,15 +168,13 @@ def _network_doubt(records: Sequence[dict[str, Any]], channel: int) -> str | Non
     )
 
 
-def _lesion_model(records: Sequence[dict[str, list[Any]]], settings: CaseSettings) -> LesionModel:
+def _lesion_model(records: Sequence[LesionStatisticsJson], settings: CaseSettings) -> LesionModel:
     intensity = settings.priors.intensity
     assert intensity is not None  # the caller asked
     refused = f"--intensity-prior {intensity.direction}: "
     if not records:
         raise DatasetError(f"{refused}no training case is left to learn from what lesions look like.")
-    total = reduce(
-        add, (LesionStatistics(**{key: tuple(values) for key, values in r.items()}) for r in records)
-    )
+    total = reduce(add, map(LesionStatistics.from_json, records))
     try:
         model = total.model()
     except ValueError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from nnunet_softlabel.cases.case import Case, Source, source_name
 from nnunet_softlabel.conversion.settings import CaseSettings
@@ -14,6 +13,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_grid
 from nnunet_softlabel.formats.regrid import GridError, difference_in_words, fits
 from nnunet_softlabel.formats.slicer import is_slicer_file
+from nnunet_softlabel.formats.soft_labels import MoveRecord
 
 MOST_NAMED = 30
 NAMES = {
@@ -73,7 +73,7 @@ def _grid_of(source: Source) -> Grid | None:
         return None
 
 
-def moves_in_words(moved: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+def moves_in_words(moved: Mapping[str, Mapping[str, MoveRecord]]) -> list[str]:
     """Sentences for how many files were moved onto their image's grid, how, and how far.
 
     Args:

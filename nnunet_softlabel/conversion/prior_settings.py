@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.soft_labels import IntensityStep, RoiStep
 from nnunet_softlabel.priors.intensity import CERTAINTY, MOST_EVIDENCE
 from nnunet_softlabel.priors.lesions import AGREED_ABOVE, LesionModel
 
@@ -99,9 +100,9 @@ class Priors:
                 f"counted from 0."
             )
 
-    def steps(self, lesions: LesionModel | None, label_names: Sequence[str]) -> list[dict[str, Any]]:
+    def steps(self, lesions: LesionModel | None, label_names: Sequence[str]) -> list[RoiStep | IntensityStep]:
         """Every parameter, in the order in which the priors are applied."""
-        steps: list[dict[str, Any]] = []
+        steps: list[RoiStep | IntensityStep] = []
         if self.roi is not None:
             weights = dict(zip(self.roi.names, self.roi.in_order(), strict=True))
             steps.append({"name": "roi", "weights": weights, "margin_mm": self.roi.margin_mm})

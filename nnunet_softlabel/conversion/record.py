@@ -7,19 +7,27 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.conversion.request import reading_as_json, request_digest
+from nnunet_softlabel.conversion.case_records import CaseRecord
+from nnunet_softlabel.conversion.request import request_digest, values_as_text
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.conversion.sources import digest_of_sources
 from nnunet_softlabel.conversion.summary import summary_of_contents
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION
+from nnunet_softlabel.formats.soft_labels import (
+    FusionRecord,
+    PriorsRecord,
+    RatesOfRaters,
+    RatesOfVotes,
+    SoftLabels,
+)
 from nnunet_softlabel.fusion import RaterCounts, RaterRates
-from nnunet_softlabel.fusion.detection import DetectionModel
-from nnunet_softlabel.fusion.rater_rates import ANYONE, MOST_RATERS
+from nnunet_softlabel.fusion.detection_model import DetectionModel
+from nnunet_softlabel.fusion.rater_rates import ANYONE, MOST_RATERS, CountsJson
 
 CANDIDATES_FILE = "lesion_candidates.json"
 # Two raters leave fewer numbers than there are rates: many rates fit their votes alike.
@@ -27,8 +35,8 @@ IDENTIFYING_RATERS = 3
 
 
 def conversion_record(
-    cases: Sequence[Case], records: Sequence[dict[str, Any]], settings: CaseSettings
-) -> dict[str, Any]:
+    cases: Sequence[Case], records: Sequence[CaseRecord], settings: CaseSettings
+) -> SoftLabels:
     """All that is known of a conversion.
 
     Args:
@@ -38,7 +46,7 @@ def conversion_record(
     """
     kept = [record for record in records if not record.get("is_dropped")]
     is_fused = any(case.raters and not case.soft for case in cases)
-    about = {
+    about: SoftLabels = {
         "format_version": FORMAT_VERSION,
         "made_by": f"nnunet_softlabel {__version__}",
         "raters": sorted({rater for record in kept for rater in record["raters"]}),
@@ -47,8 +55,10 @@ def conversion_record(
         "source": "raters" if is_fused else "probability maps",
         "fusion": _fusion(settings) if is_fused else None,
         "prior": _prior(kept, settings),
-        "label_values": {str(value): label for value, label in settings.reading.values.items()},
-        "label_values_of_rater": reading_as_json(settings.reading)["of_rater"],
+        "label_values": values_as_text(settings.reading.values),
+        "label_values_of_rater": {
+            rater: values_as_text(values) for rater, values in settings.reading.of_rater.items()
+        },
         "regrid": settings.reading.regrid,
         "moved": {record["case"]: record["moved"] for record in kept if record.get("moved")},
         "cases_from_hard_labels": [case.name for case in cases if case.hard is not None],
@@ -71,7 +81,7 @@ def conversion_record(
     return about
 
 
-def write_candidates(folder: Path, records: Sequence[dict[str, Any]]) -> None:
+def write_candidates(folder: Path, records: Sequence[CaseRecord]) -> None:
     """``lesion_candidates.json``: case -> label -> candidates of lesion-wise fusion; no file of others."""
     found = {record["case"]: record["lesions"] for record in records if "lesions" in record}
     if found:
@@ -87,8 +97,8 @@ def detection_models(dataset: Path) -> dict[str, DetectionModel]:
     return {label: DetectionModel.from_json(content) for label, content in found.items()}
 
 
-def _fusion(settings: CaseSettings) -> dict[str, Any]:
-    fusion: dict[str, Any] = {"method": settings.fusion, **settings.fusion_options}
+def _fusion(settings: CaseSettings) -> FusionRecord:
+    fusion = cast(FusionRecord, {"method": settings.fusion, **settings.fusion_options})
     if settings.fusion == "staple":
         fusion["scope"] = settings.staple_scope
     if settings.estimates.detection is not None:
@@ -103,7 +113,7 @@ def _fusion(settings: CaseSettings) -> dict[str, Any]:
     return fusion
 
 
-def _prior(kept: Sequence[dict[str, Any]], settings: CaseSettings) -> dict[str, Any] | None:
+def _prior(kept: Sequence[CaseRecord], settings: CaseSettings) -> PriorsRecord | None:
     if not settings.priors:
         return None
     return {
@@ -112,7 +122,7 @@ def _prior(kept: Sequence[dict[str, Any]], settings: CaseSettings) -> dict[str, 
     }
 
 
-def rates_of_votes(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> dict[str, Any]:
+def rates_of_votes(votes: Sequence[CountsJson], settings: CaseSettings) -> RatesOfVotes:
     """``rater_rates`` and ``rates_of_raters`` of the training cases; empty where votes do not tell the rates.
 
     They do where most cases have three raters. Rates of each rater are left out for anonymous raters, and
@@ -123,7 +133,7 @@ def rates_of_votes(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> d
         return {}
     total, names = reduce(add, counts), settings.labels.names
     shared = _named(total.estimate(shared=True), names)[ANYONE]
-    found: dict[str, Any] = {
+    found: RatesOfVotes = {
         "rater_rates": {
             name: {
                 "sensitivity": rates["sensitivity"],
@@ -137,7 +147,7 @@ def rates_of_votes(votes: Sequence[dict[str, Any]], settings: CaseSettings) -> d
     return found
 
 
-def _named(rates: RaterRates, names: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+def _named(rates: RaterRates, names: Sequence[str]) -> RatesOfRaters:
     return {
         rater: {
             name: dict(zip(("sensitivity", "specificity"), rates.of(rater, channel), strict=True))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.cases.case import Case, Source
@@ -15,6 +15,14 @@ from nnunet_softlabel.cases.label_maps import Reading
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.formats.channels import Channel
 from nnunet_softlabel.formats.labels import Values
+
+
+class RequestDescription(TypedDict):
+    """What decides the bytes of a data set; plain values, as in JSON."""
+
+    version: str
+    settings: dict[str, object]
+    cases: dict[str, dict[str, object]]
 
 
 def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
@@ -37,14 +45,14 @@ def request_digest(cases: Sequence[Case], settings: CaseSettings) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def _settings_as_json(settings: CaseSettings) -> dict[str, Any]:
+def _settings_as_json(settings: CaseSettings) -> dict[str, object]:
     asked = asdict(settings)
     del asked["estimates"]
     if not asked["links_images"]:
         del asked["links_images"]  # as in data sets that were made before there was a choice
     return {
         **asked,
-        "reading": reading_as_json(settings.reading),
+        "reading": _reading_as_json(settings.reading),
         "hard_labels": None if settings.hard_labels is None else settings.hard_labels.name,
     }
 
@@ -56,20 +64,21 @@ def _adjudicated(case: Case) -> dict[str, list[list[int]]]:
     }
 
 
-def reading_as_json(reading: Reading) -> dict[str, Any]:
+def _reading_as_json(reading: Reading) -> dict[str, object]:
     """How files were read; keys are text, as in JSON."""
-
-    def as_text(values: Values) -> dict[str, int]:
-        return {str(value): label for value, label in values.items()}
-
-    of_rater = {rater: as_text(values) for rater, values in reading.of_rater.items()}
-    return asdict(reading) | {"values": as_text(reading.values), "of_rater": of_rater}
+    of_rater = {rater: values_as_text(values) for rater, values in reading.of_rater.items()}
+    return asdict(reading) | {"values": values_as_text(reading.values), "of_rater": of_rater}
 
 
-def request_description(cases: Sequence[Case], settings: CaseSettings) -> dict[str, Any]:
+def values_as_text(values: Values) -> dict[str, int]:
+    """Value in a file -> label, with keys as JSON has them."""
+    return {str(value): label for value, label in values.items()}
+
+
+def request_description(cases: Sequence[Case], settings: CaseSettings) -> RequestDescription:
     """What decides the bytes of the result, files included."""
 
-    def described(source: Source) -> list[Any]:
+    def described(source: Source) -> list[object]:
         if isinstance(source, Channel):
             return [*described(source.path), source.axis, source.index]
         if not isinstance(source, Path):
@@ -77,7 +86,7 @@ def request_description(cases: Sequence[Case], settings: CaseSettings) -> dict[s
         status = source.stat() if source.is_file() else None  # what is missing has its own error later
         return [str(source.absolute()), *((status.st_size, status.st_mtime_ns) if status else ())]
 
-    def all_described(sources: Mapping[str, Source]) -> dict[str, list[Any]]:
+    def all_described(sources: Mapping[str, Source]) -> dict[str, list[object]]:
         return {key: described(source) for key, source in sources.items()}
 
     description = {

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nnunet_softlabel.arguments import as_label_texts, as_path, as_texts, check_all_are, check_whole
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits_without, write_splits
+from nnunet_softlabel.conversion.case_records import CaseRecord
 from nnunet_softlabel.conversion.checks import (
     check_arguments,
     check_covers_training,
@@ -48,6 +49,8 @@ from nnunet_softlabel.formats.exchange_state import WORK
 from nnunet_softlabel.formats.files import refuse_existing, write_json
 from nnunet_softlabel.formats.labels import parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
+from nnunet_softlabel.formats.soft_labels import SoftLabels
+from nnunet_softlabel.processes import Workers
 
 # what of a data set `add_soft_labels` replaces
 EXCHANGED = ("softLabelsTr", "raterLabelsTr", CANDIDATES_FILE)
@@ -134,7 +137,7 @@ def convert(
     for note in check_splits_file(splits_file, splits, kept, may_replace=overwrite or resume):
         print(note)
 
-    def finish(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    def finish(records: list[CaseRecord], about: SoftLabels) -> None:
         content = {
             "name": final.name,
             "channel_names": {str(i): channel for i, channel in enumerate(channel_names)},
@@ -220,7 +223,7 @@ def add_soft_labels(
     if "soft_labels" in content and not overwrite and not is_resumed:
         raise UsageError(f"{dataset}: has soft labels already; add --overwrite to replace them.")
 
-    def finish(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    def finish(records: list[CaseRecord], about: SoftLabels) -> None:
         write_candidates(work / "dataset", records)
         about["dropped_cases"] = left_out
         exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
@@ -255,17 +258,17 @@ def _run(
     running: _Running,
     *,
     check: Callable[[], None],
-    finish: Callable[[list[dict[str, Any]], dict[str, Any]], None],
+    finish: Callable[[list[CaseRecord], SoftLabels], None],
 ) -> None:
     """Check, estimate, write every case, describe; ``finish`` puts the result in place."""
-    pool: dict[str, Any] = {"num_processes": running.num_processes, "show_progress": running.show_progress}
+    workers = Workers(running.num_processes, running.show_progress)
     with (
         unfinished_folder(work, cases, settings, overwrite=running.overwrite, resume=running.resume),
         naming_all_grids(cases, settings),
     ):
         check()
-        settings = estimate(cases, work, settings, **pool)
-        records = run_cases(write_case, cases, work, settings, **pool)
+        settings = estimate(cases, work, settings, workers=workers)
+        records = run_cases(write_case, cases, work, settings, workers=workers)
         finish(records, conversion_record(cases, records, settings))
 
 

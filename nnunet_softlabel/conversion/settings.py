@@ -13,7 +13,7 @@ from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.fusion import RaterRates
-from nnunet_softlabel.fusion.detection import DetectionModel
+from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.priors.lesions import LesionModel
 
 StapleScope = Literal["case", "dataset"]

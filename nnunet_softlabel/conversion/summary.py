@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.case_records import CaseRecord
+from nnunet_softlabel.formats.soft_labels import SummaryOfContents
 
 FEW_CASES = 0.2  # a rater with a smaller share of the cases may be another folder that fits the pattern
 MOST_NAMES = 5
@@ -48,7 +49,7 @@ def _without(names: Sequence[str]) -> str:
     return f", not {', '.join(names[:MOST_NAMES])}{more}"
 
 
-def summary_of_contents(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary_of_contents(records: Sequence[CaseRecord]) -> SummaryOfContents:
     """What the files hold, for ``dataset.json``: disputed share, empty labels, raters who are one.
 
     Args:
@@ -70,7 +71,7 @@ def summary_of_contents(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def contents_in_words(summary: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def contents_in_words(summary: SummaryOfContents) -> tuple[list[str], list[str]]:
     """The summary of `summary_of_contents`: sentences, and warnings."""
     lines = [f"Raters dispute {100 * summary['disputed_share']:.1f} % of the voxels that any of them marked."]
     warnings = [f"Label {name} occurs in no file." for name in summary["labels_in_no_file"]]

@@ -21,19 +21,21 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 from filelock import Timeout
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.conversion.request import request_description
+from nnunet_softlabel.conversion.case_records import StepRecord
+from nnunet_softlabel.conversion.request import RequestDescription, request_description
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import UsageError, WorkerError
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.locks import held_lock
-from nnunet_softlabel.processes import run_jobs
+from nnunet_softlabel.processes import Workers, run_jobs
 
 UNFINISHED = ".unfinished_"
+Record = TypeVar("Record", bound=StepRecord)
 
 
 @contextmanager
@@ -81,7 +83,7 @@ def locked(work: Path) -> Iterator[None]:
         raise UsageError(f"{work}: another process is converting into it; wait until it is done.") from error
 
 
-def _take_up(work: Path, description: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
+def _take_up(work: Path, description: RequestDescription, *, overwrite: bool, resume: bool) -> None:
     started = work / "settings.json"
     if resume and started.is_file() and (work / "dataset").is_dir():
         is_same = read_json(started) == description
@@ -109,16 +111,15 @@ def remove(work: Path) -> None:
 
 
 def run_cases(
-    function: Callable[[Case, Path, CaseSettings], dict[str, Any]],
+    function: Callable[[Case, Path, CaseSettings], Record],
     cases: Sequence[Case],
     work: Path,
     settings: CaseSettings,
     *,
     kind: str = "cases",
     title: str = "Converting",
-    num_processes: int,
-    show_progress: bool,
-) -> list[dict[str, Any]]:
+    workers: Workers,
+) -> list[Record]:
     """Run a function on the cases that have no record yet; returns the records of all, in order.
 
     Args:
@@ -128,21 +129,20 @@ def run_cases(
         settings: third argument of ``function``.
         kind: folder of the records.
         title: of the progress bar.
-        num_processes: processes that run it.
-        show_progress: print a progress bar on stderr.
+        workers: that run it.
     """
     (work / kind).mkdir(exist_ok=True)
     files = {case.name: record_file(work, case.name, kind) for case in cases}
-    records = {name: read_json(path) for name, path in files.items() if path.is_file()}
+    records = {name: cast(Record, read_json(path)) for name, path in files.items() if path.is_file()}
     jobs = [(case, work, settings) for case in cases if case.name not in records]
     results = run_jobs(
         function,
         jobs,
-        num_processes,
+        workers.number,
         names=[f"Case {case.name}" for case, *_ in jobs],
         title=title,
         num_done=len(records),
-        show_progress=show_progress,
+        show_progress=workers.show_progress,
     )
     for record in results:
         records[record["case"]] = record

@@ -136,7 +136,7 @@ def parts_of(dataset: SoftDataset, predictions: Predictions, cases: Sequence[str
         by_folders.setdefault(predictions.folders_of[case], []).append(case)
     if len(by_folders) > 1:
         return {" + ".join(map(str, folders)): members for folders, members in by_folders.items()}
-    groups = (dataset.about or {}).get("groups", {})
+    groups = dataset.about.get("groups", {})
     patients = sorted({str(groups.get(case, case)) for case in cases})
     if len(patients) < 2:
         raise UsageError(
@@ -181,7 +181,7 @@ class _References:
     @property
     def _soft_is_mean(self) -> bool:
         """True if the soft label is the raters' mean, so that their files need not be read."""
-        about = self.dataset.about or {}
+        about = self.dataset.about
         fusion = about.get("fusion")
         name = fusion.get("method", fusion.get("name")) if isinstance(fusion, Mapping) else fusion
         return (

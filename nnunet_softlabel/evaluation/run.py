@@ -236,7 +236,7 @@ def score_files(
     known = None if truth is None else read_truth(dataset, truth, case, grid=grid, values=truth_values)
     data = CaseData(
         case=case,
-        group=str((dataset.about or {}).get("groups", {}).get(case, "")),
+        group=str(dataset.about.get("groups", {}).get(case, "")),
         labels=dataset.labels,
         soft=soft,
         hard=hard,

@@ -173,7 +173,7 @@ def rater_corrected(dataset: SoftDataset, *, rates_file: Path | None = None) -> 
     Raises:
         DatasetError: if the labels were made in another way, or the rates are unknown.
     """
-    about = dataset.about or {}
+    about = dataset.about
     fusion = _name_of(about.get("fusion"))
     refused = f"{dataset.folder}: --threshold {RATER_CORRECTED} cannot be used: "
     if fusion != "mean":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.soft_labels import MoveRecord
 
 Regrid = Literal["nearest", "linear"]
 AXES = "xyz"
@@ -38,6 +39,10 @@ class Moved:
     how: str
     difference: str
     shift_mm: float = 0.0
+
+    def to_json(self) -> MoveRecord:
+        """For ``dataset.json``."""
+        return {"how": self.how, "difference": self.difference, "shift_mm": self.shift_mm}
 
     def in_words(self) -> str:
         """What was done, for messages."""

@@ -9,7 +9,7 @@ import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from nnunet_softlabel.formats.images import read_mask, read_probability
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_dataset, reader_of_predictions
+from nnunet_softlabel.formats.soft_labels import SoftLabels
 
 FORMAT_VERSION = 1
 
@@ -33,6 +34,7 @@ class SoftDataset:
     Arrays come in the order of axes that nnU-Net's reader gives, as the probabilities it stores.
 
     Attributes:
+        about: how its soft labels were made.
         reader: nnU-Net's reader of the images, or None for one that keeps the order of the file's axes.
 
     Raises:
@@ -42,20 +44,21 @@ class SoftDataset:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         check_is_settled(folder)
-        self.dataset_json: dict[str, Any] = read_json(folder / "dataset.json")
-        self.about: dict[str, Any] | None = self.dataset_json.get("soft_labels")
-        if self.about is None:
+        self.dataset_json = read_json(folder / "dataset.json")
+        about = self.dataset_json.get("soft_labels")
+        if about is None:
             raise DatasetError(
                 f"{folder}: holds no soft labels; make them with `nnunet_softlabel convert` "
                 f"(--into adds them here)."
             )
-        if not isinstance(self.about, dict) or self.about.get("format_version") == FORMAT_VERSION:
+        if not isinstance(about, dict) or about.get("format_version") == FORMAT_VERSION:
             check_dataset_json(folder, self.dataset_json)
-        if self.about.get("format_version") != FORMAT_VERSION:
+        if about.get("format_version") != FORMAT_VERSION:
             raise DatasetError(
-                f"{folder}: soft-label format {self.about.get('format_version')}, this version reads "
+                f"{folder}: soft-label format {about.get('format_version')}, this version reads "
                 f"{FORMAT_VERSION}; convert the data set again."
             )
+        self.about = cast(SoftLabels, about)
         self.labels = Labels.from_dataset_json(self.dataset_json)
         self.reader = reader_of_dataset(self.dataset_json)
 

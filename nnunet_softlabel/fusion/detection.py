@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
 
+from nnunet_softlabel.fusion.candidate import Candidate
 from nnunet_softlabel.fusion.detection_fit import SLIP, STRUCTURES, Fit, fit, held_out
-from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, concatenated, likelihood
-from nnunet_softlabel.fusion.lesion_candidates import SEEN_ABOVE, Candidate
+from nnunet_softlabel.fusion.detection_likelihood import Evidence, concatenated, likelihood
+from nnunet_softlabel.fusion.detection_model import MEAN_MODEL, DetectionModel, evidence_of
 from nnunet_softlabel.fusion.rater_rates import ANYONE
 
 FOLDS = 5
@@ -26,128 +27,21 @@ LARGEST_DISAGREEMENT = 0.1
 LEAST_GAP = 0.05
 # The network's score must raise the log-likelihood by this (p < .015) where inventions are told from lesions.
 LEAST_HELP = 3.0
-MEAN_MODEL = STRUCTURES[0].name
 
 
 @dataclass(frozen=True)
-class DetectionModel:
-    """What is known of the detection of one channel's lesions; plain numbers, so that JSON can keep it.
+class _Readers:
+    """What all models of a channel share.
 
     Attributes:
-        name: which errors the model knows; :data:`MEAN_MODEL` means that the label is the mean.
-        reason: why this one, in a sentence.
-        sensitivity: rater -> logit of the probability to mark a lesion of usual size and difficulty.
-        inventions: rater -> logit of the probability to mark what is none; empty: nobody invents.
-        size_slope: per standard deviation of the logarithm of the size.
-        difficulty: standard deviation of what makes a lesion hard for all raters.
-        prior: logit of the probability that what the network barely sees is a lesion.
-        prior_slope: per unit of the network's logit above that.
-        silent: logit of the share of marks that are lesions where the network sees nothing, or there is none.
-        log_size: mean and standard deviation of the logarithm of the size.
-        has_network: a network looked at the cases; one where it did not keeps the mean.
+        names: of the rates.
+        log_size: mean and standard deviation of the logarithm of the candidates' size.
+        has_network: a network looked at the cases.
     """
 
-    name: str
-    reason: str
-    sensitivity: Mapping[str, float]
-    inventions: Mapping[str, float]
-    size_slope: float
-    difficulty: float
-    prior: float
-    prior_slope: float
-    silent: float
+    names: Sequence[str]
     log_size: tuple[float, float]
-    has_network: bool = False
-
-    @property
-    def is_mean(self) -> bool:
-        """True if the label is the mean, bit for bit."""
-        return self.name == MEAN_MODEL
-
-    def posterior(
-        self, candidates: Sequence[Candidate], known: Sequence[bool | None] | None = None
-    ) -> NDArray[Any]:
-        """Probability of each candidate to be a lesion, ``(N,)``.
-
-        Args:
-            candidates: of one channel.
-            known: what somebody adjudicated, None where nobody did.
-        """
-        evidence = evidence_of(candidates, tuple(self.sensitivity), self.log_size, known, may_be_unknown=True)
-        return likelihood(evidence, self.parameters()).posterior
-
-    def parameters(self) -> Parameters:
-        """Of the likelihood."""
-        gap = [a - self.inventions.get(rater, -np.inf) for rater, a in self.sensitivity.items()]
-        return Parameters(
-            np.array(list(self.sensitivity.values())), np.array(gap), self.size_slope, self.difficulty,
-            self.prior, self.prior_slope, self.silent,
-        )  # fmt: skip
-
-    def rates(self) -> dict[str, tuple[float, float]]:
-        """Rater -> probability to mark a lesion of usual size, and to mark what is none."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(15)
-        weights = weights / weights.sum()
-        return {
-            rater: (
-                float(weights @ scipy.special.expit(a + self.difficulty * nodes)),
-                float(scipy.special.expit(self.inventions[rater])) if self.inventions else 0.0,
-            )
-            for rater, a in self.sensitivity.items()
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> DetectionModel:
-        """Inverse of `to_json`."""
-        return cls(**{**content, "log_size": tuple(content["log_size"])})
-
-
-def evidence_of(
-    candidates: Sequence[Candidate],
-    names: Sequence[str],
-    log_size: tuple[float, float],
-    known: Sequence[bool | None] | None = None,
-    *,
-    may_be_unknown: bool = False,
-) -> Evidence:
-    """Candidates as arrays.
-
-    Args:
-        candidates: of one channel, of any number of cases.
-        names: of the rates; :data:`ANYONE` stands for all raters.
-        log_size: mean and standard deviation of the logarithm of the size.
-        known: what somebody adjudicated.
-        may_be_unknown: pass over raters without rates; False: an error.
-    """
-    yes, answers = (np.zeros((len(candidates), len(names))) for _ in range(2))
-    column = {name: i for i, name in enumerate(names)}
-    for row, candidate in enumerate(candidates):
-        for rater, vote in candidate.votes.items():
-            at = column.get(ANYONE if ANYONE in column else rater)
-            if at is None and may_be_unknown:
-                continue
-            assert at is not None, f"rater {rater} has no rates"
-            yes[row, at] += vote
-            answers[row, at] += 1
-    marked = np.array([c.is_marked for c in candidates], bool)
-    size = (np.log([c.size_mm for c in candidates]) - log_size[0]) / log_size[1]
-    seen = np.array([c.is_seen for c in candidates], bool)
-    score = np.clip(np.array([c.score or SEEN_ABOVE for c in candidates], float), SEEN_ABOVE, 0.99)
-    fixed = [np.nan if k is None else float(k) for k in known or [None] * len(candidates)]
-    return Evidence(
-        yes,
-        answers,
-        np.where(
-            marked, np.clip(size, -3, 3), 0
-        ),  # what nobody marked has the network's size: judge as usual
-        scipy.special.logit(score) - scipy.special.logit(SEEN_ABOVE),
-        seen,
-        np.asarray(fixed, float),
-    )
+    has_network: bool
 
 
 def estimate_detection(
@@ -185,13 +79,13 @@ def estimate_detection(
     log_size = (float(sizes.mean()), float(max(sizes.std(), 0.05)))
     fixed = None if known is None else [k for case in known for k in case]
     evidence = evidence_of(candidates, names, log_size, fixed)
-    has_network = any(c.score is not None for c in candidates)
+    readers = _Readers(names, log_size, any(c.score is not None for c in candidates))
     doubt = doubt or _too_little(cases, marked)
     if doubt:
-        return _mean_model(names, log_size, has_network, doubt)
+        return _mean_model(readers, doubt)
     index = {group: i for i, group in enumerate(sorted(set(groups)))}
     group_of = np.repeat([index[g] for g in groups], [len(case) for case in cases])
-    return _chosen(evidence, group_of, names, log_size, has_network)
+    return _chosen(evidence, group_of, readers)
 
 
 def _too_little(cases: Sequence[Sequence[Candidate]], marked: Sequence[Candidate]) -> str | None:
@@ -217,16 +111,10 @@ def _too_little(cases: Sequence[Sequence[Candidate]], marked: Sequence[Candidate
     return None
 
 
-def _chosen(
-    evidence: Evidence,
-    group_of: NDArray[Any],
-    names: Sequence[str],
-    log_size: tuple[float, float],
-    has_network: bool,
-) -> DetectionModel:
+def _chosen(evidence: Evidence, group_of: NDArray[Any], readers: _Readers) -> DetectionModel:
     n_groups = int(group_of.max()) + 1
     fold = group_of % FOLDS
-    tried = [s for s in STRUCTURES if has_network or s.is_known_without_network]
+    tried = [s for s in STRUCTURES if readers.has_network or s.is_known_without_network]
     fits, scores = [], []
     for structure in tried:
         found = fit(structure, evidence)
@@ -244,10 +132,10 @@ def _chosen(
         if doubt is None:
             gain = scores[number].sum() - scores[0].sum()
             reason = f"held-out log-likelihood {gain:+.1f} against nobody missing or inventing"
-            return _model(fits[number], names, log_size, has_network, "; ".join([reason, *notes]))
+            return _model(fits[number], readers, "; ".join([reason, *notes]))
         notes.append(f"not {fits[number].structure.name}: {doubt}")
     reason = "; ".join(notes) or "held-out cases speak for no other"
-    return _mean_model(names, log_size, has_network, f"{reason}: the label is the mean")
+    return _mean_model(readers, f"{reason}: the label is the mean")
 
 
 def _is_better(one: NDArray[Any], other: NDArray[Any], *, errors: float = 1) -> bool:
@@ -285,32 +173,30 @@ def _blind(found: Fit, evidence: Evidence, posterior: NDArray[Any]) -> Fit:
     return fit(found.structure, blind, (replace(found.parameters, silent=share),), held=("silent",))
 
 
-def _mean_model(
-    names: Sequence[str], log_size: tuple[float, float], has_network: bool, reason: str
-) -> DetectionModel:
+def _mean_model(readers: _Readers, reason: str) -> DetectionModel:
     """The model whose label is the mean; its rates are those of slips."""
     slip = float(scipy.special.logit(1 - SLIP))
-    finds, invents = dict.fromkeys(names, slip), dict.fromkeys(names, -slip)
-    return DetectionModel(MEAN_MODEL, reason, finds, invents, 0.0, 0.0, 0.0, 1.0, slip, log_size, has_network)
+    finds, invents = dict.fromkeys(readers.names, slip), dict.fromkeys(readers.names, -slip)
+    return DetectionModel(
+        MEAN_MODEL, reason, finds, invents, 0.0, 0.0, 0.0, 1.0, slip, readers.log_size, readers.has_network
+    )
 
 
-def _model(
-    found: Fit, names: Sequence[str], log_size: tuple[float, float], has_network: bool, reason: str
-) -> DetectionModel:
+def _model(found: Fit, readers: _Readers, reason: str) -> DetectionModel:
     p = found.parameters
     invents = (p.sensitivity - p.gap).tolist() if np.isfinite(p.gap).all() else None
     return DetectionModel(
         found.structure.name,
         reason,
-        dict(zip(names, p.sensitivity.tolist(), strict=True)),
-        dict(zip(names, invents, strict=True)) if invents else {},
+        dict(zip(readers.names, p.sensitivity.tolist(), strict=True)),
+        dict(zip(readers.names, invents, strict=True)) if invents else {},
         p.size_slope,
         p.difficulty,
         p.prior,
         p.prior_slope,
         p.silent,
-        log_size,
-        has_network,
+        readers.log_size,
+        readers.has_network,
     )
 
 
@@ -334,9 +220,10 @@ def bootstrapped_rates(
     for case, group in zip(cases, groups, strict=True):
         members.setdefault(group, []).extend(case)
     evidences = [evidence_of(c, names, model.log_size) for _, c in sorted(members.items()) if c]
+    readers = _Readers(names, model.log_size, model.has_network)
     drawn = []
     for _ in range(n):
         chosen = [evidences[i] for i in rng.integers(len(evidences), size=len(evidences))]
         found = fit(structure, concatenated(chosen), (model.parameters(),))
-        drawn.append(_model(found, names, model.log_size, model.has_network, "").rates())
+        drawn.append(_model(found, readers, "").rates())
     return {name: np.array([rates[name] for rates in drawn]) for name in names}

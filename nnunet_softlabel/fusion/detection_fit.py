@@ -115,7 +115,7 @@ def fit(
     names = tuple(name for name in structure.free(evidence) if name not in held)
     n_rates = evidence.yes.shape[1]
     begin = starts or tuple(
-        _start(structure, n_rates, *s) for s in STARTS[: None if structure.has_misses else 1]
+        _start(structure, n_rates, s) for s in STARTS[: None if structure.has_misses else 1]
     )
     results = []
     for start in begin:
@@ -131,10 +131,12 @@ def fit(
     return Fit(structure, results[0][1], -best, rivals)
 
 
-def _start(structure: Structure, n_rates: int, sensitivity: float, gap: float, silent: float) -> Parameters:
+def _start(structure: Structure, n_rates: int, logits: tuple[float, float, float]) -> Parameters:
+    """Where a search begins, one of `STARTS`."""
     if not structure.has_misses:
         slip = float(scipy.special.logit(1 - SLIP))
         return Parameters(np.full(n_rates, 4.0), np.full(n_rates, 9.0), prior_slope=1.0, silent=slip)
+    sensitivity, gap, silent = logits
     return Parameters(
         np.full(n_rates, sensitivity),
         np.full(n_rates, gap if structure.has_inventions else np.inf),

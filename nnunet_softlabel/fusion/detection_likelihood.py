@@ -130,35 +130,54 @@ def likelihood(evidence: Evidence, parameters: Parameters) -> Likelihood:
     return Likelihood(
         value,
         posterior,
-        _gradient(evidence, parameters, posterior, prior, eta, joint - lesion[:, None],
-                  none + log_weights - any_lesion[:, None], eta_0, none_0 - any_other),
-    )  # fmt: skip
+        _gradient(
+            evidence,
+            parameters,
+            posterior,
+            prior=prior,
+            lesion=_Class(eta, joint - lesion[:, None], none + log_weights - any_lesion[:, None]),
+            other=_Class(eta_0, np.zeros(()), none_0 - any_other),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Class:
+    """What the gradient needs of lesions, or of what is none.
+
+    Attributes:
+        eta: logit of the probability to be marked; of lesions per node of the difficulty, the last axis.
+        log_node: log-probability of each node, given the marks; 0 where there are no nodes.
+        log_cut: log of the odds that nobody marks it.
+    """
+
+    eta: NDArray[Any]
+    log_node: NDArray[Any]
+    log_cut: NDArray[Any]
 
 
 def _gradient(
     evidence: Evidence,
     parameters: Parameters,
     posterior: NDArray[Any],
+    *,
     prior: NDArray[Any],
-    eta: NDArray[Any],
-    log_node: NDArray[Any],
-    log_cut: NDArray[Any],
-    eta_0: NDArray[Any],
-    log_cut_0: NDArray[Any],
+    lesion: _Class,
+    other: _Class,
 ) -> Parameters:
     """Fisher's identity: the gradient of the complete likelihood, averaged over class and difficulty."""
     yes, answers = evidence.yes, evidence.answers
     is_silent = ~evidence.is_seen
-    s = scipy.special.expit(eta)
-    at_node = np.exp(log_node)[:, None]  # (N, 1, K)
+    s = scipy.special.expit(lesion.eta)
+    at_node = np.exp(lesion.log_node)[:, None]  # (N, 1, K)
     slope = at_node * (yes[..., None] - answers[..., None] * s)
     # the part of log P(somebody marks it), which silent candidates are divided by
-    slope -= np.where(is_silent[:, None, None], np.exp(log_cut)[:, None] * answers[..., None] * s, 0)
+    slope -= np.where(is_silent[:, None, None], np.exp(lesion.log_cut)[:, None] * answers[..., None] * s, 0)
     slope *= posterior[:, None, None]
-    f = scipy.special.expit(eta_0)
+    f = scipy.special.expit(other.eta)
     slope_0 = yes - answers * f
     with np.errstate(over="ignore", invalid="ignore"):
-        cut = np.where(is_silent[:, None], np.exp(log_cut_0)[:, None] * answers * f, 0)
+        cut = np.where(is_silent[:, None], np.exp(other.log_cut)[:, None] * answers * f, 0)
     slope_0 = (1 - posterior)[:, None] * (slope_0 - np.nan_to_num(cut))
     by_rater, by_rater_0 = slope.sum(axis=(0, 2)), slope_0.sum(axis=0)
     if np.isinf(parameters.gap).all():

@@ -6,7 +6,7 @@ lesions that lie side by side stay two, though the union of all outlines is one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
 
+from nnunet_softlabel.fusion.candidate import SEEN_ABOVE, Candidate
 from nnunet_softlabel.fusion.rater_votes import RaterVotes
 
 # Components of two raters are one lesion if they share this part of the smaller one.
@@ -24,50 +25,6 @@ SHARED_PART = 0.25
 FEWEST_VOXELS = 5
 # So is what is smaller than this part of a neighbour, and nearer to it than this (or than two voxels).
 CRUMB_PART, CRUMB_DISTANCE_MM = 0.1, 3.0
-# A network sees a lesion where its probability exceeds this.
-SEEN_ABOVE = 0.15
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Something in one channel of one case that is a lesion or is not.
-
-    Attributes:
-        votes: rater -> whether the rater marked it; raters who gave no answer there are not in it.
-        size_mm: volume in mm^3 (area in mm^2 of a flat image): mean over those who marked it, or of what the
-            network sees.
-        score: the network's highest probability in it, after slight smoothing; None without a network.
-        centre: indices of a voxel in its middle.
-    """
-
-    votes: Mapping[str, bool]
-    size_mm: float
-    score: float | None
-    centre: tuple[int, ...]
-
-    @property
-    def is_marked(self) -> bool:
-        """True if any rater marked it."""
-        return any(self.votes.values())
-
-    @property
-    def is_seen(self) -> bool:
-        """True if the network sees it."""
-        return self.score is not None and self.score > SEEN_ABOVE
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "votes": dict(self.votes),
-            "size_mm": self.size_mm,
-            "score": self.score,
-            "centre": list(self.centre),
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Candidate:
-        """Inverse of `to_json`."""
-        return cls(dict(content["votes"]), content["size_mm"], content["score"], tuple(content["centre"]))
 
 
 @dataclass(frozen=True)
@@ -108,12 +65,13 @@ def find_candidates(
     groups, voxels_of = _without_crumbs(*_groups(marks), marks, raters)
     unmarked: list[NDArray[Any]] = []
     if probability is not None and smooth is not None:
-        unmarked = _unmarked(raters, probability, smooth, marks, voxels_of)
+        unmarked = _unmarked(raters, (probability, smooth), marks, voxels_of)
     candidates, parts = [], []
     for number, group in enumerate(groups):
         chosen = np.isin(marks.node, group)
-        candidates.append(_candidate(raters, marks, chosen, voxels_of[number], smooth))
-        parts.append((marks.voxel[chosen], marks.rater[chosen]))
+        raters_of_marks = marks.rater[chosen]
+        candidates.append(_candidate(raters, raters_of_marks, voxels_of[number], smooth))
+        parts.append((marks.voxel[chosen], raters_of_marks))
     for voxels in unmarked:
         assert smooth is not None, "only a network sees what nobody marked"
         candidates.append(_unmarked_candidate(raters, voxels, smooth))
@@ -239,12 +197,12 @@ def is_near(one: NDArray[Any], two: NDArray[Any], raters: RaterVotes) -> bool:
 
 def _unmarked(
     raters: RaterVotes,
-    probability: NDArray[Any],
-    smooth: NDArray[Any],
+    maps: tuple[NDArray[Any], NDArray[Any]],
     marks: _Marks,
     voxels_of: list[NDArray[Any]],
 ) -> list[NDArray[Any]]:
-    """What the network sees and nobody marked: voxels (flat indices) of each."""
+    """What the network sees and nobody marked: voxels (flat indices) of each; its map, and smoothed."""
+    probability, smooth = maps
     components = _components(probability > SEEN_ABOVE).ravel()
     is_touched = np.zeros(int(components.max(initial=0)) + 1, bool)
     is_touched[components[marks.voxel]] = True
@@ -264,9 +222,10 @@ def _unmarked(
 
 
 def _candidate(
-    raters: RaterVotes, marks: _Marks, chosen: NDArray[Any], voxels: NDArray[Any], smooth: NDArray[Any] | None
+    raters: RaterVotes, of_marks: NDArray[Any], voxels: NDArray[Any], smooth: NDArray[Any] | None
 ) -> Candidate:
-    in_voxels = np.bincount(marks.rater[chosen], minlength=raters.n_raters)
+    """Of voxels, and the rater of each mark in them."""
+    in_voxels = np.bincount(of_marks, minlength=raters.n_raters)
     votes = {
         name: bool(in_voxels[r])
         for r, name in enumerate(raters.names)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_softlabel.fusion.detection import DetectionModel, estimate_detection
-from nnunet_softlabel.fusion.lesion_candidates import Candidate, CandidateMap, find_candidates
+from nnunet_softlabel.fusion.candidate import Candidate
+from nnunet_softlabel.fusion.detection import estimate_detection
+from nnunet_softlabel.fusion.detection_model import DetectionModel
+from nnunet_softlabel.fusion.lesion_candidates import CandidateMap, find_candidates
 from nnunet_softlabel.fusion.rater_votes import RaterVotes, share_excess
 from nnunet_softlabel.fusion.voting import mean_vote
 
@@ -81,7 +83,9 @@ def fuse_lesions(
         model = models[channel] if models else estimate_detection([found.candidates])
         posterior = judged(found, model, fixed)
         if not np.isnan(posterior).all():
-            soft[channel] = lesion_label(raters, soft[channel], found, posterior, probability, fixed)
+            soft[channel] = lesion_label(
+                raters, soft[channel], found, posterior, probability=probability, known=fixed
+            )
         candidates.append(found.candidates)
         posteriors.append(posterior)
     soft = share_excess(soft, exclusive=raters.exclusive)
@@ -104,6 +108,7 @@ def lesion_label(
     mean: NDArray[Any],
     found: CandidateMap,
     posterior: NDArray[Any],
+    *,
     probability: NDArray[Any] | None = None,
     known: Sequence[bool | None] | None = None,
 ) -> NDArray[Any]:
@@ -133,7 +138,8 @@ def lesion_label(
     at, where = pairs // size, pairs % size
     outline = np.ones(pairs.size, np.float32)
     chosen = is_marked[at]
-    outline[chosen] = counts[chosen] / _answering(raters, candidate, rater, at, where)[chosen]
+    marked_by = _marked_by(raters, candidate, rater)
+    outline[chosen] = counts[chosen] / _answering(raters, marked_by, at, where)[chosen]
     if probability is not None and not chosen.all():
         outline[~chosen] = _over_peak(probability, at[~chosen], where[~chosen], n)
     values = (posterior[at] * outline).astype(np.float32)
@@ -152,14 +158,18 @@ def _is_never_suppressed(candidate: Candidate) -> bool:
     return n_marks > 0 and (candidate.score is None or 2 * n_marks >= len(candidate.votes))
 
 
-def _answering(
-    raters: RaterVotes, candidate: NDArray[Any], rater: NDArray[Any], at: NDArray[Any], where: NDArray[Any]
-) -> NDArray[Any]:
-    """``(P,)`` how many of those who marked candidate ``at`` answered at voxel ``where``."""
-    n = int(candidate.max(initial=0)) + 1
-    marked_by = np.zeros((n, raters.n_raters), bool)
+def _marked_by(raters: RaterVotes, candidate: NDArray[Any], rater: NDArray[Any]) -> NDArray[Any]:
+    """``(N, R)`` whether a rater marked a candidate, from the two of every mark; rater -1 is nobody."""
+    marked_by = np.zeros((int(candidate.max(initial=0)) + 1, raters.n_raters), bool)
     inside = rater >= 0
     marked_by[candidate[inside], rater[inside]] = True
+    return marked_by
+
+
+def _answering(
+    raters: RaterVotes, marked_by: NDArray[Any], at: NDArray[Any], where: NDArray[Any]
+) -> NDArray[Any]:
+    """``(P,)`` how many of those who marked candidate ``at`` answered at voxel ``where``."""
     chosen = marked_by[at]
     if raters.answered is not None:
         chosen &= raters.answered.reshape(raters.n_raters, -1)[:, where].T

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,13 @@ MOST_RATERS = 39
 
 # For one channel, the voters and their votes as (name, vote) pairs, in the order of the names.
 VotePattern = tuple[tuple[str, bool], ...]
+
+
+class CountsJson(TypedDict):
+    """`RaterCounts` as JSON keeps it: for each channel, votes as text -> number of voxels."""
+
+    names: list[str]
+    channels: list[dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -114,13 +121,18 @@ class RaterCounts:
         """
         known = [ANYONE] if shared else sorted(self.names)
         fits = [
-            _fit(*_as_arrays(counted, known, shared), has_fixed_prevalence, max_iterations, tolerance)
+            _fit(
+                *_as_arrays(counted, known, shared),
+                has_fixed_prevalence=has_fixed_prevalence,
+                max_iterations=max_iterations,
+                tolerance=tolerance,
+            )
             for counted in self.channels
         ]
         sensitivity, specificity, prevalence = (np.stack(part, axis=-1) for part in zip(*fits, strict=True))
         return RaterRates.from_arrays(known, sensitivity, specificity, prevalence)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CountsJson:
         """Plain numbers; a pattern is one letter per rater: 1 yes, 0 no, - no answer."""
 
         def text(pattern: VotePattern) -> str:
@@ -131,7 +143,7 @@ class RaterCounts:
         return {"names": list(self.names), "channels": channels}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> RaterCounts:
+    def from_json(cls, content: CountsJson) -> RaterCounts:
         """Inverse of `to_json`."""
         names = tuple(content["names"])
 
@@ -241,6 +253,7 @@ def _fit(
     yes: NDArray[Any],
     no: NDArray[Any],
     voxels: NDArray[Any],
+    *,
     has_fixed_prevalence: bool,
     max_iterations: int,
     tolerance: float,

@@ -187,7 +187,6 @@ class Preparation:
             return None
         raw = SoftDataset(Path(folder) / self.name)
         before = read_dataset_json(self.preprocessed).get("soft_labels")
-        assert raw.about is not None  # SoftDataset refuses a data set without
         is_same = before is None or raw.about["digest"] == before.get("digest")
         if not is_same and raw.about["made_hard_labels"]:
             raise DatasetError(
@@ -280,7 +279,7 @@ def _check_digest(raw: SoftDataset, case: str, digest: str) -> None:
     Raises:
         DatasetError: naming it.
     """
-    digests = (raw.about or {}).get("digests")  # data sets of earlier versions have none
+    digests = raw.about.get("digests")  # data sets of earlier versions have none
     if digests is not None and digests.get(case) != digest:
         raise DatasetError(
             f"Case {case}: soft label {raw.soft_files(case)[0]} is not the one that was converted "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,14 @@ class LesionModel:
     spread: tuple[float, ...]
 
 
+class LesionStatisticsJson(TypedDict):
+    """`LesionStatistics` as JSON keeps them."""
+
+    voxels: Sequence[int]
+    total: Sequence[float]
+    total_of_squares: Sequence[float]
+
+
 @dataclass(frozen=True)
 class LesionStatistics:
     """All that a lesion model needs to know of a case, per channel; add cases up with ``+``."""
@@ -42,6 +51,19 @@ class LesionStatistics:
             tuple(np.add(self.total, other.total).tolist()),
             tuple(np.add(self.total_of_squares, other.total_of_squares).tolist()),
         )
+
+    def to_json(self) -> LesionStatisticsJson:
+        """Plain numbers."""
+        return {
+            "voxels": self.voxels,
+            "total": self.total,
+            "total_of_squares": self.total_of_squares,
+        }
+
+    @classmethod
+    def from_json(cls, content: LesionStatisticsJson) -> LesionStatistics:
+        """Inverse of `to_json`."""
+        return cls(tuple(content["voxels"]), tuple(content["total"]), tuple(content["total_of_squares"]))
 
     def model(self) -> LesionModel:
         """Mean and standard deviation of each channel."""

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from nnunet_softlabel.cases.case import Adjudication
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import write_csv
-from nnunet_softlabel.fusion.detection import DetectionModel, bootstrapped_rates
-from nnunet_softlabel.fusion.lesion_candidates import Candidate
+from nnunet_softlabel.fusion.candidate import Candidate
+from nnunet_softlabel.fusion.detection import bootstrapped_rates
+from nnunet_softlabel.fusion.detection_model import DetectionModel
 
 COLUMNS = ("case", "label", "candidate", "z", "y", "x", "marked_by", "score", "posterior", "real")
 YES, NO = ("yes", "1", "true", "real"), ("no", "0", "false", "not")

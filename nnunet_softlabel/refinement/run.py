@@ -18,7 +18,7 @@ from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
-from nnunet_softlabel.fusion.detection import DetectionModel
+from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.refinement.candidates import (
     check_cases_known,
     judged_candidates,
@@ -92,7 +92,7 @@ def refine(
     if adjudicated is not None:
         check_cases_known(said, dataset.cases(), adjudicated)
     cases = _cases(dataset, predictions, said)
-    about = dataset.about or {}
+    about = dataset.about
     made = convert(
         cases,
         dataset_id=dataset_id,
@@ -130,7 +130,7 @@ def describe(
         The summary.
     """
     content = read_json(dataset.folder / CANDIDATES_FILE)
-    about = dataset.about or {}
+    about = dataset.about
     groups = about.get("groups") or {}
     found = judged_candidates({c: content[c] for c in content if c in cases}, adjudicated)
     summary = summarise(
@@ -158,7 +158,7 @@ def mean_rates(models: Mapping[str, DetectionModel]) -> dict[str, dict[str, floa
 
 
 def _check_dataset(dataset: SoftDataset) -> None:
-    about = dataset.about or {}
+    about = dataset.about
     if about.get("prior") not in (None, "none", {}, []):
         raise UsageError(
             f"{dataset.folder.name}: was made with a prior, which lesion-wise fusion does not know; "
@@ -182,7 +182,7 @@ def _cases(
     predictions: Mapping[str, Path],
     adjudicated: Mapping[str, Mapping[str, Mapping[int, Adjudication]]],
 ) -> list[Case]:
-    groups = (dataset.about or {}).get("groups") or {}
+    groups = dataset.about.get("groups") or {}
     cases = []
     for split in ("Tr", "Ts"):
         for name in dataset.cases(split):

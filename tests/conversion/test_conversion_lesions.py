@@ -14,7 +14,7 @@ from nnunet_softlabel.conversion.run import add_soft_labels, convert
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
-from nnunet_softlabel.fusion.detection import DetectionModel
+from nnunet_softlabel.fusion.detection_model import DetectionModel
 
 SHAPE = (3, 16, 24)
 GRID = Grid(SHAPE[::-1], (1.0, 1.0, 2.0), (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))

@@ -10,9 +10,10 @@ from scipy.optimize import approx_fprime
 from scipy.special import expit
 
 from nnunet_softlabel.fusion import detection_fit
-from nnunet_softlabel.fusion.detection import DetectionModel, estimate_detection
+from nnunet_softlabel.fusion.candidate import Candidate
+from nnunet_softlabel.fusion.detection import estimate_detection
 from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, likelihood
-from nnunet_softlabel.fusion.lesion_candidates import Candidate
+from nnunet_softlabel.fusion.detection_model import DetectionModel
 
 Cases = list[list[Candidate]]
 

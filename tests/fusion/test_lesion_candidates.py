@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.fusion import RaterVotes
-from nnunet_softlabel.fusion.lesion_candidates import Candidate, find_candidates
+from nnunet_softlabel.fusion.candidate import Candidate
+from nnunet_softlabel.fusion.lesion_candidates import find_candidates
 
 
 def votes_of(*boxes: list[tuple[slice, slice]], shape: tuple[int, ...] = (20, 30), **options) -> RaterVotes:

@@ -11,7 +11,8 @@ from scipy import ndimage
 from skimage.io import imread
 
 from nnunet_softlabel.fusion import RaterVotes, mean_vote
-from nnunet_softlabel.fusion.detection import MEAN_MODEL, DetectionModel, estimate_detection
+from nnunet_softlabel.fusion.detection import estimate_detection
+from nnunet_softlabel.fusion.detection_model import MEAN_MODEL, DetectionModel
 from nnunet_softlabel.fusion.lesion_candidates import find_candidates
 from nnunet_softlabel.fusion.lesions import lesion_label, lesion_wise
 from nnunet_softlabel.metrics.overlap import dice
@@ -59,7 +60,7 @@ def test_what_half_of_the_raters_marked_is_never_suppressed(raters: RaterVotes) 
     probability = np.zeros((20, 30), np.float32)
     found = find_candidates(given, 0, probability)
     mean = mean_vote(given)[0]
-    label = lesion_label(given, mean, found, np.zeros(2), probability)
+    label = lesion_label(given, mean, found, np.zeros(2), probability=probability)
     np.testing.assert_array_equal(label, mean)
 
 
@@ -83,10 +84,10 @@ def test_what_nobody_marked_is_added_only_above_one_half(raters: RaterVotes) -> 
     probability[14, 4] = 0.6
     found = find_candidates(raters, 0, probability)
     mean = mean_vote(raters)[0]
-    added = lesion_label(raters, mean, found, np.array([1.0, 1.0, 0.8]), probability)
+    added = lesion_label(raters, mean, found, np.array([1.0, 1.0, 0.8]), probability=probability)
     assert added[14, 4] == pytest.approx(0.8)
     assert added[12, 2] == pytest.approx(0.4)
-    assert not lesion_label(raters, mean, found, np.array([1, 1, 0.5]), probability)[12:18].any()
+    assert not lesion_label(raters, mean, found, np.array([1, 1, 0.5]), probability=probability)[12:18].any()
 
 
 def test_unanswered_voxels_count_neither_way(raters: RaterVotes) -> None:

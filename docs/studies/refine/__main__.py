@@ -21,7 +21,7 @@ from docs.studies.refine import labels, scenes, tables
 from docs.studies.shared.resumable import Cell, Row, run_missing
 from docs.studies.shared.scores import best_threshold, mean_dice
 from docs.studies.shared.small_network import NetworkBudget, predict, train
-from nnunet_softlabel.fusion.detection import DetectionModel
+from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.losses import cross_entropy, dice_semimetric_loss
 from nnunet_softlabel.metrics.lesions import count_lesions
 

@@ -11,7 +11,8 @@ import numpy as np
 from docs.studies.refine.scenes import READERS, Images
 from docs.studies.shared.labels import ROI_MARGIN_MM
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, lesion_wise, mean_vote, staple
-from nnunet_softlabel.fusion.detection import DetectionModel, estimate_detection
+from nnunet_softlabel.fusion.detection import estimate_detection
+from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.fusion.lesion_candidates import find_candidates
 from nnunet_softlabel.fusion.lesions import lesion_label
 from nnunet_softlabel.priors.intensity import apply_intensity_prior

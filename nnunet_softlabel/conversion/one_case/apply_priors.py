@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from nnunet_softlabel.conversion.one_case.fuse import Fused
 from nnunet_softlabel.conversion.one_case.read import LoadedCase
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.soft_labels import PriorOfCase
 from nnunet_softlabel.priors.intensity import apply_intensity_prior
 from nnunet_softlabel.priors.lesions import LesionStatistics, lesion_statistics
 from nnunet_softlabel.priors.roi import apply_roi
@@ -21,7 +23,7 @@ from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
 
 def apply_priors(
     case: Case, loaded: LoadedCase, fused: Fused, settings: CaseSettings
-) -> tuple[NDArray[Any], dict[str, Any]]:
+) -> tuple[NDArray[Any], PriorOfCase]:
     """Apply the ROI, then intensity.
 
     Returns:
@@ -33,7 +35,7 @@ def apply_priors(
     """
     priors, spacing_mm = settings.priors, loaded.grid.spacing_of_axes_mm
     soft = fused.soft
-    record: dict[str, Any] = {}
+    record: PriorOfCase = {"before": {}, "after": {}}
     if priors.roi is not None:
         soft = apply_roi(
             soft,
@@ -44,16 +46,15 @@ def apply_priors(
         )
     if priors.intensity is not None:
         tissue = tissue_of(case, loaded, fused, settings)
-        record["tissue"] = {"median": tissue.median, "spread": tissue.spread}
-        soft = _with_intensity(loaded, fused, soft, tissue, settings)
-    for key, label in (("before", fused.soft), ("after", soft)):
-        volumes = expected_volume_mm3(label, spacing_mm)
-        record[key] = dict(zip(settings.labels.names, volumes, strict=True))
+        record = {"tissue": {"median": tissue.median, "spread": tissue.spread}, **record}
+        soft = _with_intensity(loaded, replace(fused, soft=soft), tissue, settings)
+    for of_label, label in ((record["before"], fused.soft), (record["after"], soft)):
+        of_label |= zip(settings.labels.names, expected_volume_mm3(label, spacing_mm), strict=True)
     return soft.astype(np.float32, copy=False), record
 
 
 def _with_intensity(
-    loaded: LoadedCase, fused: Fused, soft: NDArray[Any], tissue: TissueModel, settings: CaseSettings
+    loaded: LoadedCase, fused: Fused, tissue: TissueModel, settings: CaseSettings
 ) -> NDArray[Any]:
     """The intensity prior where its tissue is; the ROI's margin is another tissue and keeps its label."""
     intensity, lesions = settings.priors.intensity, settings.estimates.lesions
@@ -61,7 +62,7 @@ def _with_intensity(
     assert lesions is not None  # estimated before any case is written
     tissue_mask = _tissue_mask(loaded, fused, settings)
     changed = apply_intensity_prior(
-        soft,
+        fused.soft,
         image_channel(loaded, intensity.channel),
         tissue_mask,
         tissue,
@@ -71,7 +72,7 @@ def _with_intensity(
         exclusive=not settings.labels.has_regions,
         raises_unmarked=intensity.raises_unmarked,
     )
-    return np.where(tissue_mask, changed, soft)
+    return np.where(tissue_mask, changed, fused.soft)
 
 
 def tissue_of(case: Case, loaded: LoadedCase, fused: Fused, settings: CaseSettings) -> TissueModel:

@@ -15,9 +15,10 @@ from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.fusion import FUSIONS, RaterCounts, RaterVotes
-from nnunet_softlabel.fusion.lesion_candidates import Candidate, find_candidates
+from nnunet_softlabel.fusion.candidate import Candidate
+from nnunet_softlabel.fusion.lesion_candidates import find_candidates
 from nnunet_softlabel.fusion.lesions import FusedLesions, fuse_lesions
-from nnunet_softlabel.fusion.rater_rates import MOST_RATERS
+from nnunet_softlabel.fusion.rater_rates import MOST_RATERS, CountsJson
 
 LESION_WISE = "lesion-wise"
 
@@ -39,7 +40,7 @@ class Fused:
     votes: RaterVotes | None
     lesions: FusedLesions | None = None
 
-    def counted(self) -> dict[str, Any] | None:
+    def counted(self) -> CountsJson | None:
         """How many voxels got which votes, as JSON; None for maps, and for too many raters to count."""
         if self.votes is None or self.votes.n_raters > MOST_RATERS:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, source_name
+from nnunet_softlabel.conversion.case_records import CaseRecord, Contents, JudgedJson
 from nnunet_softlabel.conversion.one_case.apply_priors import apply_priors
-from nnunet_softlabel.conversion.one_case.fuse import fuse_case
+from nnunet_softlabel.conversion.one_case.fuse import Fused, fuse_case
 from nnunet_softlabel.conversion.one_case.read import LoadedCase, load_case
 from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
 from nnunet_softlabel.conversion.sources import digest_of_case
@@ -36,7 +37,7 @@ from nnunet_softlabel.formats.soft_dataset import soft_ending, soft_files
 from nnunet_softlabel.fusion.lesions import FusedLesions
 
 
-def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]:
+def write_case(case: Case, work: Path, settings: CaseSettings) -> CaseRecord:
     """Convert one case into ``work/dataset``; its record is written last.
 
     Returns:
@@ -47,24 +48,24 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]
         DatasetError: for any file that is not what it should be.
     """
     split = "Ts" if case.is_test else "Tr"
-    record: dict[str, Any] = {"case": case.name, "raters": sorted(case.raters), "is_test": case.is_test}
+    record: CaseRecord = {"case": case.name, "raters": sorted(case.raters), "is_test": case.is_test}
     if has_too_few_raters(case, settings):
         record["is_dropped"] = True
     else:
         loaded = load_case(case, settings)
         fused = fuse_case(case, loaded, settings)
-        soft, ignored = fused.soft, fused.ignored
         if settings.priors:
             soft, record["prior"] = apply_priors(case, loaded, fused, settings)
+            fused = replace(fused, soft=soft)
         if settings.counts_votes:
             record["votes"] = fused.counted()
         if fused.lesions is not None:
             record["lesions"] = _judged(fused.lesions, settings.labels)
-        _write_files(case, loaded, soft, ignored, work / "dataset", settings)
-        record |= _describe(soft, loaded, settings.labels)
-        record["moved"] = {what: asdict(move) for what, move in loaded.moved.items()}
+        _write_files(case, loaded, fused, work / "dataset", settings=settings)
+        record |= _describe(fused.soft, loaded, settings.labels)
+        record["moved"] = {what: move.to_json() for what, move in loaded.moved.items()}
         files = soft_files(
-            work / "dataset" / f"softLabels{split}", case.name, len(soft), soft_ending(settings.ending)
+            work / "dataset" / f"softLabels{split}", case.name, len(fused.soft), soft_ending(settings.ending)
         )
         record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     record["sources"] = digest_of_case(case)
@@ -72,7 +73,7 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> dict[str, Any]
     return record
 
 
-def _judged(lesions: FusedLesions, labels: Labels) -> dict[str, list[dict[str, Any]]]:
+def _judged(lesions: FusedLesions, labels: Labels) -> dict[str, list[JudgedJson]]:
     """Label name -> its candidates, numbered from 1, with the probability to be a lesion (None: the mean)."""
     return {
         name: [
@@ -84,14 +85,10 @@ def _judged(lesions: FusedLesions, labels: Labels) -> dict[str, list[dict[str, A
 
 
 def _write_files(
-    case: Case,
-    loaded: LoadedCase,
-    soft: NDArray[Any],
-    ignored: NDArray[Any] | None,
-    folder: Path,
-    settings: CaseSettings,
+    case: Case, loaded: LoadedCase, fused: Fused, folder: Path, *, settings: CaseSettings
 ) -> None:
     split, ending = "Ts" if case.is_test else "Tr", settings.ending
+    soft, ignored = fused.soft, fused.ignored
     if settings.hard_labels is None:
         _write_images(case, loaded, _made(folder / f"images{split}"), settings)
         hard = consensus(soft, settings.labels, ignored)
@@ -153,7 +150,7 @@ def _may_be_copied(source: Path, array: NDArray[Any], ending: str) -> bool:
     return ending in (own, own.removesuffix("f")) and is_stored_as_read(source, array)
 
 
-def _describe(soft: NDArray[Any], loaded: LoadedCase, labels: Labels) -> dict[str, Any]:
+def _describe(soft: NDArray[Any], loaded: LoadedCase, labels: Labels) -> Contents:
     maps = list(loaded.rater_maps.values())
     if labels.ignore is not None:
         maps = [np.where(label_map == labels.ignore, 0, label_map) for label_map in maps]
