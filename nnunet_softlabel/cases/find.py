@@ -188,10 +188,38 @@ def _known_files(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: 
     """Case -> file of the pattern; a file of an unknown case is extra."""
     files = {name: Path(path) for name, path in _files_by_case(pattern).items()}
     own = {str(path) for case in cases.values() for path in case.images if isinstance(path, Path)}
-    for name in files:
-        if name not in cases and str(files[name]) not in own:
-            extra.add(files[name], f"{what} of case {name!r}")
+    strangers = {
+        str(path): name for name, path in files.items() if name not in cases and str(path) not in own
+    }
+    if len(strangers) == len(files):
+        _refuse_other_names(pattern, strangers, cases)
+    for path, name in strangers.items():
+        extra.add(path, f"{what} of case {name!r}")
     return {name: path for name, path in files.items() if name in cases}
+
+
+def _refuse_other_names(pattern: Pattern, strangers: Mapping[str, str], cases: Mapping[str, Case]) -> None:
+    """Where no file fits an image, the patterns take different parts of the names for the case."""
+    longer = [(path, name) for path, name in strangers.items() if any(case in name for case in cases)]
+    shorter = [(path, name) for path, name in strangers.items() if any(name in case for case in cases)]
+    if len(strangers) == 1 and not longer and not shorter:
+        return  # one file of another case
+    path, stranger = (longer or shorter or list(strangers.items()))[0]
+    related = (case for case in cases if case in stranger or stranger in case)
+    case = cases[next(related, next(iter(cases)))]
+    if longer:  # "knee1_seg" of "knee1"
+        before, after = stranger.split(case.name, maxsplit=1)
+        remedy = f"write {before}{{case}}{after} instead of {{case}} in {pattern.flag}"
+    elif shorter:
+        before, after = case.name.split(stranger, maxsplit=1)
+        remedy = f"write {before}{{case}}{after} instead of {{case}} in --images"
+    else:
+        remedy = "the two must name cases alike"
+    image = f" ({source_name(case.images[0])})" if case.images else ""
+    raise UsageError(
+        f"{pattern.flag} {pattern.text}: none of its {len(strangers)} files fits an image; to this pattern "
+        f"{path} is of case {stranger!r}, an image is of case {case.name!r}{image}: {remedy}."
+    )
 
 
 def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: _Extra) -> dict[str, Path]:
@@ -213,12 +241,14 @@ def _add_raters(
         raise UsageError(
             f"{pattern.flag} {pattern.text}: fits no file; check the path, and quote the pattern."
         )
+    given = {path: match["case"] for path in files if (match := matcher.anything.fullmatch(path))}
+    strangers = {path: name for path, name in given.items() if not matcher.match(path)}
+    if len(strangers) == len(files):
+        _refuse_other_names(pattern, strangers, cases)
     for path in files:
         match = matcher.match(path)
         if match is None:
-            stranger = pattern.regex().fullmatch(path)
-            assert stranger is not None  # the files are those that match
-            extra.add(path, f"rater's file of case {stranger['case']!r}")
+            extra.add(path, f"rater's file of case {strangers[path]!r}")
             continue
         case = cases[match["case"]]
         found = {match["rater"]: Path(path)} if pattern.has("rater") else channels.raters_of(Path(path))
@@ -241,10 +271,13 @@ def _add_soft_channels(
 def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[str], extra: _Extra) -> None:
     matcher = CaseMatcher(pattern, cases, label_names)
     image_files = {str(path) for case in cases.values() for path in case.images}
-    for path in pattern.files():
-        stranger = None if path in image_files or matcher.match(path) else matcher.anything.fullmatch(path)
-        if stranger is not None:
-            extra.add(path, f"soft label of case {stranger['case']!r}")
+    found = {path: matcher.anything.fullmatch(path) for path in pattern.files() if path not in image_files}
+    files = {path: match["case"] for path, match in found.items() if match}
+    strangers = {path: name for path, name in files.items() if not matcher.match(path)}
+    if strangers and len(strangers) == len(files):
+        _refuse_other_names(pattern, strangers, cases)
+    for path, name in strangers.items():
+        extra.add(path, f"soft label of case {name!r}")
     for name, case in cases.items():
         cases[name] = replace(case, soft={label: _one_map(pattern, name, label) for label in label_names})
 

@@ -124,6 +124,46 @@ def test_files_that_do_not_fit_are_named(make_files, files: list[str], options: 
 
 
 @pytest.mark.parametrize(
+    ("images", "raters", "remedy"),
+    [
+        ("i/{case}.png", "r/{rater}/{case}.png", "write {case}_seg instead of {case} in --raters"),
+        ("i/{case}_0000.png", "s/{rater}/{case}.png", "write MR_{case} instead of {case} in --images"),
+        ("i/{case}_0000.png", "q/{rater}/{case}.png", "the two must name cases alike"),
+    ],
+)
+def test_a_forgotten_part_of_the_name_is_told_with_both_names(make_files, images, raters, remedy) -> None:
+    root = make_files(
+        *[f"i/MR_k{i}_0000.png" for i in (1, 2)], *[f"s/{r}/k{i}.png" for r in "ab" for i in (1, 2)]
+    )
+    make_files(*[f"r/{r}/MR_k{i}_0000_seg.png" for r in "ab" for i in (1, 2)])
+    make_files(*[f"q/{r}/z{i}.png" for r in "ab" for i in (1, 2)])
+    for extra_files in ("refuse", "ignore"):
+        with pytest.raises(UsageError) as raised:
+            find_cases([f"{root}/{images}"], raters=[f"{root}/{raters}"], extra_files=extra_files)
+        text = str(raised.value)
+        assert "none of its 4 files fits an image" in text
+        assert remedy in text
+        assert "an image is of case 'MR_k1" in text
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern"),
+    [("rois", {"bone": "m/{case}.png"}), ("ignore", "m/{case}.png"), ("soft", "m/{case}_{label}.png")],
+)
+def test_masks_and_maps_with_a_forgotten_part_of_the_name(make_files, what, pattern) -> None:
+    root = make_files("i/k1.png", "i/k2.png", "r/k1_1.png", "r/k2_1.png")
+    make_files(*[f"m/k{i}_new{end}.png" for i in (1, 2) for end in (["_x"] if what == "soft" else [""])])
+    given = {k: f"{root}/{v}" for k, v in pattern.items()} if what == "rois" else f"{root}/{pattern}"
+    with pytest.raises(UsageError, match=r"none of its 2 files fits an image; .* write \{case\}_new instead"):
+        find_cases(
+            [f"{root}/i/{{case}}.png"],
+            raters=[f"{root}/r/{{case}}_{{rater}}.png"],
+            label_names=["x"],
+            **{what: given},
+        )
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "groups.csv: cannot be read"),
