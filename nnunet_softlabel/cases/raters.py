@@ -12,6 +12,12 @@ from nnunet_softlabel.cases.patterns import Pattern
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.channels import Channel, ChannelAxis, number_of_channels
 
+# files that nnU-Net and this package leave beside segmentations
+OUTPUT_SIGNS = (
+    *("predict_from_raw_data_args.json", "plans.json", "dataset.json", "summary.json", "thresholds.json"),
+    *("apply_threshold.json", "made_from.json", "volumes.csv", "progress.png", "checkpoint_final.pth"),
+)
+
 
 @dataclass(frozen=True)
 class RaterChannels:
@@ -66,6 +72,22 @@ def with_raters(case: str, known: Mapping[str, Source], found: Mapping[str, Sour
                 f"{source_name(source)}; keep one."
             )
     return {**known, **found}
+
+
+def check_is_no_output(rater: str, source: Source) -> None:
+    """Refuse as a rater what nnU-Net or this package wrote: predictions beside raters fit the same pattern.
+
+    Raises:
+        DatasetError: naming the folder.
+    """
+    if not isinstance(source, Path):
+        return
+    for sign in OUTPUT_SIGNS:
+        if (source.parent / sign).exists():
+            raise DatasetError(
+                f"{source}: rater {rater} is no rater: {sign} in that folder says that a program wrote it. "
+                f"Keep raters apart, in raters/{{rater}}/{{case}}, or name them: {{rater:a,b}}."
+            )
 
 
 def cases_of_raters(

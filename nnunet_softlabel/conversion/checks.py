@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from nnunet_softlabel.cases.case import Case, Source
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_spelling
+from nnunet_softlabel.cases.raters import check_is_no_output
 from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope
 from nnunet_softlabel.conversion.work_folder import UNFINISHED
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -19,12 +20,6 @@ from nnunet_softlabel.formats.labels import Labels, parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_dataset import soft_ending
 from nnunet_softlabel.fusion import FUSIONS
-
-# files that nnU-Net and this package leave beside segmentations
-OUTPUT_SIGNS = (
-    *("predict_from_raw_data_args.json", "plans.json", "dataset.json", "summary.json", "thresholds.json"),
-    *("apply_threshold.json", "progress.png", "checkpoint_final.pth"),
-)
 
 
 def check_settings(settings: CaseSettings) -> None:
@@ -60,22 +55,6 @@ def check_arguments(cases: Sequence[Case], min_raters: int, num_processes: int) 
         if (case.group is None) != (cases[0].group is None):
             raise DatasetError(
                 f"Case {case.name}: some cases have a group and some have none; give one to all."
-            )
-
-
-def check_is_no_output(rater: str, source: Source) -> None:
-    """Refuse as a rater what nnU-Net or this package wrote: predictions beside raters fit the same pattern.
-
-    Raises:
-        DatasetError: naming the folder.
-    """
-    if not isinstance(source, Path):
-        return
-    for sign in OUTPUT_SIGNS:
-        if (source.parent / sign).exists():
-            raise DatasetError(
-                f"{source}: rater {rater} is no rater: {sign} in that folder says that a program wrote it. "
-                f"Keep raters apart, in raters/{{rater}}/{{case}}, or name them: {{rater:a,b}}."
             )
 
 

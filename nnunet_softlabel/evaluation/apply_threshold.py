@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from nnunet_softlabel import __version__
 from nnunet_softlabel.evaluation.consistency import check_decision
 from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.evaluation.run import refuse_other_calibration
 from nnunet_softlabel.evaluation.thresholds import Threshold, decide
+from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.images import file_ending, read_image, write_image
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predictions
 from nnunet_softlabel.formats.predictions import read_probabilities
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import fewer_for_few, run_jobs
+
+RECORD = "apply_threshold.json"  # tells that the folder holds no rater, and how its masks were made
 
 
 def apply_threshold(
@@ -35,7 +40,7 @@ def apply_threshold(
 
     Args:
         predictions: folder with ``CASE.npz``; of several models the probabilities are averaged.
-        output: folder for ``CASE<file_ending>``.
+        output: folder for ``CASE<file_ending>`` and ``apply_threshold.json``, which says how they were made.
         threshold: from `thresholds.choose_threshold`.
         labels: what the channels mean.
         file_ending: of the images.
@@ -65,7 +70,7 @@ def apply_threshold(
     for case, source in zip(cases, geometry, strict=True):
         check_geometry(case, source)
     names = [f"{case}{file_ending}" for case in cases]
-    with staged(output, names, overwrite=overwrite) as new:
+    with staged(output, [*names, RECORD], overwrite=overwrite) as new:
         job = partial(
             _write_decision,
             predictions=found,
@@ -77,6 +82,14 @@ def apply_threshold(
         jobs = list(zip(cases, geometry, [new / name for name in names], strict=True))
         workers, about = fewer_for_few(num_processes, len(jobs)), [f"Case {case}" for case in cases]
         list(run_jobs(job, jobs, workers, names=about, in_order=True, title="apply threshold"))
+        record = {
+            "made_by": f"nnunet_softlabel {__version__}",
+            "command": "apply-threshold",
+            "predictions": [str(folder) for folder in found.folders],
+            "threshold": asdict(threshold),
+            "calibration": None if found.calibration is None else found.calibration.about,
+        }
+        write_json(new / RECORD, record)
     return [output / name for name in names]
 
 

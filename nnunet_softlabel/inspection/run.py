@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
+from nnunet_softlabel.cases.raters import check_is_no_output
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.fusion import RaterRates, RaterVotes, estimate_rater_rates
@@ -64,8 +65,12 @@ def inspect_raters(
 
     Raises:
         UsageError: if there is nothing to compare.
+        DatasetError: if a rater is the output of a program.
     """
     reading = reading or Reading.of(labels)
+    for case in cases:
+        for rater, source in case.raters.items():
+            check_is_no_output(rater, source)
     looked: dict[str, _Looked] = {}
     jobs = [(case, labels, reading) for case in cases]
     results = run_jobs(

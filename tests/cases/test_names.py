@@ -52,7 +52,9 @@ def test_rater_that_cannot_be_opened_is_not_left_out(
     assert list(nnunet_folders.raw.iterdir()) == []
 
 
-@pytest.mark.parametrize("sign", ["predict_from_raw_data_args.json", "plans.json", "summary.json"])
+@pytest.mark.parametrize(
+    "sign", ["plans.json", "summary.json", "apply_threshold.json", "made_from.json", "volumes.csv"]
+)
 def test_predictions_beside_raters_are_no_raters(tmp_path: Path, nnunet_folders, capsys, sign: str) -> None:
     from tests.conftest import write_volume
 
@@ -63,6 +65,8 @@ def test_predictions_beside_raters_are_no_raters(tmp_path: Path, nnunet_folders,
     arguments += ["--channel-names", "MR", "--labels", "a=1", "-np", "1"]
     before = tree(tmp_path)
     assert run(*arguments, "--raters", str(tmp_path / "{rater}/{case}.nii.gz")) == 2
+    assert f"rater predicted is no rater: {sign} in that folder" in capsys.readouterr().err
+    assert run("inspect", "--raters", str(tmp_path / "{rater}/{case}.nii.gz"), "--labels", "a=1") == 2
     assert f"rater predicted is no rater: {sign} in that folder" in capsys.readouterr().err
     assert tree(tmp_path) == before
     assert run(*arguments, "--raters", str(tmp_path / "{rater:r1}/{case}.nii.gz")) == 0

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from nnunet_softlabel.cases.raters import check_is_no_output
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
 from nnunet_softlabel.evaluation.run import evaluate
@@ -134,6 +135,11 @@ def test_applied_threshold_keeps_the_geometry(build, tmp_path, ending):
     stock, stock_grid = read_mask(data.predictions / f"case0{ending}")
     assert grid.difference(stock_grid) is None
     assert hard.sum() > stock.sum()
+    record = json.loads((tmp_path / "out" / "apply_threshold.json").read_text())
+    assert record["threshold"]["values"] == {"lesion": 0.2}
+    assert record["predictions"] == [str(data.predictions)]
+    with pytest.raises(DatasetError, match=r"rater out is no rater: apply_threshold.json"):
+        check_is_no_output("out", files[0])
 
 
 def test_half_applied_is_what_nnunet_exported(build, tmp_path):
