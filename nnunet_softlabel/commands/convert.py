@@ -129,7 +129,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="Print which cases and raters are found; write nothing.",
+        help="Read and check all files, print what is found; write nothing.",
     )
     parser.set_defaults(run=run)
 
@@ -145,6 +145,7 @@ def run(args: argparse.Namespace) -> None:
     cases, dataset, channel_names = _into(args) if args.into else _cases(args)
     print(with_warnings(*summary_of_cases(cases)))
     if args.dry_run:
+        _print_preview(args, cases, dataset, channel_names)
         return
     common: dict[str, Any] = {
         "labels": args.labels,
@@ -177,6 +178,26 @@ def run(args: argparse.Namespace) -> None:
     print(f"Data set written to {folder}")
     _print_detection(folder)
     print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
+
+
+def _print_preview(
+    args: argparse.Namespace, cases: list[Case], dataset: Path | None, channel_names: list[str]
+) -> None:
+    from nnunet_softlabel.conversion.preview import preview
+    from nnunet_softlabel.conversion.summary import with_warnings
+
+    lines, warnings = preview(
+        cases,
+        labels=args.labels,
+        channel_names=channel_names,
+        files=file_options(args),
+        dataset=dataset,
+        min_raters=args.min_raters,
+        few_raters=args.few_raters,
+        num_processes=args.np,
+        show_progress=True,
+    )
+    print(with_warnings([*lines, "Nothing was written: --dry-run."], warnings))
 
 
 def _print_detection(dataset: Path) -> None:

@@ -8,7 +8,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.summary import summary_of_cases
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask, write_image
-from tests.conversion.conversion_helpers import run
+from tests.conversion.conversion_helpers import run, tree
 
 IMAGE = np.zeros((2, 2))
 
@@ -42,6 +42,22 @@ def test_dry_run_prints_that_and_writes_nothing(rater_folder, nnunet_folders, ca
     assert "4 cases: 4 for training, 0 for testing." in (printed := capsys.readouterr().out)
     assert "Data set written" not in printed
     assert list(nnunet_folders.raw.iterdir()) == []
+    assert run(*rater_folder.arguments()) == 0
+    of_convert = capsys.readouterr().out.split("Data set written")[0]
+    assert printed == f"{of_convert}Nothing was written: --dry-run.\n"
+    into = ["convert", "--into", "901", "--raters", rater_folder.rater_pattern]
+    before = tree(nnunet_folders.raw)
+    assert run(*into, "--dry-run") == 0
+    assert capsys.readouterr().out == printed
+    assert tree(nnunet_folders.raw) == before
+
+
+def test_dry_run_finds_damaged_files(rater_folder, nnunet_folders, capsys) -> None:
+    path = rater_folder.rater("case_02", "3")
+    path.write_bytes(path.read_bytes()[:60])
+    assert run(*rater_folder.arguments(), "--dry-run") == 2
+    assert f"{path}: cannot be read as an image" in capsys.readouterr().err
+    assert list(nnunet_folders.raw.iterdir()) == []
 
 
 def test_copies_of_a_rater_and_labels_in_no_file_are_warnings(rater_folder, nnunet_folders, capsys) -> None:
@@ -49,6 +65,10 @@ def test_copies_of_a_rater_and_labels_in_no_file_are_warnings(rater_folder, nnun
         shutil.copy(rater_folder.rater(name, "1"), rater_folder.rater(name, "2"))
     arguments = rater_folder.arguments()
     arguments += ["absent=7"]
+    assert run(*arguments, "--dry-run") == 0
+    before = capsys.readouterr().out
+    assert "WARNING: Label absent occurs in no file." in before
+    assert "WARNING: Raters 1 and 2 drew the same in all their cases" in before
     assert run(*arguments) == 0
     printed = capsys.readouterr().out
     assert "Raters dispute " in printed

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, source_name
-from nnunet_softlabel.conversion.case_records import CaseRecord, Contents, JudgedJson
+from nnunet_softlabel.conversion.case_records import CaseRecord, JudgedJson
 from nnunet_softlabel.conversion.one_case.apply_priors import apply_priors
+from nnunet_softlabel.conversion.one_case.describe import describe
 from nnunet_softlabel.conversion.one_case.fuse import Fused, fuse_case
 from nnunet_softlabel.conversion.one_case.read import LoadedCase, load_case
 from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
@@ -62,7 +61,7 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> CaseRecord:
         if fused.lesions is not None:
             record["lesions"] = _judged(fused.lesions, settings.labels)
         _write_files(case, loaded, fused, work / "dataset", settings=settings)
-        record |= _describe(fused.soft, loaded, settings.labels)
+        record |= describe(fused.soft, loaded, settings.labels)
         record["moved"] = {what: move.to_json() for what, move in loaded.moved.items()}
         files = soft_files(
             work / "dataset" / f"softLabels{split}", case.name, len(fused.soft), soft_ending(settings.ending)
@@ -148,31 +147,3 @@ def _may_be_copied(source: Path, array: NDArray[Any], ending: str) -> bool:
     if not is_flat(source):
         return own == ending
     return ending in (own, own.removesuffix("f")) and is_stored_as_read(source, array)
-
-
-def _describe(soft: NDArray[Any], loaded: LoadedCase, labels: Labels) -> Contents:
-    maps = list(loaded.rater_maps.values())
-    if labels.ignore is not None:
-        maps = [np.where(label_map == labels.ignore, 0, label_map) for label_map in maps]
-    marked = np.any([label_map > 0 for label_map in maps], axis=0) if maps else soft.max(axis=0) > 0
-    disputed = (
-        np.any([label_map != maps[0] for label_map in maps[1:]], axis=0) if len(maps) > 1 else marked & False
-    )
-    return {
-        "marked_voxels": int(marked.sum()),
-        "disputed_share": float(disputed.sum() / marked.sum()) if marked.any() else 0.0,
-        "soft_voxels": int(((soft > 0) & (soft < 1)).any(axis=0).sum()),
-        "pairs": _pairs(loaded.rater_maps),
-        "expected_voxels": {
-            name: float(q.sum(dtype=np.float64)) for name, q in zip(labels.names, soft, strict=True)
-        },
-    }
-
-
-def _pairs(maps: Mapping[str, NDArray[Any]]) -> list[tuple[str, str, bool]]:
-    """Every two raters, and whether they drew the same; pairs who drew nothing tell nothing."""
-    return [
-        (first, second, np.array_equal(maps[first], maps[second]))
-        for first, second in combinations(sorted(maps), 2)
-        if maps[first].any() or maps[second].any()
-    ]

@@ -1,0 +1,83 @@
+"""``convert --dry-run``: everything is read and checked, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from nnunet_softlabel.arguments import as_label_texts
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.label_maps import FileOptions
+from nnunet_softlabel.conversion.checks import check_arguments, common_ending, labels_of
+from nnunet_softlabel.conversion.grids import moves_in_words, naming_all_grids
+from nnunet_softlabel.conversion.one_case.describe import look_at_case
+from nnunet_softlabel.conversion.settings import CaseSettings
+from nnunet_softlabel.conversion.summary import contents_in_words, summary_of_contents
+from nnunet_softlabel.formats.dataset_json import read_dataset_json
+from nnunet_softlabel.formats.labels import parse_labels
+from nnunet_softlabel.processes import run_jobs
+
+
+def preview(
+    cases: Iterable[Case],
+    *,
+    labels: Sequence[str] | Mapping[str, int | Sequence[int]] | None,
+    channel_names: Sequence[str],
+    files: FileOptions | None = None,
+    dataset: Path | None = None,
+    min_raters: int = 1,
+    few_raters: Literal["refuse", "drop"] = "refuse",
+    num_processes: int = 1,
+    show_progress: bool = False,
+) -> tuple[list[str], list[str]]:
+    """Read all files of a conversion and say what they hold. Labels are fused by mean; nothing is written.
+
+    Args:
+        cases: as for `convert`.
+        labels: as for `convert`; None with a data set whose values the raters use.
+        channel_names: as for `convert`.
+        files: as for `convert`.
+        dataset: folder of the data set that gets soft labels, or None for a new one.
+        min_raters: as for `convert`.
+        few_raters: as for `convert`.
+        num_processes: processes that read.
+        show_progress: print a progress bar on stderr.
+
+    Returns:
+        Sentences, and warnings.
+
+    Raises:
+        UsageError: for arguments that cannot work.
+        DatasetError: for files that are not what they should be.
+    """
+    cases = sorted(cases, key=lambda case: case.name)
+    check_arguments(cases, min_raters, num_processes)
+    if dataset is None:
+        own, values = parse_labels(as_label_texts(labels or []))
+        ending = common_ending(cases)
+    else:
+        content = read_dataset_json(dataset)
+        own, values = labels_of(dataset, content, None if labels is None else as_label_texts(labels))
+        ending = content["file_ending"]
+    settings = CaseSettings(
+        own, (files or FileOptions()).reading(own, values), tuple(channel_names), ending,
+        min_raters=min_raters, few_raters=few_raters,
+    )  # fmt: skip
+    with naming_all_grids(cases, settings):
+        records = list(
+            run_jobs(
+                look_at_case,
+                [(case, settings) for case in cases],
+                num_processes,
+                names=[f"Case {case.name}" for case in cases],
+                title="Reading",
+                show_progress=show_progress,
+            )
+        )
+    kept = [record for record in records if not record.get("is_dropped")]
+    moved = {record["case"]: record["moved"] for record in kept if record["moved"]}
+    if not any(record["raters"] for record in kept):
+        return moves_in_words(moved), []
+    lines, warnings = contents_in_words(summary_of_contents(kept))
+    return [*moves_in_words(moved), *lines], warnings
