@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nnunet_softlabel.command_line import Commands, add_output, add_overwrite, add_processes
 from nnunet_softlabel.commands.case_flags import (
@@ -18,6 +19,23 @@ from nnunet_softlabel.commands.case_flags import (
     take_rater_datasets,
 )
 from nnunet_softlabel.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnunet_softlabel.cases.case import Case
+    from nnunet_softlabel.cases.label_maps import Reading
+    from nnunet_softlabel.formats.labels import Labels
+    from nnunet_softlabel.formats.soft_labels import PriorsRecord
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is inspected, how it is read, and what priors did to it."""
+
+    cases: Sequence[Case]
+    labels: Labels
+    reading: Reading | None
+    title: str
+    prior: PriorsRecord | None = None
 
 
 def add_parser(commands: Commands) -> None:
@@ -67,27 +85,33 @@ def run(args: argparse.Namespace) -> None:
 
     if args.o is not None:
         check_output(args.o, overwrite=args.overwrite)
-    cases, labels, reading, prior, title = _from_dataset(args) if args.d else _from_files(args)
+    found = _from_dataset(args) if args.d else _from_files(args)
     summary = inspect_raters(
-        cases,
-        labels=labels,
-        reading=reading,
+        found.cases,
+        labels=found.labels,
+        reading=found.reading,
         is_anonymous=args.anonymous,
-        prior=prior,
+        prior=found.prior,
         num_processes=args.np,
         show_progress=True,
     )
     print(format_inspection(summary))
     if args.o is not None:
         write_inspection(
-            args.o, summary, cases, labels=labels, reading=reading, title=title, overwrite=args.overwrite
+            args.o,
+            summary,
+            found.cases,
+            labels=found.labels,
+            reading=found.reading,
+            title=found.title,
+            overwrite=args.overwrite,
         )
         print(f"Written: {args.o / 'inspection.html'}, inspection.json, inspection.csv")
         if args.d and args.split == "Tr":
-            _write_candidates(args, cases)
+            _write_candidates(args, found.cases)
 
 
-def _write_candidates(args: argparse.Namespace, cases: Sequence[Any]) -> None:
+def _write_candidates(args: argparse.Namespace, cases: Sequence[Case]) -> None:
     """The candidates of a lesion-wise data set, as `refine` shows them."""
     from nnunet_softlabel.conversion.record import CANDIDATES_FILE
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -118,18 +142,16 @@ def _check_flags(args: argparse.Namespace) -> None:
     check_file_flags(args)
 
 
-def _from_dataset(args: argparse.Namespace) -> tuple[Any, ...]:
+def _from_dataset(args: argparse.Namespace) -> _Found:
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
     from nnunet_softlabel.inspection import dataset_cases
 
     dataset = SoftDataset.find(args.d)
-    labels = dataset.labels
-    prior = dataset.about.get("prior")
-    title = f"Raters of {dataset.folder.name}"
-    return dataset_cases(dataset, args.split), labels, None, prior, title
+    cases, title = dataset_cases(dataset, args.split), f"Raters of {dataset.folder.name}"
+    return _Found(cases, dataset.labels, None, title, dataset.about.get("prior"))
 
 
-def _from_files(args: argparse.Namespace) -> tuple[Any, ...]:
+def _from_files(args: argparse.Namespace) -> _Found:
     from nnunet_softlabel.formats.labels import parse_labels
     from nnunet_softlabel.inspection import as_dark, pattern_cases
 
@@ -137,13 +159,8 @@ def _from_files(args: argparse.Namespace) -> tuple[Any, ...]:
     reading = file_options(args).reading(labels, values)
     if names_all_files(args):
         cases = list(table_of(args, (), needs_images=False).cases)
-        return (
-            as_dark(cases) if args.dark_foreground else cases,
-            labels,
-            reading,
-            None,
-            f"Raters of {args.cases_csv or ', '.join(args.rater_datasets)}",
-        )
+        title = f"Raters of {args.cases_csv or ', '.join(args.rater_datasets)}"
+        return _Found(as_dark(cases) if args.dark_foreground else cases, labels, reading, title)
     notes: list[str] = []
     cases = pattern_cases(
         args.raters,
@@ -155,4 +172,4 @@ def _from_files(args: argparse.Namespace) -> tuple[Any, ...]:
         notes=notes,
     )
     print_notes(notes)
-    return cases, labels, reading, None, f"Raters in {Path(args.raters[0]).parent}"
+    return _Found(cases, labels, reading, f"Raters in {Path(args.raters[0]).parent}")

@@ -11,6 +11,13 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
 from nnunet_softlabel.formats.files import refuse_existing, write_csv, write_json
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.inspection.records import (
+    CaseRow,
+    ClassSummary,
+    Inspection,
+    RaterSummary,
+    dice_of_pairs,
+)
 
 JSON_FILE, CSV_FILE, PAGE_FILE = "inspection.json", "inspection.csv", "inspection.html"
 COLUMNS = (
@@ -23,7 +30,7 @@ MOST_COLUMNS = 10  # raters in the matrix on the terminal
 
 def write_inspection(
     output: Path,
-    summary: Mapping[str, Any],
+    summary: Inspection,
     cases: Sequence[Case],
     *,
     labels: Labels,
@@ -70,43 +77,51 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
-    rows = case_rows(summary)
-    for row in rows:
-        row["lowest_pair"] = " ".join(row["lowest_pair"] or [])
-        for key in ("stands_out", "problems"):
-            row[key] = "; ".join(row[key])
-    write_csv(path, COLUMNS, rows, leaves_out_others=True)
+def _write_csv(path: Path, summary: Inspection) -> None:
+    rows = [
+        {**row, "stands_out": "; ".join(row["stands_out"]), "problems": "; ".join(row["problems"])}
+        for row in case_rows(summary)
+    ]
+    write_csv(path, COLUMNS, rows)
 
 
-def case_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def case_rows(summary: Inspection) -> list[CaseRow]:
     """One row per case and class; a case that could not be compared has one row with its problems."""
-    rows: list[dict[str, Any]] = []
+    rows: list[CaseRow] = []
     problems: dict[str, list[str]] = {}
     for found in summary["problems"]:
         problems.setdefault(found["case"], []).append(found["problem"])
     reasons = {(found["case"], found["class"]): found["reasons"] for found in summary["stand_out"]["cases"]}
     for case, classes in summary["per_case"].items():
         for name, measured in classes.items():
-            prior = summary["prior"].get(case, {}).get(name, {})
+            prior = summary["prior"].get(case, {}).get(name)
             rows.append(
                 {
                     "case": case,
                     "class": name,
-                    **measured,
                     "raters": len(measured["volume_mm3"]),
+                    "mean_dice": measured["mean_dice"],
+                    "lowest_dice": measured["lowest_dice"],
+                    "lowest_pair": " ".join(measured["lowest_pair"] or []),
+                    "kappa": measured["kappa"],
+                    "marked_mm3": measured["marked_mm3"],
+                    "disputed_share": measured["disputed_share"],
                     "stands_out": reasons.get((case, name), []),
                     "problems": problems.get(case, []),
-                    "prior_before_mm3": prior.get("before_mm3", ""),
-                    "prior_after_mm3": prior.get("after_mm3", ""),
                 }
             )
+            if prior is not None:
+                rows[-1] |= {
+                    "prior_before_mm3": prior["before_mm3"],
+                    "prior_after_mm3": prior["after_mm3"],
+                }
     alone = [case for case in problems if case not in summary["per_case"]]
-    empty: dict[str, Any] = {"class": "", "lowest_pair": None, "stands_out": []}
-    return rows + [{"case": case, "problems": problems[case], **empty} for case in alone]
+    return rows + [
+        {"case": case, "class": "", "stands_out": [], "problems": problems[case]} for case in alone
+    ]
 
 
-def format_inspection(summary: Mapping[str, Any]) -> str:
+def format_inspection(summary: Inspection) -> str:
     """The tables for the terminal."""
     lines = [
         f"{summary['cases_compared']} of {summary['number_of_cases']} cases have two raters or more; "
@@ -131,7 +146,7 @@ def format_inspection(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _rater_table(raters: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _rater_table(raters: Mapping[str, RaterSummary]) -> list[str]:
     width = max(len("rater"), *map(len, raters))
     lines = [
         f"{'rater':<{width}}  cases  empty  Dice with others  volume bias  "
@@ -146,10 +161,9 @@ def _rater_table(raters: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _matrix(found: Mapping[str, Any]) -> list[str]:
+def _matrix(found: ClassSummary) -> list[str]:
     """Mean Dice of every pair, or a pointer to the page where there are many raters."""
-    values = {tuple(pair["raters"]): pair["mean_dice"] for pair in found["pairs"]}
-    raters = list(found["raters"])
+    raters, values = list(found["raters"]), dice_of_pairs(found)
     if len(raters) > MOST_COLUMNS:
         return [f"(the Dice of {len(values)} pairs is in {JSON_FILE} and {PAGE_FILE})"]
     width = max(map(len, raters))
@@ -160,7 +174,7 @@ def _matrix(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _stand_out(summary: Mapping[str, Any]) -> list[str]:
+def _stand_out(summary: Inspection) -> list[str]:
     found = summary["stand_out"]
     sections = {
         "Raters with the same masks in all cases": [
@@ -183,9 +197,8 @@ def _stand_out(summary: Mapping[str, Any]) -> list[str]:
             if len(entries) > MOST_LINES:
                 lines.append(f"  ... and {len(entries) - MOST_LINES} more")
     if summary["prior"]:
-        before, after = (
-            sum(label[key] for case in summary["prior"].values() for label in case.values())
-            for key in ("before_mm3", "after_mm3")
-        )
+        effects = [effect for case in summary["prior"].values() for effect in case.values()]
+        before = sum(effect["before_mm3"] for effect in effects)
+        after = sum(effect["after_mm3"] for effect in effects)
         lines += ["", f"Prior: expected volume {before:.0f} mm3 before, {after:.0f} mm3 after."]
     return lines

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nnunet_softlabel.formats.files import write_text
 from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.inspection.read import read_case
+from nnunet_softlabel.inspection.records import ClassSummary, Inspection, dice_of_pairs
 from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.pictures import slice_through
 
@@ -26,9 +28,28 @@ PICTURED_CASES = 9
 MARKED_WEIGHT = 1e-3
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A case as pictures.
+
+    Attributes:
+        case: its name.
+        class_name: whose outlines are shown.
+        panels: text and address of each picture.
+        raters: name and colour of each.
+        reasons: why it stands out.
+    """
+
+    case: str
+    class_name: str
+    panels: Sequence[tuple[str, str]]
+    raters: Sequence[tuple[str, str]]
+    reasons: Sequence[str] = ()
+
+
 def write_page(
     path: Path,
-    summary: Mapping[str, Any],
+    summary: Inspection,
     cases: Sequence[Case],
     *,
     labels: Labels,
@@ -39,7 +60,7 @@ def write_page(
     by_name = {case.name: case for case in cases}
     reasons = {(found["case"], found["class"]): found["reasons"] for found in summary["stand_out"]["cases"]}
     pictures = [
-        case_panels(by_name[case], name, labels, reading) | {"reasons": reasons.get((case, name), [])}
+        replace(case_panels(by_name[case], name, labels, reading), reasons=reasons.get((case, name), []))
         for case, name in worst_cases(summary)
     ]
     page = _environment().get_template("inspection.html.jinja").render(
@@ -61,7 +82,7 @@ def _environment() -> jinja2.Environment:
     return found
 
 
-def worst_cases(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def worst_cases(summary: Inspection) -> list[tuple[str, str]]:
     """Case and class: first those that stand out, then those of the lowest mean Dice."""
     picked = {(found["case"], found["class"]): None for found in summary["stand_out"]["cases"]}
     rest = sorted(
@@ -74,14 +95,13 @@ def worst_cases(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return list(picked)[:PICTURED_CASES]
 
 
-def _matrix(found: Mapping[str, Any]) -> list[tuple[str, list[float | None]]]:
+def _matrix(found: ClassSummary) -> list[tuple[str, list[float | None]]]:
     """Rows of the Dice matrix."""
-    values = {tuple(pair["raters"]): pair["mean_dice"] for pair in found["pairs"]}
-    raters = list(found["raters"])
+    raters, values = list(found["raters"]), dice_of_pairs(found)
     return [(row, [values.get((row, c), values.get((c, row))) for c in raters]) for row in raters]
 
 
-def case_panels(case: Case, class_name: str, labels: Labels, reading: Reading) -> dict[str, Any]:
+def case_panels(case: Case, class_name: str, labels: Labels, reading: Reading) -> Picture:
     """The image and the raters' outlines: the slice most disputed, and all slices on top of each other."""
     votes = read_case(case, labels, reading).votes
     assert votes is not None  # cases without raters have no numbers, so nobody asks for them
@@ -103,7 +123,7 @@ def case_panels(case: Case, class_name: str, labels: Labels, reading: Reading) -
         text = "all slices: outlines of what each marked anywhere"
         panels.append((text, figures.panel(votes_per_pixel, aspect=aspect, outlines=projected)))
     colours = [(rater, figures.colour(index)) for index, rater in enumerate(votes.names)]
-    return {"case": case.name, "class_name": class_name, "panels": panels, "raters": colours}
+    return Picture(case.name, class_name, panels, colours)
 
 
 def _image(case: Case, shape: tuple[int, ...]) -> NDArray[Any] | None:

@@ -19,6 +19,14 @@ from nnunet_softlabel.fusion.rater_votes import marked_box
 from nnunet_softlabel.inspection.measures import CaseMeasures, Pair, identical_pairs, measure_case
 from nnunet_softlabel.inspection.outliers import RULES, Finding, outlying_cases, outlying_raters
 from nnunet_softlabel.inspection.read import read_case
+from nnunet_softlabel.inspection.records import (
+    Compared,
+    Identical,
+    Inspection,
+    OutlyingCase,
+    PriorEffects,
+    RaterGroup,
+)
 from nnunet_softlabel.inspection.summaries import case_summary, class_summary, rates_of
 from nnunet_softlabel.processes import run_jobs
 
@@ -47,7 +55,7 @@ def inspect_raters(
     prior: Mapping[str, Any] | None = None,
     num_processes: int = 1,
     show_progress: bool = False,
-) -> dict[str, Any]:
+) -> Inspection:
     """Compare the raters of all cases.
 
     Args:
@@ -86,7 +94,8 @@ def inspect_raters(
     if not any(len(case.raters) > 1 for case in looked.values()):
         problem = next((f" ({c.case}: {c.problems[0]})" for c in looked.values() if c.problems), "")
         raise UsageError(f"no case has two raters whose masks can be compared{problem}.")
-    return _summary(looked, rates, labels, is_anonymous) | {
+    return {
+        **_summary(looked, rates, labels, is_anonymous),
         "number_of_cases": len(cases),
         "prior": prior_effects(prior),
     }
@@ -94,7 +103,7 @@ def inspect_raters(
 
 def _summary(
     looked: Mapping[str, _Looked], rates: RaterRates | None, labels: Labels, is_anonymous: bool
-) -> dict[str, Any]:
+) -> Compared:
     by_class = {
         name: {case.case: case.measures[index] for case in looked.values() if len(case.raters) > 1}
         for index, name in enumerate(labels.names)
@@ -174,23 +183,23 @@ def _estimated(votes: Iterator[RaterVotes], is_anonymous: bool) -> RaterRates | 
 
 def _by_case(
     findings: Sequence[Finding], by_class: Mapping[str, Mapping[str, CaseMeasures]]
-) -> list[dict[str, Any]]:
+) -> list[OutlyingCase]:
     """All reasons of a case and class together; cases without overlap first, then by their mean Dice."""
-    cases: dict[tuple[str, str], dict[str, Any]] = {}
+    cases: dict[tuple[str, str], OutlyingCase] = {}
     for found in findings:
-        entry: dict[str, Any] = {"case": found.name, "class": found.class_name, "rules": [], "reasons": []}
+        entry: OutlyingCase = {"case": found.name, "class": found.class_name, "rules": [], "reasons": []}
         entry = cases.setdefault((found.name, found.class_name), entry)
         entry["rules"] += [] if found.rule in entry["rules"] else [found.rule]
         entry["reasons"].append(found.reason)
 
-    def urgency(entry: Mapping[str, Any]) -> tuple[bool, float, str]:
+    def urgency(entry: OutlyingCase) -> tuple[bool, float, str]:
         value = by_class[entry["class"]][entry["case"]].mean_dice
         return "no overlap" not in entry["rules"], value if value == value else 2.0, entry["case"]
 
     return sorted(cases.values(), key=urgency)
 
 
-def _identical(looked: Sequence[_Looked], is_anonymous: bool) -> dict[str, Any]:
+def _identical(looked: Sequence[_Looked], is_anonymous: bool) -> Identical:
     """Raters who always drew the same, and the other pairs of identical masks."""
     groups = [] if is_anonymous else _identical_raters(looked)
     return {
@@ -204,7 +213,7 @@ def _identical(looked: Sequence[_Looked], is_anonymous: bool) -> dict[str, Any]:
     }
 
 
-def _identical_raters(looked: Sequence[_Looked]) -> list[dict[str, Any]]:
+def _identical_raters(looked: Sequence[_Looked]) -> list[RaterGroup]:
     """Groups of raters who drew the same in all cases they share, and anything at all in one."""
     shared: dict[Pair, int] = {}
     same: dict[Pair, int] = {}
@@ -215,7 +224,7 @@ def _identical_raters(looked: Sequence[_Looked]) -> list[dict[str, Any]]:
             shared[pair] = shared.get(pair, 0) + 1
             same[pair] = same.get(pair, 0) + (pair in case.identical or empty.issuperset(pair))
             marked[pair] = marked.get(pair, 0) + (pair in case.identical)
-    groups: list[dict[str, Any]] = []
+    groups: list[RaterGroup] = []
     for pair in sorted(pair for pair, n in shared.items() if same[pair] == n and marked[pair]):
         known = next((group for group in groups if set(pair) & set(group["raters"])), None)
         if known is None:
@@ -225,12 +234,12 @@ def _identical_raters(looked: Sequence[_Looked]) -> list[dict[str, Any]]:
     return groups
 
 
-def prior_effects(prior: Mapping[str, Any] | None) -> dict[str, dict[str, dict[str, float]]]:
+def prior_effects(prior: Mapping[str, Any] | None) -> PriorEffects:
     """Case -> label -> expected volume before and after the priors, where the data set recorded it."""
     if not prior:
         return {}
     records = prior["records"] if isinstance(prior.get("records"), dict) else prior
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: PriorEffects = {}
     for case, record in sorted(records.items()):
         if isinstance(record, dict) and {"before", "after"} <= set(record):
             before, after = record["before"], record["after"]

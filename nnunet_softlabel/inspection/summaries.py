@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from nnunet_softlabel.fusion import RaterRates
 from nnunet_softlabel.inspection.measures import CaseMeasures, Pair, fleiss_kappa
 from nnunet_softlabel.inspection.outliers import median_or_nan, total_volume_bias
+from nnunet_softlabel.inspection.records import CaseSummary, ClassSummary, PairSummary, RaterSummary, Rates
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 
 ANY_PAIR = "any pair"
 
 
-def rates_of(rates: RaterRates | None, channel: int) -> dict[str, dict[str, float]]:
+def rates_of(rates: RaterRates | None, channel: int) -> dict[str, Rates]:
     if rates is None:
         return {}
     return {rater: _rate(rates, rater, channel) for rater in rates.sensitivity}
 
 
-def _rate(rates: RaterRates, rater: str, channel: int) -> dict[str, float]:
+def _rate(rates: RaterRates, rater: str, channel: int) -> Rates:
     """Sensitivity, specificity, and the share of marked voxels that are right, by Bayes' rule."""
     sensitivity, specificity = rates.sensitivity[rater][channel], rates.specificity[rater][channel]
     prevalence = rates.prevalence[channel]
     right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    found = {"sensitivity": sensitivity, "specificity": specificity, "precision": right / (right + wrong)}
     # EM stops at 1e-7; what lies beyond depends on which process was first.
-    return {name: round(value, 7) for name, value in found.items()}
+    return {
+        "sensitivity": round(sensitivity, 7),
+        "specificity": round(specificity, 7),
+        "precision": round(right / (right + wrong), 7),
+    }
 
 
 def class_summary(
     cases: Mapping[str, CaseMeasures],
-    rates: Mapping[str, Mapping[str, float]] | None,
+    rates: Mapping[str, Rates] | None,
     all_rates: RaterRates | None,
     channel: int,
-) -> dict[str, Any]:
+) -> ClassSummary:
     """Means over cases of one class; ``rates`` is None for anonymous raters."""
     pairs = _pairs(cases, is_anonymous=rates is None)
     shared = rates_of(all_rates, channel) if rates is None else {}
@@ -51,7 +54,7 @@ def class_summary(
     }
 
 
-def _pairs(cases: Mapping[str, CaseMeasures], *, is_anonymous: bool) -> list[dict[str, Any]]:
+def _pairs(cases: Mapping[str, CaseMeasures], *, is_anonymous: bool) -> list[PairSummary]:
     values: dict[Pair, list[float]] = {}
     for case in cases.values():
         for (first, second), value in case.dice.items():
@@ -69,9 +72,7 @@ def _pairs(cases: Mapping[str, CaseMeasures], *, is_anonymous: bool) -> list[dic
     ]
 
 
-def _rater_summary(
-    rater: str, cases: Mapping[str, CaseMeasures], rates: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any]:
+def _rater_summary(rater: str, cases: Mapping[str, CaseMeasures], rates: Mapping[str, Rates]) -> RaterSummary:
     own = [case for case in cases.values() if rater in case.volume_mm3]
     return {
         "cases": len(own),
@@ -83,7 +84,7 @@ def _rater_summary(
     }
 
 
-def case_summary(case: CaseMeasures) -> dict[str, Any]:
+def case_summary(case: CaseMeasures) -> CaseSummary:
     lowest = case.lowest_pair
     return {
         "volume_mm3": dict(case.volume_mm3),
