@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, current_process, get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from threading import Thread
@@ -17,12 +17,17 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from nnunet_softlabel.errors import WorkerError
+from nnunet_softlabel.errors import UsageError, WorkerError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Result = TypeVar("Result")
 
 KILLED = "a worker process was killed"
+NO_GUARD_CODE = 97  # exit code of a worker that began to run its script again
+NO_GUARD = (
+    "this script starts itself again in every worker process; put its calls below "
+    "`if __name__ == '__main__':`, or give num_processes=1."
+)
 PATIENCE_SECONDS = 5.0  # for the end of the workers of a broken pool
 _worker_of_job: Any = None  # in a worker: job -> process id of the worker that is at it, 0 before and after
 
@@ -38,6 +43,15 @@ class Workers:
 
     number: int = 1
     show_progress: bool = False
+
+
+def end_if_run_again() -> None:
+    """End a worker that runs the script which started it, for the script's calls are not guarded.
+
+    Called where work begins: the starting process then says `NO_GUARD`, see `run_jobs`.
+    """
+    if getattr(current_process(), "_inheriting", False):  # its main module is being imported
+        os._exit(NO_GUARD_CODE)
 
 
 def run_jobs(
@@ -65,7 +79,9 @@ def run_jobs(
 
     Raises:
         WorkerError: if a worker is killed.
+        UsageError: if workers run the script again that started them.
     """
+    end_if_run_again()
     num_processes = min(num_processes, len(jobs))
     has_bar = title is not None and show_progress
     with tqdm(
@@ -125,6 +141,10 @@ def _run_in_pool(
             for future in _taken(futures) if in_order else as_completed(_emptied(futures)):
                 yield future.result()
         except BrokenProcessPool as error:
+            for worker in workers:
+                worker.join(PATIENCE_SECONDS)
+            if any(worker.exitcode == NO_GUARD_CODE for worker in workers):
+                raise UsageError(NO_GUARD) from None
             raise WorkerError(_who_was_killed(workers, list(worker_of_job), names)) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -171,8 +191,6 @@ def _who_was_killed(
     workers: Sequence[SpawnProcess], worker_of_job: Sequence[int], names: Sequence[str]
 ) -> str:
     """One line: what the killed worker was at. The pool itself ends the others, by SIGTERM."""
-    for worker in workers:
-        worker.join(PATIENCE_SECONDS)
     killed = {worker.pid for worker in workers if worker.exitcode not in (0, None, -signal.SIGTERM)}
     at_work = {pid: name for pid, name in zip(worker_of_job, names, strict=True) if pid}
     found = [name for pid, name in at_work.items() if pid in killed] or list(at_work.values())

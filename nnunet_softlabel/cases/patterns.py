@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from glob import escape, glob
@@ -31,7 +32,7 @@ class Pattern:
     """
 
     def __init__(self, text: str, flag: str, placeholders: Sequence[str]) -> None:
-        self.text, self.flag = str(Path(text).expanduser()), flag
+        self.text, self.flag = str(Path(os.path.expanduser(text))), flag  # ~nobody stays
         marked = self.text.replace("{{", OPENING).replace("}}", CLOSING)
         pieces = re.split(r"\{(\w+)(?::([^{}]*))?\}", marked)
         self.literals = [piece.replace(OPENING, "{").replace(CLOSING, "}") for piece in pieces[::3]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -236,7 +237,7 @@ def _add(known: dict[str, Path], name: str, path: Path, row: Row, what: str) -> 
 
 
 def _file(row: Row, column: str, base: Path, *, is_rater: bool = False) -> Path:
-    path = base / Path(row[column]).expanduser()
+    path = base / os.path.expanduser(row[column])
     if not path.exists():
         hint = "; if this column is no rater's, name the raters' columns rater:NAME" if is_rater else ""
         raise DatasetError(f"{row.place}: {column}: no such file {path}; correct the cell{hint}.")

@@ -50,7 +50,7 @@ from nnunet_softlabel.formats.files import refuse_existing, write_json
 from nnunet_softlabel.formats.labels import parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_labels import SoftLabels
-from nnunet_softlabel.processes import Workers
+from nnunet_softlabel.processes import Workers, end_if_run_again
 
 # what of a data set `add_soft_labels` replaces
 EXCHANGED = ("softLabelsTr", "raterLabelsTr", CANDIDATES_FILE)
@@ -244,6 +244,7 @@ class _Running:
 
 def _checked(cases: Iterable[Case], num_processes: int, min_raters: int) -> tuple[list[Case], int]:
     """The cases by name, and arguments of the right kind."""
+    end_if_run_again()
     given = [cases] if isinstance(cases, Case) else list(cases)
     check_all_are(given, Case, "cases")
     check_whole(min_raters, "min_raters")

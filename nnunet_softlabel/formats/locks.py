@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from nnunet_softlabel.processes import end_if_run_again
+
 
 @contextmanager
 def held_lock(path: Path, *, patience_seconds: float = 0) -> Iterator[bool]:
@@ -21,6 +23,7 @@ def held_lock(path: Path, *, patience_seconds: float = 0) -> Iterator[bool]:
     Raises:
         Timeout: if another process holds it.
     """
+    end_if_run_again()
     lock = FileLock(path)
     is_held = True
     try:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from nnunet_softlabel.cases.find import find_cases
+from nnunet_softlabel.cases.patterns import Pattern
 from nnunet_softlabel.errors import DatasetError, UsageError
+from tests.conversion.conversion_helpers import run
 
 
 @pytest.fixture
@@ -103,3 +105,15 @@ def test_extra_files_are_listed_and_ignored_if_asked(make_files) -> None:
     (case,) = find_cases([f"{root}/i/{{case}}.png"], **arguments, extra_files="ignore", notes=notes)
     assert (case.name, sorted(case.raters)) == ("a", ["1"])
     assert notes == [f"Ignored, since their cases have no image: {root}/g/zz.png, {root}/r/zz_1.png."]
+
+
+def test_a_home_folder_is_found_and_an_unknown_one_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.nii").touch()
+    assert Pattern("~/{case}.nii", "--images", ["case"]).files() == [str(tmp_path / "a.nii")]
+    assert run("inspect", "--raters", "~nobody_here/{rater}/{case}.nii", "--labels", "a=1") == 2
+    assert "--raters ~nobody_here/{rater}/{case}.nii: fits no file" in capsys.readouterr().err
+    table = tmp_path / "table.csv"
+    table.write_text("case,rater,mask\na,anna,~nobody_here/a.nii\n")
+    assert run("inspect", "--cases-csv", str(table), "--labels", "a=1") == 2
+    assert "mask: no such file" in capsys.readouterr().err

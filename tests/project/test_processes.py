@@ -95,6 +95,42 @@ def test_few_short_jobs_start_no_workers(num_jobs: int, expected: int) -> None:
     assert fewer_for_few(2, num_jobs) == expected
 
 
+UNGUARDED = """
+from pathlib import Path
+import SimpleITK as sitk
+import nnunet_softlabel as ns
+
+files = [Path(f"{name}.nii.gz") for name in "abcd"]
+for path in files:
+    if not path.exists():
+        sitk.WriteImage(sitk.Image(3, 4, 5, sitk.sitkUInt8), str(path))
+cases = [ns.Case(path.name[0], path, raters={"anna": path, "bob": path}) for path in files]
+ns.convert(cases, dataset_id=901, name="T", labels={"x": 1}, channel_names="CT", num_processes=2)
+"""
+
+
+def test_a_script_without_guard_is_told_so_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    call = [sys.executable, str(script)]
+    found = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    last = found.stderr.strip().splitlines()[-1]
+    assert last.startswith("nnunet_softlabel.errors.UsageError: this script starts itself again")
+    assert "put its calls below `if __name__ == '__main__':`" in last
+    assert found.stderr.count("Traceback") == 1
+    assert list((tmp_path / "raw").iterdir()) == []
+    lines = UNGUARDED.splitlines()
+    guarded = [*lines[:4], "if __name__ == '__main__':", *[f"    {line}" for line in lines[4:]]]
+    script.write_text("\n".join(guarded))
+    subprocess.run(call, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "raw" / "Dataset901_T" / "dataset.json").is_file()
+
+
 def threads_of_blas(_: int) -> list[int]:
     import numpy as np
     from threadpoolctl import threadpool_info
