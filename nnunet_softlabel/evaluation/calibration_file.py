@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, map_from_json
+from nnunet_softlabel.evaluation.records import CalibrationRecord
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
 
@@ -35,7 +36,7 @@ class Calibration:
     part_of: Mapping[str, str]
 
     @property
-    def about(self) -> dict[str, str]:
+    def about(self) -> CalibrationRecord:
         """Which calibration it is, for records."""
         return {"file": str(self.file), "digest": self.digest}
 

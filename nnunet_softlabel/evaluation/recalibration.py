@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,28 @@ from scipy.special import expit, logsumexp
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # of a probability; below it float32 files hold no digits
 LOG_REST_OF_ONE = float(np.log(2.0**-25))  # log(1 - p) of a p that float32 rounded to 1
+
+
+class Curve(TypedDict):
+    """Knots of a piecewise linear curve."""
+
+    x: list[float]
+    p: list[float]
+
+
+class AffineJson(TypedDict):
+    """An `AffineMap` as JSON keeps it."""
+
+    map: str
+    scale: list[float]
+    shift: list[float]
+
+
+class IsotonicJson(TypedDict):
+    """An `IsotonicMap` as JSON keeps it."""
+
+    map: str
+    curves: list[Curve]
 
 
 class RecalibrationMap(Protocol):
@@ -28,7 +50,7 @@ class RecalibrationMap(Protocol):
         """Of every channel."""
         ...
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> AffineJson | IsotonicJson:
         """As a JSON object; `map_from_json` reads it."""
         ...
 
@@ -51,7 +73,7 @@ class AffineMap:
         scale, shift = (np.asarray(v, dtype=log_odds.dtype).reshape(column) for v in (self.scale, self.shift))
         return log_odds * scale + shift
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> AffineJson:
         """As a JSON object."""
         return {"map": self.method, "scale": list(self.scale), "shift": list(self.shift)}
 
@@ -85,7 +107,7 @@ class IsotonicMap:
         knots, values = self.curves[index]
         return np.interp(log_odds, knots, values).astype(log_odds.dtype)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> IsotonicJson:
         """As a JSON object."""
         return {"map": self.method, "curves": [{"x": list(x), "p": list(p)} for x, p in self.curves]}
 

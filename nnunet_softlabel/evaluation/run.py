@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.case_scores import CaseData, CaseScores, score_case
 from nnunet_softlabel.evaluation.digests import digest_of_scored
 from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.records import ParametersRecord, Summary
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold, decide
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
@@ -42,7 +43,7 @@ def evaluate(
     truth: Path | Truth | None = None,
     parameters: Parameters | None = None,
     with_ceiling: bool = True,
-) -> dict[str, Any]:
+) -> Summary:
     """Score nnU-Net's probabilities; also those of a trainer's ``fold_X/validation``, with split Tr.
 
     Args:
@@ -74,47 +75,53 @@ def evaluate(
         scores, summary = score_folder(
             dataset,
             predictions,
-            split=split,
-            threshold=threshold,
-            threshold_file=threshold_file,
-            calibration=calibration,
+            Scoring(
+                split,
+                cases,
+                threshold,
+                threshold_file,
+                calibration,
+                truth=None if truth is None else Truth.of(truth),
+                parameters=parameters or Parameters(),
+                with_ceiling=with_ceiling,
+            ),
             num_processes=num_processes,
-            cases=cases,
-            truth=truth,
-            parameters=parameters,
-            with_ceiling=with_ceiling,
         )
         tables.write_results(new, scores, summary)
     return summary
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What is asked of predictions; see `evaluate` for each."""
+
+    split: Split = "Tr"
+    cases: Sequence[str] | None = None
+    threshold: str | float = "0.5"
+    threshold_file: Path | None = None
+    calibration: Path | str | None = None
+    truth: Truth | None = None
+    parameters: Parameters = field(default_factory=Parameters)
+    with_ceiling: bool = True
+
+
 def score_folder(
-    dataset: SoftDataset,
-    predictions: Path | Sequence[Path],
-    *,
-    split: Split,
-    threshold: str | float,
-    threshold_file: Path | None,
-    calibration: Path | str | None,
-    num_processes: int,
-    cases: Sequence[str] | None,
-    truth: Path | Truth | None,
-    parameters: Parameters | None,
-    with_ceiling: bool,
-) -> tuple[list[CaseScores], dict[str, Any]]:
+    dataset: SoftDataset, predictions: Path | Sequence[Path], scoring: Scoring, *, num_processes: int
+) -> tuple[list[CaseScores], Summary]:
     """What `evaluate` writes: the scores of every case, and the summary."""
+    split, truth, parameters = scoring.split, scoring.truth, scoring.parameters
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
-    found = found.with_calibration(calibration, dataset.labels)
-    chosen, unknown = select_cases(dataset, found, split=split, cases=cases)
-    if threshold == TUNED and threshold_file is None:
+    found = found.with_calibration(scoring.calibration, dataset.labels)
+    chosen, unknown = select_cases(dataset, found, split=split, cases=scoring.cases)
+    threshold_file = scoring.threshold_file
+    if scoring.threshold == TUNED and threshold_file is None:
         threshold_file = _threshold_file(found)
-    rule = choose_threshold(threshold, dataset, threshold_file=threshold_file)
+    rule = choose_threshold(scoring.threshold, dataset, threshold_file=threshold_file)
     refuse_leak(rule, chosen)
     refuse_other_calibration(rule, found)
     dataset = dataset.for_predictions(found.folders[0])
     values = {} if truth is None else truth_values(dataset, truth, chosen)
     digest = digest_of_scored(dataset, found, chosen, split=split, truth=truth)
-    parameters = parameters or Parameters()
     tolerance_from = "given"
     if parameters.tolerance_mm is None:
         tolerance, tolerance_from = inter_rater_distance(dataset, split=split, num_processes=num_processes)
@@ -123,15 +130,13 @@ def score_folder(
         score_files,
         dataset=dataset,
         predictions=found,
-        split=split,
+        scoring=replace(scoring, parameters=parameters),
         threshold=rule,
-        truth=truth,
         truth_values=values,
-        parameters=parameters,
-        with_ceiling=with_ceiling,
     )
     scores = list(for_each_case(job, chosen, num_processes, title="evaluate"))
-    summary = tables.summarise(scores, labels=dataset.labels) | {
+    summary: Summary = {
+        **tables.summarise(scores, labels=dataset.labels),
         "dataset": dataset.folder.name,
         "split": split,
         "predictions": str(predictions) if isinstance(predictions, Path) else [str(p) for p in predictions],
@@ -139,8 +144,8 @@ def score_folder(
         "calibration": None if found.calibration is None else found.calibration.about,
         "not_evaluated": unknown,
         "not_predicted": sorted(set(dataset.cases(split)).difference(chosen)) if split == "Ts" else [],
-        "threshold": asdict(rule) | {"rule": rule.rule},
-        "parameters": asdict(parameters) | {"tolerance_from": tolerance_from},
+        "threshold": rule.to_json(),
+        "parameters": cast(ParametersRecord, {**asdict(parameters), "tolerance_from": tolerance_from}),
         "truth": None if truth is None else str(truth),
         "digest": digest,
         "versions": tables.versions(),
@@ -223,17 +228,16 @@ def score_files(
     *,
     dataset: SoftDataset,
     predictions: Predictions,
-    split: str,
+    scoring: Scoring,
     threshold: Threshold,
-    truth: Path | Truth | None,
     truth_values: Values,
-    parameters: Parameters,
-    with_ceiling: bool,
 ) -> CaseScores:
     """Read one case and score it."""
-    soft, hard, raters, grid = read_references(dataset, case, split=split)
+    soft, hard, raters, grid = read_references(dataset, case, split=scoring.split)
     probabilities = predictions.read(case, dataset, soft.shape[1:])
-    known = None if truth is None else read_truth(dataset, truth, case, grid=grid, values=truth_values)
+    known = None
+    if scoring.truth is not None:
+        known = read_truth(dataset, scoring.truth, case, grid=grid, values=truth_values)
     data = CaseData(
         case=case,
         group=str(dataset.about.get("groups", {}).get(case, "")),
@@ -246,4 +250,4 @@ def score_files(
         decision=decide(probabilities, dataset.labels, threshold),
         truth=known,
     )
-    return score_case(data, parameters, with_ceiling=with_ceiling)
+    return score_case(data, scoring.parameters, with_ceiling=scoring.with_ceiling)

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,15 @@ from nnunet_softlabel.evaluation.case_scores import (
     TRUTH,
     CaseScores,
     Row,
+)
+from nnunet_softlabel.evaluation.records import (
+    LesionDetection,
+    Means,
+    MetricEntry,
+    Metrics,
+    Scores,
+    Summary,
+    ValuesOfCases,
 )
 from nnunet_softlabel.formats.files import write_csv, write_json
 from nnunet_softlabel.formats.labels import Labels
@@ -57,7 +65,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summarise(scores: Sequence[CaseScores], *, labels: Labels) -> dict[str, Any]:
+def summarise(scores: Sequence[CaseScores], *, labels: Labels) -> Scores:
     """Means with their counts, reliability diagrams, detection AUC, and every case."""
     rows = [row for case in scores for row in case.rows]
     return {
@@ -78,7 +86,7 @@ def summarise(scores: Sequence[CaseScores], *, labels: Labels) -> dict[str, Any]
     }
 
 
-def means(rows: Iterable[Row]) -> dict[str, Any]:
+def means(rows: Iterable[Row]) -> Means:
     """Statistics as prediction -> reference -> class -> metric -> entry; NaN is left out and counted."""
     values: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for row in rows:
@@ -87,7 +95,7 @@ def means(rows: Iterable[Row]) -> dict[str, Any]:
                 values[str(row["prediction"]), str(row["reference"]), str(row["class"]), metric].append(
                     float(row[metric])
                 )
-    tree: dict[str, Any] = {}
+    tree: Means = {}
     for (prediction, reference, name, metric), found in values.items():
         defined = [v for v in found if not math.isnan(v)]
         place = tree.setdefault(prediction, {}).setdefault(reference, {}).setdefault(name, {})
@@ -115,9 +123,9 @@ def _detection(rows: Iterable[Row]) -> dict[str, dict[str, float | None]]:
     return found
 
 
-def _lesions(scores: Sequence[CaseScores], name: str) -> dict[str, dict[str, Any]]:
+def _lesions(scores: Sequence[CaseScores], name: str) -> dict[str, LesionDetection]:
     """Reference -> average precision and FROC over all cases; None without a lesion."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, LesionDetection] = {}
     for reference in (CONSENSUS, TRUTH):
         cases = [case.lesions[name][reference] for case in scores if reference in case.lesions[name]]
         if not cases:
@@ -135,19 +143,18 @@ def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _nested(rows: Iterable[Row]) -> dict[str, Any]:
+def _nested(rows: Iterable[Row]) -> ValuesOfCases:
     """Values as case -> class -> reference -> prediction -> metric, NaN as null."""
-    tree: dict[str, Any] = {}
+    tree: ValuesOfCases = {}
     for row in rows:
-        place = tree
-        for key in ("case", "class", "reference"):
-            place = place.setdefault(str(row[key]), {})
+        case, name, reference = (str(row[key]) for key in ("case", "class", "reference"))
+        place = tree.setdefault(case, {}).setdefault(name, {}).setdefault(reference, {})
         values = {name: float(row[name]) for name in (*TITLES, *EXTRA) if name in row}
         place[str(row["prediction"])] = {k: None if math.isnan(v) else v for k, v in values.items()}
     return tree
 
 
-def write_results(output: Path, scores: Sequence[CaseScores], summary: Mapping[str, Any]) -> None:
+def write_results(output: Path, scores: Sequence[CaseScores], summary: Summary) -> None:
     """Write both files, each whole or not at all."""
     output.mkdir(parents=True, exist_ok=True)
     write_rows(output / METRICS_FILE, [row for case in scores for row in case.rows])
@@ -182,7 +189,7 @@ def read_rows(path: Path) -> list[Row]:
         ]
 
 
-def format_table(summary: Mapping[str, Any]) -> str:
+def format_table(summary: Summary) -> str:
     """The table for the terminal: metrics down, references across, the raters' own score in brackets."""
     lines = [
         f"{summary['dataset']}, {summary['number_of_cases']} cases of split {summary['split']}, "
@@ -201,20 +208,20 @@ def format_table(summary: Mapping[str, Any]) -> str:
             ]
             lines.append(f"{title:<{width}}" + "".join(f"  {cell:>20}" for cell in cells))
         lines += _notes(name, {r: model[r].get(name, {}) for r in references}, summary)
-    for key, text in (
-        ("not_evaluated", "predicted, but not in the split: not scored"),
-        ("not_predicted", "in the split, but not predicted"),
+    for cases, text in (
+        (summary["not_evaluated"], "predicted, but not in the split: not scored"),
+        (summary["not_predicted"], "in the split, but not predicted"),
     ):
-        if summary[key]:
-            lines += ["", f"{len(summary[key])} cases are {text}: {', '.join(summary[key][:5])}"]
+        if cases:
+            lines += ["", f"{len(cases)} cases are {text}: {', '.join(cases[:5])}"]
     return "\n".join(lines)
 
 
-def _thresholds(summary: Mapping[str, Any]) -> str:
+def _thresholds(summary: Summary) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in summary["threshold"]["values"].items())
 
 
-def _cell(model: Mapping[str, Any] | None, rater: Mapping[str, Any] | None) -> str:
+def _cell(model: MetricEntry | None, rater: MetricEntry | None) -> str:
     if model is None:
         return ""
     ceiling = "" if rater is None else f" ({_number(rater['mean'])})"
@@ -234,7 +241,7 @@ def four_digits(value: float) -> str:
     return f"{round(value, 4) + 0.0:.4f}"
 
 
-def _notes(name: str, references: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any]) -> list[str]:
+def _notes(name: str, references: Mapping[str, Metrics], summary: Summary) -> list[str]:
     """What was left out of the means, and the AUC where it exists."""
     dropped = [
         f"{TITLES[metric]} ({reference}) {entry['nan']}"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.records import ThresholdRecord
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -51,6 +52,16 @@ class Threshold:
     def is_single(self) -> bool:
         """True for one number given for all channels."""
         return self.choice not in (TUNED, RATER_CORRECTED)
+
+    def to_json(self) -> ThresholdRecord:
+        """As ``soft_summary.json`` holds it."""
+        return {
+            "choice": self.choice,
+            "values": dict(self.values),
+            "tuned_on": list(self.tuned_on),
+            "calibration": self.calibration,
+            "rule": self.rule,
+        }
 
     @property
     def rule(self) -> str:

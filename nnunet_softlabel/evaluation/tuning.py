@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.records import TunedThresholds
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.run import select_cases
 from nnunet_softlabel.evaluation.truth import Truth, read_truth, truth_values
@@ -40,7 +42,7 @@ def tune_threshold(
     calibration: Path | str | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> TunedThresholds:
     """Choose and store the threshold per class with the best mean Dice (or F-beta) over validation cases.
 
     Give validation cases only, of one fold or of several, and never the cases that are scored later: the file
@@ -79,14 +81,11 @@ def tune_threshold(
         dataset=dataset.for_predictions(predicted.folders[0]),
         predictions=predicted,
         split=split,
-        against=against,
-        truth=truth,
-        values=values,
-        beta=beta,
+        goal=_Goal(against, None if truth is None else Truth.of(truth), values, beta),
     )
     found = list(for_each_case(job, chosen, num_processes, title="tune"))
     mean = np.mean(found, axis=0)  # (channels, candidates)
-    content = {
+    content: TunedThresholds = {
         "thresholds": {
             name: _best(curve) for name, curve in zip(dataset.labels.names, mean, strict=True)
         },
@@ -118,25 +117,32 @@ def _cases_to_tune_on(
     return [case for case in found if cases is None or case in set(cases)]
 
 
+@dataclass(frozen=True)
+class _Goal:
+    """What a good threshold agrees with; ``values`` are those of the truth's files, ``beta`` of F-beta."""
+
+    against: Against
+    truth: Truth | None
+    values: Values
+    beta: float
+
+
 def _scores_of_candidates(
     case: str,
     *,
     dataset: SoftDataset,
     predictions: Predictions,
     split: str,
-    against: Against,
-    truth: Path | Truth | None,
-    values: Values,
-    beta: float,
+    goal: _Goal,
 ) -> NDArray[Any]:
     """F-beta ``(channels, candidates)`` of one case."""
     labels = dataset.labels
     _, hard, raters, grid = read_references(dataset, case, split=split)
-    if against == "truth":
-        assert truth is not None, "checked before the first case"
-        references = [read_truth(dataset, truth, case, grid=grid, values=values)]
+    if goal.against == "truth":
+        assert goal.truth is not None, "checked before the first case"
+        references = [read_truth(dataset, goal.truth, case, grid=grid, values=goal.values)]
     else:
-        references = list(raters.values()) if against == "raters" else [hard]
+        references = list(raters.values()) if goal.against == "raters" else [hard]
         if not references:
             raise DatasetError(f"Case {case}: no rater's label map is kept; tune against the consensus.")
     maps = foreground(predictions.read(case, dataset, hard.shape), labels)
@@ -145,7 +151,10 @@ def _scores_of_candidates(
         mask = None if labels.ignore is None else (reference != labels.ignore) & (hard != labels.ignore)
         masks = channels_of(reference, labels)
         per_reference.append(
-            [[_score(m, p > t, beta, mask) for t in CANDIDATES] for m, p in zip(masks, maps, strict=True)]
+            [
+                [_score(m, p > t, goal.beta, mask) for t in CANDIDATES]
+                for m, p in zip(masks, maps, strict=True)
+            ]
         )
     return np.asarray(np.mean(per_reference, axis=0))
 

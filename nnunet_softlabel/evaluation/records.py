@@ -1,0 +1,117 @@
+"""What `evaluate`, `tune_threshold` and `calibrate` store, as JSON holds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
+
+class MetricEntry(TypedDict):
+    """A metric over cases: mean and deviation of ``n`` defined values; ``nan`` were not."""
+
+    mean: float | None
+    std: float | None
+    n: int
+    nan: int
+
+
+class LesionDetection(TypedDict):
+    """Lesions found over all cases; ``froc`` is false positives per image -> share found."""
+
+    average_precision: float | None
+    froc: dict[str, float | None]
+    lesions: int
+
+
+# metric -> entry
+Metrics = dict[str, MetricEntry]
+# prediction -> reference -> class -> metric -> entry
+Means = dict[str, dict[str, dict[str, Metrics]]]
+# case -> class -> reference -> prediction -> metric -> value
+ValuesOfCases = dict[str, dict[str, dict[str, dict[str, dict[str, float | None]]]]]
+# class -> place (image, near), or state (before, after) -> rows of a reliability diagram
+Reliability = dict[str, dict[str, list[list[float]]]]
+
+
+class Scores(TypedDict):
+    """What rows of cases tell together; ``detection_auc`` is class -> reference -> AUC."""
+
+    format_version: int
+    classes: list[str]
+    number_of_cases: int
+    mean: Means
+    detection_auc: dict[str, dict[str, float | None]]
+    lesion_detection: dict[str, dict[str, LesionDetection]]
+    reliability: Reliability
+    per_case: ValuesOfCases
+
+
+class ThresholdRecord(TypedDict):
+    """A `Threshold`, and its rule in words."""
+
+    choice: str
+    values: dict[str, float]
+    tuned_on: list[str]
+    calibration: str | None
+    rule: str
+
+
+class ParametersRecord(TypedDict):
+    """`Parameters` of the metrics, and whether the tolerance is given or the raters' own distance."""
+
+    tolerance_mm: float | None
+    near_mm: float
+    bins: int
+    minimum_iou: float
+    ged_levels: int
+    tolerance_from: str
+
+
+class CalibrationRecord(TypedDict):
+    """Which calibration it is."""
+
+    file: str
+    digest: str
+
+
+class Summary(Scores):
+    """All of ``soft_summary.json``.
+
+    Attributes:
+        predictions: a folder, or several.
+        models_averaged: number of predictions per case.
+        calibration: that recalibrated the probabilities, or None.
+        not_evaluated: predicted cases that the split does not know.
+        not_predicted: test cases without a prediction.
+        truth: folder of the known truth, or None.
+        digest: of all files that were read.
+    """
+
+    dataset: str
+    split: str
+    predictions: str | list[str]
+    models_averaged: int
+    calibration: CalibrationRecord | None
+    not_evaluated: list[str]
+    not_predicted: list[str]
+    threshold: ThresholdRecord
+    parameters: ParametersRecord
+    truth: str | None
+    digest: str
+    versions: dict[str, str]
+
+
+class TunedThresholds(TypedDict):
+    """All of ``thresholds.json``; ``score`` is class -> threshold -> mean score."""
+
+    thresholds: dict[str, float]
+    score: dict[str, dict[str, float]]
+    beta: float
+    against: str
+    dataset: str
+    cases: list[str]
+    models_averaged: int
+    calibration: str | None
+    digest: NotRequired[str]  # of the files, in a benchmark
