@@ -59,7 +59,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fit, print the scores before and after, and say what was written."""
-    from nnunet_softlabel.evaluation.calibrate import calibrate, format_scores
+    from nnunet_softlabel.evaluation.calibrate import calibrate
+    from nnunet_softlabel.evaluation.calibration_scores import format_scores
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     folders, file = _folders(args)

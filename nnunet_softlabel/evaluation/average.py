@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from shutil import copy2
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from nnunet_softlabel.evaluation.ensemble import (
     is_recalibrated,
 )
 from nnunet_softlabel.evaluation.recalibration import log_odds_of, probabilities_of
+from nnunet_softlabel.evaluation.records import CalibrationRecord
 from nnunet_softlabel.evaluation.thresholds import decide
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.images import read_image, write_image
@@ -30,9 +31,22 @@ from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import for_each_case
 
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
 Of = Literal["probabilities", "logits"]
 BESIDE = ("dataset.json", "plans.json")  # what nnU-Net's own commands look for beside predictions
 Reader = Callable[[Predictions, SoftDataset, str, tuple[int, ...]], NDArray[Any]]
+
+
+class MadeFrom(TypedDict):
+    """What probability files were made from; lies beside them."""
+
+    command: str
+    of: NotRequired[str]
+    folders: list[str]
+    calibration: NotRequired[CalibrationRecord]
+    recalibrated: bool
 
 
 def average(
@@ -75,7 +89,7 @@ def average(
     marks = {is_recalibrated(folder) for folder in folders}
     if len(marks) > 1:
         raise UsageError("-i: some folders hold recalibrated probabilities, others the network's own.")
-    record = {
+    record: MadeFrom = {
         "command": "average",
         "of": of,
         "folders": [str(f) for f in folders],
@@ -86,7 +100,7 @@ def average(
         found,
         output,
         _mean_of_logits if of == "logits" else _mean,
-        record,
+        record=record,
         num_processes=num_processes,
         overwrite=overwrite,
     )
@@ -123,13 +137,13 @@ def apply_calibration(
     found = Predictions.find(folders, file_ending=dataset.file_ending)
     found = found.with_calibration(file, dataset.labels)
     assert found.calibration is not None  # a file was asked for
-    record = {
+    record: MadeFrom = {
         "command": "apply-calibration",
         "folders": [str(folder) for folder in found.folders],
-        "calibration": {"file": str(found.calibration.file), "digest": found.calibration.digest},
+        "calibration": found.calibration.about,
         "recalibrated": True,
     }
-    _write_all(dataset, found, output, _mean, record, num_processes=num_processes, overwrite=overwrite)
+    _write_all(dataset, found, output, _mean, record=record, num_processes=num_processes, overwrite=overwrite)
     return found
 
 
@@ -157,8 +171,8 @@ def _write_all(
     found: Predictions,
     output: Path,
     read: Reader,
-    record: dict[str, Any],
     *,
+    record: MadeFrom,
     num_processes: int,
     overwrite: bool,
 ) -> list[str]:

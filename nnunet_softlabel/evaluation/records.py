@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
+    from nnunet_softlabel.evaluation.recalibration import AffineJson, IsotonicJson
+
 
 class MetricEntry(TypedDict):
     """A metric over cases: mean and deviation of ``n`` defined values; ``nan`` were not."""
@@ -101,6 +103,59 @@ class Summary(Scores):
     truth: str | None
     digest: str
     versions: dict[str, str]
+
+
+class BeforeAfter(TypedDict):
+    """A score before and after the recalibration; None if it is defined in no case."""
+
+    before: float | None
+    after: float | None
+
+
+class CalibrationScores(TypedDict):
+    """Cross-fitted: class -> score -> before and after; and reliability near the object."""
+
+    scores: dict[str, dict[str, BeforeAfter]]
+    reliability_near: Reliability
+
+
+class MapOfPart(TypedDict):
+    """The map for the cases of a part, which has seen none of them."""
+
+    map: AffineJson | IsotonicJson
+    cases: list[str]
+
+
+class VoxelsDrawn(TypedDict):
+    """How many voxels a map was fitted on."""
+
+    of_a_case_at_most: int
+    in_all: int
+
+
+class CalibrationContent(CalibrationScores):
+    """All of ``calibration.json``; ``all`` is the map for new images."""
+
+    format_version: int
+    dataset: str
+    channels: list[str]
+    has_regions: bool
+    method: str
+    against: str
+    weighting: str
+    folders: list[str]
+    models_averaged: int
+    voxels_drawn: VoxelsDrawn
+    all: AffineJson | IsotonicJson
+    parts: dict[str, MapOfPart]
+    versions: dict[str, str]
+
+
+class Calibrated(CalibrationContent):
+    """What `calibrate` found; ``why`` in words if it was not written."""
+
+    written: bool
+    why: str
 
 
 class TunedThresholds(TypedDict):
