@@ -25,17 +25,19 @@ if TYPE_CHECKING:
     from nnunet_softlabel.cases.label_maps import Reading
     from nnunet_softlabel.formats.labels import Labels
     from nnunet_softlabel.formats.soft_labels import PriorsRecord
+    from nnunet_softlabel.inspection.records import Understood
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What is inspected, how it is read, and what priors did to it."""
+    """What is inspected, how it is read, what priors did to it, what `convert` understood."""
 
     cases: Sequence[Case]
     labels: Labels
     reading: Reading | None
     title: str
     prior: PriorsRecord | None = None
+    understood: Understood | None = None
 
 
 def add_parser(commands: Commands) -> None:
@@ -92,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
         reading=found.reading,
         is_anonymous=args.anonymous,
         prior=found.prior,
+        understood=found.understood,
         num_processes=args.np,
         show_progress=True,
     )
@@ -145,10 +148,12 @@ def _check_flags(args: argparse.Namespace) -> None:
 def _from_dataset(args: argparse.Namespace) -> _Found:
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
     from nnunet_softlabel.inspection import dataset_cases
+    from nnunet_softlabel.inspection.understood import understood_of_dataset
 
     dataset = SoftDataset.find(args.d)
     cases, title = dataset_cases(dataset, args.split), f"Raters of {dataset.folder.name}"
-    return _Found(cases, dataset.labels, None, title, dataset.about.get("prior"))
+    prior, understood = dataset.about.get("prior"), understood_of_dataset(dataset)
+    return _Found(cases, dataset.labels, None, title, prior, understood)
 
 
 def _from_files(args: argparse.Namespace) -> _Found:

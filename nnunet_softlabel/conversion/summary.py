@@ -13,15 +13,17 @@ FEW_CASES = 0.2  # a rater with a smaller share of the cases may be another fold
 MOST_NAMES = 5
 
 
-def summary_of_cases(cases: Sequence[Case]) -> tuple[list[str], list[str]]:
+def summary_of_cases(cases: Sequence[Case], *, has_split: bool = True) -> tuple[list[str], list[str]]:
     """What was found: sentences, and warnings.
 
     Args:
         cases: of the conversion.
+        has_split: some are for training, others for testing.
     """
     tests = [case for case in cases if case.is_test]
     groups = {case.group for case in cases if case.group is not None}
-    lines = [f"{len(cases)} cases: {len(cases) - len(tests)} for training, {len(tests)} for testing."]
+    split = f": {len(cases) - len(tests)} for training, {len(tests)} for testing" if has_split else ""
+    lines = [f"{len(cases)} cases{split}."]
     if groups:
         lines.append(f"{len(groups)} groups (patients).")
     maps = sum(bool(case.soft) for case in cases)

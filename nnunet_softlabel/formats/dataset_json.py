@@ -20,6 +20,11 @@ RECORD: dict[str, type | tuple[type, ...]] = {
     "disputed_share": dict,
     "digests": dict,
     "groups": dict,
+    "label_values": dict,
+    "moved": dict,
+    "prior": (dict, type(None)),
+    "fusion": (dict, type(None)),
+    "summary": dict,
     "rater_rates": dict,
     "rates_of_raters": dict,
 }

@@ -140,6 +140,13 @@ class PriorEffect(TypedDict):
 PriorEffects = dict[str, dict[str, PriorEffect]]
 
 
+class Understood(TypedDict):
+    """What was found, in the sentences of `convert`."""
+
+    lines: list[str]
+    warnings: list[str]
+
+
 class Compared(TypedDict):
     """What the comparison of the raters found."""
 
@@ -159,4 +166,5 @@ class Inspection(Compared):
     """All of ``inspection.json``."""
 
     number_of_cases: int
+    understood: Understood
     prior: PriorEffects

@@ -26,8 +26,10 @@ from nnunet_softlabel.inspection.records import (
     OutlyingCase,
     PriorEffects,
     RaterGroup,
+    Understood,
 )
 from nnunet_softlabel.inspection.summaries import case_summary, class_summary, rates_of
+from nnunet_softlabel.inspection.understood import understood_of_cases
 from nnunet_softlabel.processes import run_jobs
 
 FORMAT_VERSION = 1
@@ -53,6 +55,7 @@ def inspect_raters(
     reading: Reading | None = None,
     is_anonymous: bool = False,
     prior: Mapping[str, Any] | None = None,
+    understood: Understood | None = None,
     num_processes: int = 1,
     show_progress: bool = False,
 ) -> Inspection:
@@ -65,6 +68,7 @@ def inspect_raters(
         is_anonymous: rater 1 of one case is not rater 1 of another: rates are shared, nothing is said of a
             rater over several cases.
         prior: ``prior`` of a data set's ``soft_labels``, see `prior_effects`.
+        understood: what is known of the cases; None: what these cases tell.
         num_processes: processes that read.
         show_progress: print a progress bar on stderr.
 
@@ -94,9 +98,11 @@ def inspect_raters(
     if not any(len(case.raters) > 1 for case in looked.values()):
         problem = next((f" ({c.case}: {c.problems[0]})" for c in looked.values() if c.problems), "")
         raise UsageError(f"no case has two raters whose masks can be compared{problem}.")
+    compared = _summary(looked, rates, labels, is_anonymous)
     return {
-        **_summary(looked, rates, labels, is_anonymous),
+        **compared,
         "number_of_cases": len(cases),
+        "understood": understood or understood_of_cases(cases, compared["per_class"]),
         "prior": prior_effects(prior),
     }
 

@@ -137,6 +137,37 @@ def test_inspect_a_converted_data_set(
     assert main(["inspect", "-d", "901", "-o", str(out), "-np", "1", "--overwrite"]) == 0
 
 
+def test_page_says_what_convert_understood(rater_folder, nnunet_folders, tmp_path: Path, capsys) -> None:
+    rater_folder.rater("case_01", "3").unlink()
+    labels = ["--labels", *rater_folder.labels, "absent=7"]
+    assert main([*rater_folder.arguments()[:-2], *labels, "--test-cases", "case_02"]) == 0
+    printed = capsys.readouterr().out.split("Data set written")[0].splitlines()
+    assert printed[0] == "4 cases: 3 for training, 1 for testing."
+    assert main(["inspect", "-d", "901", "-o", str(tmp_path / "d"), "-np", "1"]) == 0
+    page = (tmp_path / "d" / "inspection.html").read_text(encoding="utf-8")
+    for line in printed:
+        assert line.removeprefix("WARNING: ") in page
+    assert '<div class="box warn">Label absent occurs in no file.</div>' in page
+    understood = json.loads((tmp_path / "d" / "inspection.json").read_text(encoding="utf-8"))["understood"]
+    assert [*understood["lines"], *(f"WARNING: {text}" for text in understood["warnings"])] == printed
+    files = ["inspect", "--raters", rater_folder.rater_pattern, *labels, "-np", "1"]
+    assert main([*files, "-o", str(tmp_path / "f")]) == 0
+    page = (tmp_path / "f" / "inspection.html").read_text(encoding="utf-8")
+    for line in ("4 cases.", "Rater 3: 3 cases, not case_01.", "Label absent occurs in no file."):
+        assert f">{line}</" in page
+
+
+def test_a_summary_of_another_shape_is_one_line(rater_folder, nnunet_folders, capsys) -> None:
+    assert main(rater_folder.arguments()) == 0
+    path = nnunet_folders.raw / "Dataset901_Tiny" / "dataset.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for summary in ([], {"disputed_share": "x"}, {}):
+        content["soft_labels"]["summary"] = summary
+        path.write_text(json.dumps(content), encoding="utf-8")
+        assert main(["inspect", "-d", "901", "-np", "1"]) == 2
+        assert "dataset.json: " in capsys.readouterr().err
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     maps = discs(1, 2)[0]
     cases = [Case("<b>case", [], raters={"<script>": maps["r0"], "&b": maps["r1"]})]

@@ -13,18 +13,18 @@ from filelock import FileLock, Timeout
 from nnunet_softlabel.training import supervisor
 
 ROOT = Path(__file__).parents[2]
-# starts a supervised training with a worker of its own, as a benchmark does, and waits
+TRAINING = (  # with a worker of its own
+    "import os, subprocess, sys, time\n"
+    "subprocess.Popen([sys.executable, '-c', 'import os, sys, time;"
+    'open(sys.argv[1] + "/worker", "w").write(str(os.getpid())); time.sleep(60)\', sys.argv[1]])\n'
+    "open(sys.argv[1] + '/training', 'w').write(str(os.getpid()))\n"
+    "time.sleep(60)"
+)
+# starts a supervised training, as a benchmark does, and waits
 PARENT = """
 import signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have it ignored
-lock, folder = sys.argv[1:]
-training = (
-    "import os, subprocess, sys, time\\n"
-    "subprocess.Popen([sys.executable, '-c', 'import os, sys, time;"
-    "open(sys.argv[1] + \\"/worker\\", \\"w\\").write(str(os.getpid())); time.sleep(60)', sys.argv[1]])\\n"
-    "open(sys.argv[1] + '/training', 'w').write(str(os.getpid()))\\n"
-    "time.sleep(60)"
-)
+lock, folder, training = sys.argv[1:]
 supervisor = [sys.executable, "-m", "nnunet_softlabel.training.supervisor", lock]
 process = subprocess.Popen(
     [*supervisor, sys.executable, "-c", training, folder], stdin=subprocess.PIPE, start_new_session=True
@@ -55,7 +55,7 @@ def test_a_training_and_its_workers_end_with_the_benchmark(tmp_path, end, monkey
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     lock = tmp_path / "lock"
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(lock), str(tmp_path)], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PARENT, str(lock), str(tmp_path), TRAINING], stderr=subprocess.DEVNULL
     )
     files = [tmp_path / name for name in ("training", "worker")]
     assert wait_until(lambda: all(path.is_file() and path.read_text() for path in files))
@@ -66,6 +66,26 @@ def test_a_training_and_its_workers_end_with_the_benchmark(tmp_path, end, monkey
     parent.wait(10)
     assert wait_until(lambda: not any(map(is_alive, pids)), 5)
     assert wait_until(lambda: not supervisor_holds(lock), 5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the guard is a forked process")
+@pytest.mark.parametrize("leads_group", [True, False])
+def test_a_training_ends_with_its_supervisor(tmp_path, monkeypatch, leads_group):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = [sys.executable, "-m", "nnunet_softlabel.training.supervisor", str(tmp_path / "lock")]
+    command += [sys.executable, "-c", TRAINING, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=leads_group)
+    files = [tmp_path / name for name in ("training", "worker")]
+    assert wait_until(lambda: all(path.is_file() and path.read_text() for path in files))
+    training, worker = (int(path.read_text()) for path in files)
+    assert is_alive(training)
+    process.kill()
+    assert process.wait(10) == -signal.SIGKILL
+    assert wait_until(lambda: not is_alive(training))
+    if not leads_group:  # nobody knows the worker
+        os.kill(worker, signal.SIGKILL)
+    assert wait_until(lambda: not is_alive(worker))
+    assert wait_until(lambda: not supervisor_holds(tmp_path / "lock"))
 
 
 def supervisor_holds(path):
