@@ -54,14 +54,14 @@ class Contents(TypedDict):
     """What a soft label holds.
 
     Attributes:
-        marked_voxels: that any rater marked.
+        marked_mm3: that any rater marked.
         disputed_share: of these.
         soft_voxels: with a probability between 0 and 1.
         pairs: every two raters, and whether they drew the same.
         expected_voxels: label -> sum of its probabilities.
     """
 
-    marked_voxels: int
+    marked_mm3: float
     disputed_share: float
     soft_voxels: int
     pairs: list[tuple[str, str, bool]]
@@ -87,7 +87,7 @@ class CaseRecord(StepRecord):
     prior: NotRequired[PriorOfCase]
     votes: NotRequired[CountsJson | None]
     lesions: NotRequired[dict[str, list[JudgedJson]]]
-    marked_voxels: NotRequired[int]
+    marked_mm3: NotRequired[float]
     disputed_share: NotRequired[float]
     soft_voxels: NotRequired[int]
     pairs: NotRequired[list[tuple[str, str, bool]]]

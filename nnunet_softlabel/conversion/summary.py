@@ -60,8 +60,8 @@ def summary_of_contents(records: Sequence[CaseRecord]) -> SummaryOfContents:
     total: Counter[str] = Counter()
     for record in records:
         total.update(record.get("expected_voxels", {}))
-    marked = sum(record["marked_voxels"] for record in records)
-    disputed = sum(record["disputed_share"] * record["marked_voxels"] for record in records)
+    marked = sum(record["marked_mm3"] for record in records)
+    disputed = sum(record["disputed_share"] * record["marked_mm3"] for record in records)
     shared: dict[tuple[str, str], bool] = {}
     for record in records:
         for first, second, is_same in record.get("pairs", []):
@@ -75,7 +75,7 @@ def summary_of_contents(records: Sequence[CaseRecord]) -> SummaryOfContents:
 
 def contents_in_words(summary: SummaryOfContents) -> tuple[list[str], list[str]]:
     """The summary of `summary_of_contents`: sentences, and warnings."""
-    lines = [f"Raters dispute {100 * summary['disputed_share']:.1f} % of the voxels that any of them marked."]
+    lines = [f"Raters dispute {100 * summary['disputed_share']:.1f} % of what any of them marked."]
     warnings = [f"Label {name} occurs in no file." for name in summary["labels_in_no_file"]]
     warnings += [
         f"Raters {first} and {second} drew the same in all their cases; are their files copies?"

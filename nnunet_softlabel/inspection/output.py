@@ -18,6 +18,7 @@ from nnunet_softlabel.inspection.records import (
     RaterSummary,
     dice_of_pairs,
 )
+from nnunet_softlabel.inspection.verdict import verdict
 
 JSON_FILE, CSV_FILE, PAGE_FILE = "inspection.json", "inspection.csv", "inspection.html"
 COLUMNS = (
@@ -127,6 +128,7 @@ def format_inspection(summary: Inspection) -> str:
         f"{summary['cases_compared']} of {summary['number_of_cases']} cases have two raters or more; "
         + ("anonymous raters" if summary["is_anonymous"] else f"{len(summary['raters'])} raters")
     ]
+    lines += verdict(summary)
     for name, found in summary["per_class"].items():
         lines += [
             "",

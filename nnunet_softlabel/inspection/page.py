@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
+from nnunet_softlabel.conversion.summary import summary_of_cases
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import versions
 from nnunet_softlabel.formats.files import write_text
@@ -20,6 +21,7 @@ from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.inspection.read import read_case
 from nnunet_softlabel.inspection.records import ClassSummary, Inspection, dice_of_pairs
+from nnunet_softlabel.inspection.verdict import verdict
 from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.pictures import slice_through
 
@@ -64,9 +66,26 @@ def write_page(
         for case, name in worst_cases(summary)
     ]
     page = _environment().get_template("inspection.html.jinja").render(
-        title=title, summary=summary, pictures=pictures, matrix=_matrix, versions=versions()
+        title=title, summary=summary, pictures=pictures, matrix=_matrix, versions=versions(),
+        sentences=verdict(summary), understood=summary_of_cases(cases), histograms=_histograms(summary),
     )  # fmt: skip
     write_text(path, page)
+
+
+def _histograms(summary: Inspection) -> list[tuple[str, str]]:
+    """Text and address of a picture per class: how many cases have which agreement."""
+    found = []
+    for name in summary["classes"]:
+        values = [classes[name]["mean_dice"] for classes in summary["per_case"].values()]
+        defined = [value for value in values if value == value]
+        if defined:
+            low, middle, high = np.quantile(defined, [0, 0.5, 1])
+            text = (
+                f"{name}: mean Dice of the raters in each of {len(defined)} cases, lowest {low:.2f}, "
+                f"median {middle:.2f}, highest {high:.2f}"
+            )
+            found.append((text, figures.histogram(f"{name}: agreement", "mean Dice of the raters", defined)))
+    return found
 
 
 def _environment() -> jinja2.Environment:

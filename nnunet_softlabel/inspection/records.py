@@ -148,12 +148,18 @@ class Understood(TypedDict):
 
 
 class Compared(TypedDict):
-    """What the comparison of the raters found."""
+    """What the comparison of the raters found.
+
+    ``raters_missing``: rater -> cases without a readable file of that rater, empty for anonymous raters.
+    ``raters_per_case``: number of raters -> how many cases have so many.
+    """
 
     format_version: int
     is_anonymous: bool
     classes: list[str]
     raters: list[str]
+    raters_missing: dict[str, list[str]]
+    raters_per_case: dict[str, int]
     cases_compared: int
     per_class: dict[str, ClassSummary]
     stand_out: StandOut

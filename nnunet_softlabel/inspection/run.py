@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -114,13 +115,16 @@ def _summary(
         name: {case.case: case.measures[index] for case in looked.values() if len(case.raters) > 1}
         for index, name in enumerate(labels.names)
     }
+    numbers = Counter(len(case.raters) for case in looked.values())
     findings = [found for name, measured in by_class.items() for found in outlying_cases(name, measured)]
     raters = [] if is_anonymous else [f for name, m in by_class.items() for f in outlying_raters(name, m)]
     return {
         "format_version": FORMAT_VERSION,
         "is_anonymous": is_anonymous,
         "classes": list(labels.names),
-        "raters": sorted({rater for case in looked.values() for rater in case.raters}),
+        "raters": (names := sorted({rater for case in looked.values() for rater in case.raters})),
+        "raters_missing": {} if is_anonymous else _missing(names, looked),
+        "raters_per_case": {str(n): numbers[n] for n in sorted(numbers)},
         "cases_compared": sum(len(case.raters) > 1 for case in looked.values()),
         "per_class": {
             name: class_summary(measured, None if is_anonymous else rates_of(rates, index), rates, index)
@@ -138,6 +142,12 @@ def _summary(
             for case in next(iter(by_class.values()))
         },
     }
+
+
+def _missing(raters: Sequence[str], looked: Mapping[str, _Looked]) -> dict[str, list[str]]:
+    """Rater -> cases without a readable file of that rater; raters who lack none are left out."""
+    lacking = {rater: [name for name, case in looked.items() if rater not in case.raters] for rater in raters}
+    return {rater: cases for rater, cases in lacking.items() if cases}
 
 
 def _look_at(case: Case, labels: Labels, reading: Reading) -> _Looked:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nnunet_softlabel.metrics.registry import BETTER, TITLES
@@ -125,6 +126,19 @@ def reliability_plot(title: str, tables: Mapping[str, NDArray[Any]]) -> str:
     axes.set_xlabel("predicted probability", fontsize=9)
     axes.set_ylabel("soft label", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
+    return png(figure)
+
+
+def histogram(title: str, label: str, values: Sequence[float]) -> str:
+    """How many cases have which value between 0 and 1."""
+    figure, axes = _axes(WIDTH * 0.55, title)
+    axes.hist(values, bins=20, range=(0, 1), color=colour(0), edgecolor="white")
+    axes.axvline(float(np.median(values)), color=GREY, linewidth=1, linestyle="--", label="median")
+    axes.set_xlim(0, 1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(label, fontsize=9)
+    axes.set_ylabel("cases", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
     return png(figure)
 
 

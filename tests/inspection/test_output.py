@@ -24,6 +24,7 @@ from nnunet_softlabel.inspection import (
 )
 from nnunet_softlabel.inspection.output import case_rows
 from nnunet_softlabel.inspection.run import prior_effects
+from nnunet_softlabel.inspection.verdict import verdict
 from tests.conftest import RaterFolder, write_volume
 from tests.inspection.raters_by_hand import LESION, as_cases, discs
 
@@ -130,7 +131,7 @@ def test_inspect_a_converted_data_set(
     assert [row["case"] for row in rows] == list(rater_folder.cases)
     assert float(rows[0]["mean_dice"]) == pytest.approx(found["per_case"]["case_00"]["lesion"]["mean_dice"])
     page = (out / "inspection.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 3 * 4
+    assert page.count("data:image/png;base64,") == 3 * 4 + 1  # panels of four cases, and a histogram
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert main(["inspect", "-d", "901", "-o", str(out), "-np", "1"]) == 2
     assert "already there" in capsys.readouterr().err
@@ -210,3 +211,97 @@ def test_a_data_set_without_raters_is_refused(
     rmtree(dataset.folder / "raterLabelsTr")
     with pytest.raises(DatasetError, match="holds no rater's mask"):
         dataset_cases(dataset)
+
+
+def compared(disputed: float, *, volumes: list[dict[str, float]], **more: object) -> dict:
+    """What of a comparison the verdict reads."""
+    return {
+        "is_anonymous": False,
+        "raters_missing": {},
+        "raters_per_case": {},
+        "per_class": {"lesion": {"disputed_share": disputed}},
+        "per_case": {f"c{i}": {"lesion": {"volume_mm3": v}} for i, v in enumerate(volumes)},
+        "stand_out": {"raters": []},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "sentences"),
+    [
+        (
+            compared(0.45, volumes=[{"a": 1.0, "b": 2.0}]),
+            ["lesion: 45% of what anyone marked is disputed: soft labels have something to learn."],
+        ),
+        (
+            compared(0.05, volumes=[{"a": 1.0, "b": 2.0}]),
+            ["lesion: 5% of what anyone marked is disputed: soft labels can change little."],
+        ),
+        (
+            compared(0.01, volumes=[{"a": 1.0, "b": 1.0}]),
+            [
+                "lesion: 1% of what anyone marked is disputed: the raters agree, and soft labels hardly "
+                "differ from hard ones."
+            ],
+        ),
+        (compared(float("nan"), volumes=[{"a": 0.0, "b": 0.0}]), ["lesion: no rater marked anything."]),
+        (
+            compared(0.3, volumes=[{"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 1.0}, {"a": 0.0, "b": 0.0}]),
+            [
+                "lesion: 30% of what anyone marked is disputed: soft labels have something to learn.",
+                "lesion: in 1 of 2 marked cases one rater marked nothing where another did. This is no "
+                "matter of outlines: try `convert --fusion lesion-wise`, or `refine` after a first training.",
+            ],
+        ),
+        (
+            compared(
+                0.3,
+                volumes=[{"a": 1.0}],
+                raters_missing={"a": ["c1"], "b": [f"c{i}" for i in range(7)]},
+                stand_out={"raters": [{"rater": "a"}, {"rater": "a"}]},
+            ),
+            [
+                "lesion: 30% of what anyone marked is disputed: soft labels have something to learn.",
+                "Rater a is missing in 1 case: c1.",
+                "Rater b is missing in 7 cases: c0, c1, c2, c3, c4 and 2 more.",
+                "Rater a stands out; see below.",
+            ],
+        ),
+        (
+            compared(
+                0.3, volumes=[{"a": 1.0}], is_anonymous=True, raters_per_case={"3": 47, "4": 439},
+                stand_out={"raters": [{"rater": "b"}, {"rater": "a"}]},
+            ),
+            [
+                "lesion: 30% of what anyone marked is disputed: soft labels have something to learn.",
+                "Cases have different numbers of raters: 47 cases have 3, 439 cases have 4.",
+                "Raters a, b stand out; see below.",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_every_sentence_of_the_verdict(found: dict, sentences: list[str]) -> None:
+    assert verdict(found) == sentences
+
+
+def test_the_page_begins_with_the_verdict_and_lists_who_is_missing(
+    rater_folder, tmp_path: Path, capsys
+) -> None:
+    first, second, *_ = rater_folder.cases
+    rater_folder.rater(first, "2").unlink()
+    rater_folder.rater(second, "2").unlink()
+    cases = pattern_cases([rater_folder.rater_pattern], rater_folder.images)
+    summary = inspect_raters(cases, labels=LESION)
+    assert summary["raters_missing"] == {"2": [first, second]}
+    assert summary["raters_per_case"] == {"2": 2, "3": 2}
+    write_inspection(tmp_path / "o", summary, cases, labels=LESION, title="t")
+    page = (tmp_path / "o" / "inspection.html").read_text(encoding="utf-8")
+    sentences = verdict(summary)
+    assert f"Rater 2 is missing in 2 cases: {first}, {second}." in sentences
+    assert 0 < page.index(sentences[0]) < page.index("Mean pairwise Dice")
+    assert f"<td>2</td><td>2</td><td>{first}, {second}</td>" in page
+    assert "4 cases: 4 for training, 0 for testing." in page
+    assert 'alt="lesion: mean Dice of the raters in each of 4 cases' in page
+    assert format_inspection(summary).splitlines()[1] == sentences[0]
+    anonymous = inspect_raters(cases, labels=LESION, is_anonymous=True)
+    assert anonymous["raters_missing"] == {}

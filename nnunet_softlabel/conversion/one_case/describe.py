@@ -43,7 +43,7 @@ def describe(soft: NDArray[Any], loaded: LoadedCase, labels: Labels) -> Contents
         np.any([label_map != maps[0] for label_map in maps[1:]], axis=0) if len(maps) > 1 else marked & False
     )
     return {
-        "marked_voxels": int(marked.sum()),
+        "marked_mm3": float(marked.sum() * np.prod(loaded.grid.spacing_mm)),
         "disputed_share": float(disputed.sum() / marked.sum()) if marked.any() else 0.0,
         "soft_voxels": int(((soft > 0) & (soft < 1)).any(axis=0).sum()),
         "pairs": _pairs(loaded.rater_maps),
