@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
-from nnunet_softlabel.conversion.summary import summary_of_cases
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import versions
 from nnunet_softlabel.formats.files import write_text
@@ -67,7 +66,7 @@ def write_page(
     ]
     page = _environment().get_template("inspection.html.jinja").render(
         title=title, summary=summary, pictures=pictures, matrix=_matrix, versions=versions(),
-        sentences=verdict(summary), understood=summary_of_cases(cases), histograms=_histograms(summary),
+        sentences=verdict(summary), histograms=_histograms(summary),
     )  # fmt: skip
     write_text(path, page)
 

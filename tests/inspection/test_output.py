@@ -300,7 +300,7 @@ def test_the_page_begins_with_the_verdict_and_lists_who_is_missing(
     assert f"Rater 2 is missing in 2 cases: {first}, {second}." in sentences
     assert 0 < page.index(sentences[0]) < page.index("Mean pairwise Dice")
     assert f"<td>2</td><td>2</td><td>{first}, {second}</td>" in page
-    assert "4 cases: 4 for training, 0 for testing." in page
+    assert "<li>4 cases.</li>" in page
     assert 'alt="lesion: mean Dice of the raters in each of 4 cases' in page
     assert format_inspection(summary).splitlines()[1] == sentences[0]
     anonymous = inspect_raters(cases, labels=LESION, is_anonymous=True)
