@@ -38,6 +38,7 @@ from nnunet_softlabel.conversion.sources import digest_of_case, digest_of_source
 from nnunet_softlabel.conversion.work_folder import (
     UNFINISHED,
     bring_back,
+    claimed_id,
     put_in_place,
     remove,
     run_cases,
@@ -151,8 +152,8 @@ def convert(
         put_in_place(work, final, then=partial(write_splits, splits_file, splits))
 
     running = _Running(num_processes, overwrite, resume, show_progress)
-    # the id is checked again, for two may have begun at once
-    _run(cases, work, settings, running, check=partial(check_id_is_free, final), finish=finish)
+    with claimed_id(final):  # and checked again, for two may have begun at once
+        _run(cases, work, settings, running, check=partial(check_id_is_free, final), finish=finish)
     return final
 
 

@@ -83,6 +83,28 @@ def locked(work: Path) -> Iterator[None]:
         raise UsageError(f"{work}: another process is converting into it; wait until it is done.") from error
 
 
+@contextmanager
+def claimed_id(final: Path) -> Iterator[None]:
+    """Hold the id of a data set that is made, whatever its name: of two that begin at once, one goes on.
+
+    Raises:
+        UsageError: if another process holds it.
+    """
+    number = final.name.partition("_")[0]
+    lock = final.with_name(f".{number}.lock")
+    try:
+        with held_lock(lock):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    except Timeout as error:
+        raise UsageError(
+            f"-d {int(number.removeprefix('Dataset'))}: another process is making a data set of this id; "
+            f"wait until it is done, or choose another."
+        ) from error
+
+
 def _take_up(work: Path, description: RequestDescription, *, overwrite: bool, resume: bool) -> None:
     started = work / "settings.json"
     if resume and started.is_file() and (work / "dataset").is_dir():

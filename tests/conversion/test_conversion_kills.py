@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 
 from nnunet_softlabel.conversion.one_case import write as case_writer
+from nnunet_softlabel.conversion.work_folder import claimed_id
+from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask, write_image
 from tests.conversion.conversion_helpers import run, tree
+from tests.process_tree import AT_GATE, GATE, OPEN, wait_until, workers_at_gate
 
+START = "import sys; from nnunet_softlabel import cli; sys.exit(cli.main(sys.argv[1:]))"
 Folders = SimpleNamespace
 
 
@@ -276,6 +280,59 @@ def test_two_data_sets_of_one_id_do_not_come_about(small_folder, nnunet_folders:
     assert run(*small_folder.arguments()) == 2
     assert "the id is taken by" in capsys.readouterr().err
     assert not (nnunet_folders.raw / "Dataset901_Tiny").exists()
+
+
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{AT_GATE if GATE in environment else ''}{START}", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Tiny", "Other"])
+def test_a_conversion_into_an_id_in_which_another_works_is_one_line(
+    small_folder, nnunet_folders: Folders, tmp_path: Path, capsys, name: str
+) -> None:
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    first = start([*small_folder.arguments(), "-np", "2"], **{GATE: str(gate)})
+    assert wait_until(lambda: bool(workers_at_gate(gate)) or first.poll() is not None, seconds=120)
+    assert first.poll() is None
+    for flags in ([], ["--overwrite"], ["--resume"]):
+        assert run(*small_folder.arguments(name=name), *flags) == 2
+        error = capsys.readouterr().err
+        assert len(error.splitlines()) == 1
+        assert "another process is" in error or "the id is taken by" in error
+    (gate / OPEN).touch()
+    assert first.communicate(timeout=120)[1] == ""
+    assert first.returncode == 0
+    assert [path.name for path in nnunet_folders.raw.iterdir()] == ["Dataset901_Tiny"]
+
+
+@pytest.mark.slow
+def test_of_two_conversions_into_one_id_at_once_one_succeeds(small_folder, nnunet_folders: Folders) -> None:
+    names = ("Tiny", "Other")
+    both = [start(small_folder.arguments(name=name)) for name in names]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    (winner,) = [name for name, process in zip(names, both, strict=True) if process.returncode == 0]
+    assert [path.name for path in nnunet_folders.raw.iterdir()] == [f"Dataset901_{winner}"]
+    (error,) = [error for error in errors if error]
+    assert len(error.splitlines()) == 1
+
+
+def test_an_id_that_is_claimed_is_refused(nnunet_folders: Folders) -> None:
+    with claimed_id(nnunet_folders.raw / "Dataset901_Tiny"):
+        with pytest.raises(UsageError, match="-d 901: another process is making a data set of this id"):
+            with claimed_id(nnunet_folders.raw / "Dataset901_Other"):
+                pass
+        with claimed_id(nnunet_folders.raw / "Dataset902_Other"):
+            pass
+    assert list(nnunet_folders.raw.iterdir()) == []
 
 
 def test_file_system_without_locks_is_a_warning(small_folder, nnunet_folders: Folders, monkeypatch) -> None:
