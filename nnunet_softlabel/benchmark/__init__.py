@@ -6,14 +6,18 @@ A killed benchmark goes on where it stopped; a cell that was made with something
 
 from nnunet_softlabel.benchmark.cluster import ClusterJobs
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Budget, Cell
-from nnunet_softlabel.benchmark.results import format_benchmark, report
+from nnunet_softlabel.benchmark.results import report
 from nnunet_softlabel.benchmark.run import benchmark
+from nnunet_softlabel.benchmark.status import CellStatus, Outcome
+from nnunet_softlabel.benchmark.summary import format_benchmark
 
 __all__ = [
     "BenchmarkGrid",
     "Budget",
     "Cell",
+    "CellStatus",
     "ClusterJobs",
+    "Outcome",
     "benchmark",
     "format_benchmark",
     "report",

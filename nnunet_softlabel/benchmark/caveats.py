@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from nnunet_softlabel.benchmark.cell_training import DONE
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.status import Outcome
 from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATER, RATERS
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED, TUNED
 from nnunet_softlabel.metrics.overlap import mean_of_defined
@@ -19,7 +19,7 @@ LOW_SENSITIVITY = 0.8  # below, (sensitivity + false positive rate) / 2 lies cle
 
 def make_notes(
     grid: BenchmarkGrid,
-    outcome: Mapping[str, str],
+    outcome: Mapping[str, Outcome],
     finished: Mapping[str, Sequence[Cell]],
     runs: Sequence[RunResult],
 ) -> list[str]:
@@ -27,7 +27,7 @@ def make_notes(
     notes = [
         f"{cell.name}: {outcome[cell.name]}; not in this page."
         for cell in grid.cells
-        if outcome[cell.name] != DONE
+        if not outcome[cell.name].is_done
     ]
     sets = {json.dumps(sorted((cell.fold, cell.seed) for cell in cells)) for cells in finished.values()}
     if len(sets) > 1:

@@ -8,22 +8,24 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from socket import gethostname
-from typing import Any
+from typing import cast
 
 from filelock import Timeout
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.progress import validation_processes, wait_for_training
+from nnunet_softlabel.benchmark.records import CellRecord, StartedBy
+from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.locks import held_lock
+from nnunet_softlabel.training.records import TrainArguments, TrainingResult
 from nnunet_softlabel.training.supervisor import BUSY
 from nnunet_softlabel.training.trainer_path import trainer_path
 
 SUPERVISOR = (sys.executable, "-m", "nnunet_softlabel.training.supervisor")
-DONE, FAILED, ELSEWHERE, UNTRAINED = "done", "failed", "in training elsewhere", "not trained"
 
 
-def train_cell(grid: BenchmarkGrid, cell: Cell) -> str:
+def train_cell(grid: BenchmarkGrid, cell: Cell) -> Outcome:
     """Train a cell unless it is done; says what became of it: done, failed, or in training elsewhere.
 
     Several benchmark processes (one per GPU or node) can share a grid: each takes what no other works on.
@@ -34,35 +36,38 @@ def train_cell(grid: BenchmarkGrid, cell: Cell) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     needed = missing_model(grid, cell)
     if needed is not None:
-        return f"{UNTRAINED}: waits for {needed.name}"
+        return Outcome(CellStatus.UNTRAINED, f"waits for {needed.name}")
     try:
         with held_lock(path.with_suffix(".lock")):
             record = grid.record(cell)
-            if record is not None and record["status"] == DONE:
-                return DONE
+            if record is not None and record["status"] == CellStatus.DONE.value:
+                return Outcome(CellStatus.DONE)
             return _train_locked(grid, cell, continues=record is not None)
     except Timeout:
-        return ELSEWHERE
+        return Outcome(CellStatus.ELSEWHERE)
 
 
 def missing_model(grid: BenchmarkGrid, cell: Cell) -> Cell | None:
     """The cell whose model this one goes on from, if that is not done yet."""
     needed = grid.begins_with(cell)
-    return None if needed is None or recorded_status(grid, needed) == DONE else needed
+    return None if needed is None or recorded_outcome(grid, needed).is_done else needed
 
 
-def recorded_status(grid: BenchmarkGrid, cell: Cell) -> str:
+def recorded_outcome(grid: BenchmarkGrid, cell: Cell) -> Outcome:
     """What became of a cell so far, by its record alone."""
     record = grid.record(cell)
-    if record is None:
-        return UNTRAINED
-    return "started, not finished" if record["status"] == "started" else str(record["status"])
+    return Outcome(CellStatus.UNTRAINED if record is None else CellStatus(record["status"]))
 
 
-def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> str:
+def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> Outcome:
     path, made_with = grid.record_file(cell), grid.made_with(cell)
-    by = {"host": gethostname(), "pid": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M}"}
-    write_json(path, {"made_with": made_with, "status": "started", "by": by})
+    by: StartedBy = {
+        "host": gethostname(),
+        "pid": os.getpid(),
+        "since": f"{datetime.now():%Y-%m-%d %H:%M}",
+    }
+    record: CellRecord = {"made_with": made_with, "status": CellStatus.STARTED.value, "by": by}
+    write_json(path, record)
     arguments_file, result_file = path.with_suffix(".arguments"), path.with_suffix(".result")
     write_json(arguments_file, _arguments(grid, cell, continues=continues))
     grid.results_folder(cell).mkdir(parents=True, exist_ok=True)
@@ -81,13 +86,15 @@ def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> str:
         )
     code = wait_for_training(process, grid, cell)
     if code == BUSY:
-        return ELSEWHERE
-    result = read_json(result_file) if code == 0 else {}
+        return Outcome(CellStatus.ELSEWHERE)
+    status = CellStatus.DONE if code == 0 else CellStatus.FAILED
+    record = {"made_with": made_with, "status": status.value}
+    if code == 0:
+        record |= cast(TrainingResult, read_json(result_file))
     for temporary in (arguments_file, result_file):
         temporary.unlink(missing_ok=True)
-    status = DONE if code == 0 else FAILED
-    write_json(path, {"made_with": made_with, "status": status, **result})
-    return status
+    write_json(path, record)
+    return Outcome(status)
 
 
 def _environment(grid: BenchmarkGrid, cell: Cell) -> dict[str, str]:
@@ -101,8 +108,7 @@ def _environment(grid: BenchmarkGrid, cell: Cell) -> dict[str, str]:
     return environment
 
 
-def _arguments(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> dict[str, Any]:
-    """Of `nnunet_softlabel.training.run.train`."""
+def _arguments(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> TrainArguments:
     return {
         "dataset": grid.dataset.folder.name,
         "configuration": cell.configuration,

@@ -6,16 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnunet_softlabel.benchmark.cell_training import (
-    DONE,
-    FAILED,
-    UNTRAINED,
-    last_line,
-    missing_model,
-    recorded_status,
-    train_cell,
-)
+from nnunet_softlabel.benchmark.cell_training import last_line, missing_model, recorded_outcome, train_cell
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import UsageError
 
 CLUSTERS = ("slurm", "local")
@@ -37,13 +30,13 @@ class ClusterJobs:
     """
 
     kind: str = "slurm"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, str | int] = field(default_factory=dict)
     poll_seconds: float = 10
 
     @classmethod
     def parse(cls, kind: str, options: Sequence[str]) -> ClusterJobs:
         """Options as the command line gives them, ``NAME=VALUE``; a number is taken for a number."""
-        parsed: dict[str, Any] = {}
+        parsed: dict[str, str | int] = {}
         for text in options:
             name, sign, value = text.partition("=")
             if not (name and sign and value):
@@ -58,7 +51,7 @@ class CellJob:
     def __init__(self, grid: BenchmarkGrid, cell: Cell) -> None:
         self.grid, self.cell = grid, cell
 
-    def __call__(self) -> str:
+    def __call__(self) -> Outcome:
         """Run on the node."""
         return train_cell(self.grid, self.cell)
 
@@ -69,7 +62,9 @@ class CellJob:
         return DelayedSubmission(self)
 
 
-def train_on_cluster(grid: BenchmarkGrid, cluster: ClusterJobs, log: Callable[[str], None]) -> dict[str, str]:
+def train_on_cluster(
+    grid: BenchmarkGrid, cluster: ClusterJobs, log: Callable[[str], None]
+) -> dict[str, Outcome]:
     """Submit a job for each cell that is not done, wait for all, say what became of each.
 
     Raises:
@@ -79,14 +74,15 @@ def train_on_cluster(grid: BenchmarkGrid, cluster: ClusterJobs, log: Callable[[s
     from submitit.core.utils import FailedSubmissionError, UncompletedJobError
     from submitit.helpers import as_completed
 
-    outcome = {cell.name: recorded_status(grid, cell) for cell in grid.cells}
+    outcome = {cell.name: recorded_outcome(grid, cell) for cell in grid.cells}
     cells = []
     for cell in grid.cells:
         needed = missing_model(grid, cell)
         if needed is not None:
-            outcome[cell.name] = f"{UNTRAINED}: waits for {needed.name}; run the same command again"
+            waits = f"waits for {needed.name}; run the same command again"
+            outcome[cell.name] = Outcome(CellStatus.UNTRAINED, waits)
             log(f"{cell.name}: {outcome[cell.name]}")
-        elif outcome[cell.name] != DONE:
+        elif not outcome[cell.name].is_done:
             cells.append(cell)
     try:
         jobs = executor.submit_array([CellJob(grid, cell) for cell in cells]) if cells else []
@@ -100,9 +96,10 @@ def train_on_cluster(grid: BenchmarkGrid, cluster: ClusterJobs, log: Callable[[s
             cell = waiting.pop(job.job_id)
             try:
                 outcome[cell.name] = job.result()
-                more = f": {last_line(grid.log_file(cell))}" if outcome[cell.name] == FAILED else ""
+                has_failed = outcome[cell.name].status is CellStatus.FAILED
+                more = f": {last_line(grid.log_file(cell))}" if has_failed else ""
             except UncompletedJobError:  # killed by the cluster, or an error of ours
-                outcome[cell.name] = FAILED
+                outcome[cell.name] = Outcome(CellStatus.FAILED)
                 more = f": {last_line(job.paths.stderr)}"
             log(f"job {job.job_id}: {cell.name}: {outcome[cell.name]}{more}")
     except KeyboardInterrupt:
@@ -117,7 +114,10 @@ def _executor(grid: BenchmarkGrid, cluster: ClusterJobs) -> Any:
         from submitit import AutoExecutor
     except ImportError as error:
         raise UsageError("--cluster needs submitit: pip install 'nnunet-softlabel[cluster]'.") from error
-    options: dict[str, Any] = {"timeout_min": TIMEOUT_MIN, "name": f"softlabel_{grid.dataset.folder.name}"}
+    options: dict[str, str | int] = {
+        "timeout_min": TIMEOUT_MIN,
+        "name": f"softlabel_{grid.dataset.folder.name}",
+    }
     if grid.device == "cuda":
         options["gpus_per_node"] = 1
     for name, value in cluster.options.items():

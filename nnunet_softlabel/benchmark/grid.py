@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from nnunet_softlabel import __version__
+from nnunet_softlabel.benchmark.records import CellRecord, MadeWith
+from nnunet_softlabel.benchmark.status import CellStatus
 from nnunet_softlabel.cases.splits import read_splits
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_threshold
@@ -18,6 +20,8 @@ from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dat
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.training.starts_from import starts_from
 
+# of a cell, in its record
+RECORDED = tuple(status.value for status in (CellStatus.STARTED, CellStatus.DONE, CellStatus.FAILED))
 TRAINING = (sys.executable, "-m", "nnunet_softlabel.training")
 
 
@@ -191,7 +195,7 @@ class BenchmarkGrid:
                 f"no longer those of the trainings; preprocess again and start a benchmark with another -o."
             )
 
-    def made_with(self, cell: Cell) -> dict[str, Any]:
+    def made_with(self, cell: Cell) -> MadeWith:
         """What must agree before a cell is taken up again."""
         return {
             "trainer": cell.trainer,
@@ -206,7 +210,7 @@ class BenchmarkGrid:
             "code": __version__,
         }
 
-    def record(self, cell: Cell) -> dict[str, Any] | None:
+    def record(self, cell: Cell) -> CellRecord | None:
         """The record of a cell, or None if it was never started.
 
         Raises:
@@ -216,7 +220,7 @@ class BenchmarkGrid:
         if not path.is_file():
             return None
         record = read_json(path)
-        if not (isinstance(record.get("made_with"), dict) and isinstance(record.get("status"), str)):
+        if not isinstance(record.get("made_with"), dict) or record.get("status") not in RECORDED:
             raise UsageError(f"{path}: is no record of a training; delete it, and its results with it.")
         for key, wanted in self.made_with(cell).items():
             if record["made_with"].get(key) != wanted:
@@ -225,6 +229,12 @@ class BenchmarkGrid:
                     f"this benchmark asks for {wanted}; "
                     f"choose another -o, or delete that file and its results."
                 )
+        return cast(CellRecord, record)
+
+    def record_of_done(self, cell: Cell) -> CellRecord:
+        """The record of a cell that is known to be done."""
+        record = self.record(cell)
+        assert record is not None, f"{cell.name} is done, so it has a record"
         return record
 
 

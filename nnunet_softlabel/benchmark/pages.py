@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.benchmark.records import Asked
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import Json, read_json
 
 REPORT_FILE = "report.html"
 FILES = (REPORT_FILE, METRICS_FILE, SUMMARY_FILE)
 
 
-def asked_of(grid: BenchmarkGrid) -> dict[str, Any]:
+def asked_of(grid: BenchmarkGrid) -> Asked:
     """What tells one page of a benchmark from another."""
     return {"threshold": grid.threshold, "truth": None if grid.truth is None else str(grid.truth)}
 
@@ -46,7 +46,7 @@ def keep_earlier_page(grid: BenchmarkGrid) -> list[Path]:
     return kept
 
 
-def _in_words(asked: dict[str, Any]) -> str:
+def _in_words(asked: Json) -> str:
     truth = asked.get("truth")
     words = f"threshold_{asked.get('threshold')}" + (f"_truth_{Path(truth).name}" if truth else "")
     return re.sub(r"[^\w.\-]", "_", words)

@@ -9,14 +9,13 @@ from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-from nnunet_softlabel.benchmark.cell_training import DONE, recorded_status
+from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.truth import read_truth, truth_values
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import Json, read_json
 from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.processes import for_each_case
@@ -63,7 +62,7 @@ def describe_grid(grid: BenchmarkGrid) -> list[str]:
     """One line per cell: what it is, and what became of it so far."""
     lines = [f"{grid.dataset.folder.name}, {grid.plans}: {len(grid.cells)} trainings into {grid.output}"]
     for number, cell in enumerate(grid.cells, start=1):
-        status = recorded_status(grid, cell)
+        status = recorded_outcome(grid, cell)
         cases = len(grid.validation_cases(cell))
         lines.append(f"[{number}/{len(grid.cells)}] {cell.name}: {status}; {cases} validation cases")
     return lines
@@ -146,7 +145,7 @@ def _preprocessing_problems(grid: BenchmarkGrid) -> Iterator[str]:
             yield f"-c {configuration}: {folder} lacks {len(missing)} cases, first {missing[0]}; {remedy}."
 
 
-def _data_identifier(planned: dict[str, Any], configuration: str) -> str | None:
+def _data_identifier(planned: Json, configuration: str) -> str | None:
     """The folder of a configuration; one that inherits takes that of its parent."""
     seen: set[str] = set()
     while configuration in planned and configuration not in seen:
@@ -200,7 +199,7 @@ def _missing(grid: BenchmarkGrid) -> list[Cell]:
     found = []
     for cell in grid.cells:
         try:
-            if recorded_status(grid, cell) == DONE:
+            if recorded_outcome(grid, cell).is_done:
                 continue
         except (UsageError, DatasetError):
             pass  # reported above

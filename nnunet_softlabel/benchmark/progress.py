@@ -10,12 +10,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import sleep
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.records import CellRecord
+from nnunet_softlabel.benchmark.status import Outcome
 
 POLL_SECONDS = 0.5
 VOXELS_PER_SECOND = 2e6  # nnU-Net's export of probabilities, per channel and process
@@ -32,7 +33,7 @@ def wait_for_training(process: subprocess.Popen[bytes], grid: BenchmarkGrid, cel
         try:
             while process.poll() is None:
                 sleep(POLL_SECONDS)
-                _show(bar, _new_text(log, start), grid.validation_folder(cell), epochs, cases)
+                _show(bar, _new_text(log, start), epochs, cases)
             if process.returncode == 0 and bar.total is not None:
                 bar.update(bar.total - bar.n)
         finally:
@@ -50,7 +51,7 @@ def _new_text(log: Path, start: int) -> str:
         return file.read().decode("utf-8", errors="replace")
 
 
-def _show(bar: tqdm, text: str, validation: Path, epochs: int | None, cases: int) -> None:
+def _show(bar: tqdm, text: str, epochs: int | None, cases: int) -> None:
     """Epochs that have begun, then cases that are validated, by what nnU-Net prints."""
     validated = len(re.findall(r"predicting ", text))
     begun = re.findall(r"Epoch (\d+)\s*$", text, re.MULTILINE)
@@ -75,17 +76,17 @@ def validation_processes(grid: BenchmarkGrid, cell: Cell) -> int:
     return max(1, min(wanted, len(cases), os.cpu_count() or 1, MOST_PROCESSES))
 
 
-def outcome_line(grid: BenchmarkGrid, cell: Cell, outcome: str, *, remaining: Sequence[Cell]) -> str:
+def outcome_line(grid: BenchmarkGrid, cell: Cell, outcome: Outcome, *, remaining: Sequence[Cell]) -> str:
     """``done in 12 min, Dice 0.812; 3 left, about 36 min``."""
-    record = read_record(grid, cell)
-    text = outcome
-    if "train_seconds" in record:
+    record = grid.record(cell)
+    text = str(outcome)
+    if record is not None and "train_seconds" in record:
         text += f" in {duration(seconds_of(record))}"
         dice = validation_dice(grid, cell)
         text += "" if dice is None else f", Dice {dice:.3f}"
     if not remaining:
         return text
-    known = {other: seconds_of(read_record(grid, other)) for other in grid.cells}
+    known = {other: seconds_of(grid.record(other)) for other in grid.cells}
     finished = {other: seconds for other, seconds in known.items() if seconds > 0}
     if not finished:
         return f"{text}; {len(remaining)} left"
@@ -103,14 +104,11 @@ def _expected(cell: Cell, finished: Mapping[Cell, float]) -> float:
     return float(np.mean(same or list(finished.values())))
 
 
-def seconds_of(record: Mapping[str, Any]) -> float:
+def seconds_of(record: CellRecord | None) -> float:
     """Training and validation of a cell; 0 if it is not done."""
+    if record is None:
+        return 0.0
     return float(record.get("train_seconds", 0)) + float(record.get("validation_seconds", 0))
-
-
-def read_record(grid: BenchmarkGrid, cell: Cell) -> Mapping[str, Any]:
-    """The record of a cell, or an empty one."""
-    return grid.record(cell) or {}
 
 
 def validation_dice(grid: BenchmarkGrid, cell: Cell) -> float | None:
@@ -137,7 +135,8 @@ def duration(seconds: float) -> str:
 
 def who_trains(grid: BenchmarkGrid, cell: Cell) -> str:
     """Which process works on a cell, by its record."""
-    by = read_record(grid, cell).get("by")
-    if not isinstance(by, Mapping):
+    record = grid.record(cell)
+    if record is None or not isinstance(record.get("by"), Mapping):
         return ""
+    by = record["by"]
     return f" (process {by.get('pid')} on {by.get('host')}, since {by.get('since')})"

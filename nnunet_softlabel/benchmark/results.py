@@ -2,61 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnunet_softlabel.benchmark.caveats import make_notes
 from nnunet_softlabel.benchmark.cell_scores import is_scored
-from nnunet_softlabel.benchmark.cell_training import DONE, ELSEWHERE, recorded_status
+from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
 from nnunet_softlabel.benchmark.recalibrated_rows import SUFFIX, recalibrated_cells, recalibrated_folder
+from nnunet_softlabel.benchmark.records import BenchmarkSummary
+from nnunet_softlabel.benchmark.status import CellStatus, Outcome
+from nnunet_softlabel.benchmark.summary import difference_record, shared_settings, trainer_summaries
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.tables import (
-    METRICS_FILE,
-    SUMMARY_FILE,
-    four_digits,
-    means,
-    versions,
-    write_rows,
-)
-from nnunet_softlabel.formats.files import read_json, visible, write_json
+from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versions, write_rows
+from nnunet_softlabel.formats.files import visible, write_json
 from nnunet_softlabel.formats.locks import held_lock
-from nnunet_softlabel.metrics.registry import TITLES
-from nnunet_softlabel.report.comparison import (
-    PRIMARY,
-    PairedDifference,
-    compare,
-    home_reference,
-    primary_tests,
-)
+from nnunet_softlabel.report.comparison import PRIMARY, compare, primary_tests
 from nnunet_softlabel.report.page import RunResult, write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
 from nnunet_softlabel.report.verdict import verdict
 
-TABLE_METRICS = (
-    "dice",
-    "precision",
-    "recall",
-    "soft_dice",
-    "qubiq_dice",
-    "brier_near",
-    "ece_near",
-    "volume_error_abs",
-)
 TRAINING_PACKAGES = ("torch", "batchgeneratorsv2", "dynamic-network-architectures")
 GIB = 2**30
 
 
 def report(
     grid: BenchmarkGrid,
-    outcome: Mapping[str, str],
+    outcome: Mapping[str, Outcome],
     *,
     commands: Sequence[str] = (),
     margins: Mapping[str, float] | None = None,
@@ -85,10 +62,10 @@ def report(
     with held_lock(grid.output / "scores.lock", patience_seconds=-1):
         grid.refuse_other_labels()
         finished_elsewhere = {
-            cell.name: DONE
+            cell.name: Outcome(CellStatus.DONE)
             for cell in grid.cells
-            if outcome[cell.name] == ELSEWHERE
-            and recorded_status(grid, cell) == DONE
+            if outcome[cell.name].status is CellStatus.ELSEWHERE
+            and recorded_outcome(grid, cell).is_done
             and is_scored(grid, cell)
         }
         return _report(
@@ -98,7 +75,7 @@ def report(
 
 def _report(
     grid: BenchmarkGrid,
-    outcome: Mapping[str, str],
+    outcome: Mapping[str, Outcome],
     *,
     commands: Sequence[str],
     margins: Mapping[str, float] | None,
@@ -106,7 +83,8 @@ def _report(
 ) -> Path:
     finished = _finished_cells(grid, outcome)
     if not finished:
-        reason = next((what for what in outcome.values() if what not in (DONE, ELSEWHERE)), "")
+        others = (CellStatus.DONE, CellStatus.ELSEWHERE)
+        reason = next((str(what) for what in outcome.values() if what.status not in others), "")
         raise DatasetError(
             f"{grid.output}: no training is done and scored ({reason}); see {grid.output / 'logs'}."
         )
@@ -130,12 +108,18 @@ def _report(
         print(f"The earlier page stays: {path}")
     named_rows = [{"trainer": run.name, **row} for run in all_runs for row in run.rows]
     write_rows(grid.output / METRICS_FILE, named_rows, more_columns=["trainer"])
-    settings = _settings(grid, outcome)
-    done = [grid.record(cell) or {} for cells in finished.values() for cell in cells]
-    iterations = min(int(record["epochs"]) * int(record["iterations"]) for record in done)
+    settings = shared_settings(grid, outcome)
+    done = [grid.record_of_done(cell) for cells in finished.values() for cell in cells]
+    iterations = min(record["epochs"] * record["iterations"] for record in done)
     sentences = verdict({run.name: run.rows for run in all_runs}, comparisons, iterations=iterations)
-    summary = _summary(settings, all_runs, comparisons, notes) | {"asked": asked_of(grid)}
-    summary["verdict"] = [sentence.text for sentence in sentences]
+    summary: BenchmarkSummary = {
+        "settings": settings,
+        "notes": notes,
+        "trainers": trainer_summaries(all_runs),
+        "differences": [difference_record(test) for test in comparisons],
+        "asked": asked_of(grid),
+        "verdict": [sentence.text for sentence in sentences],
+    }
     write_json(grid.output / SUMMARY_FILE, summary)
     return write_report(
         grid.output / REPORT_FILE,
@@ -152,12 +136,12 @@ def _report(
     )
 
 
-def _finished_cells(grid: BenchmarkGrid, outcome: Mapping[str, str]) -> dict[str, list[Cell]]:
+def _finished_cells(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict[str, list[Cell]]:
     """Name on the page -> finished cells, in the order of the grid, baseline first."""
     several = len({cell.configuration for cell in grid.cells}) > 1
     cells: dict[str, list[Cell]] = defaultdict(list)
     for cell in grid.cells:
-        if outcome.get(cell.name) == DONE:
+        if outcome[cell.name].is_done:
             cells[f"{cell.trainer} {cell.configuration}" if several else cell.trainer].append(cell)
     return dict(cells)
 
@@ -177,7 +161,7 @@ def _baselines(finished: Mapping[str, Sequence[Cell]]) -> dict[str, str]:
 
 
 def _run(grid: BenchmarkGrid, name: str, cells: Sequence[Cell]) -> RunResult:
-    records = [grid.record(cell) or {} for cell in cells]
+    records = [grid.record_of_done(cell) for cell in cells]
     curves: dict[str, list[list[float]]] = defaultdict(list)
     for record in records:
         for curve, values in record["curves"].items():
@@ -206,41 +190,6 @@ def _recalibrated_run(grid: BenchmarkGrid, name: str, cells: Sequence[Cell]) -> 
     )
 
 
-def _settings(grid: BenchmarkGrid, outcome: Mapping[str, str]) -> dict[str, Any]:
-    """What all trainers share."""
-    made_with = grid.made_with(grid.cells[0])
-    records = [grid.record(cell) or {} for cell in grid.cells if outcome[cell.name] == DONE]
-    settings = {
-        "data set": grid.dataset.folder.name,
-        "fusion": json.dumps(grid.dataset.about["fusion"]),
-        "plans": f"{grid.plans} ({made_with['plans_hash'][:12]})",
-    }
-    configurations = read_json(grid.plans_file)["configurations"]
-    names = list(dict.fromkeys(cell.configuration for cell in grid.cells))
-    for name in names:
-        network = configurations[name].get("architecture", {}).get("arch_kwargs", {})
-        where = f", {name}" if len(names) > 1 else ""
-        settings |= {
-            f"patch size{where}": configurations[name].get("patch_size"),
-            f"batch size{where}": configurations[name].get("batch_size"),
-            f"spacing{where}": configurations[name].get("spacing"),
-            f"features per stage{where}": network.get("features_per_stage"),
-        }
-    return settings | {
-        "configuration": ", ".join(names),
-        "epochs": _shared(record["epochs"] for record in records),
-        "iterations per epoch": _shared(record["iterations"] for record in records),
-        "device": _shared(record["device"] for record in records),
-        "nnunet_softlabel": made_with["code"],
-    }
-
-
-def _shared(values: Any) -> Any:
-    """The one value, or all of them."""
-    found = list(dict.fromkeys(values))
-    return found[0] if len(found) == 1 else found
-
-
 def _pictures(
     grid: BenchmarkGrid, runs: Sequence[RunResult], finished: Mapping[str, Sequence[Cell]]
 ) -> list[CasePicture]:
@@ -261,72 +210,3 @@ def _pictures(
             caption = f"{last.name}, {class_name}, {caption}"
             pictures.append(case_picture(grid.dataset, case, folders, class_name=class_name, caption=caption))
     return pictures
-
-
-def _summary(
-    settings: Mapping[str, Any],
-    runs: Sequence[RunResult],
-    comparisons: Sequence[PairedDifference],
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    return {
-        "settings": settings,
-        "notes": list(notes),
-        "trainers": {
-            run.name: {
-                "cases": len(run.cases),
-                "train_seconds": run.training_seconds,
-                "peak_memory_gib": run.peak_memory_gib,
-                "threshold": run.threshold,
-                **run.settings,
-                "mean": means(run.rows),
-            }
-            for run in runs
-        },
-        "differences": [_difference(test) for test in comparisons],
-    }
-
-
-def _difference(test: PairedDifference) -> dict[str, Any]:
-    return {
-        "trainer": test.second,
-        "baseline": test.first,
-        "class": test.class_name,
-        "metric": test.metric,
-        "reference": test.reference,
-        "difference": _finite(test.difference.mean),
-        "low": _finite(test.difference.low),
-        "high": _finite(test.difference.high),
-        "primary": test.is_primary,
-        "p": _finite(test.p_value),
-        "p_holm": _finite(test.p_holm),
-        "effect_size": _finite(test.effect_size),
-        "margin": test.margin,
-        "non_inferior": test.non_inferior,
-        "dropped": dict(test.dropped),
-    }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
-    """The table for the terminal: each metric against its home reference, or all against the one given."""
-    summary = read_json(folder / SUMMARY_FILE)
-    lines = []
-    trainers = summary["trainers"]
-    width = max(map(len, trainers))
-    classes = next(iter(next(iter(trainers.values()))["mean"]["model"].values()))
-    for class_name in classes:
-        lines += ["", f"{class_name:<{width}}" + "".join(f"  {TITLES[m][:18]:>18}" for m in TABLE_METRICS)]
-        for name, found in trainers.items():
-            cells = []
-            for metric in TABLE_METRICS:
-                place = (
-                    found["mean"]["model"].get(reference or home_reference(metric), {}).get(class_name, {})
-                )
-                value = place.get(metric, {}).get("mean")
-                cells.append(f"  {'-' if value is None else four_digits(value):>18}")
-            lines.append(f"{name:<{width}}" + "".join(cells))
-    return "\n".join([*lines, "", *summary.get("verdict", ()), *summary["notes"]])

@@ -6,18 +6,12 @@ from collections.abc import Callable
 from typing import Literal
 
 from nnunet_softlabel.benchmark.cell_scores import score_cell
-from nnunet_softlabel.benchmark.cell_training import (
-    DONE,
-    ELSEWHERE,
-    FAILED,
-    last_line,
-    recorded_status,
-    train_cell,
-)
+from nnunet_softlabel.benchmark.cell_training import last_line, recorded_outcome, train_cell
 from nnunet_softlabel.benchmark.cluster import ClusterJobs, train_on_cluster
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.progress import outcome_line, who_trains
 from nnunet_softlabel.benchmark.recalibrated_rows import score_recalibrated
+from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import DatasetError, WorkerError
 from nnunet_softlabel.formats.locks import held_lock
 
@@ -31,7 +25,7 @@ def benchmark(
     cluster: ClusterJobs | None = None,
     only: Part | None = None,
     log: Callable[[str], None] = print,
-) -> dict[str, str]:
+) -> dict[str, Outcome]:
     """Train and evaluate every cell of a grid; a failed cell does not lose the others.
 
     Args:
@@ -42,12 +36,12 @@ def benchmark(
         log: takes one line of progress.
 
     Returns:
-        What became of each cell: ``done``, or what else, in words.
+        What became of each cell, by its name.
 
     Raises:
         UsageError: if a cell was made with something else than this grid asks for.
     """
-    outcome = {cell.name: recorded_status(grid, cell) for cell in grid.cells}  # refuses a mixture at once
+    outcome = {cell.name: recorded_outcome(grid, cell) for cell in grid.cells}  # refuses a mixture at once
     if only != "report":
         outcome = train_here(grid, log) if cluster is None else train_on_cluster(grid, cluster, log)
     if only != "train":
@@ -55,30 +49,30 @@ def benchmark(
     return outcome
 
 
-def train_here(grid: BenchmarkGrid, log: Callable[[str], None]) -> dict[str, str]:
+def train_here(grid: BenchmarkGrid, log: Callable[[str], None]) -> dict[str, Outcome]:
     """Train what is missing, one cell after another; one line when a cell begins, one when it ends."""
-    outcome: dict[str, str] = {}
+    outcome: dict[str, Outcome] = {}
     width = len(grid.cells)
     for number, cell in enumerate(grid.cells, start=1):
         place = f"[{number}/{width}] {cell.name}"
-        if recorded_status(grid, cell) == DONE:
-            outcome[cell.name] = DONE
+        if recorded_outcome(grid, cell).is_done:
+            outcome[cell.name] = Outcome(CellStatus.DONE)
             log(f"{place}: done before")
             continue
         log(f"{place}: training")
         outcome[cell.name] = train_cell(grid, cell)
-        remaining = [c for c in grid.cells[number:] if recorded_status(grid, c) != DONE]
+        remaining = [c for c in grid.cells[number:] if not recorded_outcome(grid, c).is_done]
         text = outcome_line(grid, cell, outcome[cell.name], remaining=remaining)
-        if outcome[cell.name] == ELSEWHERE:
+        if outcome[cell.name].status is CellStatus.ELSEWHERE:
             text += who_trains(grid, cell)
         log(f"{place}: {text}")
-        if outcome[cell.name] == FAILED:
+        if outcome[cell.name].status is CellStatus.FAILED:
             log(f"  failed: {last_line(grid.log_file(cell))}")
     return outcome
 
 
 def score(
-    grid: BenchmarkGrid, outcome: dict[str, str], *, num_processes: int, log: Callable[[str], None]
+    grid: BenchmarkGrid, outcome: dict[str, Outcome], *, num_processes: int, log: Callable[[str], None]
 ) -> None:
     """Score the trained cells; one that cannot be scored says so in ``outcome``.
 
@@ -87,20 +81,20 @@ def score(
     grid.output.mkdir(parents=True, exist_ok=True)
     with held_lock(grid.output / "scores.lock", patience_seconds=-1):
         refresh(grid, outcome)
-        trained = [cell for cell in grid.cells if outcome[cell.name] == DONE]
+        trained = [cell for cell in grid.cells if outcome[cell.name].is_done]
         for cell in trained:
             try:
                 score_cell(grid, cell, trained=trained, num_processes=num_processes)
             except (DatasetError, WorkerError) as error:
-                outcome[cell.name] = f"trained, but not scored: {error}"
+                outcome[cell.name] = Outcome(CellStatus.UNSCORED, str(error))
                 log(f"{cell.name}: not scored: {error}")
         if grid.calibrate is not None:
-            scored = [cell for cell in trained if outcome[cell.name] == DONE]
+            scored = [cell for cell in trained if outcome[cell.name].is_done]
             score_recalibrated(grid, scored, num_processes=num_processes, log=log)
 
 
-def refresh(grid: BenchmarkGrid, outcome: dict[str, str]) -> None:
+def refresh(grid: BenchmarkGrid, outcome: dict[str, Outcome]) -> None:
     """Read again what became of cells that another process had in training."""
     for cell in grid.cells:
-        if outcome[cell.name] == ELSEWHERE and recorded_status(grid, cell) == DONE:
-            outcome[cell.name] = DONE
+        if outcome[cell.name].status is CellStatus.ELSEWHERE and recorded_outcome(grid, cell).is_done:
+            outcome[cell.name] = Outcome(CellStatus.DONE)

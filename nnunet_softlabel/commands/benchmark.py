@@ -126,6 +126,7 @@ def run(args: argparse.Namespace) -> None:
         report,
     )
     from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems, refuse_problems
+    from nnunet_softlabel.benchmark.status import CellStatus
 
     for flag, value in (("--epochs", args.epochs), ("--iterations", args.iterations), ("-np", args.np)):
         if value is not None and value < 1:
@@ -166,10 +167,10 @@ def run(args: argparse.Namespace) -> None:
         page = report(grid, outcome, commands=[command], margins=margins, primary=primary)
         print(format_benchmark(args.o))
         print(f"Report: {page}")
-    killed = [name for name, what in outcome.items() if KILLED in what]
+    killed = [name for name, what in outcome.items() if KILLED in what.why]
     if killed:
         raise UsageError(f"{len(killed)} cells are not scored; {killed[0]}: {outcome[killed[0]]}")
-    failed = [name for name, what in outcome.items() if what == "failed"]
+    failed = [name for name, what in outcome.items() if what.status is CellStatus.FAILED]
     if failed:
         raise UsageError(
             f"{len(failed)} trainings failed, the first is {failed[0]}; see {grid.output / 'logs'}."

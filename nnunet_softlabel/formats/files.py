@@ -14,8 +14,10 @@ from uuid import uuid4
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 
+Json = dict[str, Any]  # of another program, or not checked yet
 
-def read_json(path: Path) -> dict[str, Any]:
+
+def read_json(path: Path) -> Json:
     """Read a JSON object.
 
     Raises:

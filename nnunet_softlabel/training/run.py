@@ -13,6 +13,7 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.training.records import TrainingResult
 from nnunet_softlabel.training.starts_from import SHARE_OF_EPOCHS, starts_from
 
 CURVES = ("train_losses", "val_losses", "mean_fg_dice", "ema_fg_dice", "lrs")
@@ -31,7 +32,7 @@ def train(
     seed: int | None = None,
     device: str = "cuda",
     continues: bool = False,
-) -> dict[str, Any]:
+) -> TrainingResult:
     """Train one fold and validate it with probabilities, as ``nnUNetv2_train ... --npz`` does.
 
     Args:

@@ -30,7 +30,7 @@ def test_a_failed_cell_does_not_lose_the_others(grid_factory, fake_training):
     lines = []
     grid = grid_factory(trainers=("nnUNetTrainerBroken", *TRAINERS))
     outcome = benchmark(grid, num_processes=1, log=lines.append)
-    assert sorted(outcome.values()) == ["done", "done", "failed"]
+    assert sorted(map(str, outcome.values())) == ["done", "done", "failed"]
     assert any("no such trainer" in line for line in lines)
     assert "nnUNetTrainerBroken" in report(grid, outcome).read_text(encoding="utf-8")  # named in the notes
 
@@ -38,8 +38,8 @@ def test_a_failed_cell_does_not_lose_the_others(grid_factory, fake_training):
 def test_a_cell_that_cannot_be_scored_does_not_lose_the_others(grid_factory, fake_training):
     grid = grid_factory(trainers=(*TRAINERS, "nnUNetTrainerWithoutNpz"))
     outcome = benchmark(grid, num_processes=1, log=silent)
-    assert list(outcome.values())[:2] == ["done", "done"]
-    assert list(outcome.values())[2].startswith("trained, but not scored: ")
+    assert list(map(str, outcome.values()))[:2] == ["done", "done"]
+    assert str(list(outcome.values())[2]).startswith("trained, but not scored: ")
     assert "trained, but not scored" in report(grid, outcome).read_text(encoding="utf-8")
 
 
@@ -48,7 +48,7 @@ FINE_TUNED = ("nnUNetTrainer", "nnUNetTrainerSoftCEFineTune")
 
 def test_a_fine_tuned_row_is_trained_after_the_model_it_goes_on_from(grid_factory, fake_training):
     outcome = benchmark(grid_factory(trainers=FINE_TUNED), num_processes=1, log=silent)
-    assert list(outcome.values()) == ["done", "done"]
+    assert list(map(str, outcome.values())) == ["done", "done"]
     assert [arguments["trainer"] for arguments in fake_training] == list(FINE_TUNED)
 
 
@@ -61,9 +61,9 @@ def test_a_fine_tuned_row_waits_for_the_model_it_goes_on_from(grid_factory, fake
     with FileLock(lock):
         outcome = benchmark(grid, num_processes=1, log=silent)
     waits = f"not trained: waits for {grid.cells[0].name}"
-    assert list(outcome.values()) == ["in training elsewhere", waits]
+    assert list(map(str, outcome.values())) == ["in training elsewhere", waits]
     assert fake_training == []
-    assert list(benchmark(grid, num_processes=1, log=silent).values()) == ["done", "done"]
+    assert list(map(str, benchmark(grid, num_processes=1, log=silent).values())) == ["done", "done"]
 
 
 @pytest.mark.parametrize("trainers", [FINE_TUNED[1:], FINE_TUNED[::-1]])
@@ -89,7 +89,7 @@ def test_a_cell_in_training_elsewhere_is_left_alone(grid_factory, fake_training)
     lock.parent.mkdir(parents=True)
     with FileLock(lock):
         outcome = benchmark(grid, num_processes=1, log=silent)
-    assert list(outcome.values()) == ["in training elsewhere", "done"]
+    assert list(map(str, outcome.values())) == ["in training elsewhere", "done"]
     assert [arguments["trainer"] for arguments in fake_training] == [TRAINERS[1]]
 
 
@@ -98,7 +98,7 @@ def test_only_train_scores_nothing_and_only_report_trains_nothing(grid_factory, 
     benchmark(grid_factory(trainers=TRAINERS[:1]), only="train", log=silent)
     assert not (grid.output / "evaluation").exists()
     outcome = benchmark(grid, num_processes=1, only="report", log=silent)
-    assert list(outcome.values()) == ["done", "not trained"]
+    assert list(map(str, outcome.values())) == ["done", "not trained"]
     assert len(fake_training) == 1
     assert "nnUNetTrainerAPL__3d_fullres__fold_0__seed_0: not trained" in report(grid, outcome).read_text(
         encoding="utf-8"
@@ -140,7 +140,7 @@ def test_jobs_train_the_cells_and_lose_no_other(grid_factory, monkeypatch):
     )
     cluster = ClusterJobs("local", {"timeout_min": 5, "partition": "gpu"}, poll_seconds=0.2)
     outcome = benchmark(grid, num_processes=1, cluster=cluster, log=lines.append)
-    assert list(outcome.values()) == ["failed", "done"]
+    assert list(map(str, outcome.values())) == ["failed", "done"]
     assert any("no such trainer" in line for line in lines)
     assert report(grid, outcome).is_file()
     # again: only what is not done is submitted
@@ -158,7 +158,7 @@ def test_a_job_that_dies_does_not_lose_the_others(grid_factory, monkeypatch):
     grid = grid_factory(trainers=TRAINERS[:1], training_command=["no-such-program"])
     cluster = ClusterJobs("local", poll_seconds=0.2)
     outcome = benchmark(grid, num_processes=1, cluster=cluster, log=lines.append)
-    assert list(outcome.values()) == ["failed"]
+    assert list(map(str, outcome.values())) == ["failed"]
     assert "no-such-program" in lines[-1]
 
 

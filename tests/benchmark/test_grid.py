@@ -30,7 +30,7 @@ def test_a_fold_alone_has_nothing_to_tune_on(grid_factory, fake_training):
     benchmark(grid_factory(trainers=TRAINERS[:1]), num_processes=1, log=silent)
     grid = grid_factory(trainers=TRAINERS[:1], folds=[0, 1], threshold="tuned")
     outcome = benchmark(grid, num_processes=1, only="report", log=silent)
-    assert "no other fold is trained" in outcome[grid.cells[0].name]
+    assert "no other fold is trained" in str(outcome[grid.cells[0].name])
 
 
 def test_a_threshold_that_cannot_be_is_refused_before_training(grid_factory):

@@ -9,9 +9,9 @@ from filelock import FileLock
 
 from nnunet_softlabel.benchmark import benchmark, report
 from nnunet_softlabel.benchmark.cell_scores import is_scored
-from nnunet_softlabel.benchmark.cell_training import ELSEWHERE
 from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems
 from nnunet_softlabel.benchmark.progress import duration, validation_processes
+from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import read_json, write_json
@@ -86,7 +86,7 @@ def test_a_data_set_converted_again_while_the_benchmark_works_is_not_scored(
     content["soft_labels"]["digest"] = "another"
     write_json(grid.dataset.folder / "dataset.json", content)
     outcome = benchmark(grid, num_processes=1, log=silent)
-    assert "was converted again while this benchmark worked" in outcome[grid.cells[0].name]
+    assert "was converted again while this benchmark worked" in str(outcome[grid.cells[0].name])
     with pytest.raises(DatasetError, match="was converted again"):
         report(grid, outcome)
     assert not (grid.output / "report.html").exists()
@@ -99,7 +99,7 @@ def test_a_cell_that_another_process_finishes_meanwhile_is_on_the_page(grid_fact
     lock.parent.mkdir(parents=True)
     with FileLock(lock):
         outcome = benchmark(ours, num_processes=1, log=silent)
-    assert outcome[ours.cells[1].name] == ELSEWHERE
+    assert outcome[ours.cells[1].name] == Outcome(CellStatus.ELSEWHERE)
     benchmark(theirs, num_processes=1, log=silent)  # ends before our page is written
     report(ours, outcome)
     assert list(read_json(ours.output / "soft_summary.json")["trainers"]) == list(TRAINERS)
@@ -113,7 +113,7 @@ def test_without_locks_the_benchmark_goes_on_and_warns(grid_factory, fake_traini
     grid = grid_factory(trainers=TRAINERS[:1])
     with pytest.warns(RuntimeWarning, match="has no locks"):
         outcome = benchmark(grid, num_processes=1, log=silent)
-    assert list(outcome.values()) == ["done"]
+    assert list(map(str, outcome.values())) == ["done"]
 
 
 def test_progress_is_a_line_when_a_cell_begins_and_one_when_it_ends(grid_factory, fake_training):

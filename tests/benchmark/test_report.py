@@ -6,11 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnunet_softlabel.benchmark import (
-    benchmark,
-    format_benchmark,
-    report,
-)
+from nnunet_softlabel.benchmark import CellStatus, Outcome, benchmark, format_benchmark, report
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import read_json
 from tests.benchmark.grids import TRAINERS, differences, silent
@@ -19,7 +15,7 @@ from tests.benchmark.grids import TRAINERS, differences, silent
 def test_benchmark_trains_what_is_missing_and_reports(grid_factory, fake_training):
     grid = grid_factory()
     outcome = benchmark(grid, num_processes=1, log=silent)
-    assert set(outcome.values()) == {"done"}
+    assert set(map(str, outcome.values())) == {"done"}
     page = report(grid, outcome, commands=["nnunet_softlabel benchmark"])
     text = page.read_text(encoding="utf-8")
     assert "nnUNetTrainerAPL" in text
@@ -119,4 +115,4 @@ def test_sensitivity_of_raters_is_their_mean_recall_of_each_other():
 def test_a_report_without_a_finished_cell_is_refused(grid_factory):
     grid = grid_factory()
     with pytest.raises(DatasetError, match="no training is done"):
-        report(grid, {cell.name: "failed" for cell in grid.cells})
+        report(grid, {cell.name: Outcome(CellStatus.FAILED) for cell in grid.cells})

@@ -1,0 +1,127 @@
+"""What a benchmark found in numbers: ``soft_summary.json``, and the table for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.benchmark.records import BenchmarkSummary, Difference, TrainerSummary
+from nnunet_softlabel.benchmark.status import Outcome
+from nnunet_softlabel.evaluation.tables import SUMMARY_FILE, four_digits, means
+from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.report.comparison import PairedDifference, home_reference
+from nnunet_softlabel.report.page import RunResult
+
+TABLE_METRICS = (
+    "dice",
+    "precision",
+    "recall",
+    "soft_dice",
+    "qubiq_dice",
+    "brier_near",
+    "ece_near",
+    "volume_error_abs",
+)
+
+
+def shared_settings(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict[str, object]:
+    """What all trainers share."""
+    made_with = grid.made_with(grid.cells[0])
+    records = [grid.record_of_done(cell) for cell in grid.cells if outcome[cell.name].is_done]
+    settings: dict[str, object] = {
+        "data set": grid.dataset.folder.name,
+        "fusion": json.dumps(grid.dataset.about["fusion"]),
+        "plans": f"{grid.plans} ({made_with['plans_hash'][:12]})",
+    }
+    configurations = read_json(grid.plans_file)["configurations"]
+    names = list(dict.fromkeys(cell.configuration for cell in grid.cells))
+    for name in names:
+        network = configurations[name].get("architecture", {}).get("arch_kwargs", {})
+        where = f", {name}" if len(names) > 1 else ""
+        settings |= {
+            f"patch size{where}": configurations[name].get("patch_size"),
+            f"batch size{where}": configurations[name].get("batch_size"),
+            f"spacing{where}": configurations[name].get("spacing"),
+            f"features per stage{where}": network.get("features_per_stage"),
+        }
+    return settings | {
+        "configuration": ", ".join(names),
+        "epochs": _shared(record["epochs"] for record in records),
+        "iterations per epoch": _shared(record["iterations"] for record in records),
+        "device": _shared(record["device"] for record in records),
+        "nnunet_softlabel": made_with["code"],
+    }
+
+
+def _shared(values: Iterable[object]) -> object:
+    """The one value, or all of them."""
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else found
+
+
+def trainer_summaries(runs: Sequence[RunResult]) -> dict[str, TrainerSummary]:
+    """Run -> what it cost, and its means."""
+    return {run.name: _trainer_summary(run) for run in runs}
+
+
+def _trainer_summary(run: RunResult) -> TrainerSummary:
+    own = {
+        "cases": len(run.cases),
+        "train_seconds": run.training_seconds,
+        "peak_memory_gib": run.peak_memory_gib,
+        "threshold": run.threshold,
+        **run.settings,
+        "mean": means(run.rows),
+    }
+    return cast(TrainerSummary, own)
+
+
+def difference_record(test: PairedDifference) -> Difference:
+    """A test, for ``soft_summary.json``."""
+    return {
+        "trainer": test.second,
+        "baseline": test.first,
+        "class": test.class_name,
+        "metric": test.metric,
+        "reference": test.reference,
+        "difference": _finite(test.difference.mean),
+        "low": _finite(test.difference.low),
+        "high": _finite(test.difference.high),
+        "primary": test.is_primary,
+        "p": _finite(test.p_value),
+        "p_holm": _finite(test.p_holm),
+        "effect_size": _finite(test.effect_size),
+        "margin": test.margin,
+        "non_inferior": test.non_inferior,
+        "dropped": dict(test.dropped),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
+    """The table for the terminal: each metric against its home reference, or all against the one given."""
+    summary = cast(BenchmarkSummary, read_json(folder / SUMMARY_FILE))
+    lines = []
+    trainers = summary["trainers"]
+    width = max(map(len, trainers))
+    classes = next(iter(next(iter(trainers.values()))["mean"]["model"].values()))
+    for class_name in classes:
+        lines += ["", f"{class_name:<{width}}" + "".join(f"  {TITLES[m][:18]:>18}" for m in TABLE_METRICS)]
+        for name, found in trainers.items():
+            cells = []
+            for metric in TABLE_METRICS:
+                place = found["mean"]["model"].get(reference or home_reference(metric), {})
+                entry = place.get(class_name, {}).get(metric)
+                value = None if entry is None else entry["mean"]
+                cells.append(f"  {'-' if value is None else four_digits(value):>18}")
+            lines.append(f"{name:<{width}}" + "".join(cells))
+    return "\n".join([*lines, "", *summary.get("verdict", ()), *summary["notes"]])
