@@ -159,14 +159,13 @@ def plot(rows: Rows, path: Path, recalibration: str) -> None:
 def write(screening: Path, results: Path, reliability: Path) -> None:
     """Write ``tables.md`` and ``reliability.png``."""
     screened, rows = read_rows(screening), read_rows(results)
-    _, chosen, foldable = choice(screened)
+    scored = [f"{method} {weighting}" for method, weighting in COMPARED if weighting]
     parts = {"choice of the map": rank_table(screened)}
     cells = list(dict.fromkeys((row["data"], row["label"]) for row in screened))
     parts |= {f"maps, {d}, {n}": screening_table(screened, d, n) for d, n in cells}
     for data in dict.fromkeys(row["data"] for row in rows):
         parts[f"rows, {data}"] = means_table(rows, data)
-        for recalibration in dict.fromkeys((" ".join(foldable), " ".join(chosen))):
-            if any(row["recalibration"] == recalibration for row in rows):
-                parts[f"differences, {data}, {recalibration}"] = differences_table(rows, data, recalibration)
+        for recalibration in scored:
+            parts[f"differences, {data}, {recalibration}"] = differences_table(rows, data, recalibration)
     write_tables(PAGE, parts)
-    plot(read_rows(reliability), PLOT, " ".join(foldable))
+    plot(read_rows(reliability), PLOT, scored[0])  # the one that can be folded
