@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import Json, read_json
 
 OF_V1 = "nnU-Net v1's layout? `nnUNetv2_convert_old_nnUNet_dataset` makes v2's of it"
 # keys of the record `soft_labels`, and what they hold where they are there
@@ -31,7 +31,7 @@ RECORD: dict[str, type | tuple[type, ...]] = {
 REQUIRED_OF_RECORD = ("digest", "made_hard_labels")
 
 
-def read_dataset_json(folder: Path) -> dict[str, Any]:
+def read_dataset_json(folder: Path) -> Json:
     """Read ``dataset.json`` of a data set.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.dataset_json import problem_of_labels
+from nnunet_softlabel.formats.files import Json
 
 MAX_LABEL = 65535
 # value of a label, or name of a segment, in the raters' files -> label value in the data set
@@ -93,9 +94,9 @@ class Labels:
             None if order is None else tuple(int(v) for v in order),
         )
 
-    def to_dataset_json(self) -> dict[str, Any]:
+    def to_dataset_json(self) -> Json:
         """The keys ``labels`` and, with regions, ``regions_class_order`` of nnU-Net's ``dataset.json``."""
-        labels: dict[str, Any] = {"background": 0}
+        labels: dict[str, int | list[int]] = {"background": 0}
         labels |= {name: list(v) if len(v) > 1 else v[0] for name, v in self.values.items()}
         if self.ignore is not None:
             labels["ignore"] = self.ignore

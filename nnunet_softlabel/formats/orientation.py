@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import Json, read_json
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import write_image
 
@@ -123,7 +123,7 @@ def _reader_class(name: str) -> Any:
         ) from error
 
 
-def reader_of_dataset(dataset_json: dict[str, Any]) -> str | None:
+def reader_of_dataset(dataset_json: Json) -> str | None:
     """The reader that ``dataset.json`` names, or None for nnU-Net's choice, which keeps the axes."""
     name = dataset_json.get("overwrite_image_reader_writer")
     return None if name in (None, "None") else str(name)

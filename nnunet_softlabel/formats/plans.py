@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import expecting_shape, read_json
+from nnunet_softlabel.formats.files import Json, expecting_shape, read_json
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -19,7 +19,7 @@ KEYS_OF_CONFIGURATION = (
 )
 
 
-def read_plans(folder: Path, name: str) -> dict[str, Any]:
+def read_plans(folder: Path, name: str) -> Json:
     """The content of ``NAME.json`` in ``nnUNet_preprocessed/DatasetXXX_NAME``.
 
     Raises:

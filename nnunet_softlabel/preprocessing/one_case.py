@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,40 +21,50 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import quantise
+from nnunet_softlabel.formats.files import Json
 from nnunet_softlabel.formats.images import PNG_ONE, is_flat, read_probability
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.preprocessing.disputed import disputed_locations, locations_path
+from nnunet_softlabel.preprocessing.records import MadeFrom
 
 META_KEY = "made_from"
 DISPUTED_KEY = "disputed"  # digest of the file of disputed voxels, or "none"
 TEMPORARY = ".unfinished_"
 
 
+@dataclass(frozen=True)
+class Configuration:
+    """What is the same for all cases of a configuration.
+
+    Attributes:
+        labels: what the channels mean.
+        images: folder of the preprocessed images.
+        dataset_class: nnU-Net's, that reads them.
+        folder: of the files to write, ``CASE.b2nd``.
+        plans_manager: nnU-Net's.
+        configuration_manager: nnU-Net's.
+        reuse: False makes the files again in any case.
+    """
+
+    labels: Labels
+    images: Path
+    dataset_class: Any
+    folder: Path
+    plans_manager: PlansManager
+    configuration_manager: ConfigurationManager
+    reuse: bool = True
+
+
 def make_case(
-    case: str,
-    soft_files: Sequence[Path],
-    labels: Labels,
-    images: Path,
-    dataset_class: Any,
-    target: Path,
-    plans_manager: PlansManager,
-    configuration_manager: ConfigurationManager,
-    made_from: dict[str, Any],
-    reuse: bool,
+    case: str, soft_files: Sequence[Path], made_from: MadeFrom, configuration: Configuration
 ) -> str:
     """Preprocess the soft label of one case unless its file says that it was made from the same.
 
     Args:
         case: its name.
         soft_files: one probability map per foreground channel.
-        labels: what the channels mean.
-        images: folder of the preprocessed images.
-        dataset_class: nnU-Net's, that reads them.
-        target: the file to write, ``CASE.b2nd``.
-        plans_manager: nnU-Net's.
-        configuration_manager: nnU-Net's.
         made_from: what decides the result; goes into the file.
-        reuse: False makes the file again in any case.
+        configuration: what is the same for all.
 
     Returns:
         The case's name.
@@ -61,16 +72,17 @@ def make_case(
     Raises:
         DatasetError: for a file that cannot be read or does not have the image's size.
     """
-    if reuse and is_made_from(target, made_from):
+    target, labels = configuration.folder / f"{case}.b2nd", configuration.labels
+    if configuration.reuse and is_made_from(target, made_from):
         return case
-    image, hard, _, properties = load_preprocessed(images, case, dataset_class)
+    image, hard, _, properties = load_preprocessed(configuration.images, case, configuration.dataset_class)
     try:
-        soft = _read(soft_files, plans_manager)
+        soft = _read(soft_files, configuration.plans_manager)
         quantised = preprocess_case(
             soft,
             properties,
-            plans_manager,
-            configuration_manager,
+            configuration.plans_manager,
+            configuration.configuration_manager,
             shape=image.shape[1:],
             is_exclusive=not labels.has_regions,
         )
@@ -81,13 +93,14 @@ def make_case(
     if ((soft > 0) & (soft < 1)).any():  # resampling blurs unanimous labels too, which disputes nothing
         values = list(labels.values.values())
         locations = disputed_locations(quantised, np.asarray(hard[0]), values, ignore=labels.ignore)
-    _write(target, quantised, locations, tuple(configuration_manager.patch_size), made_from)
+    patch_size = tuple(configuration.configuration_manager.patch_size)
+    _write(target, quantised, locations, patch_size=patch_size, made_from=made_from)
     return case
 
 
 def preprocess_case(
     soft: NDArray[Any],
-    properties: dict[str, Any],
+    properties: Json,
     plans_manager: PlansManager,
     configuration_manager: ConfigurationManager,
     *,
@@ -162,7 +175,7 @@ def load_preprocessed(images: Path, case: str, dataset_class: Any) -> Any:
         ) from error
 
 
-def is_made_from(target: Path, made_from: dict[str, Any]) -> bool:
+def is_made_from(target: Path, made_from: MadeFrom) -> bool:
     """True if the file says that it was made from the same, with the disputed voxels that lie beside it."""
     if not target.is_file():
         return False
@@ -202,8 +215,9 @@ def _write(
     target: Path,
     quantised: NDArray[Any],
     locations: NDArray[Any],
+    *,
     patch_size: tuple[int, ...],
-    made_from: dict[str, Any],
+    made_from: MadeFrom,
 ) -> None:
     # a name of its own on every machine that shares the folder; the case's file comes last
     temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}.b2nd")

@@ -6,14 +6,13 @@ renamed, each file says what it was made from, and the manifest, written last, s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import cast
 
 from filelock import FileLock, Timeout
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -27,12 +26,15 @@ from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
 from nnunet_softlabel.preprocessing.one_case import (
     TEMPORARY,
+    Configuration,
     disputed_digest,
     image_shape,
     is_made_from,
     make_case,
 )
-from nnunet_softlabel.processes import run_jobs
+from nnunet_softlabel.preprocessing.records import CaseSource, FileProof, Manifest, PlanRecord
+from nnunet_softlabel.preprocessing.sources import check_digest, existing_soft_files, hash_files, made_from
+from nnunet_softlabel.processes import Workers, run_jobs
 
 SOFT_FOLDER = "soft_labels"
 MANIFEST = "manifest.json"
@@ -74,7 +76,7 @@ class Preparation:
         show_progress: bool = False,
         reuse: bool = True,
         log: Callable[[str], None] = print,
-    ) -> dict[str, Any]:
+    ) -> Manifest:
         """Return the manifest of complete, current soft labels; make them if they are not.
 
         One process works, the others poll. The lock only saves work: where it does not function, all write
@@ -104,14 +106,14 @@ class Preparation:
                 manifest, reason = self.current_manifest()
                 if manifest is None or not reuse:
                     log(f"Preprocessing soft labels into {self.folder} ({reason})")
-                    manifest = self._make(reason, num_processes, show_progress, reuse)
+                    manifest = self._make(reason, Workers(num_processes, show_progress), reuse=reuse)
                     if is_alone:
                         self._remove_leftovers()
                 return manifest
             finally:
                 lock.release()
 
-    def current_manifest(self) -> tuple[dict[str, Any] | None, str]:
+    def current_manifest(self) -> tuple[Manifest | None, str]:
         """The manifest if it is complete and what it was made from is the same, else None; and the reason.
 
         Where ``nnUNet_raw`` is absent, as on a training node, the manifest is taken for the soft labels.
@@ -119,9 +121,9 @@ class Preparation:
         path = self.folder / MANIFEST
         if not path.is_file():
             return None, "not done yet"
-        manifest = read_json(path)
+        manifest = cast(Manifest, read_json(path))
         with expecting_shape(path, "delete the file, and run `nnunet_softlabel preprocess`"):
-            entries = {case: dict(entry) for case, entry in manifest["cases"].items()}
+            entries = {case: entry.copy() for case, entry in manifest["cases"].items()}
             sources = {case: str(entry["source"]) for case, entry in entries.items()}
         if manifest.get("plan") != self._plan():
             return None, "the plan or the labels changed"
@@ -135,17 +137,17 @@ class Preparation:
                 return None, f"{case}.b2nd is missing"
             if entries[case] != self._entry(case, len(self.labels.names), sources[case]):
                 return None, f"the preprocessed image of {case} changed"
-            if raw is not None and sources[case] != _hash_files(_existing_soft_files(raw, case)):
+            if raw is not None and sources[case] != hash_files(existing_soft_files(raw, case)):
                 return None, f"the soft label of {case} changed"
             # a manifest of an earlier version proves no files: where they can be made again, they are
             if files != self._files(case, manifest["plan"], entries[case]) and not (raw is files is None):
                 return None, f"the preprocessed soft label of {case} is damaged or of another case"
         return manifest, "asked for"
 
-    def _files(self, case: str, plan: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any] | None:
+    def _files(self, case: str, plan: PlanRecord, entry: CaseSource) -> FileProof | None:
         """What proves the files of a case: their sizes, and what they say of themselves; None if damaged."""
         target = self.folder / f"{case}.b2nd"
-        if not is_made_from(target, {"plan": plan, **entry}):
+        if not is_made_from(target, made_from(plan, entry)):
             return None
         return {"bytes": target.stat().st_size, "disputed": disputed_digest(self.folder, case)}
 
@@ -154,7 +156,7 @@ class Preparation:
         found = set(self.dataset_class.get_identifiers(str(self.images)))
         return sorted(found - cases_left_out(self.images))
 
-    def _plan(self) -> dict[str, Any]:
+    def _plan(self) -> PlanRecord:
         """What of the plan and of the data set decides the result."""
         configuration = self.configuration.configuration
         plan = {
@@ -168,12 +170,12 @@ class Preparation:
         }
         return json.loads(json.dumps(plan))
 
-    def _entry(self, case: str, num_channels: int, source: str) -> dict[str, Any]:
+    def _entry(self, case: str, num_channels: int, source: str) -> CaseSource:
         """What of a case decides the result: the soft label, and the preprocessed image's shape and crop."""
         return {
             "shape": [num_channels, *image_shape(self.images, case, self.dataset_class)],
             "source": source,
-            "properties": _hash_files([self.images / f"{case}.pkl"]),
+            "properties": hash_files([self.images / f"{case}.pkl"]),
         }
 
     def _raw(self) -> SoftDataset | None:
@@ -195,7 +197,7 @@ class Preparation:
             )
         return raw
 
-    def _make(self, reason: str, num_processes: int, show_progress: bool, reuse: bool) -> dict[str, Any]:
+    def _make(self, reason: str, workers: Workers, *, reuse: bool) -> Manifest:
         raw = self._raw()
         if raw is None:
             raise DatasetError(
@@ -203,25 +205,34 @@ class Preparation:
                 f"nnUNet_raw; run `nnunet_softlabel preprocess` where it is, and copy the folder here."
             )
         plan, cases = self._plan(), self.identifiers()
-        entries, jobs = {}, []
+        shared = Configuration(
+            self.labels, self.images, self.dataset_class, self.folder, self.plans, self.configuration, reuse
+        )
+        entries: dict[str, CaseSource] = {}
+        jobs = []
         for case in cases:
-            files = _existing_soft_files(raw, case)
-            entries[case] = self._entry(case, len(files), _hash_files(files))
-            _check_digest(raw, case, entries[case]["source"])
-            made_from = {"plan": plan, **entries[case]}
-            jobs.append(
-                (case, files, self.labels, self.images, self.dataset_class, self.folder / f"{case}.b2nd",
-                 self.plans, self.configuration, made_from, reuse)
-            )  # fmt: skip
+            files = existing_soft_files(raw, case)
+            entries[case] = self._entry(case, len(files), hash_files(files))
+            check_digest(raw, case, entries[case]["source"])
+            jobs.append((case, files, made_from(plan, entries[case]), shared))
         voxels = sum(math.prod(entry["shape"]) for entry in entries.values())
-        num_processes = min(num_processes, 1 + voxels // VOXELS_PER_PROCESS)
-        names = [f"Case {case}" for case in cases]
-        for _ in run_jobs(
-            make_case, jobs, num_processes, names=names, title="Soft labels", show_progress=show_progress
-        ):
+        results = run_jobs(
+            make_case,
+            jobs,
+            min(workers.number, 1 + voxels // VOXELS_PER_PROCESS),
+            names=[f"Case {case}" for case in cases],
+            title="Soft labels",
+            show_progress=workers.show_progress,
+        )
+        for _ in results:
             pass
-        proved = {case: {**entry, "files": self._files(case, plan, entry)} for case, entry in entries.items()}
-        manifest = {"plan": plan, "about": raw.about, "cases": proved}
+        manifest: Manifest = {
+            "plan": plan,
+            "about": raw.about,
+            "cases": {
+                case: {**entry, "files": self._files(case, plan, entry)} for case, entry in entries.items()
+            },
+        }
         write_json(self.folder / MANIFEST, manifest)
         return manifest
 
@@ -263,32 +274,3 @@ class _Waiting:
         if num_files != self.num_files:
             self.num_files, self.since = num_files, monotonic()
         return monotonic() - self.since < PATIENCE_SECONDS
-
-
-def _existing_soft_files(raw: SoftDataset, case: str) -> list[Path]:
-    files = raw.soft_files(case)
-    for path in files:
-        if not path.is_file():
-            raise DatasetError(f"Case {case}: has no soft label {path}; convert the data set again.")
-    return files
-
-
-def _check_digest(raw: SoftDataset, case: str, digest: str) -> None:
-    """Refuse a soft label that is not the one `convert` wrote.
-
-    Raises:
-        DatasetError: naming it.
-    """
-    digests = raw.about.get("digests")  # data sets of earlier versions have none
-    if digests is not None and digests.get(case) != digest:
-        raise DatasetError(
-            f"Case {case}: soft label {raw.soft_files(case)[0]} is not the one that was converted "
-            f"(digests in dataset.json): it is damaged or of another case; convert the data set again."
-        )
-
-
-def _hash_files(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import expecting_shape, read_json, refuse_existing, write_json
+from nnunet_softlabel.formats.files import Json, expecting_shape, read_json, refuse_existing, write_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.plans import REMEDY, read_plans
 
@@ -64,7 +64,8 @@ def reduce_plans(
     """
     base = find_dataset(environment_folder("nnUNet_preprocessed"), dataset)
     target = base / f"{name}.json"
-    _check_sizes(features, batch_size, patch_size, max_stages)
+    size = _Size(features, batch_size, patch_size, max_stages)
+    size.check()
     reduced = read_plans(base, plans)
     _check_target(target, name, plans, overwrite=overwrite)
     reduced["plans_name"] = name
@@ -73,18 +74,28 @@ def reduce_plans(
     with expecting_shape(base / f"{plans}.json", REMEDY):
         for configuration in reduced["configurations"].values():
             if "architecture" in configuration:  # others inherit from one that has it
-                _reduce(configuration, features, batch_size, patch_size, max_stages)
+                _reduce(configuration, size)
     write_json(target, reduced)
     return target
 
 
-def _check_sizes(features: int, batch_size: int, patch_size: Sequence[int] | None, max_stages: int) -> None:
-    """Refuse a network that nnU-Net could not build, or would train into nothing."""
-    given = {"--features": features, "--batch-size": batch_size, "--max-stages": max_stages}
-    given |= {"--patch-size": min(patch_size)} if patch_size is not None else {}
-    for flag, value in given.items():
-        if value < 1:
-            raise UsageError(f"{flag} {value}: takes numbers from 1.")
+@dataclass(frozen=True)
+class _Size:
+    """Of the reduced network and its batches; see `reduce_plans`."""
+
+    features: int
+    batch_size: int
+    patch_size: Sequence[int] | None
+    max_stages: int
+
+    def check(self) -> None:
+        """Refuse a network that nnU-Net could not build, or would train into nothing."""
+        given = {"--features": self.features, "--batch-size": self.batch_size}
+        given |= {"--max-stages": self.max_stages}
+        given |= {"--patch-size": min(self.patch_size)} if self.patch_size is not None else {}
+        for flag, value in given.items():
+            if value < 1:
+                raise UsageError(f"{flag} {value}: takes numbers from 1.")
 
 
 def _check_target(target: Path, name: str, plans: str, *, overwrite: bool) -> None:
@@ -101,7 +112,7 @@ def _check_target(target: Path, name: str, plans: str, *, overwrite: bool) -> No
         raise UsageError(f"-o {name}: {target.name} holds no plan; choose another name.")
 
 
-def _add_cascade(configurations: dict[str, Any], plans: str, name: str) -> None:
+def _add_cascade(configurations: Json, plans: str, name: str) -> None:
     """Add what nnU-Net's planner adds for large images, with the rules it has for spacing and batch Dice."""
     if "3d_cascade_fullres" in configurations:
         return
@@ -125,17 +136,12 @@ def _add_cascade(configurations: dict[str, Any], plans: str, name: str) -> None:
     configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
 
 
-def _reduce(
-    configuration: dict[str, Any],
-    features: int,
-    batch_size: int,
-    patch_size: Sequence[int] | None,
-    max_stages: int,
-) -> None:
-    planned = configuration["patch_size"]
+def _reduce(configuration: Json, size: _Size) -> None:
+    planned, max_stages = configuration["patch_size"], size.max_stages
     wanted = list(planned)
-    if patch_size is not None:
-        wanted = [min(own, limit) for own, limit in zip(planned, patch_size[-len(planned) :], strict=True)]
+    if size.patch_size is not None:
+        limits = size.patch_size[-len(planned) :]
+        wanted = [min(own, limit) for own, limit in zip(planned, limits, strict=True)]
     # nnU-Net's own rule gives pooling and kernels that fit the smaller patch, and pads it to be divisible
     _, strides, kernels, patch, _ = get_pool_and_conv_props(
         configuration["spacing"], wanted, 4, max_stages - 1
@@ -145,11 +151,11 @@ def _reduce(
     network["n_stages"] = stages
     network["strides"] = [list(map(int, stride)) for stride in strides[:stages]]
     network["kernel_sizes"] = [list(map(int, kernel)) for kernel in kernels[:stages]]
-    network["features_per_stage"] = [min(features * 2**i, 16 * features) for i in range(stages)]
+    network["features_per_stage"] = [min(size.features * 2**i, 16 * size.features) for i in range(stages)]
     for key in ("n_conv_per_stage", "n_blocks_per_stage"):
         if key in network:
             network[key] = network[key][:1] * stages if len(network[key]) < stages else network[key][:stages]
     decoder = network["n_conv_per_stage_decoder"]
     network["n_conv_per_stage_decoder"] = (decoder + decoder[-1:] * stages)[: stages - 1]
-    configuration["patch_size"] = [int(size) for size in patch]
-    configuration["batch_size"] = batch_size
+    configuration["patch_size"] = [int(side) for side in patch]
+    configuration["batch_size"] = size.batch_size

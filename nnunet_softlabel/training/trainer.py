@@ -22,6 +22,7 @@ from nnunet_softlabel import __version__
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.losses.targets import HardTargetLoss
 from nnunet_softlabel.preprocessing.preparation import Preparation
+from nnunet_softlabel.preprocessing.records import Manifest
 from nnunet_softlabel.training.loss_trainer import LossTrainer, describe
 from nnunet_softlabel.training.soft_scores import SoftScores
 from nnunet_softlabel.training.stacked_dataset import StackedDataset
@@ -58,7 +59,7 @@ class SoftLabelTrainer(LossTrainer):
         training, validation = super().get_tr_and_val_datasets()
         return wrap(training), wrap(validation)
 
-    def _log_labels(self, manifest: dict[str, Any]) -> None:
+    def _log_labels(self, manifest: Manifest) -> None:
         about = manifest["about"]
         channels = next(iter(manifest["cases"].values()))["shape"][0]
         if channels != self.num_soft_channels:
