@@ -129,8 +129,9 @@ def convert(
     splits_file = environment_folder("nnUNet_preprocessed") / final.name / "splits_final.json"
     splits = make_splits(kept) if kept[0].group is not None else None
     if resume and final.exists() and _is_complete(final, work, cases, settings):
-        if work.exists():  # killed before the splits were written
-            put_in_place(work, final, then=partial(write_splits, splits_file, splits))
+        with claimed_id(final):
+            if work.exists():  # killed before the splits were written
+                put_in_place(work, final, then=partial(write_splits, splits_file, splits))
         return final
     is_resumed = resume and (work / "dataset").is_dir()
     advice = "add --overwrite to replace it, or choose another -d and -n"

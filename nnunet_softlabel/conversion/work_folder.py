@@ -116,6 +116,14 @@ def _take_up(work: Path, description: RequestDescription, *, overwrite: bool, re
                 f"{work}: was started with other options or files; add --overwrite to start again."
             )
     started.unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks like a good start
+    try:
+        _begin(work, description)
+    except OSError:
+        remove(work)
+        raise
+
+
+def _begin(work: Path, description: RequestDescription) -> None:
     for path in work.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -123,7 +131,7 @@ def _take_up(work: Path, description: RequestDescription, *, overwrite: bool, re
             path.unlink()
     (work / "cases").mkdir()
     (work / "dataset").mkdir()
-    write_json(started, description)
+    write_json(work / "settings.json", description)
 
 
 def remove(work: Path) -> None:

@@ -67,8 +67,11 @@ def write_json(path: Path, content: Any, temporary: Path | None = None) -> None:
 def write_text(path: Path, text: str, temporary: Path | None = None) -> None:
     """Write a text in the same way; see `write_json`."""
     temporary = temporary or temporary_beside(path)
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # there is one after an error only
 
 
 def write_csv(

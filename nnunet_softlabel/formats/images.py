@@ -9,6 +9,7 @@ import errno
 import math
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -306,9 +307,18 @@ def write_image(path: Path, array: NDArray[Any], grid: Grid) -> None:
 
     Raises:
         DatasetError: for complex numbers.
-        OSError: if it cannot be written, or is not what it should be afterwards.
+        OSError: if it cannot be written, or is not what it should be afterwards; then no file is there.
     """
     array = _storable(path, array)
+    try:
+        _write(path, array, grid)
+    except OSError:
+        with suppress(OSError):  # a part must not lie there under the name of the whole
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _write(path: Path, array: NDArray[Any], grid: Grid) -> None:
     if is_flat(path):
         _write_flat(path, array)
         return

@@ -5,11 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EACCES, EDQUOT, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EROFS
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from nnunet_softlabel.processes import end_if_run_again
+
+# a lock's file that cannot be made for these reasons is an error like that of any other file
+OF_ANY_FILE = (EACCES, EDQUOT, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EROFS)
 
 
 @contextmanager
@@ -22,6 +26,7 @@ def held_lock(path: Path, *, patience_seconds: float = 0) -> Iterator[bool]:
 
     Raises:
         Timeout: if another process holds it.
+        OSError: if its file cannot be made.
     """
     end_if_run_again()
     lock = FileLock(path)
@@ -31,6 +36,8 @@ def held_lock(path: Path, *, patience_seconds: float = 0) -> Iterator[bool]:
     except Timeout:
         raise
     except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in OF_ANY_FILE:
+            raise
         is_held = False
         warnings.warn(
             f"{path.parent}: this file system has no locks ({error}); do not start the same command twice.",

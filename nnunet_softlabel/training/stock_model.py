@@ -5,6 +5,7 @@ The networks are nnU-Net's own; only the checkpoint names our trainer.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -159,4 +160,10 @@ def _rename_trainer(source: Path, target: Path, change: WeightChange | None) -> 
         if change is not None:
             checkpoint["network_weights"] = change(checkpoint["network_weights"])
         target.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({**checkpoint, "trainer_name": STOCK}, target)
+        try:
+            torch.save({**checkpoint, "trainer_name": STOCK}, target)
+        except RuntimeError as error:  # of a full disk, for one
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
+            raise OSError(
+                errno.EIO, f"was not written whole ({reason}); is the disk full?", str(target)
+            ) from error

@@ -335,6 +335,15 @@ def test_an_id_that_is_claimed_is_refused(nnunet_folders: Folders) -> None:
     assert list(nnunet_folders.raw.iterdir()) == []
 
 
+def test_lock_that_a_kill_left_goes_with_the_next_conversion(small_folder, nnunet_folders: Folders) -> None:
+    assert run(*small_folder.arguments()) == 0
+    before = tree(nnunet_folders.raw)
+    for flag in ("--resume", "--overwrite"):
+        (nnunet_folders.raw / ".Dataset901.lock").touch()
+        assert run(*small_folder.arguments(), flag) == 0
+        assert tree(nnunet_folders.raw) == before
+
+
 def test_file_system_without_locks_is_a_warning(small_folder, nnunet_folders: Folders, monkeypatch) -> None:
     from nnunet_softlabel.formats import locks
 

@@ -203,6 +203,7 @@ except OSError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("raised"), done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_probability_written_over_nothing_is_whole(tmp_path: Path) -> None:

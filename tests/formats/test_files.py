@@ -7,13 +7,28 @@ from pathlib import Path
 import pytest
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import refuse_existing, temporary_beside, write_csv
+from nnunet_softlabel.formats.files import refuse_existing, temporary_beside, write_csv, write_text
 
 
 def test_a_table_has_nine_digits_and_empty_cells_for_what_a_row_lacks(tmp_path: Path) -> None:
     write_csv(tmp_path / "t.csv", ["name", "value"], [{"name": "a", "value": 1 / 3}, {"name": "b, c"}])
     assert (tmp_path / "t.csv").read_bytes() == b'name,value\na,0.333333333\n"b, c",\n'
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_and_the_old_one(tmp_path: Path, monkeypatch) -> None:
+    write_text(tmp_path / "t.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "t.txt", "\ud800")
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_text(tmp_path / "t.txt", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+    assert (tmp_path / "t.txt").read_text() == "old"
 
 
 def test_a_column_that_is_not_asked_for_is_an_error_or_left_out(tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import read_json
+from tests.kills.models import model
 from tests.scored_dataset import write_dataset
+
+__all__ = ["model"]
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KILLS", "3"))
@@ -154,23 +157,6 @@ def test_a_killed_benchmark_goes_on_to_the_same_scores(planned_dataset, tmp_path
     out = tmp_path / "out"
     kill_often(arguments, tmp_path, out, emptied(out))
     assert {read_json(path)["status"] for path in out.glob("cells/*.json")} == {"done"}
-
-
-@pytest.fixture
-def model(tmp_path, monkeypatch):
-    """A model as nnU-Net leaves it, with small weights."""
-    import torch
-
-    folder = tmp_path / "results" / "Dataset901_Tiny" / "nnUNetTrainerSoftCE__nnUNetPlans__2d"
-    for fold in (0, 1):
-        (folder / f"fold_{fold}").mkdir(parents=True)
-        content = {"trainer_name": "nnUNetTrainerSoftCE", "network_weights": {"w": torch.zeros(200_000)}}
-        torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
-        write_json(folder / f"fold_{fold}" / "debug.json", {"fold": fold})
-    for name in ("plans.json", "dataset.json"):
-        write_json(folder / name, {"labels": {"background": 0, "lesion": 1}})
-    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    return folder
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
