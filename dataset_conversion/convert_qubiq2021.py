@@ -86,9 +86,7 @@ def read_volume(path: Path, channel: int | None) -> tuple[np.ndarray, Grid]:
     if array.ndim == 3:
         return array, grid
     x_mm, y_mm = grid.spacing_mm[:2]
-    identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    flat = Grid((*array.shape[::-1], 1), (x_mm, y_mm, SLICE_DISTANCE_MM), (0.0, 0.0, 0.0), identity)
-    return array[np.newaxis], flat
+    return array[np.newaxis], Grid.upright((1, *array.shape), (SLICE_DISTANCE_MM, y_mm, x_mm))
 
 
 def read_volume_mask(path: Path) -> np.ndarray:

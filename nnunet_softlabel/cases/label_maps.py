@@ -56,9 +56,7 @@ class Reading:
     @classmethod
     def of(cls, labels: Labels) -> Reading:
         """For files that hold the values of the data set."""
-        known = {value for region in labels.values.values() for value in region} | {0}
-        known |= {labels.ignore} if labels.ignore is not None else set()
-        return cls({value: value for value in known})
+        return cls(labels.own_values)
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,7 @@ def labels_of(
     """Labels of a data set, and the map from the raters' values (as ``--labels`` says) to its own."""
     own = Labels.from_dataset_json(content)
     if texts is None:
-        values = {0} | {value for region in own.values.values() for value in region}
-        return own, {value: value for value in values | ({own.ignore} if own.ignore is not None else set())}
+        return own, own.own_values
     given, mapping = parse_labels(texts)
     if set(given.names) != set(own.names) or (given.ignore is not None and own.ignore is None):
         raise UsageError(

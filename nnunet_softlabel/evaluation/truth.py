@@ -140,7 +140,7 @@ def truth_values(dataset: SoftDataset, truth: Path | Truth, cases: Sequence[str]
     files = [truth.file(dataset, case) for case in cases]
     if truth.labels is not None:
         return labels_of(dataset.folder, dataset.dataset_json, truth.labels)[1]
-    identity = dict(Reading.of(dataset.labels).values)
+    identity = dataset.labels.own_values
     said: Mapping[str, int] = dataset.about.get("label_values", {})
     named: dict[int | str, int] = {name: int(label) for name, label in said.items() if not name.isdigit()}
     of_raters: dict[int | str, int] = {int(v): int(label) for v, label in said.items() if v.isdigit()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,29 @@ class Grid:
     has_geometry: bool = True
 
     @classmethod
-    def flat(cls, shape: tuple[int, ...]) -> Grid:
-        """The grid of a flat image without geometry: unit spacing."""
-        rows, columns = shape[:2]
-        return cls((columns, rows), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0), has_geometry=False)
+    def upright(cls, shape: Sequence[int], spacing_mm: Sequence[float]) -> Grid:
+        """The grid of an array whose axes are those of the patient, its first voxel at 0.
+
+        >>> Grid.upright((4, 8, 9), (2.0, 1.0, 0.5)).spacing_mm
+        (0.5, 1.0, 2.0)
+
+        Args:
+            shape: of the array, ``(z, y, x)`` or ``(y, x)``.
+            spacing_mm: in the order of the array's axes.
+        """
+        size, spacing = tuple(shape)[::-1], tuple(float(s) for s in spacing_mm)[::-1]
+        direction = np.eye(len(size)).ravel()
+        return cls(size, spacing, (0.0,) * len(size), tuple(direction.tolist()))
+
+    @classmethod
+    def without_geometry(cls, shape: Sequence[int]) -> Grid:
+        """The grid of an array of which nothing is known: unit spacing."""
+        return replace(cls.upright(shape, (1.0,) * len(shape)), has_geometry=False)
+
+    @classmethod
+    def flat(cls, shape: Sequence[int]) -> Grid:
+        """The grid of a flat image without geometry; a colour image has one axis more."""
+        return cls.without_geometry(shape[:2])
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -41,6 +41,13 @@ class Labels:
         return tuple(self.values)
 
     @property
+    def own_values(self) -> dict[int | str, int]:
+        """Every value of the hard label map, background and ignore included, as the map to itself."""
+        values = {0} | {value for region in self.values.values() for value in region}
+        values |= {self.ignore} if self.ignore is not None else set()
+        return {value: value for value in values}
+
+    @property
     def has_regions(self) -> bool:
         """True if channels may overlap (sigmoid), False if they exclude each other (softmax)."""
         return any(len(values) > 1 for values in self.values.values())

@@ -93,6 +93,21 @@ class RaterVotes:
             return self.n_raters
         return self.answered.sum(axis=0, dtype=self._count_dtype())
 
+    def dice_of_pair(self, first: int, second: int, channel: int | slice = slice(None)) -> float:
+        """Dice of what two raters (indices) marked, over the voxels that both answered; NaN if both nothing.
+
+        Args:
+            first: index of a rater.
+            second: index of another.
+            channel: one, or all channels together.
+        """
+        one, other = self.votes[first, channel], self.votes[second, channel]
+        if self.answered is not None:
+            both = self.answered[first] & self.answered[second]
+            one, other = one & both, other & both
+        total = np.count_nonzero(one) + np.count_nonzero(other)
+        return float(2 * np.count_nonzero(one & other) / total) if total else float("nan")
+
     def cropped(self, box: tuple[slice, ...]) -> RaterVotes:
         """The same raters within a box of the image; arrays are views."""
         inside = (slice(None), slice(None), *box)

@@ -60,7 +60,9 @@ def agreement_weights(raters: RaterVotes) -> dict[str, float]:
     dice = np.full((raters.n_raters, raters.n_raters), np.nan)
     for first in range(raters.n_raters):
         for second in range(first + 1, raters.n_raters):
-            dice[first, second] = dice[second, first] = _pair_dice(raters, first, second)
+            of_pair = raters.dice_of_pair(first, second)
+            # two who marked nothing agree
+            dice[first, second] = dice[second, first] = 1.0 if np.isnan(of_pair) else of_pair
     weights = np.ones(1) if raters.n_raters == 1 else np.nanmean(dice, axis=1)
     if not weights.any():
         weights = np.ones(raters.n_raters)
@@ -103,12 +105,3 @@ def _weights_in_order(raters: RaterVotes, weights: Mapping[str, float]) -> NDArr
             f"weights of {raters.names} must be finite, not negative, and not all 0, got {chosen.tolist()}"
         )
     return chosen
-
-
-def _pair_dice(raters: RaterVotes, first: int, second: int) -> float:
-    one, other = raters.votes[first], raters.votes[second]
-    if raters.answered is not None:
-        both = raters.answered[first] & raters.answered[second]
-        one, other = one & both, other & both
-    total = np.count_nonzero(one) + np.count_nonzero(other)
-    return 2 * np.count_nonzero(one & other) / total if total else 1.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.fusion.rater_votes import marked_box
-from nnunet_softlabel.metrics.overlap import NAN, dice, mean_of_defined
+from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 
 Pair = tuple[str, str]
 
@@ -73,6 +73,8 @@ def measure_case(raters: RaterVotes) -> list[CaseMeasures]:
     inside = raters if box is None or raters.answered is not None else raters.cropped(box)
     n_outside = int(np.prod(raters.spatial_shape) - np.prod(inside.spatial_shape))
     counts, answers = inside.n_votes(), inside.n_answers()
+    pairs = list(combinations(range(raters.n_raters), 2))
+    names = [(raters.names[first], raters.names[second]) for first, second in pairs]
     measures = []
     for channel in range(raters.n_channels):
         masks = {
@@ -81,7 +83,7 @@ def measure_case(raters: RaterVotes) -> list[CaseMeasures]:
         count = counts[channel]
         measures.append(
             CaseMeasures(
-                {pair: _pair_dice(inside, masks, pair) for pair in combinations(raters.names, 2)},
+                dict(zip(names, (inside.dice_of_pair(*pair, channel) for pair in pairs), strict=True)),
                 {name: float(np.count_nonzero(mask) * voxel_mm3) for name, mask in masks.items()},
                 float(np.count_nonzero(count) * voxel_mm3),
                 float(np.count_nonzero((count > 0) & (count < answers)) * voxel_mm3),
@@ -143,11 +145,3 @@ def _coincidences(
     weight = np.where(n > 1, numbers / np.maximum(n - 1, 1), 0)
     mixed = (weight * yes * no).sum()
     return np.array([[(weight * no * (no - 1)).sum(), mixed], [mixed, (weight * yes * (yes - 1)).sum()]])
-
-
-def _pair_dice(raters: RaterVotes, masks: Mapping[str, NDArray[Any]], pair: Pair) -> float:
-    both = None
-    if raters.answered is not None:
-        first, second = (raters.names.index(name) for name in pair)
-        both = raters.answered[first] & raters.answered[second]
-    return dice(masks[pair[0]], masks[pair[1]], mask=both)

@@ -106,7 +106,7 @@ def as_dark(cases: Sequence[Case]) -> list[Case]:
 def _read_dark(path: Source) -> tuple[NDArray[Any], Grid]:
     """1 where the mask is dark, whatever its full scale: some files have 1 bit (0, 1), others 8 (0, 255)."""
     array, grid = read_source(path, read_mask, source_name(path))
-    grid = grid or _without_geometry(array.shape)
+    grid = grid or Grid.without_geometry(array.shape)
     highest = array.max(initial=0)
     full_scale = next(scale for scale in (1, 255, 65535, float("inf")) if highest <= scale)
     return (array < full_scale / 2).astype(np.uint8), grid
@@ -149,12 +149,7 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
 
 def _grid_of(label_map: LabelMap) -> Grid:
     """Its grid, or one without geometry."""
-    return label_map.grid or _without_geometry(label_map.array.shape)
-
-
-def _without_geometry(shape: tuple[int, ...]) -> Grid:
-    unit = (1.0,) * len(shape)
-    return Grid(shape[::-1], unit, (0.0,) * len(shape), unit, has_geometry=False)
+    return label_map.grid or Grid.without_geometry(label_map.array.shape)
 
 
 def _votes(maps: Mapping[str, NDArray[Any]], labels: Labels, spacing_mm: tuple[float, ...]) -> RaterVotes:
@@ -178,7 +173,7 @@ def _image_grid(case: Case, problems: list[str]) -> Grid | None:
     source = case.images[0]
     if not isinstance(source, Path):
         array, grid = read_source(source, read_image, "image")
-        return grid or _without_geometry(array.shape)
+        return grid or Grid.without_geometry(array.shape)
     try:
         return read_grid(source)
     except DatasetError as error:

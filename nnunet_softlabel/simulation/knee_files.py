@@ -41,8 +41,7 @@ def write_knees(
 
 def _write_knee(folder: Path, readers: Mapping[str, RaterSkill], name: str, seed: int) -> None:
     knee = make_knee_phantom(seed, shape=SHAPE, n_lesions=1 + seed % 3, lesion_radius_mm=LESION_RADIUS_MM)
-    size, spacing = knee.image.shape[::-1], tuple(float(s) for s in knee.spacing_mm[::-1])
-    grid = Grid(size, spacing, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    grid = Grid.upright(knee.image.shape, knee.spacing_mm)
     write_image(folder / "images" / f"{name}.nii.gz", knee.image, grid)
     write_image(folder / "truth" / f"{name}.nii.gz", knee.truth, grid)
     write_image(folder / "bone" / f"{name}.nii.gz", (knee.bone_mask > 0).astype(np.uint8), grid)

@@ -13,7 +13,7 @@ from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
-GRID = Grid((4, 3, 2), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+GRID = Grid.upright((2, 3, 4), (2.0, 1.0, 1.0))
 
 
 def tree(*folders: Path) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.fusion.detection_model import DetectionModel
 
 SHAPE = (3, 16, 24)
-GRID = Grid(SHAPE[::-1], (1.0, 1.0, 2.0), (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+GRID = Grid.upright(SHAPE, (2.0, 1.0, 1.0))
 RATES = {"a": 0.8, "b": 0.6, "c": 0.4}
 
 

@@ -15,7 +15,7 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_image, read_mask, write_image, write_probability
 
-GRID = Grid((30, 20, 10), (0.5, 0.7, 2.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+GRID = Grid.upright((10, 20, 30), (2.0, 0.7, 0.5))
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl")
 
 
@@ -191,7 +191,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import write_probability
 soft = np.random.default_rng(0).random((40, 64, 64), dtype=np.float32)
 path = Path({str(tmp_path)!r}) / "soft{ending}"
-grid = Grid((64, 64, 40), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+grid = Grid.upright((40, 64, 64), (1.0, 1.0, 1.0))
 if {ending!r} in (".png", ".tif"):
     soft = soft.reshape(1024, 160); grid = Grid.flat(soft.shape)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -216,3 +216,14 @@ def test_folder_that_cannot_be_written_is_an_os_error_with_the_file(
     with pytest.raises(OSError, match="cannot be written") as caught:
         write_image(tmp_path / "absent" / "image.nii.gz", volume, GRID)
     assert caught.value.filename.endswith("image.nii.gz")
+
+
+def test_upright_grid_has_the_arrays_axes() -> None:
+    grid = Grid.upright((4, 5, 6), (2.0, 0.5, 0.25))
+    assert (grid.shape, grid.spacing_of_axes_mm) == ((4, 5, 6), (2.0, 0.5, 0.25))
+    assert grid == Grid(
+        (6, 5, 4), (0.25, 0.5, 2.0), (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    )
+    assert Grid.flat((4, 5, 3)) == Grid(
+        (5, 4), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0), has_geometry=False
+    )

@@ -50,3 +50,12 @@ def test_box_is_widened_in_mm_and_cut_at_the_edge() -> None:
 def test_there_is_no_box_around_nothing() -> None:
     raters = RaterVotes(np.zeros((2, 1, 4, 4), dtype=bool), ("a", "b"), (1.0, 1.0))
     assert marked_box(raters, margin_mm=1.0) is None
+
+
+def test_dice_of_a_pair_leaves_out_what_one_did_not_answer() -> None:
+    votes = np.array([[[1, 1, 0, 0]], [[1, 0, 1, 0]], [[0, 0, 0, 0]]], bool)
+    assert RaterVotes(votes, ("a", "b", "c"), (1.0,)).dice_of_pair(0, 1) == 0.5  # 2 * 1 / (2 + 2)
+    answered = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1]], bool)
+    raters = RaterVotes(votes, ("a", "b", "c"), (1.0,), answered=answered)
+    assert raters.dice_of_pair(0, 1, 0) == pytest.approx(2 / 3)  # 2 * 1 / (1 + 2)
+    assert np.isnan(RaterVotes(votes[[2, 2]], ("a", "b"), (1.0,)).dice_of_pair(0, 1))

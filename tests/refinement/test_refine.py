@@ -21,7 +21,7 @@ from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.refinement import page as page_module
 
 SHAPE = (3, 24, 32)
-GRID = Grid(SHAPE[::-1], (1.0, 1.0, 2.0), (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+GRID = Grid.upright(SHAPE, (2.0, 1.0, 1.0))
 FINDS, INVENTS = {"a": 0.8, "b": 0.55, "c": 0.35}, {"a": 0.02, "b": 0.1, "c": 0.15}
 LESIONS, OTHER = ((4, 3), (4, 14)), ((14, 3), (14, 14), (14, 25))
 N_CASES, N_FOLDS = 60, 3

@@ -214,7 +214,7 @@ def test_picture_of_an_image_on_another_grid_is_refused(build):
     from nnunet_softlabel.formats.grid import Grid
     from nnunet_softlabel.formats.images import write_image
 
-    grid = Grid((4, 4, 4), (1.0, 1.0, 1.0), (0.0,) * 3, (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    grid = Grid.upright((4, 4, 4), (1.0, 1.0, 1.0))
     write_image(data.dataset.image_files("case0")[0], np.zeros((4, 4, 4), np.uint8), grid)
     with pytest.raises(DatasetError, match="its image has shape"):
         case_picture(data.dataset, "case0", {}, class_name="lesion")
