@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, current_process, get_context, parent_process
 from multiprocessing.connection import wait
@@ -136,7 +137,8 @@ def _run_in_pool(
     ) as pool:
         workers: list[Any] = []
         try:
-            futures = deque(pool.submit(_run_job, function, i, job) for i, job in enumerate(jobs))
+            with _deaf_to_interrupts():  # Ctrl-C is for this process, which then ends its workers
+                futures = deque(pool.submit(_run_job, function, i, job) for i, job in enumerate(jobs))
             workers = [child for child in active_children() if child not in before]
             for future in _taken(futures) if in_order else as_completed(_emptied(futures)):
                 yield future.result()
@@ -146,8 +148,25 @@ def _run_in_pool(
             if any(worker.exitcode == NO_GUARD_CODE for worker in workers):
                 raise UsageError(NO_GUARD) from None
             raise WorkerError(_who_was_killed(workers, list(worker_of_job), names)) from error
+        except (KeyboardInterrupt, GeneratorExit):  # nobody waits for what they are at
+            for worker in workers:
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started here never hear of Ctrl-C; this one hears of it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _taken(futures: deque[Future[Result]]) -> Iterator[Future[Result]]:

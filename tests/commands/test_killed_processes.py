@@ -1,8 +1,9 @@
-"""Every command with a pool: a killed worker is one line and exit 2, a killed command leaves no worker."""
+"""Every command with a pool: a killed worker and Ctrl-C are one line, a killed command leaves no worker."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark
+from nnunet_softlabel.cli import main
 from tests.benchmark.conftest import fake_training
 from tests.process_tree import AT_GATE, GATE, OPEN, is_alive, wait_until, workers_at_gate
 from tests.scored_dataset import build, build_at
@@ -19,6 +21,9 @@ __all__ = ["build", "build_at", "fake_training"]
 
 pytestmark = pytest.mark.slow
 COMMANDS = ("convert", "inspect", "evaluate", "tune-threshold", "apply-threshold", "preprocess")
+HEARS_INTERRUPTS = (  # a job in the background may have them ignored
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+)
 # so that this little data set is worth two processes
 START = (
     "import sys; from nnunet_softlabel import cli; "
@@ -56,7 +61,8 @@ def arguments_of(request, tmp_path: Path, monkeypatch) -> Callable[[str], tuple[
         if command == "tune-threshold":
             return [command, *scored(), "-o", str(output / "thresholds.json")], output / "thresholds.json"
         threshold = ["--threshold", "0.5"]
-        return [command, *scored(), "-o", str(output), *threshold], output / "soft_summary.json"
+        name = "soft_summary.json" if command == "evaluate" else "apply_threshold.json"
+        return [command, *scored(), "-o", str(output), *threshold], output / name
 
     return make
 
@@ -70,6 +76,7 @@ def start(arguments: list[str], gate: Path, before: str = "") -> tuple[subproces
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), GATE: str(gate)},
+        start_new_session=True,  # a group of its own, as a terminal has
     )
     found = wait_until(lambda: len(workers_at_gate(gate)) == 2 or process.poll() is not None, seconds=120)
     assert found
@@ -101,6 +108,23 @@ def test_a_killed_command_leaves_no_worker(command: str, arguments_of, tmp_path:
     process.kill()
     process.communicate()
     assert wait_until(lambda: not any(map(is_alive, workers)), seconds=10)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_interrupt_from_the_terminal_is_one_line(command: str, arguments_of, tmp_path: Path) -> None:
+    arguments, result = arguments_of(command)
+    before = result.read_bytes() if result.is_file() else None
+    process, workers = start(arguments, tmp_path / "gate", HEARS_INTERRUPTS)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C: to the command and to its workers
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert len(error.strip().splitlines()) == 1
+    assert error.startswith(f"nnunet_softlabel {command}: interrupted; ")
+    assert wait_until(lambda: not any(map(is_alive, workers)), seconds=10)
+    assert (result.read_bytes() if result.exists() else None) == before
+    go_on = {"convert": ["--resume"]}.get(command, [])
+    assert main([*arguments, *go_on]) == 0
+    assert result.exists()
 
 
 def test_a_killed_worker_of_one_cell_leaves_the_scoring_of_the_others(
