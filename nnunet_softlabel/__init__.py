@@ -36,7 +36,8 @@ EXPORTED = {
         "evaluation.average": "apply_calibration average",
         "evaluation.maps": "write_maps",
         "report.comparison": "PairedDifference compare",
-        "report.page": "RunResult write_report",
+        "report.page": "write_report",
+        "report.runs": "RunResult",
         "errors": "DatasetError UsageError WorkerError",
     }.items()
     for name in names.split()

@@ -11,7 +11,7 @@ from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATER, RATERS
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED, TUNED
 from nnunet_softlabel.metrics.overlap import mean_of_defined
 from nnunet_softlabel.report.comparison import case_values
-from nnunet_softlabel.report.page import RunResult
+from nnunet_softlabel.report.runs import RunResult
 
 SHY_BY = 0.05
 LOW_SENSITIVITY = 0.8  # below, (sensitivity + false positive rate) / 2 lies clearly under 0.5

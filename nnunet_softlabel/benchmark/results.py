@@ -22,9 +22,10 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versions, write_rows
 from nnunet_softlabel.formats.files import visible, write_json
 from nnunet_softlabel.formats.locks import held_lock
-from nnunet_softlabel.report.comparison import PRIMARY, compare, primary_tests
-from nnunet_softlabel.report.page import RunResult, write_report
+from nnunet_softlabel.report.comparison import PRIMARY, case_values, compare, home_reference, primary_tests
+from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
+from nnunet_softlabel.report.runs import RunResult
 from nnunet_softlabel.report.verdict import verdict
 
 TRAINING_PACKAGES = ("torch", "batchgeneratorsv2", "dynamic-network-architectures")
@@ -123,7 +124,7 @@ def _report(
     write_json(grid.output / SUMMARY_FILE, summary)
     return write_report(
         grid.output / REPORT_FILE,
-        title=f"{grid.dataset.folder.name}: {' against '.join(runs)}",
+        title=f"{grid.dataset.folder.name}: {_title(list(runs))}",
         runs=all_runs,
         comparisons=comparisons,
         pictures=_pictures(grid, trained_runs, finished),
@@ -134,6 +135,11 @@ def _report(
         package_versions=versions() | {name: metadata.version(name) for name in TRAINING_PACKAGES},
         overwrite=True,  # of this benchmark's own page, which grows with its cells
     )
+
+
+def _title(names: Sequence[str]) -> str:
+    """Two trainers by name, more by number: their names stand on the page."""
+    return " against ".join(names) if len(names) < 3 else f"{len(names)} trainers"
 
 
 def _finished_cells(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict[str, list[Cell]]:
@@ -193,9 +199,8 @@ def _recalibrated_run(grid: BenchmarkGrid, name: str, cells: Sequence[Cell]) -> 
 def _pictures(
     grid: BenchmarkGrid, runs: Sequence[RunResult], finished: Mapping[str, Sequence[Cell]]
 ) -> list[CasePicture]:
-    """Best, median and worst case of the last trainer in each class, with what every trainer predicted."""
+    """Best, median and worst Dice of every trainer in each class, with what every trainer predicted."""
     pictures = []
-    last = runs[-1]
     where = {
         name: {
             path.stem: path.parent
@@ -204,9 +209,27 @@ def _pictures(
         }
         for name, cells in finished.items()
     }
-    for class_name in last.classes:
-        for case, caption in pick_cases(last.rows, class_name=class_name).items():
-            folders = {name: cases[case] for name, cases in where.items() if case in cases}
-            caption = f"{last.name}, {class_name}, {caption}"
-            pictures.append(case_picture(grid.dataset, case, folders, class_name=class_name, caption=caption))
+    for class_name in runs[0].classes:
+        captions: dict[str, list[str]] = defaultdict(list)
+        for run in runs:
+            for case, caption in pick_cases(run.rows, class_name=class_name).items():
+                captions[case].append(f"{caption} of {run.name}")
+        scores = {run.name: _dice_texts(run, class_name) for run in runs}
+        for case, texts in captions.items():
+            pictures.append(
+                case_picture(
+                    grid.dataset,
+                    case,
+                    {name: cases[case] for name, cases in where.items() if case in cases},
+                    class_name=class_name,
+                    caption=f"{class_name}; {'; '.join(texts)}",
+                    scores={name: found[case] for name, found in scores.items() if case in found},
+                )
+            )
     return pictures
+
+
+def _dice_texts(run: RunResult, class_name: str) -> dict[str, str]:
+    """Case -> what stands under the picture of this trainer."""
+    found = case_values(run.rows, metric="dice", class_name=class_name, reference=home_reference("dice"))
+    return {case: f"Dice {value:.2f}" for case, (value, _) in found.items() if value == value}

@@ -16,7 +16,7 @@ from nnunet_softlabel.evaluation.tables import SUMMARY_FILE, four_digits, means
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import PairedDifference, home_reference
-from nnunet_softlabel.report.page import RunResult
+from nnunet_softlabel.report.runs import RunResult
 
 TABLE_METRICS = (
     "dice",

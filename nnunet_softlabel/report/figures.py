@@ -20,6 +20,8 @@ from nnunet_softlabel.report.comparison import PairedDifference
 # Okabe and Ito's colours, which colour-blind readers tell apart
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 GREY = "#666666"
+WAY = {"higher": "higher is better", "lower": "lower is better", "zero": "0 is best"}
+RECALIBRATED = ", recalibrated"  # ends the name of a row that is another row, recalibrated
 WIDTH = 4.8  # inches; a plot fills a phone, two or three stand side by side on a screen
 DPI = 110
 
@@ -64,7 +66,6 @@ def _names_down(axes: Axes, names: Sequence[str]) -> None:
 
 def distribution_plot(metric: str, values: Mapping[str, Sequence[float]], ceiling: float | None) -> str:
     """All cases of every trainer, a box over them, and the raters' own mean as a line."""
-    arrow = {"higher": "higher is better", "lower": "lower is better", "zero": "0 is best"}[BETTER[metric]]
     figure, axes = _axes(1.0 + 0.42 * len(values), TITLES[metric])
     rng = np.random.default_rng(0)
     for row, found in enumerate(values.values()):
@@ -78,7 +79,7 @@ def distribution_plot(metric: str, values: Mapping[str, Sequence[float]], ceilin
             medianprops={"color": "black"},
         )  # fmt: skip
     _names_down(axes, list(values))
-    axes.set_xlabel(arrow, fontsize=9)
+    axes.set_xlabel(WAY[BETTER[metric]], fontsize=9)
     if ceiling is not None and ceiling == ceiling:
         low, high = axes.get_xlim()
         axes.set_title(f"raters {ceiling:.3g}", fontsize=8, color=GREY, loc="right")
@@ -86,6 +87,31 @@ def distribution_plot(metric: str, values: Mapping[str, Sequence[float]], ceilin
             low <= ceiling <= high
         ):  # else the line would squeeze the cases into a corner; its number still stands
             axes.axvline(ceiling, color=GREY, linestyle="--", linewidth=1.2)
+    return png(figure)
+
+
+def paired_plot(metric: str, values: Mapping[str, Mapping[str, float]], ceiling: float) -> str:
+    """Every case as a dot per trainer, joined by a line; bar: mean; dashed: the raters among themselves."""
+    figure, axes = _axes(WIDTH * 0.8, f"{TITLES[metric]} ({WAY[BETTER[metric]]})")
+    cases = list(dict.fromkeys(case for found in values.values() for case in found))
+    joined = np.array([[found.get(case, np.nan) for found in values.values()] for case in cases])
+    columns = np.arange(len(values))
+    fade = float(np.clip(4 / np.sqrt(max(len(cases), 1)), 0.12, 0.6))
+    for row in joined:
+        axes.plot(columns, row, color=GREY, linewidth=0.8, alpha=fade, zorder=1)
+    for index, column in enumerate(joined.T):
+        axes.scatter(
+            np.full(len(column), index), column, s=34, color=colour(index), alpha=max(fade, 0.35),
+            edgecolor="white", linewidth=0.4, zorder=2,
+        )  # fmt: skip
+        defined = column[~np.isnan(column)]
+        if len(defined):
+            axes.hlines(defined.mean(), index - 0.28, index + 0.28, color="black", linewidth=2.4, zorder=3)
+    if ceiling == ceiling:
+        axes.axhline(ceiling, color=GREY, linestyle="--", linewidth=1.2, label=f"raters {ceiling:.3g}")
+        axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.set_xticks(columns, [_literal(textwrap.fill(short(name), 14)) for name in values])
+    axes.set_xlim(-0.6, len(values) - 0.4)
     return png(figure)
 
 
@@ -113,15 +139,21 @@ def forest_plot(metric: str, tests: Sequence[PairedDifference]) -> str:
 
 
 def reliability_plot(title: str, tables: Mapping[str, NDArray[Any]]) -> str:
-    """Mean reference against mean probability per bin, a line per trainer; larger dots are more voxels."""
+    """Mean reference against mean probability per bin, a line per trainer; larger dots are more voxels.
+
+    A recalibrated row has the colour of the row it was made from, and a dotted line.
+    """
     figure, axes = _axes(WIDTH * 0.98, title)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    names = list(tables)
     for row, (name, table) in enumerate(tables.items()):
         filled = table[table[:, 0] > 0]
+        raw = name.removesuffix(RECALIBRATED)
+        line, shade = ("-", row) if raw == name or raw not in names else (":", names.index(raw))
         x, y = filled[:, 1] / filled[:, 0], filled[:, 2] / filled[:, 0]
         size = 6 + 60 * np.sqrt(filled[:, 0] / max(filled[:, 0].sum(), 1))
-        axes.plot(x, y, color=colour(row), linewidth=1.3, label=_literal(short(name)))
-        axes.scatter(x, y, s=size, color=colour(row), zorder=3)
+        axes.plot(x, y, line, color=colour(shade), linewidth=1.5, label=_literal(short(name)))
+        axes.scatter(x, y, s=size, color=colour(shade), zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xlabel("predicted probability", fontsize=9)
     axes.set_ylabel("soft label", fontsize=9)
@@ -165,6 +197,28 @@ def curve_plot(title: str, curves: Mapping[str, Sequence[float]]) -> str:
             axes.plot(epochs, values, color=colour(row), linewidth=1.3, label=label, marker=marker)
     axes.set_xlabel("epoch", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
+    return png(figure)
+
+
+def loss_plot(title: str, curves: Mapping[str, Sequence[float]], trainer: int) -> str:
+    """The loss of one trainer: training and validation patches, in the colour of the trainer."""
+    figure, axes = _axes(WIDTH * 0.66, title)
+    for (name, values), line in zip(curves.items(), ("-", "--"), strict=False):
+        epochs, marker = np.arange(1, len(values) + 1), "." if len(values) < 3 else None
+        axes.plot(epochs, values, line, color=colour(trainer), linewidth=1.3, label=name, marker=marker)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    return png(figure)
+
+
+def colour_bar() -> str:
+    """What the heat on pictures means."""
+    figure = Figure(figsize=(2.6, 0.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap="inferno", aspect="auto", extent=(0, 1, 0, 1))
+    axes.axvline(0.5, color="#00E5FF", linewidth=2)
+    axes.set_yticks([])
+    axes.tick_params(labelsize=8)
     return png(figure)
 
 

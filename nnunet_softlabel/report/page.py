@@ -5,80 +5,34 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.evaluation.case_scores import RATER, Row
-from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, read_rows, versions
-from nnunet_softlabel.formats.files import read_json, refuse_existing, write_text
+from nnunet_softlabel.evaluation.case_scores import RATER
+from nnunet_softlabel.evaluation.tables import versions
+from nnunet_softlabel.formats.files import refuse_existing, write_text
 from nnunet_softlabel.metrics.registry import BETTER, TITLES
 from nnunet_softlabel.report import figures
-from nnunet_softlabel.report.comparison import PRIMARY, PairedDifference, case_values, home_reference
+from nnunet_softlabel.report.comparison import (
+    PRIMARY,
+    PRIMARY_TESTS,
+    PairedDifference,
+    case_values,
+    home_reference,
+)
+from nnunet_softlabel.report.methods import facts, methods_text
 from nnunet_softlabel.report.pictures import CasePicture
+from nnunet_softlabel.report.plots import class_plots, curve_plots, picture_panels, primary_plots
+from nnunet_softlabel.report.runs import RunResult
 from nnunet_softlabel.report.significance import Interval, mean_interval
 from nnunet_softlabel.report.verdict import Sentence, excludes_zero, verdict
 
 MEAN_RESAMPLES = 2000  # of the intervals of means; those of differences come with the tests
-SCATTER_METRICS = ("dice", "soft_dice")
-PICTURED_CASES, PICTURED_TRAINERS, PLOTTED_CLASSES = 9, 6, 4
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """One trainer, over all its folds and seeds.
-
-    Attributes:
-        name: the trainer, as the page calls it.
-        rows: of ``soft_metrics.csv``, all folds and seeds together.
-        reliability: class -> place (image, near) -> summed table of `calibration.reliability`.
-        curves: name of a curve -> one value per epoch.
-        training_seconds: time of all trainings together.
-        peak_memory_gib: the most memory a training took.
-        threshold: how probabilities were cut.
-        settings: what else tells this run from others.
-    """
-
-    name: str
-    rows: Sequence[Row]
-    reliability: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    training_seconds: float | None = None
-    peak_memory_gib: float | None = None
-    threshold: str = "0.5"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_folders(cls, name: str, folders: Sequence[Path], **more: Any) -> RunResult:
-        """Collect what `evaluate` wrote into several folders, one per fold and seed."""
-        rows: list[Row] = []
-        tables: dict[str, dict[str, NDArray[Any]]] = {}
-        thresholds: dict[str, None] = {}
-        for folder in folders:
-            rows += read_rows(folder / METRICS_FILE)
-            summary = read_json(folder / SUMMARY_FILE)
-            values = ", ".join(f"{k} {v:.3g}" for k, v in summary["threshold"]["values"].items())
-            thresholds[f"{summary['threshold']['choice']} ({values})"] = None
-            for class_name, places in summary["reliability"].items():
-                for place, table in places.items():
-                    known = tables.setdefault(class_name, {})
-                    known[place] = known.get(place, 0) + np.asarray(table, dtype=np.float64)
-        return cls(name, rows, tables, threshold="; ".join(thresholds), **more)
-
-    @property
-    def classes(self) -> list[str]:
-        """Classes or regions with scores."""
-        return list(dict.fromkeys(str(row["class"]) for row in self.rows))
-
-    @property
-    def cases(self) -> set[str]:
-        """Cases with scores."""
-        return {str(row["case"]) for row in self.rows}
+PICTURED_CASES, PLOTTED_CLASSES = 9, 4
 
 
 def write_report(
@@ -119,15 +73,21 @@ def write_report(
     if not runs:
         raise UsageError("a report needs at least one evaluated trainer.")
     classes = list(dict.fromkeys(name for run in runs for name in run.classes))
+    primary = list(dict.fromkeys(test.metric for test in comparisons if test.is_primary))
+    primary.sort(key=lambda metric: metric not in PRIMARY_TESTS)
     page = environment().get_template("report.html.jinja").render(
         title=title,
         runs=runs,
         summaries=[class_summary(name, runs, comparisons, metrics) for name in classes],
+        primary={name: primary_plots(name, runs, primary or PRIMARY_TESTS) for name in classes},
         plots=[class_plots(name, runs, comparisons, metrics) for name in classes[:PLOTTED_CLASSES]],
         unplotted=classes[PLOTTED_CLASSES:],
         curves=curve_plots(runs),
         pictures=[picture_panels(picture) for picture in pictures[:PICTURED_CASES]],
+        colour_bar=figures.colour_bar(),
         plan=plan or {},
+        facts=facts(plan or {}, runs),
+        methods=methods_text(runs, comparisons, metrics, plan or {}, package_versions or versions()),
         commands=commands,
         notes=notes,
         versions=package_versions or versions(),
@@ -148,9 +108,15 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     found.filters |= {
-        "number": number, "p_value": p_value, "short": figures.short, "duration": duration, "plain": plain,
-    }  # fmt: skip
-    found.globals |= {"titles": TITLES, "better": BETTER, "excludes_zero": excludes_zero}
+        "number": number,
+        "mean_text": mean_text,
+        "range_text": range_text,
+        "p_value": p_value,
+        "short": figures.short,
+        "duration": duration,
+        "plain": plain,
+    }
+    found.globals |= {"titles": TITLES, "better": BETTER, "way": figures.WAY, "excludes_zero": excludes_zero}
     return found
 
 
@@ -204,64 +170,27 @@ def _count(tests: Sequence[PairedDifference]) -> dict[str, int]:
     }
 
 
-def class_plots(
-    name: str, runs: Sequence[RunResult], comparisons: Sequence[PairedDifference], metrics: Sequence[str]
-) -> dict[str, Any]:
-    """All plots of a class, as ``data:`` addresses with a text for those who do not see them."""
-    plots: dict[str, Any] = {"name": name, "forest": [], "distribution": [], "reliability": [], "scatter": []}
-    for metric in metrics:
-        reference = home_reference(metric)
-        place = {"metric": metric, "class_name": name, "reference": reference}
-        tests = [t for t in comparisons if (t.metric, t.class_name, t.reference) == (metric, name, reference)]
-        if tests:
-            plots["forest"].append((f"Differences of {TITLES[metric]}", figures.forest_plot(metric, tests)))
-        found = {run.name: case_values(run.rows, **place) for run in runs}
-        ceiling = [v for v, _ in case_values(runs[0].rows, prediction=RATER, **place).values() if v == v]
-        values = {trainer: [v for v, _ in cases.values()] for trainer, cases in found.items()}
-        drawn = figures.distribution_plot(metric, values, float(np.mean(ceiling)) if ceiling else None)
-        plots["distribution"].append((f"{TITLES[metric]} of all cases", drawn))
-        if metric in SCATTER_METRICS:
-            baselines = {test.second: test.first for test in comparisons}
-            for run in runs[1:]:
-                first = baselines.get(run.name, runs[0].name)
-                base = found[first]
-                pairs = [
-                    (base[case][0], value) for case, (value, _) in found[run.name].items() if case in base
-                ]
-                drawn = figures.scatter_plot(metric, (first, run.name), pairs)
-                plots["scatter"].append((f"{TITLES[metric]} of {run.name} against {first}", drawn))
-    for where, text in (("near", "Near the object"), ("image", "Whole image")):
-        tables = {r.name: r.reliability[name][where] for r in runs if where in r.reliability.get(name, {})}
-        if tables:
-            plots["reliability"].append((text, figures.reliability_plot(text, tables)))
-    return plots
+def decimals(interval: Interval) -> int:
+    """Digits after the point that show three of the mean, or of the interval where the mean is next to 0."""
+    size = max(abs(interval.mean), interval.high - interval.low if interval.low == interval.low else 0.0)
+    return 2 if not size > 0 else int(np.clip(2 - math.floor(math.log10(size)), 0, 4))
 
 
-def curve_plots(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
-    """One plot per curve that any trainer has."""
-    names = dict.fromkeys(name for run in runs for name, values in run.curves.items() if len(values))
-    return [
-        (name, figures.curve_plot(name, {r.name: r.curves.get(name, ()) for r in runs})) for name in names
-    ]
+def mean_text(interval: Interval) -> str:
+    """The mean, with as many digits as its interval."""
+    return "-" if math.isnan(interval.mean) else _fixed(interval.mean, decimals(interval))
 
 
-def picture_panels(picture: CasePicture) -> dict[str, Any]:
-    """The panels of one case: raters, soft label, then what each trainer says."""
-    image, aspect = picture.image, picture.aspect
-    raters = list(picture.raters)
-    panels = [
-        ("image", figures.panel(image, aspect=aspect)),
-        (
-            f"{len(raters)} raters" if raters else "consensus",
-            figures.panel(
-                image, aspect=aspect, outlines=list(picture.raters.values()) or [picture.consensus]
-            ),
-        ),
-        ("soft label", figures.panel(image, aspect=aspect, heat=picture.soft)),
-    ]
-    shown = list(picture.probabilities.items())[:PICTURED_TRAINERS]
-    panels += [(figures.short(name), figures.panel(image, aspect=aspect, heat=p)) for name, p in shown]
-    return {"case": picture.case, "caption": picture.caption, "panels": panels}
+def range_text(interval: Interval) -> str:
+    """The interval, with as many digits as its mean; empty without one."""
+    if math.isnan(interval.low):
+        return ""
+    digits = decimals(interval)
+    return f"{_fixed(interval.low, digits)} to {_fixed(interval.high, digits)}"
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def number(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import case_values, home_reference
 
 SMALLEST_SIDE = 40  # pixels of a picture, or the whole image
@@ -36,6 +37,7 @@ class CasePicture:
         soft: probability of the reference.
         probabilities: trainer -> predicted probability.
         aspect: height of a pixel over its width.
+        scores: trainer -> what stands under its picture, such as "Dice 0.81".
     """
 
     case: str
@@ -46,19 +48,20 @@ class CasePicture:
     soft: NDArray[Any]
     probabilities: Mapping[str, NDArray[Any]]
     aspect: float
+    scores: Mapping[str, str] = field(default_factory=dict)
 
 
-def pick_cases(rows: Sequence[Row], *, class_name: str, metric: str = "soft_dice") -> dict[str, str]:
+def pick_cases(rows: Sequence[Row], *, class_name: str, metric: str = "dice") -> dict[str, str]:
     """Case -> caption for the best, median and worst case of a trainer; fewer where cases are few."""
     found = case_values(rows, metric=metric, class_name=class_name, reference=home_reference(metric))
     ordered = sorted((value, case) for case, (value, _) in found.items() if value == value)
-    if not ordered:
-        return {}
+    if not ordered or ordered[0][0] == ordered[-1][0]:  # a network that marks nothing has no best case
+        return {case: f"{TITLES[metric]}: {value:.3f}" for value, case in ordered[:1] if len(ordered) == 1}
     places = {"worst": 0, "median": len(ordered) // 2, "best": len(ordered) - 1}
     picked: dict[str, str] = {}
     for word in ("best", "median", "worst"):
         value, case = ordered[places[word]]
-        picked.setdefault(case, f"{word}: {value:.3f}")
+        picked.setdefault(case, f"{word} {TITLES[metric]}: {value:.3f}")
     return picked
 
 
@@ -70,6 +73,7 @@ def case_picture(
     class_name: str,
     split: str = "Tr",
     caption: str = "",
+    scores: Mapping[str, str] | None = None,
 ) -> CasePicture:
     """Read one case and cut out the slice with most of the object.
 
@@ -80,6 +84,7 @@ def case_picture(
         class_name: the class or region shown.
         split: Tr or Ts.
         caption: why it is shown.
+        scores: trainer -> what stands under its picture.
     """
     images = dataset.image_files(case, split)
     if not images:
@@ -104,6 +109,7 @@ def case_picture(
         soft=soft[index][cut],
         probabilities={name: probability[cut] for name, probability in maps.items()},
         aspect=aspect,
+        scores=scores or {},
     )
 
 

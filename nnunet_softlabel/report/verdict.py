@@ -22,9 +22,9 @@ COVERED_ABOVE, RIGHT_BELOW = 0.95, 0.1
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence of the verdict; ``kind`` is "dead", "trial" or "trainer"."""
+    """One sentence of the verdict; ``kind`` is "dead", "advice", "trial" or "trainer"."""
 
-    kind: Literal["dead", "trial", "trainer"]
+    kind: Literal["dead", "advice", "trial", "trainer"]
     text: str
 
 
@@ -38,7 +38,10 @@ def verdict(
         tests: from `compare`, baseline against each other trainer.
         iterations: of one training; None if not known.
     """
-    found = [Sentence("dead", text) for name, own in rows.items() for text in dead_network(name, own)]
+    dead = {name: dead_network(name, own) for name, own in rows.items()}
+    found = [Sentence("dead", text) for texts in dead.values() for text in texts]
+    if len(rows) > 1:
+        found.append(Sentence("advice", advice([name for name, texts in dead.items() if not texts], tests)))
     if iterations is not None and iterations < TRIAL_BELOW * DEFAULT_ITERATIONS:
         found.append(
             Sentence(
@@ -55,6 +58,76 @@ def verdict(
                 where = f"{name}: " if len(classes) > 1 else ""
                 found.append(Sentence("trainer", where + trainer_verdict(own)))
     return found
+
+
+def advice(living: Sequence[str], tests: Sequence[PairedDifference]) -> str:
+    """Which trainer to use, and why, as far as the primary tests say.
+
+    Args:
+        living: trainers that have learned, the baseline first.
+        tests: from `compare`, baseline against each other trainer.
+    """
+    if not living:
+        return "No trainer here can be used."
+    if len(living) == 1:
+        return f"Use {living[0]}: the only trainer here that has learned."
+    found = [_Standing.of(name, tests) for name in living]
+    against = [standing for standing in found if standing.baseline in living]
+    winners = [s for s in against if s.better and not s.worse]
+    if winners:
+        best = max(winners, key=lambda standing: len(standing.better))
+        text = (
+            f"Use {best.name}: better {_all(best.better)} than {best.baseline}, and worse in nothing tested."
+        )
+    elif mixed := [s for s in against if s.better and s.worse]:
+        text = " ".join(
+            f"{s.name} is better in {_all(s.better)} and worse in {_all(s.worse)} than {s.baseline}: "
+            f"choose by what you need."
+            for s in mixed
+        )
+    elif hints := [s for s in against if s.hints and not s.worse]:
+        best = max(hints, key=lambda standing: len(standing.hints))
+        text = (
+            f"No test decides. {best.name} looks better in {_all(best.hints)} than {best.baseline}: the "
+            f"interval excludes 0. More cases would tell."
+        )
+    elif against:
+        text = f"No trainer is shown to be better than {against[0].baseline}: nothing here speaks against it."
+    else:
+        text = f"The baseline has not learned: compare {_all(living)} in the table."
+    losers = [s for s in against if s.worse and not s.better]
+    return text + "".join(f" Not {s.name}: worse {_all(s.worse)}." for s in losers)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Titles of the primary metrics in which a trainer is clearly better, clearly worse, or seems better."""
+
+    name: str
+    baseline: str
+    better: list[str]
+    worse: list[str]
+    hints: list[str]
+
+    @classmethod
+    def of(cls, name: str, tests: Sequence[PairedDifference]) -> _Standing:
+        own = [test for test in tests if test.second == name and test.is_primary]
+        several = len({test.class_name for test in tests}) > 1
+
+        def titles(chosen: Iterable[PairedDifference]) -> list[str]:
+            return [f"{TITLES[t.metric]}{f' of {t.class_name}' if several else ''}" for t in chosen]
+
+        return cls(
+            name,
+            own[0].first if own else "",
+            titles(t for t in own if t.is_significant() and t.better == name),
+            titles(t for t in own if t.is_significant() and t.better == t.first),
+            titles(t for t in own if not t.is_significant() and excludes_zero(t) and t.better == name),
+        )
+
+
+def _all(titles: Sequence[str]) -> str:
+    return " and ".join([", ".join(titles[:-1]), titles[-1]]) if len(titles) > 1 else titles[0]
 
 
 def dead_network(name: str, rows: Iterable[Row]) -> list[str]:

@@ -24,8 +24,8 @@ from nnunet_softlabel.formats.images import read_mask, write_image, write_probab
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.report.comparison import compare
-from nnunet_softlabel.report.page import RunResult, write_report
 from nnunet_softlabel.report.pictures import case_picture, pick_cases
+from nnunet_softlabel.report.runs import RunResult, write_report
 
 TRAINERS = 6
 

@@ -13,8 +13,12 @@ from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.comparison import compare
-from nnunet_softlabel.report.page import RunResult, duration, number, p_value, write_report
+from nnunet_softlabel.report.methods import facts, methods_text
+from nnunet_softlabel.report.page import duration, mean_text, number, p_value, range_text, write_report
 from nnunet_softlabel.report.pictures import case_picture, pick_cases, slice_through
+from nnunet_softlabel.report.plots import curve_plots
+from nnunet_softlabel.report.runs import RunResult
+from nnunet_softlabel.report.significance import Interval
 
 EVIL = "<script>alert('case')</script> & $x_1$"
 
@@ -100,7 +104,7 @@ def test_page_holds_what_a_reader_needs(page):
         "scipy",
     ]
     needed += ["Fold 3 failed.", "--threshold tuned", "--threshold rater-corrected", "margin 0.02", "Raters"]
-    for text in (*needed, "best: ", "median: ", "worst: "):
+    for text in (*needed, "best Dice: ", "median Dice: ", "worst Dice: "):
         assert text in page, text
 
 
@@ -170,12 +174,118 @@ def test_best_median_and_worst_are_picked(stock):
     _, run = stock
     picked = pick_cases(run.rows, class_name="lesion")
     values = sorted(
-        (r["soft_dice"], r["case"])
+        (r["dice"], r["case"])
         for r in run.rows
-        if (r["reference"], r["prediction"]) == ("soft", "model")
+        if (r["reference"], r["prediction"]) == ("consensus", "model")
     )
     assert list(picked) == [values[-1][1], values[4][1], values[0][1]]
     assert pick_cases(run.rows, class_name="another") == {}
+
+
+def test_a_network_that_marks_nothing_has_no_best_case(stock):
+    _, run = stock
+    dead = [{**row, "dice": 0.0} if "dice" in row else row for row in run.rows]
+    assert pick_cases(dead, class_name="lesion") == {}
+
+
+def test_the_head_says_the_budget_and_the_settings(page):
+    head = page[: page.index('<h2 id="summary">')]
+    assert "<b>cases</b> 8" in head
+    assert "<b>threshold</b> 0.5 (lesion 0.5)" in head
+    assert "<b>baseline</b> nnUNetTrainer" in head
+
+
+def test_the_page_goes_from_verdict_to_details(page):
+    places = [
+        "verdict",
+        "summary",
+        "reliability",
+        "pictures",
+        "training",
+        "methods",
+        "tests",
+        "plots",
+        "made",
+    ]
+    found = [page.index(f'id="{place}"') for place in places]
+    assert found == sorted(found)
+
+
+def test_every_picture_has_a_text_and_cases_a_legend(page):
+    texts = re.findall(r'<img [^>]*?alt="([^"]*)"', page)
+    assert len(texts) == page.count("<img ")
+    assert all(len(text) > 5 for text in texts)
+    pictures = page[page.index('id="pictures"') : page.index('id="training"')]
+    assert "colours of probabilities from 0 to 1" in pictures
+    for rater in ("ann", "bob", "eve"):
+        assert pictures.count(f"</span>{rater}</span>") == pictures.count("<h3>")
+    assert "the soft label as heat" in pictures
+
+
+def test_losses_have_a_plot_per_trainer_and_other_curves_one(stock):
+    _, run = stock
+    curves = {
+        "train_losses": [1.0, 0.5],
+        "val_losses": [1.1, 0.7],
+        "mean_fg_dice": [0.1, 0.2],
+        "lrs": [1.0, 0.9],
+    }
+    runs = [replace(run, curves=curves), replace(run, name="nnUNetTrainerAPL", curves=curves)]
+    texts = [text for text, _ in curve_plots(runs)]
+    assert [text.split(":")[0] for text in texts] == [
+        "Pseudo Dice", "Learning rate", "Loss of nnUNetTrainer", "Loss of APL",
+    ]  # fmt: skip
+    assert "training and validation" in texts[2]
+
+
+def test_methods_can_be_pasted(page):
+    text = re.search(r"<blockquote>(.*?)</blockquote>", page, re.DOTALL).group(1)
+    for needed in (
+        "Networks were trained with nnU-Net v2",
+        "Wilcoxon",
+        "Holm",
+        "BCa bootstrap",
+        "scipy",
+        "thresholds",
+    ):
+        assert needed in text
+    assert "None" not in text
+
+
+def test_methods_say_what_the_plan_says(stock):
+    _, run = stock
+    plan = {
+        "configuration": "2d", "plans": "nnUNetPlans (abc)", "epochs": 8, "iterations per epoch": 80,
+        "device": "cpu", "fusion": '{"method": "mean"}',
+    }  # fmt: skip
+    text = methods_text([run], [], ["dice", "brier_near", "ged"], plan, {"torch": "2.8"})
+    assert "Each training had 8 epochs of 80 iterations on cpu." in text
+    assert "Dice against the consensus of the raters; Brier near the object against the soft label" in text
+    assert text.endswith("Software: torch 2.8.")
+    assert "Wilcoxon" not in text
+    assert ("training", "8 epochs of 80 iterations") in facts(plan, [run])
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "expected"),
+    [
+        (0.127, 0.0982, 0.1731, ("0.127", "0.098 to 0.173")),
+        (0.0, 0.0, 0.0, ("0.00", "0.00 to 0.00")),
+        (0.02134, 0.0201, 0.0226, ("0.0213", "0.0201 to 0.0226")),
+        (18.84, 7.6, 35.61, ("18.8", "7.6 to 35.6")),
+        (-0.00001, -0.2, 0.2, ("0.000", "-0.200 to 0.200")),
+        (math.nan, math.nan, math.nan, ("-", "")),
+    ],
+)
+def test_a_mean_and_its_interval_have_the_same_digits(mean, low, high, expected):
+    interval = Interval(mean, low, high, 8, 8, "bca")
+    assert (mean_text(interval), range_text(interval)) == expected
+
+
+def test_a_recalibrated_row_has_the_colour_of_its_network():
+    table = np.array([[10.0, 2.0, 3.0], [5.0, 4.0, 3.0]])
+    both = {"nnUNetTrainer": table, "nnUNetTrainer, recalibrated": table * [1, 1, 0.9]}
+    assert figures.reliability_plot("x", both) != figures.reliability_plot("x", {"a": table, "b": table})
 
 
 def test_slice_cuts_across_thick_slices_where_the_object_is_largest():
@@ -224,6 +334,8 @@ def test_plots_survive_cases_without_values():
     assert figures.distribution_plot("dice", {"a": [math.nan], "b": []}, math.nan)
     assert figures.scatter_plot("dice", ("a", "b"), [(math.nan, 1.0)])
     assert figures.curve_plot("loss", {"a": [], "b": [1.0]})
+    assert figures.loss_plot("loss", {"training": [1.0]}, 0)
+    assert figures.paired_plot("dice", {"a": {"x": math.nan}, "b": {}}, math.nan)
     assert figures.reliability_plot("x", {"a": np.zeros((15, 3))})
     assert figures.panel(np.zeros((5, 5)), aspect=1.0, heat=np.zeros((5, 5)))
 

@@ -37,40 +37,101 @@ def base() -> np.ndarray:
 
 
 def test_a_clear_difference_is_said_with_its_side_and_interval(base):
-    (text,) = say(rows(base), rows(base + np.linspace(0.02, 0.04, 40)))
+    _, text = say(rows(base), rows(base + np.linspace(0.02, 0.04, 40)))
     assert text.startswith("Over 40 cases, Soft against Stock: better Dice (+0.030, +0.028 to +0.032; clear)")
 
 
 def test_patients_are_counted_where_they_have_several_cases(base):
-    (text,) = say(rows(base, patients=20), rows(base + 0.01, patients=20))
+    _, text = say(rows(base, patients=20), rows(base + 0.01, patients=20))
     assert text.startswith("Over 40 cases of 20 patients, ")
 
 
 def test_a_loss_is_called_worse(base):
-    (text,) = say(rows(base), rows(base - np.linspace(0.02, 0.04, 40)))
+    _, text = say(rows(base), rows(base - np.linspace(0.02, 0.04, 40)))
     assert "worse Dice (-0.030" in text
 
 
 def test_no_proof_is_not_called_equality(base):
     noise = np.random.default_rng(1).normal(0, 0.05, 40)
-    (text,) = say(rows(base), rows(base + noise - noise.mean()))
+    _, text = say(rows(base), rows(base + noise - noise.mean()))
     assert "no clear difference in Dice (0," in text
     assert "same" not in text
 
 
 def test_equality_needs_a_margin(base):
     noise = np.random.default_rng(1).normal(0, 0.01, 40)
-    (text,) = say(rows(base), rows(base + noise - noise.mean()), margins={"dice": 0.05})
+    _, text = say(rows(base), rows(base + noise - noise.mean()), margins={"dice": 0.05})
     assert "the same Dice within the margin of 0.05" in text
 
 
 def test_few_cases_that_all_agree_are_described_and_the_powerless_test_is_named():
     dice = np.full(5, 0.7)
-    (text,) = say(rows(dice), rows(np.array([0.0, 0.01, 0.0, 0.02, 0.0])))
+    _, text = say(rows(dice), rows(np.array([0.0, 0.01, 0.0, 0.02, 0.0])))
     assert "worse Dice (-0.694" in text
     assert "worse in 5 of 5 cases, not decided by the test" in text
     assert "5 cases cannot decide 2 tests: the smallest p that they can give is 0.062, and 0.12 after" in text
     assert "Of 2 intervals, 1 exclude 0." in text
+
+
+def test_a_trainer_that_is_clearly_better_and_nowhere_worse_is_the_advice(base):
+    found = say(rows(base), rows(base + np.linspace(0.02, 0.04, 40)))
+    assert found[0] == "Use Soft: better Dice than Stock, and worse in nothing tested."
+
+
+def test_a_trainer_that_is_only_worse_is_advised_against(base):
+    found = say(rows(base), rows(base - np.linspace(0.02, 0.04, 40)))
+    assert found[0] == (
+        "No trainer is shown to be better than Stock: nothing here speaks against it. Not Soft: worse Dice."
+    )
+
+
+def test_better_in_one_and_worse_in_another_is_a_choice(base):
+    second = rows(base + np.linspace(0.02, 0.04, 40), brier=0.04)
+    found = say(rows(base), second)
+    assert found[0] == (
+        "Soft is better in Dice and worse in Brier near the object than Stock: choose by what you need."
+    )
+
+
+def test_an_interval_without_a_test_is_a_hint():
+    dice = np.full(5, 0.5)
+    found = say(rows(dice), rows(dice + np.linspace(0.02, 0.04, 5)))
+    assert found[0] == (
+        "No test decides. Soft looks better in Dice than Stock: the interval excludes 0. "
+        "More cases would tell."
+    )
+
+
+def test_no_difference_keeps_the_baseline(base):
+    noise = np.random.default_rng(1).normal(0, 0.05, 40)
+    found = say(rows(base), rows(base + noise - noise.mean()))
+    assert found[0] == "No trainer is shown to be better than Stock: nothing here speaks against it."
+
+
+def test_dead_networks_are_no_choice(base):
+    dead = [{**row, "dice": 0.0, "precision": NAN, "recall": 0.0} for row in rows(base)]
+    for first, second, alive in ((dead, rows(base), "Soft"), (rows(base), dead, "Stock")):
+        found = say(first, second)
+        assert found[0].endswith("Do not use it.")
+        assert found[1] == f"Use {alive}: the only trainer here that has learned."
+    assert say(dead, dead)[2] == "No trainer here can be used."
+
+
+def test_trainers_beside_a_dead_baseline_are_compared_in_the_table(base):
+    dead = [{**row, "dice": 0.0, "precision": NAN, "recall": 0.0} for row in rows(base)]
+    runs = {"Stock": dead, "Soft": rows(base), "APL": rows(base)}
+    tests = [
+        test
+        for name in ("Soft", "APL")
+        for test in compare(dead, runs[name], names=("Stock", name), metrics=["dice"], resamples=500)
+    ]
+    assert [s.text for s in verdict(runs, tests) if s.kind == "advice"] == [
+        "The baseline has not learned: compare Soft and APL in the table."
+    ]
+
+
+def test_one_trainer_alone_has_no_advice(base):
+    assert verdict({"Stock": rows(base)}, []) == []
 
 
 @pytest.mark.parametrize("pairs", [2, 5, 8])

@@ -1,0 +1,111 @@
+"""What was done, in sentences that can be pasted into a paper, and in a line for the head of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATERS, SOFT, TRUTH
+from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.report.comparison import PairedDifference, home_reference
+from nnunet_softlabel.report.runs import RunResult
+from nnunet_softlabel.report.significance import RESAMPLES
+
+REFERENCES = {
+    CONSENSUS: "the consensus of the raters",
+    SOFT: "the soft label",
+    RATERS: "all raters",
+    TRUTH: "the known truth",
+}
+
+
+def facts(plan: Mapping[str, Any], runs: Sequence[RunResult]) -> list[tuple[str, str]]:
+    """Name and value of what a reader must know of the budget and the settings, what is known."""
+    found: list[tuple[str, str]] = []
+    numbers = sorted({len(run.cases) for run in runs})
+    found.append(("cases", " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))))
+    if budget := _budget(plan):
+        found.append(("training", budget))
+    found += [(key, str(plan[key])) for key in ("configuration", "plans", "device") if plan.get(key)]
+    folds = sorted({str(fold) for run in runs for fold in run.settings.get("folds", ())})
+    if folds:
+        found.append(("folds", ", ".join(folds)))
+    thresholds = list(dict.fromkeys(run.threshold for run in runs))
+    found.append(("threshold", thresholds[0] if len(thresholds) == 1 else "see the table of trainings"))
+    return found
+
+
+def _budget(plan: Mapping[str, Any]) -> str:
+    epochs, iterations = plan.get("epochs"), plan.get("iterations per epoch")
+    return f"{epochs} epochs of {iterations} iterations" if epochs and iterations else ""
+
+
+def methods_text(
+    runs: Sequence[RunResult],
+    comparisons: Sequence[PairedDifference],
+    metrics: Sequence[str],
+    plan: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> str:
+    """The methods of the page. Says only what the page knows; settings that are not known are left out.
+
+    Args:
+        runs: trainers, the baseline first.
+        comparisons: tests of the page.
+        metrics: of the table.
+        plan: settings that all trainers share.
+        versions: package -> version.
+    """
+    sentences = [*_training(runs, plan), *_scoring(runs, metrics), *_statistics(runs, comparisons)]
+    return " ".join([*sentences, _software(versions)])
+
+
+def _training(runs: Sequence[RunResult], plan: Mapping[str, Any]) -> list[str]:
+    names = ", ".join(run.name for run in runs)
+    how = [f"configuration {plan['configuration']}"] if plan.get("configuration") else []
+    how += [f"plans {plan['plans']}"] if plan.get("plans") else []
+    with_what = f" ({'; '.join(how)})" if how else ""
+    sentences = [f"Networks were trained with nnU-Net v2{with_what} and the trainers {names}."]
+    if budget := _budget(plan):
+        device = f" on {plan['device']}" if plan.get("device") else ""
+        sentences.append(f"Each training had {budget}{device}.")
+    fusion = plan.get("fusion")
+    if fusion and fusion != "null":
+        sentences.append(f"Soft labels were made from the raters by this fusion: {fusion}.")
+    return sentences
+
+
+def _scoring(runs: Sequence[RunResult], metrics: Sequence[str]) -> list[str]:
+    by_reference: dict[str, list[str]] = {}
+    for metric in metrics:
+        by_reference.setdefault(home_reference(metric), []).append(TITLES[metric])
+    scored = [f"{', '.join(titles)} against {REFERENCES[name]}" for name, titles in by_reference.items()]
+    thresholds = "; ".join(f"{run.name} {run.threshold}" for run in runs)
+    return [
+        f"Predicted probabilities of {len(runs[0].cases)} cases were scored: {'; '.join(scored)}.",
+        f"Masks were cut at the thresholds {thresholds}.",
+        "Cases in which a metric is undefined were left out of its mean.",
+        "Raters were scored in the same way, each against a reference without that rater.",
+    ]
+
+
+def _statistics(runs: Sequence[RunResult], comparisons: Sequence[PairedDifference]) -> list[str]:
+    sentences = ["Means have 95 % BCa bootstrap intervals; patients were resampled where cases share one."]
+    if not comparisons:
+        return sentences
+    primary = list(dict.fromkeys(TITLES[test.metric] for test in comparisons if test.is_primary))
+    family = max(test.family for test in comparisons)
+    sentences.append(
+        f"Differences to {comparisons[0].first} are paired by case; their intervals come from {RESAMPLES:,} "
+        f"bootstrap resamples."
+    )
+    if primary:
+        sentences.append(
+            f"{', '.join(primary)} were tested with Wilcoxon's signed rank test on the means of patients, "
+            f"with Holm's correction over {family} tests; all other metrics are descriptive."
+        )
+    return sentences
+
+
+def _software(versions: Mapping[str, str]) -> str:
+    return f"Software: {', '.join(f'{name} {version}' for name, version in versions.items())}."
