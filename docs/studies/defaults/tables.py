@@ -22,6 +22,7 @@ PAGE = Path(__file__).parent / "tables.md"
 METRICS = ("dice", "dice_best", "brier_near", "qubiq_dice", "ece_near", "volume_ratio")
 HEADS = ("Dice at 0.5", "Dice, tuned", "Brier near", "QUBIQ Dice", "ECE near", "volume, times the label's")
 COMPARED = ("dice", "brier_near", "qubiq_dice")
+OLD_START, NEW_START = "DML+CE, start of a quarter", "DML+CE, start ends itself"
 
 Settings = Sequence[tuple[str, str, str, Sequence[str]]]
 
@@ -40,10 +41,10 @@ def write(results: Path, settings: Settings) -> None:
             lost = f"{sum(row['collapsed'] == '1' for row in cell)} of {len(cell)}"
             numbers = [mean_text(values(cell, metric)) for metric in METRICS]
             means.append([*about, name, lost, ", ".join(map(str, ended)) or "-", *numbers])
-            if name != names[0]:
-                first = select(rows, loss=names[0])
+            for other in _against(name, names):
+                first = select(rows, loss=other)
                 found = [_difference(first, cell, metric) for metric in COMPARED]
-                differences.append([*about, f"{name} minus {names[0]}", str(len(cell)), *found])
+                differences.append([*about, f"{name} minus {other}", str(len(cell)), *found])
     head = ["images", "iterations", "loss", "collapsed", "start ended at", *HEADS]
     question = ["images", "iterations", "question", "seeds", "Dice at 0.5", "Brier near", "QUBIQ Dice"]
     parts = {
@@ -51,6 +52,12 @@ def write(results: Path, settings: Settings) -> None:
         "Differences, paired by seed": markdown(question, differences),
     }
     write_tables(PAGE, parts)
+
+
+def _against(name: str, names: Sequence[str]) -> list[str]:
+    """What a loss is compared with: the first of its setting, and the two starts with each other."""
+    others = [] if name == names[0] else [names[0]]
+    return [*others, OLD_START] if (name, OLD_START in names) == (NEW_START, True) else others
 
 
 def _complete(rows: Rows, names: Sequence[str]) -> Rows:
