@@ -64,6 +64,8 @@ def demo(
     for flag, value in (("--epochs", epochs), ("--iterations", iterations)):
         if value < 1:
             raise UsageError(f"{flag} {value}: give a number from 1.")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: give a number from 0.")
     output = output.absolute()
     started = time()
 

@@ -7,9 +7,23 @@ import unicodedata
 from collections.abc import Iterable
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.files import FORMULA_SIGNS, is_formula
 
 # bytes: the longest file name is 255, and what is written adds an ending, or the name of a temporary file
 LONGEST_NAME = 190
+
+
+def check_group(name: str, what: str) -> None:
+    """Refuse a group that a spreadsheet would run as a formula; numbers of any sign are good.
+
+    Raises:
+        DatasetError: naming it.
+    """
+    if is_formula(name):
+        raise DatasetError(
+            f"{what} {name!r}: a group cannot begin with = + - @: a spreadsheet would run it as a formula; "
+            f"rename it."
+        )
 
 
 def check_case_names(names: Iterable[str]) -> None:
@@ -53,7 +67,7 @@ def check_file_name(name: str, what: str) -> None:
     Raises:
         DatasetError: naming it.
     """
-    if name[:1] in ("=", "+", "@", "-") or any(ord(letter) < 32 for letter in name):
+    if name[:1] in FORMULA_SIGNS or any(ord(letter) < 32 for letter in name):
         raise DatasetError(
             f"{what} {name!r}: a name cannot begin with = + - @ or hold control characters: a spreadsheet "
             f"would run it as a formula; rename it."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.files import refuse_existing, write_json
+from nnunet_softlabel.formats.files import check_is_no_pipe, refuse_existing, write_json
 
 NUM_FOLDS = 5
 Splits = list[dict[str, list[str]]]
@@ -127,6 +127,7 @@ def write_splits(path: Path, splits: Splits | None) -> None:
 
 
 def _cases_of(path: Path) -> set[str]:
+    check_is_no_pipe(path)
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))
         return {str(name) for fold in folds for side in ("train", "val") for name in fold[side]}
@@ -140,6 +141,7 @@ def read_splits(path: Path) -> Splits:
     Raises:
         DatasetError: if it is something else.
     """
+    check_is_no_pipe(path)
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))
         return [{side: [str(name) for name in fold[side]] for side in ("train", "val")} for fold in folds]

@@ -14,6 +14,7 @@ from typing import Any
 from nnunet_softlabel.cases.case import SINGLE_RATER, Case
 from nnunet_softlabel.cases.names import check_case_names, check_file_name
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.files import check_is_no_pipe
 
 SEPARATORS = (",", ";", "\t")
 YES, NO = {"1", "yes", "true", "x", "test", "ts"}, {"", "0", "no", "false", "train", "tr"}
@@ -40,6 +41,7 @@ def read_rows(path: Path, flag: str) -> tuple[list[Row], list[str]]:
     Raises:
         DatasetError: if it cannot be read, a row has more fields than the header, or a column is there twice.
     """
+    check_is_no_pipe(path)
     try:
         raw = path.read_bytes()
         encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_spelling
+from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_group, check_spelling
 from nnunet_softlabel.cases.raters import check_is_no_output
 from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope
 from nnunet_softlabel.conversion.work_folder import UNFINISHED
@@ -56,6 +56,8 @@ def check_arguments(cases: Sequence[Case], min_raters: int, num_processes: int) 
             raise DatasetError(
                 f"Case {case.name}: some cases have a group and some have none; give one to all."
             )
+        if case.group is not None:
+            check_group(case.group, f"Case {case.name}: group")
 
 
 def final_folder(dataset_id: int, name: str) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.truth import Truth
+from nnunet_softlabel.formats.files import check_is_no_pipe
 from nnunet_softlabel.formats.predictions import UNREADABLE
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -42,6 +43,7 @@ def digest_of_scored(
         files += dataset.rater_files(case, split).values()
         files += [] if truth is None else [Truth.of(truth).file(dataset, case)]
         for path in files:
+            check_is_no_pipe(path)
             try:
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
             except OSError as error:
@@ -64,6 +66,7 @@ def digest_of_folders(
 
 def _checksums(path: Path) -> str:
     """Name, size and CRC-32 of what is in an ``.npz``."""
+    check_is_no_pipe(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return json.dumps([[info.filename, info.file_size, info.CRC] for info in archive.infolist()])

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -16,6 +16,28 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 
 Json = dict[str, Any]  # of another program, or not checked yet
 
+FORMULA_SIGNS = ("=", "+", "-", "@")  # with which a cell begins that a spreadsheet runs
+
+
+def check_is_no_pipe(path: Path) -> None:
+    """Refuse a pipe, in which nobody may ever write; those that a shell makes for ``<(command)`` are good.
+
+    Raises:
+        DatasetError: for a pipe.
+    """
+    with suppress(OSError, ValueError):  # has its own error where it is opened
+        if path.is_fifo() and not path.is_relative_to("/dev"):
+            raise DatasetError(f"{path}: is a pipe, no file; write what comes out of it into a file.")
+
+
+def is_formula(text: str) -> bool:
+    """True for a text that a spreadsheet would run: it begins with ``= + - @`` and is no number."""
+    try:
+        float(text)
+    except ValueError:
+        return text[:1] in FORMULA_SIGNS
+    return False
+
 
 def read_json(path: Path) -> Json:
     """Read a JSON object.
@@ -23,6 +45,7 @@ def read_json(path: Path) -> Json:
     Raises:
         DatasetError: if the file is missing or no JSON.
     """
+    check_is_no_pipe(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

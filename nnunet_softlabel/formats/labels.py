@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.dataset_json import problem_of_labels
-from nnunet_softlabel.formats.files import Json
+from nnunet_softlabel.formats.files import Json, is_formula
 
 MAX_LABEL = 65535
 # value of a label, or name of a segment, in the raters' files -> label value in the data set
@@ -128,6 +128,10 @@ def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int | str, int]]:
     given: dict[str, tuple[int | str, ...]] = {}
     for text in texts:
         name, values = _name_and_values(text, "--labels")
+        if is_formula(name):
+            raise UsageError(
+                f"--labels {text}: a name cannot begin with = + - @: a spreadsheet would run it as a formula."
+            )
         if name in given:
             raise UsageError(f"--labels: the name {name!r} is given twice.")
         if name == "background":

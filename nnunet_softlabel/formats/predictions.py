@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.files import visible
+from nnunet_softlabel.formats.files import check_is_no_pipe, visible
 from nnunet_softlabel.formats.labels import Labels
 
 # what numpy raises on files that are no .npz, or damaged
@@ -56,6 +56,7 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
         DatasetError: if the file is unreadable, of another shape, or holds no probabilities.
     """
     path = folder / f"{case}.npz"
+    check_is_no_pipe(path)
     try:
         with np.load(path) as content:
             probabilities = np.asarray(content["probabilities"])

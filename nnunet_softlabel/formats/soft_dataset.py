@@ -99,12 +99,28 @@ class SoftDataset:
         return soft_files(self.folder / f"softLabels{split}", case, len(self.labels.names), self.soft_ending)
 
     def rater_files(self, case: str, split: str = "Tr") -> dict[str, Path]:
-        """What each rater drew: rater -> file, for the raters who marked this case."""
+        """What each rater drew: rater -> file, for the raters who marked this case.
+
+        Without the folder of the raters there are none.
+
+        Raises:
+            DatasetError: if a file is missing that the conversion wrote, or is no file.
+        """
         folder = self.folder / f"raterLabels{split}"
         if not folder.is_dir():
             return {}
-        files = {rater.name: rater / f"{case}{self.file_ending}" for rater in sorted(folder.iterdir())}
-        return {rater: path for rater, path in files.items() if path.is_file()}
+        name = f"{case}{self.file_ending}"
+        files = {rater.name: rater / name for rater in sorted(folder.iterdir()) if rater.is_dir()}
+        recorded = set(self.about.get("raters_of_case", {}).get(case, ()))
+        there = {rater: path for rater, path in files.items() if path.exists() or path.is_symlink()}
+        for rater in sorted(recorded | set(there)):
+            path = folder / rater / name
+            if not path.is_file():
+                raise DatasetError(
+                    f"Case {case}: {path} of rater {rater} is missing or cannot be opened; "
+                    f"convert the data set again."
+                )
+        return there
 
     def for_predictions(self, folder: Path) -> SoftDataset:
         """The same data set, read with the reader of the plans that these predictions were made with."""

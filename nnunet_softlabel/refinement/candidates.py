@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Adjudication
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.files import write_csv
+from nnunet_softlabel.formats.files import check_is_no_pipe, write_csv
 from nnunet_softlabel.fusion.candidate import Candidate
 from nnunet_softlabel.fusion.detection import bootstrapped_rates
 from nnunet_softlabel.fusion.detection_model import DetectionModel
@@ -108,6 +108,7 @@ def read_adjudicated(path: Path, labels: Sequence[str]) -> dict[str, dict[str, d
     Raises:
         UsageError: if the file cannot be used.
     """
+    check_is_no_pipe(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.files import visible
+from nnunet_softlabel.formats.files import check_is_no_pipe, visible
 
 REMEDY = "train it with `nnUNetv2_train ... --npz` (or `--val --npz` if it is trained)"
 
@@ -51,6 +51,7 @@ def held_out_predictions(training: Path, splits_file: Path, cases: Sequence[str]
 
 
 def _read_splits(path: Path) -> list[dict[str, list[str]]]:
+    check_is_no_pipe(path)
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
         return [{side: list(split[side]) for side in ("train", "val")} for split in splits]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel import demo as module
+from nnunet_softlabel.cli import main
 from nnunet_softlabel.demo import demo
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.simulation import knee_files
@@ -21,6 +22,14 @@ def test_demo_refuses_a_folder_that_is_not_empty(tmp_path):
     with pytest.raises(UsageError, match="is not empty; choose another -o"):
         demo(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("flag", ["--epochs", "--iterations", "--seed"])
+def test_demo_refuses_wrong_numbers_before_any_work(tmp_path, capsys, flag):
+    assert main(["demo", "-o", str(tmp_path / "demo"), flag, "-1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"nnunet_softlabel demo: error: {flag} -1: give a number from ")
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.slow
