@@ -126,6 +126,7 @@ def class_summary(
     """The table of a class: metrics down, trainers and the raters across; and its tests."""
     tests = [test for test in comparisons if test.class_name == name]
     verdicts = {(test.metric, test.reference, test.second): test for test in tests}
+    has_ceiling = False
     lines = []
     for metric in metrics:
         reference = home_reference(metric)
@@ -137,11 +138,18 @@ def class_summary(
             for run in runs
         ]
         ceiling = _interval(runs[0], metric, name, reference, prediction=RATER)
+        has_ceiling = has_ceiling or ceiling.n > 0
         lines.append({"metric": metric, "reference": reference, "cells": cells, "ceiling": ceiling})
     pairs: dict[tuple[str, str], list[PairedDifference]] = {}
     for test in tests:
         pairs.setdefault((test.first, test.second), []).append(test)
-    return {"name": name, "lines": lines, "pairs": pairs, "counts": {k: _count(v) for k, v in pairs.items()}}
+    return {
+        "name": name,
+        "lines": lines,
+        "has_ceiling": has_ceiling,
+        "pairs": pairs,
+        "counts": {k: _count(v) for k, v in pairs.items()},
+    }
 
 
 def _interval(
