@@ -38,23 +38,20 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Refine, say what was found and where it is."""
+    from nnunet_softlabel.conversion.settings import Running
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
-    from nnunet_softlabel.refinement import refine
-    from nnunet_softlabel.refinement.candidates import format_summary
+    from nnunet_softlabel.processes import Workers
+    from nnunet_softlabel.refinement import FirstRound, refine
+    from nnunet_softlabel.refinement.summary import format_summary
 
     found = refine(
         SoftDataset.find(args.d),
-        trainer=args.tr,
-        configuration=args.c,
-        plans=args.p,
+        FirstRound(args.tr, args.c, args.p),
         dataset_id=args.o,
         name=args.n,
         adjudicated=args.adjudicated,
         links_images=args.link_images,
-        num_processes=args.np,
-        overwrite=args.overwrite,
-        resume=args.resume,
-        show_progress=True,
+        running=Running(Workers(args.np, show_progress=True), args.overwrite, args.resume),
     )
     print(format_summary(found.summary))
     print(f"Data set written to {found.dataset}")

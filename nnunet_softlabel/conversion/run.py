@@ -6,7 +6,7 @@ Everything is written into a folder that nnU-Net does not see (`unfinished`) and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ from nnunet_softlabel.conversion.one_case.write import write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, conversion_record, write_candidates
 from nnunet_softlabel.conversion.request import request_digest
-from nnunet_softlabel.conversion.settings import CaseSettings, Fusion, has_too_few_raters
+from nnunet_softlabel.conversion.settings import CaseSettings, Fusion, Running, has_too_few_raters
 from nnunet_softlabel.conversion.sources import digest_of_case, digest_of_sources
 from nnunet_softlabel.conversion.work_folder import (
     UNFINISHED,
@@ -152,7 +152,7 @@ def convert(
         write_candidates(work / "dataset", records)
         put_in_place(work, final, then=partial(write_splits, splits_file, splits))
 
-    running = _Running(num_processes, overwrite, resume, show_progress)
+    running = Running(Workers(num_processes, show_progress), overwrite, resume)
     with claimed_id(final):  # and checked again, for two may have begun at once
         _run(cases, work, settings, running, check=partial(check_id_is_free, final), finish=finish)
     return final
@@ -231,17 +231,9 @@ def add_soft_labels(
         exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
         write_splits(splits_file, splits)
 
-    running = _Running(num_processes, overwrite, resume, show_progress)
+    running = Running(Workers(num_processes, show_progress), overwrite, resume)
     _run(cases, work, settings, running, check=lambda: None, finish=finish)
     return dataset
-
-
-@dataclass(frozen=True)
-class _Running:
-    num_processes: int
-    overwrite: bool
-    resume: bool
-    show_progress: bool
 
 
 def _checked(cases: Iterable[Case], num_processes: int, min_raters: int) -> tuple[list[Case], int]:
@@ -258,20 +250,19 @@ def _run(
     cases: Sequence[Case],
     work: Path,
     settings: CaseSettings,
-    running: _Running,
+    running: Running,
     *,
     check: Callable[[], None],
     finish: Callable[[list[CaseRecord], SoftLabels], None],
 ) -> None:
     """Check, estimate, write every case, describe; ``finish`` puts the result in place."""
-    workers = Workers(running.num_processes, running.show_progress)
     with (
         unfinished_folder(work, cases, settings, overwrite=running.overwrite, resume=running.resume),
         naming_all_grids(cases, settings),
     ):
         check()
-        settings = estimate(cases, work, settings, workers=workers)
-        records = run_cases(write_case, cases, work, settings, workers=workers)
+        settings = estimate(cases, work, settings, workers=running.workers)
+        records = run_cases(write_case, cases, work, settings, workers=running.workers)
         finish(records, conversion_record(cases, records, settings))
 
 

@@ -15,6 +15,7 @@ from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.fusion import RaterRates
 from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.priors.lesions import LesionModel
+from nnunet_softlabel.processes import Workers
 
 StapleScope = Literal["case", "dataset"]
 
@@ -46,6 +47,21 @@ class Fusion:
         if not isinstance(fusion, Fusion):
             raise TypeError(f"fusion: expected a Fusion or the name of a method, got {fusion!r}.")
         return fusion
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a conversion works; its result does not depend on it.
+
+    Attributes:
+        workers: that convert cases.
+        overwrite: replace what is there.
+        resume: complete what was killed.
+    """
+
+    workers: Workers = field(default_factory=Workers)
+    overwrite: bool = False
+    resume: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,20 @@
-"""What a refinement found: candidates in the order of doubt, rates with intervals, what an expert said."""
+"""Candidates in the order of doubt, and what an expert said of them."""
 
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Adjudication
+from nnunet_softlabel.conversion.case_records import JudgedJson
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import check_is_no_pipe, write_csv
 from nnunet_softlabel.fusion.candidate import Candidate
-from nnunet_softlabel.fusion.detection import bootstrapped_rates
-from nnunet_softlabel.fusion.detection_model import DetectionModel
 
 COLUMNS = ("case", "label", "candidate", "z", "y", "x", "marked_by", "score", "posterior", "real")
 YES, NO = ("yes", "1", "true", "real"), ("no", "0", "false", "not")
-DRAWS = 100
-LISTED_CASES = 10
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class JudgedCandidate:
 
 
 def judged_candidates(
-    content: Mapping[str, Any],
+    content: Mapping[str, Mapping[str, Sequence[JudgedJson]]],
     adjudicated: Mapping[str, Mapping[str, Mapping[int, Adjudication]]] | None = None,
 ) -> list[JudgedCandidate]:
     """All candidates of ``lesion_candidates.json``, the most doubtful first."""
@@ -141,131 +133,8 @@ def read_adjudicated(path: Path, labels: Sequence[str]) -> dict[str, dict[str, d
     return found
 
 
-def check_cases_known(adjudicated: Mapping[str, Any], cases: Sequence[str], path: Path) -> None:
+def check_cases_known(adjudicated: Mapping[str, object], cases: Sequence[str], path: Path) -> None:
     """Refuse cases that the data set does not train on."""
     strange = sorted(set(adjudicated) - set(cases))
     if strange:
         raise DatasetError(f"--adjudicated {path}: case {strange[0]} is no training case of the data set.")
-
-
-def summarise(
-    candidates: Sequence[JudgedCandidate],
-    models: Mapping[str, DetectionModel],
-    groups: Mapping[str, str],
-    *,
-    is_anonymous: bool = False,
-) -> dict[str, Any]:
-    """What to print: each rater's lesions found, missed, invented, with 95 % intervals over groups.
-
-    Args:
-        candidates: of the training cases.
-        models: label -> model.
-        groups: case -> patient.
-        is_anonymous: all raters together.
-    """
-    doubtful = Counter[str]()
-    for c in candidates:
-        doubtful[c.case] += c.doubt > 0.4
-    return {
-        "labels": {
-            label: _of_label([c for c in candidates if c.label == label], model, groups, is_anonymous)
-            for label, model in models.items()
-        },
-        "cases_to_look_at": {case: n for case, n in doubtful.most_common(LISTED_CASES) if n},
-    }
-
-
-def _of_label(
-    candidates: Sequence[JudgedCandidate],
-    model: DetectionModel,
-    groups: Mapping[str, str],
-    is_anonymous: bool,
-) -> dict[str, Any]:
-    summary: dict[str, Any] = {
-        "model": model.name,
-        "reason": model.reason,
-        "candidates": len(candidates),
-        "marked_by_nobody": sum(not c.marked_by for c in candidates),
-        "marked_by_one": sum(len(c.marked_by) == 1 for c in candidates),
-    }
-    judged = [c for c in candidates if c.posterior is not None]
-    if model.is_mean or not judged:
-        return summary
-    summary["held_though_marked_by_nobody"] = sum(
-        c.posterior is not None and c.posterior > 0.5 and not c.marked_by for c in judged
-    )
-    summary["held_though_marked_by_one"] = sum(
-        c.posterior is not None and c.posterior > 0.5 and len(c.marked_by) == 1 and len(c.candidate.votes) > 1
-        for c in judged
-    )
-    by_case: dict[str, list[Candidate]] = {}
-    for c in sorted(judged, key=lambda c: (c.case, c.number)):
-        by_case.setdefault(c.case, []).append(c.candidate)
-    drawn = bootstrapped_rates(model, list(by_case.values()), [groups[case] for case in by_case], n=DRAWS)
-    summary["rates"] = {
-        rater: {
-            "sensitivity": [round(s, 4), *_interval(drawn[rater][:, 0])],
-            "inventions": [round(f, 4), *_interval(drawn[rater][:, 1])],
-        }
-        for rater, (s, f) in model.rates().items()
-    }
-    summary["raters"] = _counts(judged, groups, is_anonymous)
-    return summary
-
-
-def _counts(
-    judged: Sequence[JudgedCandidate], groups: Mapping[str, str], is_anonymous: bool
-) -> dict[str, dict[str, list[float]]]:
-    """Rater -> expected number of lesions found and missed, and of inventions, with intervals."""
-    index = {group: i for i, group in enumerate(sorted({groups[c.case] for c in judged}))}
-    raters = sorted({rater for c in judged for rater in c.candidate.votes})
-    names = ["*"] if is_anonymous else raters
-    sums = np.zeros((len(names), 3, len(index)))
-    for c in judged:
-        p = c.posterior if c.posterior is not None else 0.0
-        for rater, vote in c.candidate.votes.items():
-            at = 0 if is_anonymous else raters.index(rater)
-            sums[at, :, index[groups[c.case]]] += (p * vote, p * (1 - vote), (1 - p) * vote)
-    rng = np.random.default_rng(0)
-    weights = rng.multinomial(len(index), np.full(len(index), 1 / len(index)), size=1000)
-    return {
-        name: {
-            what: [round(float(sums[r, k].sum()), 1), *_interval(sums[r, k] @ weights.T, digits=1)]
-            for k, what in enumerate(("found", "missed", "invented"))
-        }
-        for r, name in enumerate(names)
-    }
-
-
-def _interval(values: NDArray[Any], *, digits: int = 4) -> list[float]:
-    return [round(float(v), digits) for v in np.quantile(values, (0.025, 0.975))]
-
-
-def format_summary(summary: Mapping[str, Any]) -> str:
-    """Lines for the terminal."""
-    lines = []
-    for label, found in summary["labels"].items():
-        lines.append(f"{label}: {found['model']} ({found['reason']})")
-        lines.append(
-            f"  {found['candidates']} candidates, {found['marked_by_one']} marked by one rater, "
-            f"{found['marked_by_nobody']} by nobody"
-        )
-        if "raters" not in found:
-            continue
-        lines.append(
-            f"  the label now holds {found['held_though_marked_by_one']} that one rater marked and "
-            f"{found['held_though_marked_by_nobody']} that nobody marked"
-        )
-        for rater, counts in found["raters"].items():
-            parts = [f"{what} {n:.0f} ({low:.0f} to {high:.0f})" for what, (n, low, high) in counts.items()]
-            rates = found["rates"].get(rater)
-            share = (
-                ""
-                if rates is None
-                else " = {:.2f} ({:.2f} to {:.2f}) of the lesions".format(*rates["sensitivity"])
-            )
-            lines.append(f"  rater {rater}: " + ", ".join(parts) + (f"; finds{share[2:]}" if share else ""))
-    if summary["cases_to_look_at"]:
-        cases = ", ".join(f"{case} ({n})" for case, n in summary["cases_to_look_at"].items())
-        lines.append(f"cases to look at (doubtful candidates): {cases}")
-    return "\n".join(lines)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -17,6 +17,7 @@ from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.refinement.candidates import COLUMNS, JudgedCandidate, csv_row
+from nnunet_softlabel.refinement.summary import RefinementSummary
 from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.pictures import slice_through
 
@@ -25,12 +26,30 @@ PICTURED = 60
 RADII, FEWEST_VOXELS = 3.0, 12
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A candidate as pictures.
+
+    Attributes:
+        found: the candidate.
+        panels: text and address of each picture.
+        row: its line of ``candidates.csv``.
+        raters: name, colour, and whether the rater marked it (None: no answer).
+    """
+
+    found: JudgedCandidate
+    panels: Sequence[tuple[str, str]]
+    row: Mapping[str, str]
+    raters: Sequence[tuple[str, str, bool | None]]
+
+
 def write_page(
     path: Path,
     dataset: SoftDataset,
     cases: Mapping[str, Case],
+    *,
     candidates: Sequence[JudgedCandidate],
-    summary: Mapping[str, Any],
+    summary: RefinementSummary,
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -42,7 +61,7 @@ def write_page(
         summary: what was found.
     """
     chosen = candidates[:PICTURED]
-    pictures: dict[tuple[str, str, int], dict[str, Any]] = {}
+    pictures: dict[tuple[str, str, int], Picture] = {}
     for case in dict.fromkeys(c.case for c in chosen):  # each case is read once
         own = [c for c in chosen if c.case == case]
         pictures |= _pictures(dataset, cases[case], own)
@@ -66,7 +85,7 @@ def _environment() -> jinja2.Environment:
 
 def _pictures(
     dataset: SoftDataset, case: Case, candidates: Sequence[JudgedCandidate]
-) -> dict[tuple[str, str, int], dict[str, Any]]:
+) -> dict[tuple[str, str, int], Picture]:
     image, grid = read_image(dataset.image_files(case.name)[0])
     if image.ndim > len(grid.shape):
         image = image.mean(axis=-1)  # colours
@@ -87,10 +106,8 @@ def _pictures(
         ]
         if maps is not None:
             panels.append(("network", figures.panel(shade, aspect=aspect, heat=maps[channel][cut])))
-        drawn[c.case, c.label, c.number] = {
-            "found": c, "panels": panels, "row": csv_row(c),
-            "raters": [(r, figures.colour(i), c.candidate.votes.get(r)) for i, r in enumerate(raters)],
-        }  # fmt: skip
+        votes = [(r, figures.colour(i), c.candidate.votes.get(r)) for i, r in enumerate(raters)]
+        drawn[c.case, c.label, c.number] = Picture(c, panels, csv_row(c), votes)
     return drawn
 
 

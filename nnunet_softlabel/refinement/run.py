@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nnunet_softlabel.cases.case import Adjudication, Case
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, detection_models
 from nnunet_softlabel.conversion.run import convert
-from nnunet_softlabel.conversion.settings import Fusion
+from nnunet_softlabel.conversion.settings import Fusion, Running
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.labels import Labels
@@ -23,11 +22,11 @@ from nnunet_softlabel.refinement.candidates import (
     check_cases_known,
     judged_candidates,
     read_adjudicated,
-    summarise,
     write_candidates_csv,
 )
 from nnunet_softlabel.refinement.page import write_page
 from nnunet_softlabel.refinement.predictions import held_out_predictions
+from nnunet_softlabel.refinement.summary import RefinementSummary, summarise
 
 FOLDER = "refinement"
 
@@ -42,39 +41,49 @@ class Refinement:
     """
 
     dataset: Path
-    summary: dict[str, Any]
+    summary: RefinementSummary
+
+
+@dataclass(frozen=True)
+class FirstRound:
+    """A training whose folds predicted their validation cases.
+
+    Attributes:
+        trainer: class name.
+        configuration: nnU-Net's, as ``3d_fullres``.
+        plans: name of the plans.
+    """
+
+    trainer: str
+    configuration: str
+    plans: str = "nnUNetPlans"
+
+    def folder(self, dataset: SoftDataset) -> Path:
+        """Where nnU-Net puts its folds."""
+        model = f"{self.trainer}__{self.plans}__{self.configuration}"
+        return environment_folder("nnUNet_results") / dataset.folder.name / model
 
 
 def refine(
     dataset: SoftDataset,
+    first_round: FirstRound,
     *,
-    trainer: str,
-    configuration: str,
-    plans: str = "nnUNetPlans",
     dataset_id: int,
     name: str | None = None,
     adjudicated: Path | None = None,
     links_images: bool = False,
-    num_processes: int = 1,
-    overwrite: bool = False,
-    resume: bool = False,
-    show_progress: bool = False,
+    running: Running | None = None,
 ) -> Refinement:
     """Fuse the raters of a data set again, with what the folds' networks see in cases they did not train on.
 
     Args:
         dataset: of the first round, with its raters' label maps.
-        trainer: whose validation probabilities are used.
-        configuration: nnU-Net's, as ``3d_fullres``.
-        plans: name of the plans.
+        first_round: whose validation probabilities are used.
         dataset_id: of the new data set.
         name: of the new data set; None: the old one with ``Refined``.
         adjudicated: CSV of candidates that an expert judged.
         links_images: link the images instead of copying them.
-        num_processes: processes that convert cases.
-        overwrite: replace the new data set.
-        resume: complete a refinement that was killed.
-        show_progress: print a progress bar on stderr.
+        running: how the work is done; may replace the new data set.
 
     Returns:
         The new data set and what was found.
@@ -84,8 +93,8 @@ def refine(
         DatasetError: for files that are not what they should be, or a network that saw what it predicts.
     """
     _check_dataset(dataset)
-    folder = environment_folder("nnUNet_results") / dataset.folder.name
-    training = folder / f"{trainer}__{plans}__{configuration}"
+    running = running or Running()
+    training = first_round.folder(dataset)
     splits_file = environment_folder("nnUNet_preprocessed") / dataset.folder.name / "splits_final.json"
     predictions = held_out_predictions(training, splits_file, dataset.cases())
     said = {} if adjudicated is None else read_adjudicated(adjudicated, dataset.labels.names)
@@ -101,10 +110,10 @@ def refine(
         channel_names=list(dataset.dataset_json["channel_names"].values()),
         fusion=Fusion("lesion-wise", has_anonymous_raters=bool(about.get("has_anonymous_raters"))),
         links_images=links_images,
-        num_processes=num_processes,
-        overwrite=overwrite,
-        resume=resume,
-        show_progress=show_progress,
+        num_processes=running.workers.number,
+        overwrite=running.overwrite,
+        resume=running.resume,
+        show_progress=running.workers.show_progress,
     )
     _record_origin(made, dataset, training)
     training_cases = {case.name: case for case in cases if not case.is_test}
@@ -117,7 +126,7 @@ def describe(
     cases: Mapping[str, Case],
     output: Path,
     adjudicated: Mapping[str, Mapping[str, Mapping[int, Adjudication]]] | None = None,
-) -> dict[str, Any]:
+) -> RefinementSummary:
     """Write page, CSV to fill in and summary of a data set with lesion-wise labels.
 
     Args:
@@ -143,7 +152,7 @@ def describe(
     write_json(output / "refinement.json", summary)
     write_json(output / "rater_rates.json", {"rater_rates": mean_rates(detection_models(dataset.folder))})
     write_candidates_csv(output / "candidates.csv", found)
-    write_page(output / "candidates.html", dataset, cases, found, summary)
+    write_page(output / "candidates.html", dataset, cases, candidates=found, summary=summary)
     return summary
 
 
@@ -186,7 +195,7 @@ def _cases(
     cases = []
     for split in ("Tr", "Ts"):
         for name in dataset.cases(split):
-            raters: dict[str, Any] = dict(dataset.rater_files(name, split))
+            raters = dataset.rater_files(name, split)
             if not raters:
                 raise DatasetError(
                     f"Case {name}: raterLabels{split} holds no label map of it; "
