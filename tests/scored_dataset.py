@@ -16,8 +16,9 @@ from nnunet_softlabel.evaluation.consistency import stock_threshold
 from nnunet_softlabel.evaluation.thresholds import decide
 from nnunet_softlabel.formats.encoding import channels_of, consensus, with_background
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import read_mask, write_image, write_probability
+from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 SHAPE = (6, 20, 20)

@@ -16,9 +16,10 @@ from nnunet_softlabel.evaluation.consistency import check_segmentation
 from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.files import write_csv
-from nnunet_softlabel.formats.images import read_image, write_probability
+from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.orientation import orientation_of
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import SoftDataset, soft_ending
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.raters_together import COVERAGE

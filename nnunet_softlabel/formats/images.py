@@ -6,7 +6,6 @@ Arrays are in numpy order, ``(z, y, x)`` or ``(y, x)``; geometry stays in Simple
 from __future__ import annotations
 
 import errno
-import math
 import struct
 import zlib
 from contextlib import suppress
@@ -22,15 +21,14 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.file_checks import (
     check_is_file,
     check_nifti_content,
-    check_size,
     check_volume_before_reading,
 )
+from nnunet_softlabel.formats.flat_images import flat_array, without_alpha, write_flat
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.nifti import is_nifti
 
 FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
-PNG_ONE = 65535  # a probability of 1 in a 16 bit flat image
 # What ITK, Pillow and tifffile raise on broken files; the first of each row stand for many.
 UNREADABLE: tuple[type[Exception], ...] = (
     *(RuntimeError, OSError, EOFError, ValueError),
@@ -96,36 +94,6 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
         raise DatasetError(f"{path}: holds complex numbers; store the magnitude.")
 
 
-def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    """The colours of a flat image, without the transparency in its last channel.
-
-    Raises:
-        DatasetError: if transparency is not the same everywhere, and differs from what is drawn.
-    """
-    colours, alpha = array[..., :-1], array[..., -1]
-    opaque = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1
-    is_drawn = (colours != 0).any(axis=-1)
-    if (alpha != opaque).any() and not np.array_equal(alpha, is_drawn * np.asarray(opaque, alpha.dtype)):
-        raise DatasetError(
-            f"{path}: a grey image with transparency, and grey and transparency show different things; store "
-            f"it as grey alone."
-        )
-    return np.ascontiguousarray(colours[..., 0] if colours.shape[-1] == 1 else colours)
-
-
-def is_stored_as_read(path: Path, array: NDArray[Any]) -> bool:
-    """True if a flat file has the very axes of ``array``, as nnU-Net wants them."""
-    if path.suffix.lower() in (".tif", ".tiff"):
-        import tifffile
-
-        with tifffile.TiffFile(path) as file:
-            return file.series[0].shape == array.shape
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.mode not in ("LA", "La", "PA")
-
-
 def read_volume(path: Path) -> sitk.Image:
     """Read a volume, checked before and after its voxels are read.
 
@@ -173,9 +141,6 @@ def read_grid(path: Path) -> Grid:
     return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
-# scikit-image takes longer to import than many a volume to read
-
-
 def read_flat(path: Path) -> tuple[NDArray[Any], bool]:
     """A flat image ``(y, x)`` or ``(y, x, colours)``, or a stack ``(pages, y, x)``; and whether it is one.
 
@@ -184,41 +149,9 @@ def read_flat(path: Path) -> tuple[NDArray[Any], bool]:
     """
     check_is_file(path)
     try:
-        return _flat_array(path)
+        return flat_array(path)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-
-
-def _flat_array(path: Path) -> tuple[NDArray[Any], bool]:
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        from skimage import io  # type: ignore[attr-defined]
-
-        array = np.asarray(io.imread(path))
-        return array, array.ndim > 3  # an animation
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            check_size(path, math.prod(file.series[0].shape) * file.series[0].dtype.itemsize)
-            array, axes = file.series[0].asarray(), file.series[0].axes
-            is_stack = len(file.pages) > 1
-    except tifffile.TiffFileError as error:  # no ValueError in the versions for Python 3.10
-        raise ValueError(str(error)) from error
-    # colours may be stored one plane after the other; scikit-image takes three pages for colours, too
-    return (np.moveaxis(array, 0, -1) if axes == "SYX" else array), is_stack
-
-
-def _write_flat(path: Path, array: NDArray[Any]) -> None:
-    if path.suffix in (".tif", ".tiff"):
-        import tifffile
-
-        # scikit-image takes an image of three or four rows for a colour image
-        photometric = "minisblack" if array.ndim == 2 else "rgb"
-        tifffile.imwrite(path, array, photometric=photometric, compression="zlib")
-        return
-    from skimage import io  # type: ignore[attr-defined]
-
-    io.imsave(path, array, check_contrast=False)
 
 
 def read_mask(path: Path) -> tuple[NDArray[Any], Grid]:
@@ -229,11 +162,12 @@ def read_mask(path: Path) -> tuple[NDArray[Any], Grid]:
     Raises:
         DatasetError: as `read_image`, and for colours.
     """
-    array, grid = _read_grey(path)
+    array, grid = read_grey(path)
     return (array.astype(np.uint8) if array.dtype == bool else array), grid
 
 
-def _read_grey(path: Path) -> tuple[NDArray[Any], Grid]:
+def read_grey(path: Path) -> tuple[NDArray[Any], Grid]:
+    """Read one value per voxel as stored; see `read_mask`."""
     array, grid = read_image(path)
     if array.ndim == 3 and is_flat(path):
         colours = array[..., :3]
@@ -241,62 +175,6 @@ def _read_grey(path: Path) -> tuple[NDArray[Any], Grid]:
             raise DatasetError(f"{path}: a colour image is no label map; store one grey value per label.")
         array = colours[..., 0]
     return array, grid
-
-
-def read_probability(path: Path, scale: float | None = None) -> tuple[NDArray[Any], Grid]:
-    """Read a probability map as float32 in [0, 1].
-
-    The type says which value is 1, never the values: 1 for volumes, floats and 1-bit images, 255 and 65535
-    for flat images of 8 and 16 bit.
-
-    Args:
-        path: the file.
-        scale: the value that stands for 1, if it is another.
-
-    Raises:
-        DatasetError: as `read_mask`, for values outside [0, 1], and for flat integers of other types.
-    """
-    array, grid = _read_grey(path)
-    if scale is None:
-        own = full_scale(path, array.dtype)
-        scale = None if own == 1 else own
-    return as_probability(array, str(path), scale), grid
-
-
-def as_probability(array: NDArray[Any], what: str, scale: float | None = None) -> NDArray[Any]:
-    """Values over ``scale`` (None: 1) as float32, clipped to [0, 1] where they are off by rounding.
-
-    Raises:
-        DatasetError: for values outside.
-    """
-    lowest, highest = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    array = array.astype(np.float32, copy=False)
-    array = array if scale is None else array / np.float32(scale)
-    if array.size and (array.min() < -1e-4 or array.max() > 1 + 1e-4):
-        hint = "rescale to [0, 1]"
-        if scale is None:
-            likely = next((s for s in (100, 255, 65535) if highest <= s), 255)
-            hint += f", or say with --soft-scale {likely} which value is 1"
-        raise DatasetError(
-            f"{what}: values from {lowest:.4g} to {highest:.4g} are no probabilities"
-            f"{'' if scale is None else f' of {scale:g}'}; {hint}."
-        )
-    return np.clip(array, 0, 1)
-
-
-def full_scale(path: Path, dtype: np.dtype[Any]) -> float:
-    """The value that stands for a probability of 1 in a file of this type.
-
-    Raises:
-        DatasetError: for flat integers that are neither 8 nor 16 bit without sign.
-    """
-    if not is_flat(path) or dtype.kind in "bf":
-        return 1.0
-    if dtype not in (np.uint8, np.uint16):
-        raise DatasetError(
-            f"{path}: a probability map of {dtype}; store 8 or 16 bit without sign, or floating point."
-        )
-    return float(np.iinfo(dtype).max)
 
 
 def write_image(path: Path, array: NDArray[Any], grid: Grid) -> None:
@@ -320,7 +198,7 @@ def write_image(path: Path, array: NDArray[Any], grid: Grid) -> None:
 
 def _write(path: Path, array: NDArray[Any], grid: Grid) -> None:
     if is_flat(path):
-        _write_flat(path, array)
+        write_flat(path, array)
         return
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing_mm)
@@ -362,12 +240,3 @@ def _check_written(path: Path, array: NDArray[Any]) -> None:
         raise OSError(errno.EIO, f"was not written whole ({reason}); is the disk full?", str(path)) from error
     if not is_whole:
         raise OSError(errno.EIO, "was not written whole; is the disk full?", str(path))
-
-
-def write_probability(path: Path, array: NDArray[Any], grid: Grid) -> None:
-    """Write a probability map: float32, or 16 bit with 65535 = 1 where the format is flat."""
-    if is_flat(path):
-        array = np.rint(np.clip(array, 0, 1) * PNG_ONE).astype(np.uint16)
-    else:
-        array = array.astype(np.float32, copy=False)
-    write_image(path, array, grid)

@@ -19,10 +19,11 @@ from nnunet_softlabel.formats.dataset_json import check_dataset_json
 from nnunet_softlabel.formats.exchange_state import check_is_settled
 from nnunet_softlabel.formats.files import read_json, visible
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import read_mask, read_probability
+from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_dataset, reader_of_predictions
+from nnunet_softlabel.formats.probability_maps import read_probability
 from nnunet_softlabel.formats.soft_labels import SoftLabels
 
 FORMAT_VERSION = 1

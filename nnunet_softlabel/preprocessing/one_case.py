@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import quantise
 from nnunet_softlabel.formats.files import Json
-from nnunet_softlabel.formats.images import PNG_ONE, is_flat, read_probability
+from nnunet_softlabel.formats.images import is_flat
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.probability_maps import PNG_ONE, read_probability
 from nnunet_softlabel.preprocessing.disputed import disputed_locations, locations_path
 from nnunet_softlabel.preprocessing.records import MadeFrom
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_softlabel.cases.groups import read_groups
-from nnunet_softlabel.cases.table import read_case_table, read_test_names
+from nnunet_softlabel.cases.table import read_case_table
+from nnunet_softlabel.cases.test_names import read_test_names
 from nnunet_softlabel.errors import DatasetError, UsageError
 
 FILES = (

@@ -13,8 +13,9 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.tables import COLUMNS, format_table, read_rows
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
-from nnunet_softlabel.formats.images import read_mask, write_image, write_probability
+from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.metrics.froc import froc, lesion_average_precision, scored_lesions
 from nnunet_softlabel.metrics.overlap import dice, soft_dice
 from nnunet_softlabel.metrics.registry import METRICS, Parameters

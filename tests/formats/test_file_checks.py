@@ -13,7 +13,8 @@ from PIL import Image
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import read_image, read_mask, write_image, write_probability
+from nnunet_softlabel.formats.images import read_image, read_mask, write_image
+from nnunet_softlabel.formats.probability_maps import write_probability
 
 GRID = Grid.upright((10, 20, 30), (2.0, 0.7, 0.5))
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl")
@@ -188,7 +189,7 @@ import resource, signal, sys
 import numpy as np
 from pathlib import Path
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import write_probability
+from nnunet_softlabel.formats.probability_maps import write_probability
 soft = np.random.default_rng(0).random((40, 64, 64), dtype=np.float32)
 path = Path({str(tmp_path)!r}) / "soft{ending}"
 grid = Grid.upright((40, 64, 64), (1.0, 1.0, 1.0))

@@ -11,13 +11,8 @@ from skimage import io
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import (
-    read_image,
-    read_mask,
-    read_probability,
-    write_image,
-    write_probability,
-)
+from nnunet_softlabel.formats.images import read_image, read_mask, write_image
+from nnunet_softlabel.formats.probability_maps import read_probability, write_probability
 
 OBLIQUE = (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 GRID = Grid((5, 4, 3), (0.5, 0.7, 2.0), (-10.0, 20.0, 3.5), OBLIQUE)

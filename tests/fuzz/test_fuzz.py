@@ -22,14 +22,15 @@ from hypothesis import strategies as st
 from nnunet_softlabel.cases.groups import read_groups
 from nnunet_softlabel.cases.patterns import Pattern
 from nnunet_softlabel.cases.splits import check_splits_file
-from nnunet_softlabel.cases.table import read_test_names
+from nnunet_softlabel.cases.test_names import read_test_names
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import read_image, read_mask, read_probability, write_image
+from nnunet_softlabel.formats.images import read_image, read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels, parse_labels
 from nnunet_softlabel.formats.plans import read_plans
 from nnunet_softlabel.formats.predictions import read_probabilities
+from nnunet_softlabel.formats.probability_maps import read_probability
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 fuzz = settings(

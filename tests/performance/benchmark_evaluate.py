@@ -20,8 +20,9 @@ from scipy.ndimage import gaussian_filter
 
 from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.formats.encoding import consensus
-from nnunet_softlabel.formats.images import read_mask, write_image, write_probability
+from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.report.comparison import compare
 from nnunet_softlabel.report.pictures import case_picture, pick_cases

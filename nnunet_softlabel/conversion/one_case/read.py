@@ -24,9 +24,10 @@ from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import as_probability, read_image, read_probability
+from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.probability_maps import as_probability, read_probability
 from nnunet_softlabel.formats.regrid import GridError, Moved, difference_in_words
 
 LARGEST_EXCESS = 1e-2  # of an inner region over an outer one: a network's two channels are not exact

@@ -23,15 +23,10 @@ from nnunet_softlabel.conversion.work_folder import record_file
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import consensus
 from nnunet_softlabel.formats.files import write_json
-from nnunet_softlabel.formats.images import (
-    file_ending,
-    is_flat,
-    is_stored_as_read,
-    read_mask,
-    write_image,
-    write_probability,
-)
+from nnunet_softlabel.formats.flat_images import is_stored_as_read
+from nnunet_softlabel.formats.images import file_ending, is_flat, read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import soft_ending, soft_files
 from nnunet_softlabel.fusion.lesions import FusedLesions
 
