@@ -78,6 +78,7 @@ class CaseRecord(StepRecord):
         lesions: label -> its candidates, of lesion-wise fusion.
         moved: file -> how it came onto the grid.
         hash: of the files of the soft label.
+        sizes: in bytes, of all files of the case.
         sources: of the files that it was made from.
     """
 
@@ -94,4 +95,5 @@ class CaseRecord(StepRecord):
     expected_voxels: NotRequired[dict[str, float]]
     moved: NotRequired[dict[str, MoveRecord]]
     hash: NotRequired[str]
+    sizes: NotRequired[dict[str, int]]
     sources: NotRequired[str]

@@ -14,7 +14,7 @@ from typing import Any
 
 from nnunet_softlabel.conversion.work_folder import locked, remove
 from nnunet_softlabel.formats.exchange_state import JOURNAL, NEW_JSON, REPLACED, WORK
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import expecting_shape, read_json, write_json
 
 
 def exchange(work: Path, dataset: Path, names: Sequence[str], content: Mapping[str, Any]) -> None:
@@ -55,9 +55,11 @@ def put_back(dataset: Path) -> None:
             remove(work)
             return
         journal = read_json(work / JOURNAL)
-        for name in map(str, journal["names"]):
+        with expecting_shape(work / JOURNAL, "put back what is in `replaced`, and remove the folder"):
+            names, new_names = ([str(name) for name in journal[key]] for key in ("names", "new"))
+        for name in names:
             old, new, place = work / REPLACED / name, work / "dataset" / name, dataset / name
-            if name in journal["new"] and not new.exists():
+            if name in new_names and not new.exists():
                 os.rename(place, new)
             if old.exists():
                 os.rename(old, place)

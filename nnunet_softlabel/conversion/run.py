@@ -29,7 +29,7 @@ from nnunet_softlabel.conversion.checks import (
 from nnunet_softlabel.conversion.estimates import estimate
 from nnunet_softlabel.conversion.exchange import exchange, put_back
 from nnunet_softlabel.conversion.grids import naming_all_grids
-from nnunet_softlabel.conversion.one_case.write import write_case
+from nnunet_softlabel.conversion.one_case.write import is_whole, write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, conversion_record, write_candidates
 from nnunet_softlabel.conversion.request import request_digest
@@ -262,7 +262,7 @@ def _run(
     ):
         check()
         settings = estimate(cases, work, settings, workers=running.workers)
-        records = run_cases(write_case, cases, work, settings, workers=running.workers)
+        records = run_cases(write_case, cases, work, settings, workers=running.workers, is_whole=is_whole)
         finish(records, conversion_record(cases, records, settings))
 
 

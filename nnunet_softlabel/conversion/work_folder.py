@@ -149,6 +149,7 @@ def run_cases(
     kind: str = "cases",
     title: str = "Converting",
     workers: Workers,
+    is_whole: Callable[[Record, Path], bool] = lambda record, work: True,
 ) -> list[Record]:
     """Run a function on the cases that have no record yet; returns the records of all, in order.
 
@@ -160,10 +161,16 @@ def run_cases(
         kind: folder of the records.
         title: of the progress bar.
         workers: that run it.
+        is_whole: says of a record that the files of its case are as they were written; others are made again.
     """
     (work / kind).mkdir(exist_ok=True)
     files = {case.name: record_file(work, case.name, kind) for case in cases}
-    records = {name: cast(Record, read_json(path)) for name, path in files.items() if path.is_file()}
+    found = {name: cast(Record, read_json(path)) for name, path in files.items() if path.is_file()}
+    records = {
+        name: record
+        for name, record in found.items()
+        if record.get("case") == name and is_whole(record, work)
+    }
     jobs = [(case, work, settings) for case in cases if case.name not in records]
     results = run_jobs(
         function,

@@ -112,7 +112,7 @@ class SoftDataset:
             return {}
         name = f"{case}{self.file_ending}"
         files = {rater.name: rater / name for rater in sorted(folder.iterdir()) if rater.is_dir()}
-        recorded = set(self.about.get("raters_of_case", {}).get(case, ()))
+        recorded = set((self.about.get("raters_of_case") or {}).get(case, ()))
         there = {rater: path for rater, path in files.items() if path.exists() or path.is_symlink()}
         for rater in sorted(recorded | set(there)):
             path = folder / rater / name

@@ -23,7 +23,7 @@ from shutil import rmtree
 from filelock import Timeout
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import read_json, refuse_existing, write_json
+from nnunet_softlabel.formats.files import expecting_shape, read_json, refuse_existing, write_json
 from nnunet_softlabel.formats.locks import held_lock
 
 UNFINISHED = ".unfinished"
@@ -82,7 +82,10 @@ def _move(output: Path, work: Path) -> None:
 def _put_back(output: Path, work: Path) -> None:
     """Undo what was begun and not finished; what was finished stays. The lock is held."""
     if (work / "moving.json").is_file() and (work / "replaced").is_dir():
-        for name in map(str, read_json(work / "moving.json")["names"]):
+        journal = work / "moving.json"
+        with expecting_shape(journal, "put back what is in `replaced`, and remove the folder"):
+            names = [str(name) for name in read_json(journal)["names"]]
+        for name in names:
             old, new, final = work / "replaced" / name, work / "new" / name, output / name
             if not new.exists() and final.exists():
                 os.rename(final, new)

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nnunet_softlabel.conversion import run as conversion
 from nnunet_softlabel.conversion.one_case import write as case_writer
 from nnunet_softlabel.conversion.work_folder import claimed_id
 from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.exchange_state import NEW_JSON, WORK
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask, write_image
 from tests.conversion.conversion_helpers import run, tree
@@ -198,6 +201,53 @@ def test_interrupted_conversion_must_be_resumed_or_overwritten(
     assert run(*small_folder.arguments(), "--resume") == 2
     assert "was started with other options or files" in capsys.readouterr().err
     assert run(*small_folder.arguments(), "--overwrite") == 0
+
+
+LOST = [
+    *product(("labelsTr", "imagesTr", "raterLabelsTr"), ("emptied", "gone")),
+    *(("softLabelsTr", damage) for damage in ("emptied", "gone", "changed")),
+    *(("cases", damage) for damage in ("gone", "changed")),
+]
+
+
+@pytest.mark.parametrize(("folder", "damage"), LOST)
+def test_finished_cases_whose_files_were_lost_are_made_again(
+    small_folder, nnunet_folders: Folders, folder: str, damage: str
+) -> None:
+    """A machine that goes down loses what the disk had not got yet; a kill does not."""
+    arguments = small_folder.arguments()
+    assert run(*arguments) == 0
+    complete = tree(nnunet_folders.raw)
+    shutil.rmtree(nnunet_folders.raw / "Dataset901_Tiny")
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversion, "conversion_record", interrupt)
+        assert run(*arguments) == 130
+    work = nnunet_folders.raw / ".unfinished_Dataset901_Tiny"
+    root = work / "cases" if folder == "cases" else work / "dataset" / folder
+    path = next(path for path in sorted(root.rglob("case_01*")) if path.is_file())
+    if damage == "gone":
+        path.unlink()
+    elif damage == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.write_bytes(b'{"case": "case_09"}' if folder == "cases" else path.read_bytes()[::-1])
+    assert run(*arguments, "--resume") == 0
+    assert tree(nnunet_folders.raw) == complete
+
+
+def test_journals_of_another_shape_are_one_line(plain_dataset: Path, rater_folder, capsys) -> None:
+    into = ["convert", "--into", "901", "--raters", rater_folder.rater_pattern, "-np", "1"]
+    work = plain_dataset / WORK
+    work.mkdir()
+    (work / NEW_JSON).write_text("{}")
+    for content in ("{}", '{"names": 3}', '{"names": ["a"]}'):
+        (work / "moving.json").write_text(content)
+        assert run(*into) == 2
+        assert "moving.json: is not of the expected shape" in capsys.readouterr().err
 
 
 def test_resume_of_a_complete_data_set_does_nothing(small_folder, nnunet_folders: Folders, capsys) -> None:

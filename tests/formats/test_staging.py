@@ -6,7 +6,7 @@ import shutil
 import pytest
 from filelock import FileLock
 
-from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats import staging
 from nnunet_softlabel.formats.staging import staged
 
@@ -45,6 +45,14 @@ def test_an_error_leaves_what_was_there(tmp_path):
     with pytest.raises(FileNotFoundError), staged(out, NAMES, overwrite=True) as new:
         (new / "no folder" / "a").write_text("new")
     assert content(out) == dict.fromkeys(NAMES, "old")
+
+
+@pytest.mark.parametrize("journal", ["{}", '{"names": 3}', "[]", "{"])
+def test_a_journal_of_another_shape_is_one_line(tmp_path, journal):
+    (tmp_path / ".unfinished" / "replaced").mkdir(parents=True)
+    (tmp_path / ".unfinished" / "moving.json").write_text(journal)
+    with pytest.raises(DatasetError, match=r"moving.json: "):
+        write(tmp_path, "new")
 
 
 def test_what_is_there_is_refused_before_the_work(tmp_path):

@@ -41,7 +41,6 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> CaseRecord:
     Raises:
         DatasetError: for any file that is not what it should be.
     """
-    split = "Ts" if case.is_test else "Tr"
     record: CaseRecord = {"case": case.name, "raters": sorted(case.raters), "is_test": case.is_test}
     if has_too_few_raters(case, settings):
         record["is_dropped"] = True
@@ -58,13 +57,43 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> CaseRecord:
         _write_files(case, loaded, fused, work / "dataset", settings=settings)
         record |= describe(fused.soft, loaded, settings.labels)
         record["moved"] = {what: move.to_json() for what, move in loaded.moved.items()}
-        files = soft_files(
-            work / "dataset" / f"softLabels{split}", case.name, len(fused.soft), soft_ending(settings.ending)
-        )
-        record["hash"] = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+        record["sizes"] = _sizes(case, loaded, len(fused.soft), work / "dataset", settings)
+        record["hash"] = _hash_of_soft(record, work / "dataset")
     record["sources"] = digest_of_case(case)
     write_json(record_file(work, case.name), record)
     return record
+
+
+def is_whole(record: CaseRecord, work: Path) -> bool:
+    """True if the files of a finished case are as they were written; a machine that went down may lose some.
+
+    Sizes are compared, and the content of soft labels. Records of earlier versions know no sizes.
+    """
+    folder = work / "dataset"
+    sizes = record.get("sizes")
+    if sizes is None:
+        return True
+    paths = {folder / name: size for name, size in sizes.items()}
+    is_there = all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
+    return is_there and _hash_of_soft(record, folder) == record["hash"]
+
+
+def _sizes(
+    case: Case, loaded: LoadedCase, channels: int, folder: Path, settings: CaseSettings
+) -> dict[str, int]:
+    """Bytes of every file of a case, by their names in the data set."""
+    split, ending, name = "Ts" if case.is_test else "Tr", settings.ending, case.name
+    soft = soft_files(folder / f"softLabels{split}", name, channels, soft_ending(ending))
+    raters = [folder / f"raterLabels{split}" / rater / f"{name}{ending}" for rater in loaded.rater_maps]
+    others = [folder / f"labels{split}" / f"{name}{ending}"]
+    others += [folder / f"images{split}" / f"{name}_{i:04d}{ending}" for i in range(len(case.images))]
+    written = [*soft, *raters, *(path for path in others if path.exists())]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in written}
+
+
+def _hash_of_soft(record: CaseRecord, folder: Path) -> str:
+    files = [folder / name for name in sorted(record["sizes"]) if name.startswith("softLabels")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _judged(lesions: FusedLesions, labels: Labels) -> dict[str, list[JudgedJson]]:
