@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
@@ -21,14 +22,28 @@ PATCH_SIZE = (16, 48, 48)
 REDUCED = "nnUNetPlansReduced"
 
 
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo does.
+
+    Attributes:
+        num_training: knees to train on.
+        num_validation: knees to compare on.
+        epochs: of every trainer.
+        iterations: per epoch.
+    """
+
+    num_training: int = 24
+    num_validation: int = 8
+    epochs: int = 8
+    iterations: int = 80
+
+
 def demo(
     output: Path,
     *,
+    size: DemoSize | None = None,
     seed: int = 0,
-    num_training: int = 24,
-    num_validation: int = 8,
-    epochs: int = 8,
-    iterations: int = 80,
     readers: Mapping[str, RaterSkill] | None = None,
     has_anatomy: bool = False,
     num_processes: int = 2,
@@ -41,11 +56,8 @@ def demo(
 
     Args:
         output: a new folder.
+        size: how many knees, how long the trainings; None: minutes on a CPU.
         seed: same seed, same data.
-        num_training: knees to train on.
-        num_validation: knees to compare on.
-        epochs: of every trainer.
-        iterations: per epoch.
         readers: name -> skill of the simulated raters; None takes `READERS`.
         has_anatomy: labels also know the bone and that lesions are bright; False: the mean of the readers.
         num_processes: of conversion and evaluation.
@@ -61,7 +73,8 @@ def demo(
     """
     if output.exists() and any(output.iterdir()) and not overwrite:
         raise UsageError(f"{output}: is not empty; choose another -o, or add --overwrite.")
-    for flag, value in (("--epochs", epochs), ("--iterations", iterations)):
+    size = size or DemoSize()
+    for flag, value in (("--epochs", size.epochs), ("--iterations", size.iterations)):
         if value < 1:
             raise UsageError(f"{flag} {value}: give a number from 1.")
     if seed < 0:
@@ -78,18 +91,19 @@ def demo(
     from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
 
     readers = readers or READERS
-    step(f"Generating {num_training + num_validation} knees, drawn by {', '.join(readers)}")
-    cases = write_knees(output / "knees", seed=seed, number=num_training + num_validation, readers=readers)
+    number = size.num_training + size.num_validation
+    step(f"Generating {number} knees, drawn by {', '.join(readers)}")
+    cases = write_knees(output / "knees", seed=seed, number=number, readers=readers)
     step(f"Converting readers{' and anatomy' if has_anatomy else ''} into soft labels")
     fuse_readers(output / "knees", has_anatomy=has_anatomy, num_processes=num_processes, overwrite=overwrite)
     step("nnU-Net plans and preprocesses")
     plan(output / "plan_and_preprocess.txt")
     reduce_plans(DATASET_ID, patch_size=PATCH_SIZE, overwrite=overwrite)
-    split = {"train": cases[:num_training], "val": cases[num_training:]}
+    split = {"train": cases[: size.num_training], "val": cases[size.num_training :]}
     write_json(
         output / "nnUNet_preprocessed" / f"Dataset{DATASET_ID}_{DATASET_NAME}" / "splits_final.json", [split]
     )
-    step(f"Training {', '.join(TRAINERS)}: {epochs} x {iterations} iterations each, on the CPU")
+    step(f"Training {', '.join(TRAINERS)}: {size.epochs} x {size.iterations} iterations each, on the CPU")
     grid = BenchmarkGrid(
         DATASET_ID,
         output,
@@ -97,7 +111,7 @@ def demo(
         folds=[0],
         seeds=[seed],
         plans=REDUCED,
-        budget=Budget(epochs, iterations),
+        budget=Budget(size.epochs, size.iterations),
         device="cpu",
         truth=output / "knees" / "truth",
     )

@@ -65,7 +65,7 @@ class Case:
             raise TypeError(f"Case: name: expected a text, got {self.name!r}.")
         images: Any = self.images
         one = isinstance(images, str | Path | Channel | np.ndarray) or callable(images)
-        kept: dict[str, Any] = {
+        kept: dict[str, object] = {
             "images": [_source(image, self.name, "images") for image in ([images] if one else images)]
         }
         for argument in ("ignore", "hard", "prediction"):

@@ -80,9 +80,10 @@ def find_cases(
     masks = [*mask_patterns.values(), *([] if ignore_pattern is None else [ignore_pattern])]
     mask_files = {path for pattern in masks for path in pattern.files()}
     for pattern in rater_patterns:
-        _add_raters(cases, pattern, mask_files, extra, named)
+        _add_raters(cases, pattern, extra, mask_files=mask_files, channels=named)
     if soft_pattern is not None and class_axis is not None and not soft_pattern.has("label"):
-        _add_soft_channels(cases, soft_pattern, label_channels or _numbered(label_names), class_axis, extra)
+        channels = label_channels or _numbered(label_names)
+        _add_soft_channels(cases, soft_pattern, extra, channels=channels, axis=class_axis)
     elif soft_pattern is not None:
         _add_soft(cases, soft_pattern, label_names, extra)
     for roi, pattern in zip(rois or {}, mask_patterns.values(), strict=True):
@@ -231,7 +232,12 @@ def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str, extra:
 
 
 def _add_raters(
-    cases: dict[str, Case], pattern: Pattern, mask_files: set[str], extra: _Extra, channels: RaterChannels
+    cases: dict[str, Case],
+    pattern: Pattern,
+    extra: _Extra,
+    *,
+    mask_files: set[str],
+    channels: RaterChannels,
 ) -> None:
     """Add what the pattern finds but images and masks: ``{rater}/{case}`` finds ``bones/{case}``, too."""
     matcher = CaseMatcher(pattern, cases)
@@ -258,9 +264,10 @@ def _add_raters(
 def _add_soft_channels(
     cases: dict[str, Case],
     pattern: Pattern,
+    extra: _Extra,
+    *,
     channels: Mapping[str, int],
     axis: ChannelAxis,
-    extra: _Extra,
 ) -> None:
     """Probability maps that are channels of one file per case."""
     for name, path in _files_of_all(cases, pattern, "file of probability maps", extra).items():

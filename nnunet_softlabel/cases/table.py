@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nnunet_softlabel.cases.case import SINGLE_RATER, Case
 from nnunet_softlabel.cases.names import check_case_names, check_file_name
@@ -203,10 +202,10 @@ def _collect(found: _Collected, row: Row, layout: _Layout, base: Path) -> None:
         _collect_mask(found, row, base)
     for column, rater in layout.rater_columns.items():
         if row[column]:
-            _add(found.raters, rater, _file(row, column, base, is_rater=True), row, "rater")
+            _add(found.raters, rater, _file(row, column, base, is_rater=True), row, what="rater")
     for column, label in layout.label_columns.items():
         if row[column]:
-            _add(found.soft, label, _file(row, column, base), row, "label")
+            _add(found.soft, label, _file(row, column, base), row, what="label")
 
 
 def _collect_mask(found: _Collected, row: Row, base: Path) -> None:
@@ -224,12 +223,12 @@ def _collect_mask(found: _Collected, row: Row, base: Path) -> None:
         )
     path = _file(row, "mask", base)
     if label:
-        _add(found.soft, label, path, row, "label")
+        _add(found.soft, label, path, row, what="label")
     else:
-        _add(found.raters, rater or SINGLE_RATER, path, row, "rater")
+        _add(found.raters, rater or SINGLE_RATER, path, row, what="rater")
 
 
-def _add(known: dict[str, Path], name: str, path: Path, row: Row, what: str) -> None:
+def _add(known: dict[str, Path], name: str, path: Path, row: Row, *, what: str) -> None:
     check_file_name(name, f"{row.place}: {what}")
     if name in known:
         raise DatasetError(
@@ -254,9 +253,6 @@ def _case(name: str, found: _Collected, layout: _Layout, path: Path) -> Case:
     test = rows.get("test", Row(str(path), {}))
     if test["test"].lower() not in YES | NO:
         raise DatasetError(f"{test.place}: test is {test['test']!r}; write 1 or 0.")
-    options: dict[str, Any] = {}
-    if "ignore" in rows:
-        options["ignore"] = _file(rows["ignore"], "ignore", path.parent)
     return Case(
         name,
         [_file(rows[column], column, path.parent) for column in layout.images],
@@ -265,5 +261,5 @@ def _case(name: str, found: _Collected, layout: _Layout, path: Path) -> Case:
         rois={roi: _file(rows[c], c, path.parent) for c, roi in layout.rois.items() if c in rows},
         group=rows["group"]["group"] if "group" in rows else None,
         is_test=test["test"].lower() in YES,
-        **options,
+        ignore=_file(rows["ignore"], "ignore", path.parent) if "ignore" in rows else None,
     )

@@ -200,6 +200,7 @@ def _print_preview(
 ) -> None:
     from nnunet_softlabel.conversion.preview import preview
     from nnunet_softlabel.conversion.summary import with_warnings
+    from nnunet_softlabel.processes import Workers
 
     lines, warnings = preview(
         cases,
@@ -209,7 +210,6 @@ def _print_preview(
         dataset=dataset,
         min_raters=args.min_raters,
         few_raters=args.few_raters,
-        num_processes=args.np,
-        show_progress=True,
+        workers=Workers(args.np, show_progress=True),
     )
     print(with_warnings([*lines, "Nothing was written: --dry-run."], warnings))

@@ -26,13 +26,12 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the demo."""
-    from nnunet_softlabel.demo import demo
+    from nnunet_softlabel.demo import DemoSize, demo
 
     demo(
         args.o,
+        size=DemoSize(epochs=args.epochs, iterations=args.iterations),
         seed=args.seed,
-        epochs=args.epochs,
-        iterations=args.iterations,
         overwrite=args.overwrite,
         has_anatomy=args.anatomy,
     )

@@ -16,7 +16,7 @@ from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.conversion.summary import contents_in_words, summary_of_contents
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.formats.labels import parse_labels
-from nnunet_softlabel.processes import run_jobs
+from nnunet_softlabel.processes import Workers, run_jobs
 
 
 def preview(
@@ -28,8 +28,7 @@ def preview(
     dataset: Path | None = None,
     min_raters: int = 1,
     few_raters: Literal["refuse", "drop"] = "refuse",
-    num_processes: int = 1,
-    show_progress: bool = False,
+    workers: Workers | None = None,
 ) -> tuple[list[str], list[str]]:
     """Read all files of a conversion and say what they hold. Labels are fused by mean; nothing is written.
 
@@ -41,8 +40,7 @@ def preview(
         dataset: folder of the data set that gets soft labels, or None for a new one.
         min_raters: as for `convert`.
         few_raters: as for `convert`.
-        num_processes: processes that read.
-        show_progress: print a progress bar on stderr.
+        workers: that read; None: this process.
 
     Returns:
         Sentences, and warnings.
@@ -52,7 +50,8 @@ def preview(
         DatasetError: for files that are not what they should be.
     """
     cases = sorted(cases, key=lambda case: case.name)
-    check_arguments(cases, min_raters, num_processes)
+    workers = workers or Workers()
+    check_arguments(cases, min_raters, workers.number)
     if dataset is None:
         own, values = parse_labels(as_label_texts(labels or []))
         ending = common_ending(cases)
@@ -69,10 +68,10 @@ def preview(
             run_jobs(
                 look_at_case,
                 [(case, settings) for case in cases],
-                num_processes,
+                workers.number,
                 names=[f"Case {case.name}" for case in cases],
                 title="Reading",
-                show_progress=show_progress,
+                show_progress=workers.show_progress,
             )
         )
     kept = [record for record in records if not record.get("is_dropped")]

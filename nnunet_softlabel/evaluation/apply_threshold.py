@@ -109,6 +109,6 @@ def _write_decision(
     shape = orientation.turn_grid(grid).shape
     if is_segmentation:
         own = read_probabilities(source.parent, case, labels, shape)
-        check_decision(source, case, orientation.turn(stored), own, labels)
+        check_decision(source, case, orientation.turn(stored), own, labels=labels)
     probabilities = predictions.read(case, labels, shape)
     write_image(target, orientation.turn_back(decide(probabilities, labels, threshold)), grid)

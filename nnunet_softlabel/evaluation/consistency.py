@@ -35,11 +35,11 @@ def check_segmentation(
     """
     path = predictions / f"{case}{dataset.file_ending}"
     if path.exists() or path.is_symlink():
-        check_decision(path, case, dataset.read(path)[0], probabilities, dataset.labels)
+        check_decision(path, case, dataset.read(path)[0], probabilities, labels=dataset.labels)
 
 
 def check_decision(
-    path: Path, case: str, stored: NDArray[Any], probabilities: NDArray[Any], labels: Labels
+    path: Path, case: str, stored: NDArray[Any], probabilities: NDArray[Any], *, labels: Labels
 ) -> None:
     """Refuse the segmentation of ``path``, as nnU-Net's reader turns it, if probabilities make another."""
     remedy = (

@@ -248,7 +248,7 @@ def _overlap(own: Grid, grid: Grid) -> bool:
 
 
 def _resample(
-    array: NDArray[Any], own: Grid, grid: Grid, method: Regrid, outside: float = 0.0
+    array: NDArray[Any], own: Grid, grid: Grid, method: Regrid, *, outside: float = 0.0
 ) -> NDArray[Any]:
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(own.spacing_mm)

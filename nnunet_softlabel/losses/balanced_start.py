@@ -1,7 +1,7 @@
 """The loss with which a training begins where foreground is rare, and the rule by which it ends."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, distributed, nn
@@ -13,6 +13,15 @@ WINDOW = 25
 FACTOR = 2.0
 SHARE = 0.25
 MOST_ITERATIONS = 5000
+
+
+class Progress(TypedDict):
+    """How far a start is, in plain numbers: what a checkpoint keeps."""
+
+    iteration: int
+    ended_at: int | None
+    batches: int
+    volumes: list[float] | None
 
 
 class BalancedStart(nn.Module):
@@ -129,13 +138,17 @@ class BalancedStart(nn.Module):
         predicted, labelled = volumes.tolist()
         return predicted, labelled
 
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> Progress:
         """What a checkpoint has to keep, in plain numbers."""
         volumes = None if self._volumes is None else self._volumes.tolist()
-        own = {"iteration": self.iteration, "ended_at": self.ended_at}
-        return {**own, "batches": self._batches, "volumes": volumes}
+        return {
+            "iteration": self.iteration,
+            "ended_at": self.ended_at,
+            "batches": self._batches,
+            "volumes": volumes,
+        }
 
-    def resume(self, progress: dict[str, Any], device: torch.device | str = "cpu") -> None:
+    def resume(self, progress: Progress, device: torch.device | str = "cpu") -> None:
         """Go on from what ``progress`` gave."""
         self.iteration, self.ended_at = progress["iteration"], progress["ended_at"]
         volumes, self._batches = progress["volumes"], progress["batches"]

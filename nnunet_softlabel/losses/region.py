@@ -35,7 +35,7 @@ def dice_semimetric_loss(
     References:
         [1] Wang et al., "Dice Semimetric Losses: Optimizing the Dice Score with Soft Labels", MICCAI 2023.
     """
-    p, q = _foreground(logits, target, mask, activation, include_background)
+    p, q = _foreground(logits, target, mask, activation=activation, include_background=include_background)
     distance = (p - q).abs()
     distance_sum, total = _region_sums([distance, p + q], mask, batch_dice=batch_dice, ddp=ddp)
     return (distance_sum / (total + smooth).clamp_min(1e-8)).mean()
@@ -63,7 +63,7 @@ def noise_robust_dice_loss(
     """
     if not 1 <= gamma <= 2:
         raise ValueError(f"gamma must lie in [1, 2], got {gamma}.")
-    p, q = _foreground(logits, target, mask, activation, include_background)
+    p, q = _foreground(logits, target, mask, activation=activation, include_background=include_background)
     distance = (p - q).abs().pow(gamma)
     distance_sum, total = _region_sums([distance, p + q], mask, batch_dice=batch_dice, ddp=ddp)
     return (distance_sum / (total + smooth).clamp_min(1e-8)).mean()
@@ -87,13 +87,13 @@ def soft_dice_loss(
     References:
         [1] Milletari et al., "V-Net", 3DV 2016; smoothing as in nnU-Net.
     """
-    p, q = _foreground(logits, target, mask, activation, include_background)
+    p, q = _foreground(logits, target, mask, activation=activation, include_background=include_background)
     overlap, total = _region_sums([p * q, p + q], mask, batch_dice=batch_dice, ddp=ddp)
     return 1 - ((2 * overlap + smooth) / (total + smooth).clamp_min(1e-8)).mean()
 
 
 def _foreground(
-    logits: Tensor, target: Tensor, mask: Tensor | None, activation: Activation, include_background: bool
+    logits: Tensor, target: Tensor, mask: Tensor | None, *, activation: Activation, include_background: bool
 ) -> tuple[Tensor, Tensor]:
     """Probabilities and target of the channels that count."""
     check_inputs(logits, target, mask, activation)

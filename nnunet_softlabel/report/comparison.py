@@ -158,7 +158,12 @@ def compare(
                 "reference": reference or home_reference(metric),
             }
             test = _paired_difference(
-                case_values(first, **place), case_values(second, **place), names, place, confidence, resamples
+                case_values(first, **place),
+                case_values(second, **place),
+                names=names,
+                place=place,
+                confidence=confidence,
+                resamples=resamples,
             )
             if test is not None:
                 tests.append(_with_margin(test, (margins or {}).get(metric)))
@@ -180,6 +185,7 @@ def primary_tests(rows: Iterable[Row]) -> tuple[str, ...]:
 def _paired_difference(
     first: Mapping[str, tuple[float, str]],
     second: Mapping[str, tuple[float, str]],
+    *,
     names: tuple[str, str],
     place: Mapping[str, str],
     confidence: float,

@@ -45,6 +45,7 @@ def methods_text(
     comparisons: Sequence[PairedDifference],
     metrics: Sequence[str],
     plan: Mapping[str, Any],
+    *,
     versions: Mapping[str, str],
 ) -> str:
     """The methods of the page. Says only what the page knows; settings that are not known are left out.

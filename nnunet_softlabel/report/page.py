@@ -87,7 +87,7 @@ def write_report(
         colour_bar=figures.colour_bar(),
         plan=plan or {},
         facts=facts(plan or {}, runs),
-        methods=methods_text(runs, comparisons, metrics, plan or {}, package_versions or versions()),
+        methods=methods_text(runs, comparisons, metrics, plan or {}, versions=package_versions or versions()),
         commands=commands,
         notes=notes,
         versions=package_versions or versions(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,8 @@ def make_knee_phantom(
     """
     grid = (1, *shape) if len(shape) == 2 else tuple(shape)
     spacing = _checked_spacing(shape, spacing_mm)
-    _check_lesions(n_lesions, lesion_radius_mm, lesion_fraction, edge_mm)
+    drawn = _Lesions(n_lesions, lesion_radius_mm, lesion_fraction, edge_mm)
+    drawn.check()
     anatomy_rng, vessel_rng, lesion_rng, noise_rng = (
         np.random.default_rng([seed, part]) for part in range(4)
     )
@@ -88,19 +89,11 @@ def make_knee_phantom(
     bone = fields["bone"] < 0
 
     if n_lesions is None:
-        n_lesions = int(lesion_rng.integers(0 if lesion_fraction is None else 1, 4))
+        drawn = replace(drawn, number=int(lesion_rng.integers(0 if lesion_fraction is None else 1, 4)))
     spacing_3d = spacing if len(shape) == 3 else (1.0, *spacing)
-    near_joint = np.abs(position[1]) < 34
-    profile, signal = _lesions(
-        fields["bone"],
-        near_joint,
-        spacing_3d,
-        lesion_rng,
-        n_lesions,
-        lesion_radius_mm,
-        lesion_fraction,
-        edge_mm,
-    )
+    # Bone marrow lesions lie near the joint, often just below the cartilage.
+    places = np.flatnonzero((fields["bone"] < -2.5) & (np.abs(position[1]) < 34))
+    profile, signal = _draw_lesions(drawn, fields["bone"], places, spacing_3d, rng=lesion_rng)
     truth = (profile >= 0.5) & bone
     image = paint(fields, pixel_mm, noise_rng)
     marrow = coverage(fields["bone"] + CORTEX_MM, pixel_mm)
@@ -126,51 +119,59 @@ def _checked_spacing(shape: Sequence[int], spacing_mm: Sequence[float] | None) -
     return tuple(float(s) for s in spacing_mm)
 
 
-def _check_lesions(
-    n_lesions: int | None, radius_mm: tuple[float, float], fraction: float | None, edge_mm: float
-) -> None:
-    if n_lesions is not None and n_lesions < 0:
-        raise ValueError(f"n_lesions must not be negative, got {n_lesions}")
-    if not 0 < radius_mm[0] <= radius_mm[1]:
-        raise ValueError(f"lesion_radius_mm must be two positive numbers in order, got {radius_mm}")
-    if fraction is not None and (not 0 < fraction < 1 or n_lesions == 0):
-        raise ValueError(
-            f"lesion_fraction must lie in (0, 1) and needs a lesion, got {fraction} and n_lesions={n_lesions}"
-        )
-    if not edge_mm > 0:
-        raise ValueError(f"edge_mm must be positive, got {edge_mm}")
+@dataclass(frozen=True)
+class _Lesions:
+    """What is drawn into a bone; see `make_knee_phantom`."""
+
+    number: int | None
+    radius_mm: tuple[float, float]
+    fraction: float | None
+    edge_mm: float
+
+    def check(self) -> None:
+        """Refuse what cannot be drawn."""
+        if self.number is not None and self.number < 0:
+            raise ValueError(f"n_lesions must not be negative, got {self.number}")
+        if not 0 < self.radius_mm[0] <= self.radius_mm[1]:
+            raise ValueError(f"lesion_radius_mm must be two positive numbers in order, got {self.radius_mm}")
+        if self.fraction is not None and (not 0 < self.fraction < 1 or self.number == 0):
+            raise ValueError(
+                f"lesion_fraction must lie in (0, 1) and needs a lesion, got {self.fraction} and "
+                f"n_lesions={self.number}"
+            )
+        if not self.edge_mm > 0:
+            raise ValueError(f"edge_mm must be positive, got {self.edge_mm}")
 
 
-def _lesions(
+def _draw_lesions(
+    lesions: _Lesions,
     bone: NDArray[Any],
-    near_joint: NDArray[Any],
+    places: NDArray[Any],
     spacing_mm: tuple[float, ...],
+    *,
     rng: np.random.Generator,
-    n_lesions: int,
-    radius_mm: tuple[float, float],
-    fraction: float | None,
-    edge_mm: float,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Profile of the lesions, 1/2 on the outline, and the same times each lesion's brightness."""
+    assert lesions.number is not None, "drawn before"
     shape = bone.shape
-    # Bone marrow lesions lie near the joint, often just below the cartilage.
-    places = np.flatnonzero((bone < -2.5) & near_joint)
     places = places if places.size else np.flatnonzero(bone == bone.min())
-    radii = rng.uniform(*radius_mm, size=n_lesions)
+    radii = rng.uniform(*lesions.radius_mm, size=lesions.number)
     reach = [
-        _relative_reach(np.unravel_index(rng.choice(places), shape), r, shape, spacing_mm, rng) for r in radii
+        _relative_reach(np.unravel_index(rng.choice(places), shape), r, shape, spacing_mm, rng=rng)
+        for r in radii
     ]
-    brightness = rng.uniform(0.85, 1.15, n_lesions)
+    brightness = rng.uniform(0.85, 1.15, lesions.number)
     scale = 1.0
-    if fraction is not None:
-        wanted = max(1, round(fraction * bone.size))
+    if lesions.fraction is not None:
+        wanted = max(1, round(lesions.fraction * bone.size))
         in_bone = np.min(reach, axis=0)[bone < 0]
         if wanted > in_bone.size:
-            raise ValueError(f"lesion_fraction {fraction} is more than bone, {in_bone.size / bone.size:.3f}")
+            share = in_bone.size / bone.size
+            raise ValueError(f"lesion_fraction {lesions.fraction} is more than bone, {share:.3f}")
         scale = np.partition(in_bone, wanted - 1)[wanted - 1]
     profile, signal = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     for rho, radius, bright in zip(reach, radii, brightness, strict=True):
-        steepness = 2 * np.log(3) / edge_mm * radius
+        steepness = 2 * np.log(3) / lesions.edge_mm * radius
         one = 1 / (1 + np.exp(np.clip(steepness * (rho - scale), -30, 30)))
         profile, signal = np.maximum(profile, one), np.maximum(signal, bright * one)
     return profile, signal
@@ -181,6 +182,7 @@ def _relative_reach(
     radius_mm: float,
     shape: tuple[int, ...],
     spacing_mm: tuple[float, ...],
+    *,
     rng: np.random.Generator,
 ) -> NDArray[Any]:
     """Distance from the centre over the radius in that direction: 1 on the outline of an irregular blob."""

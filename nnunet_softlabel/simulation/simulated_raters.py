@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,32 +104,28 @@ def simulate_raters(
     Returns:
         ``(R, *spatial)`` in the type of ``truth``.
     """
-    _check_arguments(truth, spacing_mm, raters, correlation, false_positive_roi)
+    skills = _Skills(raters, correlation, tuple(spacing_mm))
+    _check_arguments(truth, skills, false_positive_roi)
     rng = np.random.default_rng(seed)
-    found = _draw_detections(truth, raters, correlation, rng)
-    drawn = _draw_outlines(truth, found, tuple(spacing_mm), raters, correlation, rng)
+    found = _draw_detections(truth, skills, rng)
+    drawn = _draw_outlines(truth, found, skills, rng)
     candidates = (truth == 0) if false_positive_roi is None else (truth == 0) & (false_positive_roi != 0)
     classes = np.unique(truth[truth != 0]) if labels is None else np.asarray(labels)
-    _add_false_positives(
-        drawn,
-        truth,
-        candidates,
-        classes if classes.size else np.ones(1),
-        tuple(spacing_mm),
-        raters,
-        correlation,
-        rng,
-    )
+    classes = classes if classes.size else np.ones(1)
+    _add_false_positives(drawn, truth, candidates, classes, skills=skills, rng=rng)
     return drawn
 
 
-def _check_arguments(
-    truth: NDArray[Any],
-    spacing_mm: Sequence[float],
-    raters: Sequence[RaterSkill],
-    correlation: float,
-    false_positive_roi: NDArray[Any] | None,
-) -> None:
+class _Skills(NamedTuple):
+    """Of all raters, and how much of their errors they share, on voxels of this size."""
+
+    raters: Sequence[RaterSkill]
+    correlation: float
+    spacing_mm: tuple[float, ...]
+
+
+def _check_arguments(truth: NDArray[Any], skills: _Skills, false_positive_roi: NDArray[Any] | None) -> None:
+    raters, correlation, spacing_mm = skills
     if not np.issubdtype(truth.dtype, np.integer) and truth.dtype != np.bool_:
         raise ValueError(f"truth must be a map of integer labels, got {truth.dtype}")
     if len(spacing_mm) != truth.ndim or not all(s > 0 for s in spacing_mm):
@@ -142,10 +138,9 @@ def _check_arguments(
         raise ValueError(f"false_positive_roi has shape {false_positive_roi.shape}, truth {truth.shape}")
 
 
-def _draw_detections(
-    truth: NDArray[Any], raters: Sequence[RaterSkill], correlation: float, rng: np.random.Generator
-) -> list[NDArray[Any]]:
+def _draw_detections(truth: NDArray[Any], skills: _Skills, rng: np.random.Generator) -> list[NDArray[Any]]:
     """Per rater the lesions drawn: ``(*spatial)`` component numbers, 0 where nothing is drawn."""
+    raters, correlation, _ = skills
     lesions, n_lesions = ndimage.label(truth != 0, structure=np.ones((3,) * truth.ndim))
     shared = rng.standard_normal(n_lesions)
     own = rng.standard_normal((len(raters), n_lesions))
@@ -161,11 +156,10 @@ def _draw_detections(
 def _draw_outlines(
     truth: NDArray[Any],
     found: list[NDArray[Any]],
-    spacing_mm: tuple[float, ...],
-    raters: Sequence[RaterSkill],
-    correlation: float,
+    skills: _Skills,
     rng: np.random.Generator,
 ) -> NDArray[Any]:
+    raters, correlation, spacing_mm = skills
     drawn = np.zeros((len(raters), *truth.shape), dtype=truth.dtype)
     reach_mm = max(abs(s.boundary_bias_mm) + 4 * s.boundary_jitter_mm for s in raters)
     box = _box_around(truth != 0, spacing_mm, reach_mm)
@@ -183,33 +177,40 @@ def _draw_outlines(
             continue
         fields = [smooth_unit_field(n, spacing_mm, skill.jitter_length_mm) for n in noise]
         jitter_mm = skill.boundary_jitter_mm * np.stack(fields)
-        drawn[rater][box] = _draw_one(truth[box], lesions, classes, spacing_mm, skill, jitter_mm)
+        outline_mm = signed_distance_mm(lesions != 0, spacing_mm)
+        inside = outline_mm < skill.boundary_bias_mm + jitter_mm[0]
+        _keep_innermost(inside, lesions, outline_mm)
+        chosen = _classes_of(truth[box], lesions, classes, spacing_mm, jitter_mm=jitter_mm[1:])
+        drawn[rater][box] = np.where(inside, chosen, 0).astype(truth.dtype)
     return drawn
 
 
-def _draw_one(
-    truth: NDArray[Any],
-    lesions: NDArray[Any],
-    classes: NDArray[Any],
-    spacing_mm: tuple[float, ...],
-    skill: RaterSkill,
-    jitter_mm: NDArray[Any],
-) -> NDArray[Any]:
-    outline_mm = signed_distance_mm(lesions != 0, spacing_mm)
-    inside = outline_mm < skill.boundary_bias_mm + jitter_mm[0]
+def _keep_innermost(inside: NDArray[Any], lesions: NDArray[Any], outline_mm: NDArray[Any]) -> None:
+    """A lesion that is found keeps a voxel at least; in place."""
     for number, where in enumerate(ndimage.find_objects(lesions), start=1):
         if where is not None and not inside[where][lesions[where] == number].any():
             depth_mm = np.where(lesions[where] == number, outline_mm[where], np.inf)
             inside[where].flat[depth_mm.argmin()] = True
+
+
+def _classes_of(
+    truth: NDArray[Any],
+    lesions: NDArray[Any],
+    classes: NDArray[Any],
+    spacing_mm: tuple[float, ...],
+    *,
+    jitter_mm: NDArray[Any],
+) -> NDArray[Any]:
+    """The class that a rater sees at each voxel; ``jitter_mm`` moves the outline of each."""
     if classes.size == 1:
-        return np.where(inside, classes[0], 0).astype(truth.dtype)
+        return np.asarray(classes[0])
     # Moving both classes' distances by sqrt(2) * jitter moves the outline between them, where they are equal
     # and change by 2 mm per mm, by (sqrt(2) * sqrt(2) / 2) * jitter.
     distance_mm = [
         signed_distance_mm((truth == label) & (lesions != 0), spacing_mm) + np.sqrt(2) * moved
-        for label, moved in zip(classes, jitter_mm[1:], strict=True)
+        for label, moved in zip(classes, jitter_mm, strict=True)
     ]
-    return np.where(inside, classes[np.argmin(distance_mm, axis=0)], 0).astype(truth.dtype)
+    return np.asarray(classes[np.argmin(distance_mm, axis=0)])
 
 
 def _add_false_positives(
@@ -217,9 +218,8 @@ def _add_false_positives(
     truth: NDArray[Any],
     candidates: NDArray[Any],
     classes: NDArray[Any],
-    spacing_mm: tuple[float, ...],
-    raters: Sequence[RaterSkill],
-    correlation: float,
+    *,
+    skills: _Skills,
     rng: np.random.Generator,
 ) -> None:
     """Draw balls into ``drawn``, in place.
@@ -227,6 +227,7 @@ def _add_false_positives(
     A share ``correlation`` of each rater's false positives is thinned from one common Poisson pool, the rest
     is the rater's own, so that the number of each rater is Poisson with the stated mean.
     """
+    raters, correlation, spacing_mm = skills
     centres = np.flatnonzero(candidates)
     most = max(skill.false_positives for skill in raters)
     if most == 0 or centres.size == 0:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.training.records import OfNnunet
 
 
-def read_checkpoint(path: Path, *, keeps_on_disk: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, keeps_on_disk: bool = False) -> OfNnunet:
     """Read a checkpoint of nnU-Net without running code that it may hold: weights, numbers and text only.
 
     Args:

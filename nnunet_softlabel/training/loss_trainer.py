@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
@@ -12,12 +12,21 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_softlabel.cases.splits import refuse_random_fold
+from nnunet_softlabel.formats.files import Json
 from nnunet_softlabel.losses import BalancedStart, CompactTargetLoss, FusedSoftLoss
 from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.preprocessing.preparation import cases_left_out
 from nnunet_softlabel.training.foreground import PLENTY, foreground_share
+from nnunet_softlabel.training.records import OfNnunet
 
 START_KEY = "balanced_start"
+
+
+class LossOptions(TypedDict):
+    """What a plan says to a region term."""
+
+    batch_dice: bool
+    ddp: bool
 
 
 class LossTrainer(nnUNetTrainer):
@@ -33,10 +42,10 @@ class LossTrainer(nnUNetTrainer):
 
     def __init__(
         self,
-        plans: dict[str, Any],
+        plans: Json,
         configuration: str,
         fold: int,
-        dataset_json: dict[str, Any],
+        dataset_json: Json,
         device: torch.device = torch.device("cuda"),  # noqa: B008  # nnU-Net's signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -50,7 +59,7 @@ class LossTrainer(nnUNetTrainer):
         raise NotImplementedError(f"{type(self).__name__} must define build_soft_loss()")
 
     @property
-    def loss_options(self) -> dict[str, Any]:
+    def loss_options(self) -> LossOptions:
         """What the plan says to a region term: ``batch_dice``, and ``ddp`` if several GPUs share a batch."""
         return {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
 
@@ -138,7 +147,7 @@ class LossTrainer(nnUNetTrainer):
         if self.balanced_start is not None:
             self.balanced_start.set_length(self.num_epochs * self.num_iterations_per_epoch)
 
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def train_step(self, batch: OfNnunet) -> OfNnunet:
         """nnU-Net's step, which a balanced start counts."""
         result = super().train_step(batch)
         reason = None if self.balanced_start is None else self.balanced_start.advance()
@@ -152,7 +161,7 @@ class LossTrainer(nnUNetTrainer):
             self.my_init_kwargs[START_KEY] = self.balanced_start.progress()
         super().save_checkpoint(filename)
 
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: OfNnunet | str) -> None:
         """Go on where the balanced start was."""
         super().load_checkpoint(filename_or_checkpoint)
         progress, start = self.my_init_kwargs.get(START_KEY), self.balanced_start

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
+
+OfNnunet = dict[str, Any]  # batches, properties and checkpoints as nnU-Net passes them
 
 
 class TrainArguments(TypedDict):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.preprocessing.disputed import locations_path
+from nnunet_softlabel.training.records import OfNnunet
 
 
 class StackedLabels:
@@ -57,11 +58,11 @@ class StackedDataset:
         self.class_keys, self.oversamples_disputed = class_keys, oversamples_disputed
         self.identifiers = inner.identifiers
 
-    def __getitem__(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+    def __getitem__(self, identifier: str) -> tuple[Any, Any, Any, OfNnunet]:
         """As nnU-Net's data sets."""
         return self.load_case(identifier)
 
-    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, OfNnunet]:
         """Image, stacked labels ``(1 + C, *spatial)``, previous segmentation or None, properties."""
         data, hard, previous, properties = self.inner.load_case(identifier)
         mmap = {} if os.name == "nt" else {"mmap_mode": "r"}
@@ -70,7 +71,7 @@ class StackedDataset:
         )
         return data, StackedLabels(hard, soft), previous, self._with_disputed(identifier, properties)
 
-    def _with_disputed(self, identifier: str, properties: dict[str, Any]) -> dict[str, Any]:
+    def _with_disputed(self, identifier: str, properties: OfNnunet) -> OfNnunet:
         path = locations_path(self.soft_folder, identifier)
         if not self.oversamples_disputed or not path.is_file():
             return properties

@@ -24,6 +24,7 @@ from nnunet_softlabel.losses.targets import HardTargetLoss
 from nnunet_softlabel.preprocessing.preparation import Preparation
 from nnunet_softlabel.preprocessing.records import Manifest
 from nnunet_softlabel.training.loss_trainer import LossTrainer, describe
+from nnunet_softlabel.training.records import OfNnunet
 from nnunet_softlabel.training.soft_scores import SoftScores
 from nnunet_softlabel.training.stacked_dataset import StackedDataset
 from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel
@@ -131,7 +132,7 @@ class SoftLabelTrainer(LossTrainer):
         super().on_validation_epoch_start()
         self._scores = SoftScores(self.num_soft_channels, self.activation)
 
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def validation_step(self, batch: OfNnunet) -> OfNnunet:
         """nnU-Net's step against the hard segmentation; loss and soft scores against the soft label."""
         target = batch["target"]
         has_scales = isinstance(target, list)
@@ -154,7 +155,7 @@ class SoftLabelTrainer(LossTrainer):
         finally:
             self.loss = training_loss
 
-    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+    def on_validation_epoch_end(self, val_outputs: list[OfNnunet]) -> None:
         """Log soft Dice and Brier score beside nnU-Net's pseudo Dice, into a file of our own."""
         super().on_validation_epoch_end(val_outputs)
         sums = self._scores.sums()

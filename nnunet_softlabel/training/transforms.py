@@ -7,13 +7,13 @@ linearly.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch.nn.functional import interpolate
 
 from nnunet_softlabel.formats.encoding import IGNORED, SCALE
+from nnunet_softlabel.training.records import OfNnunet
 
 
 class SplitSoftLabel(BasicTransform):
@@ -31,7 +31,7 @@ class SplitSoftLabel(BasicTransform):
         super().__init__()
         self.num_soft, self.keeps_hard, self.ignore_label = num_soft, keeps_hard, ignore_label
 
-    def apply(self, data_dict: dict[str, Any], **params: object) -> dict[str, Any]:
+    def apply(self, data_dict: OfNnunet, **params: object) -> OfNnunet:
         """Split one sample."""
         stacked = data_dict.pop("segmentation")
         # padding is -1 in every channel, next to nothing: `MergeSoftLabel` makes it 0, background
@@ -72,7 +72,7 @@ class MergeSoftLabel(BasicTransform):
         self.scales, self.ignore_label, self.is_marked = scales, ignore_label, is_marked
         self.keeps_hard, self.is_exclusive = keeps_hard, is_exclusive
 
-    def apply(self, data_dict: dict[str, Any], **params: object) -> dict[str, Any]:
+    def apply(self, data_dict: OfNnunet, **params: object) -> OfNnunet:
         """Merge one sample."""
         soft = data_dict.pop("regression_target")
         hard = data_dict.pop("segmentation", None)

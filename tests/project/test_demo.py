@@ -3,7 +3,7 @@ import pytest
 
 from nnunet_softlabel import demo as module
 from nnunet_softlabel.cli import main
-from nnunet_softlabel.demo import demo
+from nnunet_softlabel.demo import DemoSize, demo
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.simulation import knee_files
 from nnunet_softlabel.simulation.knee_files import READERS, write_knees
@@ -46,7 +46,7 @@ def test_demo_runs_to_the_report(tmp_path, monkeypatch):
     ):
         monkeypatch.setenv(name, "elsewhere")  # the demo sets its own, monkeypatch restores them
     lines: list[str] = []
-    page = demo(tmp_path / "demo", num_training=5, num_validation=2, epochs=1, iterations=2, log=lines.append)
+    page = demo(tmp_path / "demo", size=DemoSize(5, 2, epochs=1, iterations=2), log=lines.append)
     assert page.is_file()
     assert any("nnUNetTrainerAPL" in line for line in lines)
     assert np.any(["Report:" in line for line in lines])

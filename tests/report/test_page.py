@@ -258,7 +258,7 @@ def test_methods_say_what_the_plan_says(stock):
         "configuration": "2d", "plans": "nnUNetPlans (abc)", "epochs": 8, "iterations per epoch": 80,
         "device": "cpu", "fusion": '{"method": "mean"}',
     }  # fmt: skip
-    text = methods_text([run], [], ["dice", "brier_near", "ged"], plan, {"torch": "2.8"})
+    text = methods_text([run], [], ["dice", "brier_near", "ged"], plan, versions={"torch": "2.8"})
     assert "Each training had 8 epochs of 80 iterations on cpu." in text
     assert "Dice against the consensus of the raters; Brier near the object against the soft label" in text
     assert text.endswith("Software: torch 2.8.")

@@ -66,24 +66,24 @@ def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
             that are not finite or not named.
     """
     images, grid = _read_images(case, len(settings.channel_names))
-    moved: dict[str, Moved] = {}
+    onto = _Onto(case, grid, settings)
     rater_maps = {}
     for rater, source in sorted(case.raters.items()):
         what = f"rater {rater} ({source_name(source)})"
         label_map = read_label_map(
             source, settings.labels, settings.reading, what=f"Case {case.name}: {what}", rater=rater
         )
-        rater_maps[rater] = _fitted(case, label_map, grid, settings, what, moved)
-    soft = _read_soft(case, grid, settings, moved) if case.soft else None
+        rater_maps[rater] = _fitted(onto, label_map, what)
+    soft = _read_soft(onto) if case.soft else None
     ignored = None
     if case.ignore is not None:
-        ignored = _read_region(case, case.ignore, grid, settings, "ignore mask", moved)
+        ignored = _read_region(onto, case.ignore, "ignore mask")
     if soft is None and not rater_maps:
         soft, nobody = _read_hard(case, grid, settings)
         ignored = nobody if ignored is None or nobody is None else ignored | nobody
-    rois = _read_rois(case, grid, settings, moved)
+    rois = _read_rois(onto)
     return LoadedCase(
-        images, grid, rater_maps, soft, ignored, rois, _read_prediction(case, grid, settings), moved
+        images, grid, rater_maps, soft, ignored, rois, _read_prediction(case, grid, settings), onto.moved
     )
 
 
@@ -95,28 +95,34 @@ def _read_prediction(case: Case, grid: Grid, settings: CaseSettings) -> NDArray[
     return foreground(read_probabilities(folder, case.prediction.stem, labels, grid.shape), labels)
 
 
-def _fitted(
-    case: Case, label_map: LabelMap, grid: Grid, settings: CaseSettings, what: str, moved: dict[str, Moved]
-) -> NDArray[Any]:
-    """The array on the grid of the image; what was done for it is noted in ``moved``."""
+@dataclass(frozen=True)
+class _Onto:
+    """Where the files of a case go: onto the grid of its image; notes which were moved."""
+
+    case: Case
+    grid: Grid
+    settings: CaseSettings
+    moved: dict[str, Moved] = field(default_factory=dict)
+
+
+def _fitted(onto: _Onto, label_map: LabelMap, what: str) -> NDArray[Any]:
+    """The array on the grid of the image; what was done for it is noted in ``onto.moved``."""
     try:
-        array, move = on_grid(label_map, grid, settings.reading.regrid)
+        array, move = on_grid(label_map, onto.grid, onto.settings.reading.regrid)
     except GridError as error:
         raise GridError(
-            f"Case {case.name}: {what} is on another grid than the image: {error}. Add --regrid nearest (or "
-            f"linear), or resample it onto the image."
+            f"Case {onto.case.name}: {what} is on another grid than the image: {error}. "
+            f"Add --regrid nearest (or linear), or resample it onto the image."
         ) from error
     if move is not None:
-        moved[what.partition(" (")[0]] = move
+        onto.moved[what.partition(" (")[0]] = move
     return array
 
 
-def _read_region(
-    case: Case, source: Source, grid: Grid, settings: CaseSettings, what: str, moved: dict[str, Moved]
-) -> NDArray[Any]:
-    array, own_grid = read_region(source, f"Case {case.name}: {what}")
+def _read_region(onto: _Onto, source: Source, what: str) -> NDArray[Any]:
+    array, own_grid = read_region(source, f"Case {onto.case.name}: {what}")
     label_map = LabelMap(array.astype(np.uint8), own_grid)
-    return _fitted(case, label_map, grid, settings, f"{what} ({source_name(source)})", moved) != 0
+    return _fitted(onto, label_map, f"{what} ({source_name(source)})") != 0
 
 
 def _read_hard(case: Case, grid: Grid, settings: CaseSettings) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -128,17 +134,17 @@ def _read_hard(case: Case, grid: Grid, settings: CaseSettings) -> tuple[NDArray[
     labels = settings.labels
     what = f"hard label ({source_name(case.hard)})"
     label_map = read_label_map(case.hard, labels, Reading.of(labels), what=f"Case {case.name}: {what}")
-    array = _fitted(case, label_map, grid, settings, what, {})
+    array = _fitted(_Onto(case, grid, settings), label_map, what)
     ignored = None if labels.ignore is None else array == labels.ignore
     return channels_of(array, labels).astype(np.float32), ignored
 
 
-def _read_rois(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, Moved]) -> list[NDArray[Any]]:
-    priors, rois = settings.priors, []
+def _read_rois(onto: _Onto) -> list[NDArray[Any]]:
+    case, priors, rois = onto.case, onto.settings.priors, []
     for name in priors.roi.names if priors.roi is not None else ():
         if name not in case.rois:
             raise DatasetError(f"Case {case.name}: has no mask of the ROI {name} (--roi); add it.")
-        rois.append(_read_region(case, case.rois[name], grid, settings, f"ROI {name}", moved))
+        rois.append(_read_region(onto, case.rois[name], f"ROI {name}"))
     if priors.roi is not None and not any(
         roi.any() for roi, weight in zip(rois, priors.roi.in_order(), strict=True) if weight > 0
     ):
@@ -186,7 +192,8 @@ def _check_grid(case: Case, grid: Grid, own: Grid, what: str) -> None:
         )
 
 
-def _read_soft(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, Moved]) -> NDArray[Any]:
+def _read_soft(onto: _Onto) -> NDArray[Any]:
+    case, settings = onto.case, onto.settings
     channels, labels = [], settings.labels
     reader = partial(read_probability, scale=settings.reading.soft_scale)
     for name in labels.names:
@@ -197,9 +204,7 @@ def _read_soft(case: Case, grid: Grid, settings: CaseSettings, moved: dict[str, 
         if not isinstance(source, Path):
             array = as_probability(array, source_name(source), settings.reading.soft_scale)
         label_map = LabelMap(array.astype(np.float32, copy=False), own_grid)
-        channels.append(
-            _fitted(case, label_map, grid, settings, f"soft label {name} ({source_name(source)})", moved)
-        )
+        channels.append(_fitted(onto, label_map, f"soft label {name} ({source_name(source)})"))
     soft = np.stack(channels)
     if soft.min(initial=0) < 0 or soft.max(initial=0) > 1:
         raise DatasetError(f"Case {case.name}: soft labels outside [0, 1]; rescale them.")
