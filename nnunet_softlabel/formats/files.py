@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -135,6 +136,31 @@ def refuse_existing(
     there = next((path for path in paths if path.exists()), None)
     if there is not None and not overwrite:
         raise UsageError(f"{there}: is already there; {advice}.")
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """One word for the content of files."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def refuse_another_kind(path: Path, key: str, command: str) -> None:
+    """Refuse to replace a JSON file that is no result of a command, such as nnU-Net's own files.
+
+    Args:
+        path: the file, which may be there.
+        key: that results of the command have.
+        command: its name.
+
+    Raises:
+        UsageError: if another file is there.
+        DatasetError: if what is there is no JSON.
+    """
+    content = read_json(path) if path.exists() else {}
+    if content and key not in content:
+        raise UsageError(f"-o {path}: is there and no result of {command}; choose another place.")
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.dataset_json import check_dataset_json
 from nnunet_softlabel.formats.exchange_state import check_is_settled
-from nnunet_softlabel.formats.files import read_json, visible
+from nnunet_softlabel.formats.files import hash_files, read_json, visible
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.labels import Labels
@@ -143,8 +143,34 @@ class SoftDataset:
         return np.ascontiguousarray(orientation.turn(array)), orientation.turn_grid(grid)
 
     def read_soft(self, case: str, split: str = "Tr") -> NDArray[Any]:
-        """Foreground probabilities of a case, float32 ``(C, *spatial)``; classes sum to at most 1."""
-        return np.stack([self.read(path, read_probability)[0] for path in self.soft_files(case, split)])
+        """Foreground probabilities of a case, float32 ``(C, *spatial)``; classes sum to at most 1.
+
+        Raises:
+            DatasetError: if a file cannot be read, or is not the one that `convert` wrote.
+        """
+        files = self.soft_files(case, split)
+        soft = np.stack([self.read(path, read_probability)[0] for path in files])
+        self.check_digest(case, hash_files(files), split)
+        return soft
+
+    def check_digest(self, case: str, digest: str, split: str = "Tr") -> None:
+        """Refuse a soft label that is not the one `convert` wrote.
+
+        Args:
+            case: its name.
+            digest: `hash_files` of its soft files.
+            split: of the case.
+
+        Raises:
+            DatasetError: naming it.
+        """
+        digests = self.about.get("digests")  # data sets of earlier versions have none
+        if digests is not None and digests.get(case) != digest:
+            raise DatasetError(
+                f"Case {case}: soft label {self.soft_files(case, split)[0]} is not the one that was "
+                f"converted (digests in dataset.json): it is damaged or of another case; convert the data "
+                f"set again."
+            )
 
     def read_hard(self, case: str, split: str = "Tr") -> NDArray[Any]:
         """The hard consensus of a case, integers ``(*spatial)``."""

@@ -26,6 +26,10 @@ from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import expecting_shape, read_json, refuse_existing, write_json
 from nnunet_softlabel.formats.locks import held_lock
 
+# folders of a data set in nnUNet_raw: nnU-Net takes what lies there for images and labels
+OF_DATASETS = tuple(
+    f"{kind}{split}" for kind in ("images", "labels", "softLabels", "raterLabels") for split in ("Tr", "Ts")
+)
 UNFINISHED = ".unfinished"
 
 
@@ -44,6 +48,8 @@ def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[P
     is_new = not output.exists()
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; name a folder.")
+    if output.name in OF_DATASETS:
+        raise UsageError(f"-o {output}: nnU-Net's data sets have folders of this name; choose another.")
     if not overwrite and not (output / UNFINISHED).exists():
         refuse_existing([output / name for name in names], overwrite=False)  # before anything is made
     work = output / UNFINISHED

@@ -21,7 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.formats.encoding import SCALE
-from nnunet_softlabel.formats.files import expecting_shape, read_json, write_json
+from nnunet_softlabel.formats.files import expecting_shape, hash_files, read_json, write_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
 from nnunet_softlabel.preprocessing.one_case import (
@@ -33,7 +33,7 @@ from nnunet_softlabel.preprocessing.one_case import (
     make_case,
 )
 from nnunet_softlabel.preprocessing.records import CaseSource, FileProof, Manifest, PlanRecord
-from nnunet_softlabel.preprocessing.sources import check_digest, existing_soft_files, hash_files, made_from
+from nnunet_softlabel.preprocessing.sources import existing_soft_files, made_from
 from nnunet_softlabel.processes import Workers, run_jobs
 
 SOFT_FOLDER = "soft_labels"
@@ -213,7 +213,7 @@ class Preparation:
         for case in cases:
             files = existing_soft_files(raw, case)
             entries[case] = self._entry(case, len(files), hash_files(files))
-            check_digest(raw, case, entries[case]["source"])
+            raw.check_digest(case, entries[case]["source"])
             jobs.append((case, files, made_from(plan, entries[case]), shared))
         voxels = sum(math.prod(entry["shape"]) for entry in entries.values())
         results = run_jobs(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError
@@ -32,25 +30,3 @@ def existing_soft_files(raw: SoftDataset, case: str) -> list[Path]:
         if not path.is_file():
             raise DatasetError(f"Case {case}: has no soft label {path}; convert the data set again.")
     return files
-
-
-def check_digest(raw: SoftDataset, case: str, digest: str) -> None:
-    """Refuse a soft label that is not the one `convert` wrote.
-
-    Raises:
-        DatasetError: naming it.
-    """
-    digests = raw.about.get("digests")  # data sets of earlier versions have none
-    if digests is not None and digests.get(case) != digest:
-        raise DatasetError(
-            f"Case {case}: soft label {raw.soft_files(case)[0]} is not the one that was converted "
-            f"(digests in dataset.json): it is damaged or of another case; convert the data set again."
-        )
-
-
-def hash_files(files: Sequence[Path]) -> str:
-    """One word for the content of files."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -7,10 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.encoding import with_background
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from tests.conversion.conversion_helpers import run, tree
@@ -116,6 +118,41 @@ def test_a_rater_that_the_data_set_recorded_and_lost_is_one_line(
     assert "of rater 2 is missing" in capsys.readouterr().err
     shutil.rmtree(folder / "raterLabelsTr")  # whoever hands a data set on may leave them out
     assert SoftDataset(folder).rater_files("case_01") == {}
+
+
+def test_swapped_soft_labels_are_refused_where_they_are_scored_against(
+    rater_folder, nnunet_folders, tmp_path: Path, capsys
+) -> None:
+    assert run(*rater_folder.arguments()) == 0
+    dataset, predictions = SoftDataset(nnunet_folders.raw / "Dataset901_Tiny"), tmp_path / "predictions"
+    predictions.mkdir()
+    for case in dataset.cases():
+        probabilities = with_background(dataset.read_soft(case))
+        np.savez(predictions / f"{case}.npz", probabilities=probabilities)
+    first, second = dataset.soft_files("case_00")[0], dataset.soft_files("case_01")[0]
+    first.rename(tmp_path / "kept")
+    second.rename(first)
+    (tmp_path / "kept").rename(second)
+    common = ["-d", "901", "-i", str(predictions)]
+    for command, name in (("evaluate", "out"), ("tune-threshold", "t.json"), ("calibrate", "c.json")):
+        assert run(command, *common, "-o", str(tmp_path / name)) == 2
+        assert "is not the one that was converted" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
+
+
+def test_files_and_folders_of_nnunet_are_not_replaced(made: Evaluated, tmp_path: Path, capsys) -> None:
+    common = ["-d", "900", "-i", str(made.predictions), "--overwrite"]
+    before = tree(made.dataset.folder)
+    for command in ("tune-threshold", "calibrate"):
+        assert run(command, *common, "-o", str(made.dataset.folder / "dataset.json")) == 2
+        assert f"is there and no result of {command}" in capsys.readouterr().err
+        assert run(command, *common, "-o", str(tmp_path / "own.json")) == 0
+        assert run(command, *common, "-o", str(tmp_path / "own.json")) == 0
+        (tmp_path / "own.json").unlink(missing_ok=True)
+    for command, extra in {"maps": [], "apply-threshold": ["--threshold", "0.3"], "evaluate": []}.items():
+        assert run(command, *common, *extra, "-o", str(made.dataset.folder / "labelsTr")) == 2
+        assert "nnU-Net's data sets have folders of this name" in capsys.readouterr().err
+    assert tree(made.dataset.folder) == before
 
 
 @pytest.mark.parametrize("ending", [".txt", ".csv"])
