@@ -78,7 +78,7 @@ def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> Outcom
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command,
-            env=_environment(grid, cell),
+            env=cell_environment(grid, cell),
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -97,7 +97,8 @@ def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> Outcom
     return Outcome(status)
 
 
-def _environment(grid: BenchmarkGrid, cell: Cell) -> dict[str, str]:
+def cell_environment(grid: BenchmarkGrid, cell: Cell) -> dict[str, str]:
+    """Variables of a process that trains a cell, or predicts with it."""
     environment = os.environ | {
         "nnUNet_results": str(grid.results_folder(cell)),
         "nnUNet_extTrainer": trainer_path(),

@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_softlabel.benchmark.cell_training import last_line, missing_model, recorded_outcome, train_cell
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.held_out import is_predicted, predict_cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import UsageError
 
@@ -46,14 +47,20 @@ class ClusterJobs:
 
 
 class CellJob:
-    """What a job does: train one cell. Stopped by a time limit, it is queued again and goes on."""
+    """What a job does: train one cell, and predict the test images if asked.
+
+    Stopped by a time limit, it is queued again and goes on.
+    """
 
     def __init__(self, grid: BenchmarkGrid, cell: Cell) -> None:
         self.grid, self.cell = grid, cell
 
     def __call__(self) -> Outcome:
         """Run on the node."""
-        return train_cell(self.grid, self.cell)
+        outcome = train_cell(self.grid, self.cell)
+        if self.grid.test and outcome.is_done:
+            predict_cell(self.grid, self.cell)  # what it lacks is told when it is scored
+        return outcome
 
     def checkpoint(self) -> Any:
         """Called by submitit before the time limit."""
@@ -82,7 +89,7 @@ def train_on_cluster(
             waits = f"waits for {needed.name}; run the same command again"
             outcome[cell.name] = Outcome(CellStatus.UNTRAINED, waits)
             log(f"{cell.name}: {outcome[cell.name]}")
-        elif not outcome[cell.name].is_done:
+        elif not outcome[cell.name].is_done or (grid.test and not is_predicted(grid, cell)):
             cells.append(cell)
     try:
         jobs = executor.submit_array([CellJob(grid, cell) for cell in cells]) if cells else []

@@ -23,6 +23,7 @@ from nnunet_softlabel.training.starts_from import starts_from
 # of a cell, in its record
 RECORDED = tuple(status.value for status in (CellStatus.STARTED, CellStatus.DONE, CellStatus.FAILED))
 TRAINING = (sys.executable, "-m", "nnunet_softlabel.training")
+PREDICTION = (sys.executable, "-m", "nnunet_softlabel.training.prediction")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class BenchmarkGrid:
         threshold: where probabilities are cut, for all trainers alike: a number, ``rater-corrected``, or
             ``tuned``, which tunes each fold's threshold on the validation cases of the other folds.
         calibrate: adds a recalibrated row for every trainer, by a method of `calibrate`; None adds none.
+        test: predict the test images too, and score them; they are the main result then.
         training_command: trains a cell, given a file of arguments and one for the result.
+        prediction_command: predicts the test images with a cell, given the same two.
 
     Raises:
         UsageError: for an unknown data set, plan or configuration, or a threshold that cannot be.
@@ -87,12 +90,15 @@ class BenchmarkGrid:
         truth: Path | None = None,
         threshold: str = "0.5",
         calibrate: str | None = None,
+        test: bool = False,
         training_command: Sequence[str] = TRAINING,
+        prediction_command: Sequence[str] = PREDICTION,
     ) -> None:
         self.dataset = SoftDataset.find(dataset)
         self.output, self.plans, self.device, self.truth = output.absolute(), plans, device, truth
         self.budget, self.threshold, self.calibrate = budget or Budget(), threshold, calibrate
-        self.training_command = tuple(training_command)
+        self.test = test
+        self.training_command, self.prediction_command = tuple(training_command), tuple(prediction_command)
         base = find_dataset(environment_folder("nnUNet_preprocessed"), self.dataset.folder.name)
         self.preprocessed = base
         self.plans_file = base / f"{plans}.json"
@@ -137,6 +143,17 @@ class BenchmarkGrid:
         trainer = starts_from(cell.trainer)
         return None if trainer is None else replace(cell, trainer=trainer)
 
+    def first_stage(self, cell: Cell) -> Cell | None:
+        """The cell of the first stage of a cascade, None for other configurations; maybe not of this grid."""
+        planned = read_json(self.plans_file)["configurations"]
+        name = planned[cell.configuration].get("previous_stage")
+        return None if name is None else replace(cell, configuration=str(name))
+
+    @property
+    def test_cases(self) -> list[str]:
+        """Cases of the test set that have references."""
+        return self.dataset.cases("Ts")
+
     def results_folder(self, cell: Cell) -> Path:
         """``nnUNet_results`` of a cell: nnU-Net's path knows no seed."""
         return self.output / "results" / f"seed_{cell.seed}"
@@ -178,9 +195,9 @@ class BenchmarkGrid:
         splits = self.splits
         return splits[cell.fold]["val"] if cell.fold < len(splits) else []
 
-    def case_voxels(self, case: str) -> int:
+    def case_voxels(self, case: str, split: str = "Tr") -> int:
         """Size of a case, in voxels."""
-        return int(self.dataset.read_hard(case).size)
+        return int(self.dataset.read_hard(case, split).size)
 
     def refuse_other_labels(self) -> None:
         """Refuse to go on if the data set was converted again since this benchmark began.

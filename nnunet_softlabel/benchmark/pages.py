@@ -13,12 +13,17 @@ from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.formats.files import Json, read_json
 
 REPORT_FILE = "report.html"
-FILES = (REPORT_FILE, METRICS_FILE, SUMMARY_FILE)
+TEST_METRICS_FILE = "test_metrics.csv"
+FILES = (REPORT_FILE, METRICS_FILE, TEST_METRICS_FILE, SUMMARY_FILE)
 
 
 def asked_of(grid: BenchmarkGrid) -> Asked:
     """What tells one page of a benchmark from another."""
-    return {"threshold": grid.threshold, "truth": None if grid.truth is None else str(grid.truth)}
+    asked: Asked = {
+        "threshold": grid.threshold,
+        "truth": None if grid.truth is None else str(grid.truth),
+    }
+    return {**asked, "test": True} if grid.test else asked
 
 
 def keep_earlier_page(grid: BenchmarkGrid) -> list[Path]:
@@ -49,4 +54,5 @@ def keep_earlier_page(grid: BenchmarkGrid) -> list[Path]:
 def _in_words(asked: Json) -> str:
     truth = asked.get("truth")
     words = f"threshold_{asked.get('threshold')}" + (f"_truth_{Path(truth).name}" if truth else "")
+    words += "_test" if asked.get("test") else ""
     return re.sub(r"[^\w.\-]", "_", words)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.held_out import is_predicted
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.truth import read_truth, truth_values
@@ -43,6 +44,7 @@ def find_problems(grid: BenchmarkGrid, *, num_processes: int = 2, trains_here: b
         *(_device_problems(grid) if trains_here else ()),
         *_preprocessing_problems(grid),
         *_reference_problems(grid, num_processes),
+        *(held_out_problems(grid, num_processes) if grid.test else ()),
         *_space_problems(grid),
     ]
 
@@ -173,9 +175,42 @@ def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str
     yield from [problem for problem in found if problem]
 
 
-def _reference_problem(case: str, *, dataset: SoftDataset, truth: Path | None, values: Values) -> str:
+def held_out_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str]:
+    """What ``--test`` needs: references and images of test cases, and the first stage of a cascade."""
+    cases = grid.test_cases
+    if not cases:
+        yield (
+            f"--test: {grid.dataset.folder} has no softLabelsTs, the references of test images; convert the "
+            f"data set again with test cases, or leave out --test."
+        )
+        return
+    channels = len(read_json(grid.dataset.folder / "dataset.json")["channel_names"])
+    bare = [case for case in cases if len(grid.dataset.image_files(case, "Ts")) != channels]
+    if bare:
+        yield (
+            f"--test: case {bare[0]} has a reference, but not {channels} images in "
+            f"{grid.dataset.folder / 'imagesTs'} ({len(bare)} such cases)."
+        )
+    missing = [first for cell in grid.cells if (first := grid.first_stage(cell)) and first not in grid.cells]
+    if missing:
+        yield (
+            f"--test: a cascade predicts from the test predictions of {missing[0].configuration}; add it "
+            f"to -c."
+        )
     try:
-        _, _, _, grid = read_references(dataset, case, split="Tr")
+        values = {} if grid.truth is None else truth_values(grid.dataset, grid.truth, cases)
+    except DatasetError as error:
+        yield f"--test: {error}"
+        return
+    job = partial(_reference_problem, dataset=grid.dataset, truth=grid.truth, values=values, split="Ts")
+    yield from [p for p in for_each_case(job, cases, num_processes, title="test references") if p]
+
+
+def _reference_problem(
+    case: str, *, dataset: SoftDataset, truth: Path | None, values: Values, split: str = "Tr"
+) -> str:
+    try:
+        _, _, _, grid = read_references(dataset, case, split=split)
         if truth is not None:
             read_truth(dataset, truth, case, grid=grid, values=values)
     except DatasetError as error:
@@ -185,12 +220,17 @@ def _reference_problem(case: str, *, dataset: SoftDataset, truth: Path | None, v
 
 def _space_problems(grid: BenchmarkGrid) -> Iterator[str]:
     """Too little space for the probabilities even if they compress well."""
-    needed = sum(map(partial(_prediction_bytes, grid), _missing(grid))) / COMPRESSION
+    missing = _missing(grid)
+    needed = sum(map(partial(_prediction_bytes, grid), missing)) / COMPRESSION
+    if grid.test:
+        unpredicted = [cell for cell in grid.cells if cell in missing or not is_predicted(grid, cell)]
+        needed += len(unpredicted) * _bytes_of(grid, grid.test_cases, "Ts") / COMPRESSION
     there = next(folder for folder in (grid.output, *grid.output.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
         yield (
-            f"-o {grid.output}: probabilities of the validation cases take about {needed / 1e9:.1f} GB, "
+            f"-o {grid.output}: probabilities of the {'validation and test' if grid.test else 'validation'} "
+            f"cases take about {needed / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free there."
         )
 
@@ -208,7 +248,12 @@ def _missing(grid: BenchmarkGrid) -> list[Cell]:
 
 
 def _prediction_bytes(grid: BenchmarkGrid, cell: Cell) -> float:
-    cases = grid.validation_cases(cell)
-    sizes = [grid.case_voxels(case) for case in cases[:5] if grid.dataset.label_file(case).is_file()]
+    return _bytes_of(grid, grid.validation_cases(cell), "Tr")
+
+
+def _bytes_of(grid: BenchmarkGrid, cases: Sequence[str], split: str) -> float:
+    """Size of the probabilities of cases, uncompressed."""
+    there = [case for case in cases[:5] if grid.dataset.label_file(case, split).is_file()]
+    sizes = [grid.case_voxels(case, split) for case in there]
     mean = sum(sizes) / len(sizes) if sizes else 0
     return 4 * mean * len(cases) * (len(grid.dataset.labels.names) + 1)

@@ -63,13 +63,35 @@ def _show(bar: tqdm, text: str, epochs: int | None, cases: int) -> None:
         bar.update(int(begun[-1]) - bar.n)
 
 
+def wait_for_prediction(process: subprocess.Popen[bytes], log: Path, cases: int) -> int:
+    """Wait, and show predicted test cases; a prediction does not outlive the benchmark."""
+    start = log.stat().st_size if log.is_file() else 0
+    with tqdm(total=cases, unit="case", desc="test images", disable=None) as bar:
+        try:
+            while process.poll() is None:
+                sleep(POLL_SECONDS)
+                begun = len(re.findall(r"Predicting ", _new_text(log, start)))
+                bar.update(min(max(begun - 1, 0), cases) - bar.n)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+    return int(process.returncode)
+
+
 def validation_processes(grid: BenchmarkGrid, cell: Cell) -> int:
+    """How many processes export probabilities of a cell's validation cases."""
+    return processes_for(grid, grid.validation_cases(cell))
+
+
+def processes_for(grid: BenchmarkGrid, cases: Sequence[str], *, split: str = "Tr") -> int:
     """How many processes export probabilities: one for small cases, more where the work is worth their start.
 
     nnU-Net starts 8, whatever the cases are; each costs seconds before its first case.
     """
-    cases = grid.validation_cases(cell)
-    sizes = [grid.case_voxels(case) for case in cases[:5]]
+    sizes = [grid.case_voxels(case, split) for case in cases[:5]]
     channels = len(grid.dataset.labels.names) + 1
     seconds = len(cases) * float(np.median(sizes)) * channels / VOXELS_PER_SECOND if sizes else 0
     wanted = math.ceil(seconds / SECONDS_WORTH_A_PROCESS)

@@ -54,6 +54,7 @@ class Asked(TypedDict):
 
     threshold: str
     truth: str | None
+    test: NotRequired[bool]
 
 
 class TrainerSummary(TypedDict):
@@ -91,6 +92,16 @@ Difference = TypedDict(
 )
 
 
+class HeldOutSummary(TypedDict):
+    """The main result of ``--test``: scores of the test images."""
+
+    cases: int
+    trainers: dict[str, TrainerSummary]
+    differences: list[Difference]
+    verdict: list[str]
+    notes: list[str]
+
+
 class BenchmarkSummary(TypedDict):
     """All of a benchmark's ``soft_summary.json``."""
 
@@ -100,3 +111,4 @@ class BenchmarkSummary(TypedDict):
     differences: list[Difference]
     asked: Asked
     verdict: list[str]
+    test: NotRequired[HeldOutSummary]

@@ -13,6 +13,7 @@ from nnunet_softlabel.benchmark.caveats import make_notes
 from nnunet_softlabel.benchmark.cell_scores import is_scored
 from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.held_out_results import held_out_notes, held_out_results, held_out_summary
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
 from nnunet_softlabel.benchmark.recalibrated_rows import SUFFIX, recalibrated_cells, recalibrated_folder
 from nnunet_softlabel.benchmark.records import BenchmarkSummary
@@ -113,6 +114,10 @@ def _report(
     done = [grid.record_of_done(cell) for cells in finished.values() for cell in cells]
     iterations = min(record["epochs"] * record["iterations"] for record in done)
     sentences = verdict({run.name: run.rows for run in all_runs}, comparisons, iterations=iterations)
+    test = (
+        held_out_results(grid, finished, baselines, margins=margins, primary=primary) if grid.test else None
+    )
+    notes += held_out_notes(grid, finished) if grid.test and test is None else []
     summary: BenchmarkSummary = {
         "settings": settings,
         "notes": notes,
@@ -121,6 +126,8 @@ def _report(
         "asked": asked_of(grid),
         "verdict": [sentence.text for sentence in sentences],
     }
+    if test is not None:
+        summary["test"] = held_out_summary(grid, test)
     write_json(grid.output / SUMMARY_FILE, summary)
     return write_report(
         grid.output / REPORT_FILE,
@@ -132,6 +139,7 @@ def _report(
         commands=commands,
         notes=notes,
         sentences=sentences,
+        test=test,
         package_versions=versions() | {name: metadata.version(name) for name in TRAINING_PACKAGES},
         overwrite=True,  # of this benchmark's own page, which grows with its cells
     )

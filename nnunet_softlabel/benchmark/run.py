@@ -9,6 +9,8 @@ from nnunet_softlabel.benchmark.cell_scores import score_cell
 from nnunet_softlabel.benchmark.cell_training import last_line, recorded_outcome, train_cell
 from nnunet_softlabel.benchmark.cluster import ClusterJobs, train_on_cluster
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.benchmark.held_out import predict_all
+from nnunet_softlabel.benchmark.held_out_rows import score_held_out
 from nnunet_softlabel.benchmark.progress import outcome_line, who_trains
 from nnunet_softlabel.benchmark.recalibrated_rows import score_recalibrated
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
@@ -44,6 +46,8 @@ def benchmark(
     outcome = {cell.name: recorded_outcome(grid, cell) for cell in grid.cells}  # refuses a mixture at once
     if only != "report":
         outcome = train_here(grid, log) if cluster is None else train_on_cluster(grid, cluster, log)
+        if grid.test and cluster is None:
+            predict_all(grid, [cell for cell in grid.cells if outcome[cell.name].is_done], log)
     if only != "train":
         score(grid, outcome, num_processes=num_processes, log=log)
     return outcome
@@ -91,6 +95,8 @@ def score(
         if grid.calibrate is not None:
             scored = [cell for cell in trained if outcome[cell.name].is_done]
             score_recalibrated(grid, scored, num_processes=num_processes, log=log)
+        if grid.test:
+            score_held_out(grid, trained, num_processes=num_processes, log=log)
 
 
 def refresh(grid: BenchmarkGrid, outcome: dict[str, Outcome]) -> None:

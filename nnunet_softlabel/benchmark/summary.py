@@ -111,7 +111,16 @@ def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
     """The table for the terminal: each metric against its home reference, or all against the one given."""
     summary = cast(BenchmarkSummary, read_json(folder / SUMMARY_FILE))
     lines = []
-    trainers = summary["trainers"]
+    if "test" in summary:
+        test = summary["test"]
+        lines = ["", f"Test set, {test['cases']} cases", *_table(test["trainers"], reference), ""]
+        lines += [*test["verdict"], *test["notes"], "", "Validation cases"]
+    lines += _table(summary["trainers"], reference)
+    return "\n".join([*lines, "", *summary.get("verdict", ()), *summary["notes"]])
+
+
+def _table(trainers: Mapping[str, TrainerSummary], reference: str | None) -> list[str]:
+    lines: list[str] = []
     width = max(map(len, trainers))
     classes = next(iter(next(iter(trainers.values()))["mean"]["model"].values()))
     for class_name in classes:
@@ -124,4 +133,4 @@ def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
                 value = None if entry is None else entry["mean"]
                 cells.append(f"  {'-' if value is None else four_digits(value):>18}")
             lines.append(f"{name:<{width}}" + "".join(cells))
-    return "\n".join([*lines, "", *summary.get("verdict", ()), *summary["notes"]])
+    return lines

@@ -83,6 +83,11 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
         help="Add a row for each trainer: every fold recalibrated by the trainer's other folds.",
     )
     parser.add_argument(
+        "--test",
+        action="store_true",
+        help="Predict imagesTs with each fold and with their average too, and report them first.",
+    )
+    parser.add_argument(
         "--margin",
         nargs="+",
         default=[],
@@ -125,6 +130,7 @@ def run(args: argparse.Namespace) -> None:
         format_benchmark,
         report,
     )
+    from nnunet_softlabel.benchmark.held_out import refuse_unpredicted
     from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems, refuse_problems
     from nnunet_softlabel.benchmark.status import CellStatus
 
@@ -150,6 +156,7 @@ def run(args: argparse.Namespace) -> None:
         truth=args.truth,
         threshold=args.threshold,
         calibrate=args.calibrate,
+        test=args.test,
     )
     if args.only != "report":
         problems = find_problems(grid, num_processes=args.np, trains_here=cluster is None)
@@ -170,6 +177,8 @@ def run(args: argparse.Namespace) -> None:
     killed = [name for name, what in outcome.items() if KILLED in what.why]
     if killed:
         raise UsageError(f"{len(killed)} cells are not scored; {killed[0]}: {outcome[killed[0]]}")
+    if grid.test:
+        refuse_unpredicted(grid, outcome)
     failed = [name for name, what in outcome.items() if what.status is CellStatus.FAILED]
     if failed:
         raise UsageError(

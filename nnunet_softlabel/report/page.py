@@ -24,6 +24,7 @@ from nnunet_softlabel.report.comparison import (
     case_values,
     home_reference,
 )
+from nnunet_softlabel.report.held_out import HeldOut
 from nnunet_softlabel.report.methods import facts, methods_text
 from nnunet_softlabel.report.pictures import CasePicture
 from nnunet_softlabel.report.plots import class_plots, curve_plots, picture_panels, primary_plots
@@ -48,6 +49,7 @@ def write_report(
     notes: Sequence[str] = (),
     package_versions: Mapping[str, str] | None = None,
     sentences: Sequence[Sentence] = (),
+    test: HeldOut | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the page.
@@ -64,6 +66,7 @@ def write_report(
         notes: what a reader must know, failed trainings for instance.
         package_versions: if they are not those of this environment.
         sentences: the verdict; empty: made from the runs, without the length of their training.
+        test: what was found on test images; shown first.
         overwrite: replace an earlier page.
 
     Raises:
@@ -82,6 +85,8 @@ def write_report(
         primary={name: primary_plots(name, runs, primary or PRIMARY_TESTS) for name in classes},
         plots=[class_plots(name, runs, comparisons, metrics) for name in classes[:PLOTTED_CLASSES]],
         unplotted=classes[PLOTTED_CLASSES:],
+        test=test,
+        test_summaries=held_out_summaries(test, metrics),
         curves=curve_plots(runs),
         pictures=[picture_panels(picture) for picture in pictures[:PICTURED_CASES]],
         colour_bar=figures.colour_bar(),
@@ -96,6 +101,13 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path
+
+
+def held_out_summaries(test: HeldOut | None, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """The tables of the test set, one per class; empty without one."""
+    if test is None:
+        return []
+    return [class_summary(name, test.runs, test.comparisons, metrics) for name in test.classes]
 
 
 def environment() -> jinja2.Environment:

@@ -1,0 +1,114 @@
+"""The test set on the page, in ``soft_summary.json`` and in ``test_metrics.csv``: the main result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.held_out import is_predicted
+from nnunet_softlabel.benchmark.held_out_rows import scored_rows
+from nnunet_softlabel.benchmark.pages import TEST_METRICS_FILE
+from nnunet_softlabel.benchmark.recalibrated_rows import SUFFIX
+from nnunet_softlabel.benchmark.records import HeldOutSummary
+from nnunet_softlabel.benchmark.summary import difference_record, trainer_summaries
+from nnunet_softlabel.evaluation.tables import write_rows
+from nnunet_softlabel.evaluation.thresholds import TUNED
+from nnunet_softlabel.report.comparison import PRIMARY, PairedDifference, compare, primary_tests
+from nnunet_softlabel.report.held_out import HeldOut
+from nnunet_softlabel.report.runs import RunResult
+from nnunet_softlabel.report.verdict import verdict
+
+
+def held_out_results(
+    grid: BenchmarkGrid,
+    finished: Mapping[str, Sequence[Cell]],
+    baselines: Mapping[str, str],
+    *,
+    margins: Mapping[str, float] | None,
+    primary: Sequence[str] | None,
+) -> HeldOut | None:
+    """Runs, tests and sentences of the test set; None if nothing of it is scored.
+
+    Means are tested against the mean of the baseline, that one and every recalibrated row against its own
+    single folds.
+
+    Args:
+        grid: the benchmark.
+        finished: name on the page -> cells that are trained and scored.
+        baselines: name -> name of the run it is tested against.
+        margins: as `results.report` takes them.
+        primary: as `results.report` takes them.
+    """
+    rows = scored_rows(grid, finished)
+    runs = {
+        name: RunResult.from_folders(
+            name,
+            [row.folder for row in own],
+            settings={"folds": sorted({cell.fold for row in own for cell in row.cells})},
+        )
+        for name, own in rows.items()
+    }
+    if not runs:
+        return None
+    against = _against(list(runs), {name: own[0].suffix for name, own in rows.items()}, baselines)
+    comparisons: list[PairedDifference] = [
+        test
+        for second, first in against.items()
+        for test in compare(
+            runs[first].rows, runs[second].rows, names=(first, second), margins=margins,
+            metrics=list(dict.fromkeys((*PRIMARY, *(primary or ())))),
+            primary=primary or primary_tests(runs[first].rows),
+        )
+    ]  # fmt: skip
+    sentences = verdict({run.name: run.rows for run in runs.values()}, comparisons)
+    return HeldOut(list(runs.values()), comparisons, sentences, held_out_notes(grid, finished))
+
+
+def _against(
+    names: Sequence[str], suffixes: Mapping[str, str], baselines: Mapping[str, str]
+) -> dict[str, str]:
+    """Run -> the run it is tested against."""
+    found: dict[str, str] = {}
+    for name in names:
+        suffix = suffixes[name]
+        own = name.removesuffix(suffix) if suffix else name
+        first = baselines.get(own)
+        if first is not None and suffix != SUFFIX and first + suffix in names:
+            found[name] = first + suffix
+        elif suffix and own in names:
+            found[name] = own
+    return found
+
+
+def held_out_notes(grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """What a reader of the test set must know, missing predictions first."""
+    notes = [
+        f"{cell.name}: its test images are not predicted or not scored; not among these numbers."
+        for cells in finished.values()
+        for cell in cells
+        if not is_predicted(grid, cell)
+    ]
+    if grid.threshold == TUNED:
+        notes.append(
+            "Thresholds were tuned per trainer on the validation cases of all its folds. No test case was "
+            "seen. The mean of the folds is cut at the threshold of single folds."
+        )
+    if grid.calibrate is not None:
+        notes.append(
+            "Recalibrated: single folds, with the map that was fitted on the validation cases of all folds. "
+            "The mean of the folds is not recalibrated: this map was fitted on single networks."
+        )
+    return notes
+
+
+def held_out_summary(grid: BenchmarkGrid, test: HeldOut) -> HeldOutSummary:
+    """For ``soft_summary.json``; writes ``test_metrics.csv``."""
+    rows = [{"trainer": run.name, **row} for run in test.runs for row in run.rows]
+    write_rows(grid.output / TEST_METRICS_FILE, rows, more_columns=["trainer"])
+    return {
+        "cases": len(test.cases),
+        "trainers": trainer_summaries(test.runs),
+        "differences": [difference_record(found) for found in test.comparisons],
+        "verdict": [sentence.text for sentence in test.sentences],
+        "notes": list(test.notes),
+    }
