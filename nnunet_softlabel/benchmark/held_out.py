@@ -149,6 +149,7 @@ def _predict_locked(grid: BenchmarkGrid, cell: Cell) -> Outcome:
 
 def _arguments(grid: BenchmarkGrid, cell: Cell) -> PredictArguments:
     first = grid.first_stage(cell)
+    sizes = [grid.case_voxels(case, "Ts") for case in grid.test_cases[:5]]
     return {
         "model": str(grid.fold_folder(cell).parent),
         "fold": cell.fold,
@@ -156,7 +157,7 @@ def _arguments(grid: BenchmarkGrid, cell: Cell) -> PredictArguments:
         "output": str(held_out_folder(grid, cell)),
         "previous_stage": None if first is None else str(held_out_folder(grid, first)),
         "device": grid.device,
-        "num_processes": processes_for(grid, grid.test_cases, split="Ts"),
+        "num_processes": processes_for(grid, len(grid.test_cases), sizes),
     }
 
 

@@ -83,19 +83,19 @@ def wait_for_prediction(process: subprocess.Popen[bytes], log: Path, cases: int)
 
 def validation_processes(grid: BenchmarkGrid, cell: Cell) -> int:
     """How many processes export probabilities of a cell's validation cases."""
-    return processes_for(grid, grid.validation_cases(cell))
+    cases = grid.validation_cases(cell)
+    return processes_for(grid, len(cases), [grid.case_voxels(case) for case in cases[:5]])
 
 
-def processes_for(grid: BenchmarkGrid, cases: Sequence[str], *, split: str = "Tr") -> int:
+def processes_for(grid: BenchmarkGrid, cases: int, sizes: Sequence[int]) -> int:
     """How many processes export probabilities: one for small cases, more where the work is worth their start.
 
     nnU-Net starts 8, whatever the cases are; each costs seconds before its first case.
     """
-    sizes = [grid.case_voxels(case, split) for case in cases[:5]]
     channels = len(grid.dataset.labels.names) + 1
-    seconds = len(cases) * float(np.median(sizes)) * channels / VOXELS_PER_SECOND if sizes else 0
+    seconds = cases * float(np.median(sizes)) * channels / VOXELS_PER_SECOND if sizes else 0
     wanted = math.ceil(seconds / SECONDS_WORTH_A_PROCESS)
-    return max(1, min(wanted, len(cases), os.cpu_count() or 1, MOST_PROCESSES))
+    return max(1, min(wanted, cases, os.cpu_count() or 1, MOST_PROCESSES))
 
 
 def outcome_line(grid: BenchmarkGrid, cell: Cell, outcome: Outcome, *, remaining: Sequence[Cell]) -> str:

@@ -93,7 +93,7 @@ def remove_cut_off(folder: Path, ending: str) -> list[str]:
     for path in visible(folder, "*.npz"):
         mask = folder / f"{path.stem}{ending}"
         try:
-            with np.load(path) as stored:
+            with path.open("rb") as file, np.load(file) as stored:
                 _ = stored["probabilities"]
             if mask.is_file():
                 read_mask(mask)
