@@ -61,6 +61,7 @@ def splits_without(
     """
     if not left_out:
         return None
+    _refuse_lost_link(path)
     if not path.exists():
         names = [replace(case, group=case.name) for case in cases]
         return make_splits(names)
@@ -79,6 +80,13 @@ def splits_without(
                 f"file away."
             )
     return folds
+
+
+def _refuse_lost_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise DatasetError(
+            f"{path}: is a link to a file that is not there; fetch the file, or remove the link."
+        )
 
 
 def check_splits_file(
@@ -101,6 +109,7 @@ def check_splits_file(
         UsageError: if new ones may not replace them, or they name a case that is not trained on.
         DatasetError: if they cannot be read.
     """
+    _refuse_lost_link(path)
     if not path.exists():
         return []
     if splits is not None:

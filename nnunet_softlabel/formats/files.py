@@ -133,7 +133,7 @@ def refuse_existing(
     Raises:
         UsageError: naming the first.
     """
-    there = next((path for path in paths if path.exists()), None)
+    there = next((path for path in paths if path.exists() or path.is_symlink()), None)
     if there is not None and not overwrite:
         raise UsageError(f"{there}: is already there; {advice}.")
 

@@ -155,6 +155,22 @@ def test_files_and_folders_of_nnunet_are_not_replaced(made: Evaluated, tmp_path:
     assert tree(made.dataset.folder) == before
 
 
+@posix
+def test_links_to_nowhere_are_not_replaced(rater_folder, nnunet_folders, tmp_path: Path, capsys) -> None:
+    splits = nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json"
+    splits.parent.mkdir()
+    splits.symlink_to(tmp_path / "another disk")
+    groups = ["--groups", str(rater_folder.root / "cases.csv"), "--group-column", "patient"]
+    for more in ([], groups, [*groups, "--overwrite"]):
+        assert run(*rater_folder.arguments(), *more) == 2
+        assert "splits_final.json: is a link to a file that is not there" in capsys.readouterr().err
+    splits.unlink()
+    (nnunet_folders.raw / "Dataset901_Tiny").symlink_to(tmp_path / "another disk")
+    assert run(*rater_folder.arguments()) == 2
+    assert "Dataset901_Tiny: is already there" in capsys.readouterr().err
+    assert [path.name for path in nnunet_folders.raw.iterdir()] == ["Dataset901_Tiny"]
+
+
 @pytest.mark.parametrize("ending", [".txt", ".csv"])
 def test_a_byte_order_mark_before_the_test_cases_is_no_part_of_a_name(
     rater_folder, nnunet_folders, tmp_path: Path, ending: str
