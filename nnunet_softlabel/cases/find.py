@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from nnunet_softlabel.arguments import as_texts
 from nnunet_softlabel.cases.case import Case, source_name
+from nnunet_softlabel.cases.extra_files import Extra, ExtraFiles
 from nnunet_softlabel.cases.names import check_case_names
 from nnunet_softlabel.cases.patterns import CaseMatcher, Pattern
 from nnunet_softlabel.cases.raters import RaterChannels, rater_pattern, with_raters
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.channels import Channel, ChannelAxis
-
-ExtraFiles = Literal["refuse", "ignore"]
 
 
 def find_cases(
@@ -72,10 +70,10 @@ def find_cases(
         _files_by_case(image_patterns[0]), [p for p in others if p is not None], label_names
     )
     check_case_names(by_case)
-    extra = _Extra(extra_files)
+    extra = Extra(extra_files)
     cases = {name: Case(name, [Path(path)]) for name, path in by_case.items()}
     for pattern in image_patterns[1:]:
-        for name, path in _files_of_all(cases, pattern, "image", _Extra("refuse")).items():
+        for name, path in _files_of_all(cases, pattern, "image", Extra("refuse")).items():
             cases[name] = replace(cases[name], images=[*cases[name].images, path])
     masks = [*mask_patterns.values(), *([] if ignore_pattern is None else [ignore_pattern])]
     mask_files = {path for pattern in masks for path in pattern.files()}
@@ -112,29 +110,6 @@ def check_have_raters(cases: Iterable[Case]) -> None:
         raise DatasetError(
             f"Case {without[0].name}: {image}has no rater's file{more}; add one or remove the image."
         )
-
-
-class _Extra:
-    """What happens to files of cases that have no image."""
-
-    def __init__(self, handling: ExtraFiles) -> None:
-        self.handling = handling
-        self.ignored: list[str] = []
-
-    def add(self, path: str | Path, what: str) -> None:
-        """Refuse the file, or keep it for the notes."""
-        if self.handling == "refuse":
-            raise DatasetError(
-                f"{path}: {what}, which has no image; add or remove it, or leave such files out with "
-                f"--extra-files ignore."
-            )
-        self.ignored.append(str(path))
-
-    def notes(self) -> list[str]:
-        """One sentence that names the files, if there are any."""
-        if not self.ignored:
-            return []
-        return [f"Ignored, since their cases have no image: {', '.join(sorted(self.ignored))}."]
 
 
 def _soft_pattern(text: str, label_names: Sequence[str], class_axis: ChannelAxis | None) -> Pattern:
@@ -185,7 +160,7 @@ def _without_files_of(
     return {name: path for name, path in images.items() if name not in strangers}
 
 
-def _known_files(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: _Extra) -> dict[str, Path]:
+def _known_files(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: Extra) -> dict[str, Path]:
     """Case -> file of the pattern; a file of an unknown case is extra."""
     files = {name: Path(path) for name, path in _files_by_case(pattern).items()}
     own = {str(path) for case in cases.values() for path in case.images if isinstance(path, Path)}
@@ -223,7 +198,7 @@ def _refuse_other_names(pattern: Pattern, strangers: Mapping[str, str], cases: M
     )
 
 
-def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: _Extra) -> dict[str, Path]:
+def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: Extra) -> dict[str, Path]:
     files = _known_files(cases, pattern, what, extra)
     for name in cases:
         if name not in files:
@@ -234,7 +209,7 @@ def _files_of_all(cases: Mapping[str, Case], pattern: Pattern, what: str, extra:
 def _add_raters(
     cases: dict[str, Case],
     pattern: Pattern,
-    extra: _Extra,
+    extra: Extra,
     *,
     mask_files: set[str],
     channels: RaterChannels,
@@ -264,7 +239,7 @@ def _add_raters(
 def _add_soft_channels(
     cases: dict[str, Case],
     pattern: Pattern,
-    extra: _Extra,
+    extra: Extra,
     *,
     channels: Mapping[str, int],
     axis: ChannelAxis,
@@ -275,7 +250,7 @@ def _add_soft_channels(
         cases[name] = replace(cases[name], soft=soft)
 
 
-def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[str], extra: _Extra) -> None:
+def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[str], extra: Extra) -> None:
     matcher = CaseMatcher(pattern, cases, label_names)
     image_files = {str(path) for case in cases.values() for path in case.images}
     found = {path: matcher.anything.fullmatch(path) for path in pattern.files() if path not in image_files}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.cases.find import ExtraFiles, check_have_raters
+from nnunet_softlabel.cases.extra_files import ExtraFiles
+from nnunet_softlabel.cases.find import check_have_raters
 from nnunet_softlabel.errors import DatasetError, UsageError
 
 MissingRaters = Literal["refuse", "drop", "use-labels"]

@@ -190,14 +190,14 @@ def _pack(parameters: Parameters, names: tuple[str, ...]) -> NDArray[Any]:
 
 
 def _unpack(x: NDArray[Any], start: Parameters, names: tuple[str, ...]) -> Parameters:
-    values: dict[str, Any] = {}
-    at = 0
-    for name in names:
-        size = np.size(getattr(start, name))
-        part = x[at : at + size]
-        values[name] = part.copy() if name in ("sensitivity", "gap") else float(part[0])
-        at += size
-    return replace(start, **values)
+    ends = np.cumsum([np.size(getattr(start, name)) for name in names])
+    parts = zip(names, np.split(x, ends[:-1]), strict=True)
+    return replace(start, **{name: _parameter(name, part) for name, part in parts})
+
+
+def _parameter(name: str, part: NDArray[Any]) -> Any:
+    """One field of `Parameters`: an array of each rater's, or a number."""
+    return part.copy() if name in ("sensitivity", "gap") else float(part[0])
 
 
 def held_out(structure: Structure, evidence: Evidence, fold: NDArray[Any], begin: Fit) -> NDArray[Any]:

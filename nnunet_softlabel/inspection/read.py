@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, Source, source_name
-from nnunet_softlabel.cases.find import ExtraFiles, find_cases
+from nnunet_softlabel.cases.extra_files import ExtraFiles
+from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.label_maps import LabelMap, Reading, on_grid, read_label_map, read_source
 from nnunet_softlabel.cases.raters import cases_of_raters
 from nnunet_softlabel.errors import DatasetError

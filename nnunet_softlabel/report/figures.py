@@ -6,6 +6,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -235,10 +236,10 @@ def panel(
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     low, high = np.percentile(image, (1, 99))
-    look: dict[str, Any] = {"aspect": aspect, "interpolation": "nearest"}
-    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), **look)
+    show = partial(axes.imshow, aspect=aspect, interpolation="nearest")
+    show(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
     if heat is not None:
-        axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(heat * 1.5, 0, 0.65), **look)
+        show(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(heat * 1.5, 0, 0.65))
         _outline(axes, heat, 0.5, "#00E5FF")
     for index, mask in enumerate(outlines):
         _outline(axes, mask.astype(float), 0.5, colour(index))

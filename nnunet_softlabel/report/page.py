@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jinja2
 import numpy as np
@@ -132,17 +132,43 @@ def environment() -> jinja2.Environment:
     return found
 
 
+class Cell(TypedDict):
+    """A trainer's mean of a metric, and the test against the baseline."""
+
+    interval: Interval
+    test: PairedDifference | None
+
+
+class Line(TypedDict):
+    """A metric of the table: one cell per trainer, and the raters."""
+
+    metric: str
+    reference: str
+    cells: list[Cell]
+    ceiling: Interval
+
+
+class Summary(TypedDict):
+    """The table of a class; ``pairs`` is two trainers -> their tests, ``counts`` how many stand."""
+
+    name: str
+    lines: list[Line]
+    has_ceiling: bool
+    pairs: dict[tuple[str, str], list[PairedDifference]]
+    counts: dict[tuple[str, str], dict[str, int]]
+
+
 def class_summary(
     name: str, runs: Sequence[RunResult], comparisons: Sequence[PairedDifference], metrics: Sequence[str]
-) -> dict[str, Any]:
+) -> Summary:
     """The table of a class: metrics down, trainers and the raters across; and its tests."""
     tests = [test for test in comparisons if test.class_name == name]
     verdicts = {(test.metric, test.reference, test.second): test for test in tests}
     has_ceiling = False
-    lines = []
+    lines: list[Line] = []
     for metric in metrics:
         reference = home_reference(metric)
-        cells = [
+        cells: list[Cell] = [
             {
                 "interval": _interval(run, metric, name, reference),
                 "test": verdicts.get((metric, reference, run.name)),

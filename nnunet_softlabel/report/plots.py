@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -20,11 +20,21 @@ PICTURED_TRAINERS = 6
 MOST_PRIMARY = 2  # of the figure at the head of the page
 
 
+class ClassPlots(TypedDict):
+    """The plots of a class, each a text and an address."""
+
+    name: str
+    forest: list[tuple[str, str]]
+    distribution: list[tuple[str, str]]
+    reliability: list[tuple[str, str]]
+    scatter: list[tuple[str, str]]
+
+
 def class_plots(
     name: str, runs: Sequence[RunResult], comparisons: Sequence[PairedDifference], metrics: Sequence[str]
-) -> dict[str, Any]:
+) -> ClassPlots:
     """All plots of a class, as ``data:`` addresses with a text for those who do not see them."""
-    plots: dict[str, Any] = {"name": name, "forest": [], "distribution": [], "reliability": [], "scatter": []}
+    plots: ClassPlots = {"name": name, "forest": [], "distribution": [], "reliability": [], "scatter": []}
     for metric in metrics:
         reference = home_reference(metric)
         place = {"metric": metric, "class_name": name, "reference": reference}
@@ -106,7 +116,16 @@ class Panel(NamedTuple):
     text: str
 
 
-def picture_panels(picture: CasePicture) -> dict[str, Any]:
+class PicturePanels(TypedDict):
+    """The pictures of a case; ``legend`` is name and colour of each rater."""
+
+    case: str
+    caption: str
+    panels: list[Panel]
+    legend: list[tuple[str, str]]
+
+
+def picture_panels(picture: CasePicture) -> PicturePanels:
     """The panels of one case: raters, soft label, then what each trainer says; and the legend."""
     image, aspect = picture.image, picture.aspect
     raters = list(picture.raters)

@@ -57,7 +57,7 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> CaseRecord:
         _write_files(case, loaded, fused, work / "dataset", settings=settings)
         record |= describe(fused.soft, loaded, settings.labels)
         record["moved"] = {what: move.to_json() for what, move in loaded.moved.items()}
-        record["sizes"] = _sizes(case, loaded, len(fused.soft), work / "dataset", settings)
+        record["sizes"] = _sizes(case, loaded, len(fused.soft), work / "dataset", settings=settings)
         record["hash"] = _hash_of_soft(record, work / "dataset")
     record["sources"] = digest_of_case(case)
     write_json(record_file(work, case.name), record)
@@ -79,7 +79,7 @@ def is_whole(record: CaseRecord, work: Path) -> bool:
 
 
 def _sizes(
-    case: Case, loaded: LoadedCase, channels: int, folder: Path, settings: CaseSettings
+    case: Case, loaded: LoadedCase, channels: int, folder: Path, *, settings: CaseSettings
 ) -> dict[str, int]:
     """Bytes of every file of a case, by their names in the data set."""
     split, ending, name = "Ts" if case.is_test else "Tr", settings.ending, case.name
