@@ -103,7 +103,7 @@ def write_report(
     return path
 
 
-def held_out_summaries(test: HeldOut | None, metrics: Sequence[str]) -> list[dict[str, Any]]:
+def held_out_summaries(test: HeldOut | None, metrics: Sequence[str]) -> list[Summary]:
     """The tables of the test set, one per class; empty without one."""
     if test is None:
         return []
