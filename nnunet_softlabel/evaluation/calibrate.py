@@ -18,7 +18,7 @@ from nnunet_softlabel.evaluation.map_fitting import VoxelSample, Weighting, cros
 from nnunet_softlabel.evaluation.recalibration import log_odds_of
 from nnunet_softlabel.evaluation.records import BeforeAfter, Calibrated, CalibrationContent
 from nnunet_softlabel.evaluation.run import select_cases
-from nnunet_softlabel.formats.files import refuse_another_kind, refuse_existing, write_json
+from nnunet_softlabel.formats.files import check_can_be_made, refuse_another_kind, refuse_existing, write_json
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.processes import fewer_for_few, for_each_case, run_jobs
 
@@ -65,6 +65,7 @@ def calibrate(
         DatasetError: if a prediction or a reference is missing or does not fit.
     """
     refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
+    check_can_be_made(file)
     refuse_another_kind(file, "parts", "calibrate")
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
     for folder in found.folders:

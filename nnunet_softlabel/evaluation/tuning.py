@@ -18,7 +18,7 @@ from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.run import select_cases
 from nnunet_softlabel.evaluation.truth import Truth, read_truth, truth_values
 from nnunet_softlabel.formats.encoding import channels_of
-from nnunet_softlabel.formats.files import refuse_another_kind, refuse_existing, write_json
+from nnunet_softlabel.formats.files import check_can_be_made, refuse_another_kind, refuse_existing, write_json
 from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -68,6 +68,7 @@ def tune_threshold(
         What is stored: ``thresholds``, the mean score at each candidate, and the cases.
     """
     refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
+    check_can_be_made(file)
     refuse_another_kind(file, "thresholds", "tune-threshold")
     if not beta > 0:
         raise UsageError(f"--beta {beta}: must be positive; 1 is Dice.")

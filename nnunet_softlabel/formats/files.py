@@ -146,6 +146,21 @@ def hash_files(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+def check_can_be_made(path: Path) -> None:
+    """Refuse, before the work, a file or folder that could not be made afterwards.
+
+    Raises:
+        UsageError: naming it.
+    """
+    nearest = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    probe = temporary_beside(nearest / "probe")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"-o {path}: cannot be made ({error.strerror}); choose another place.") from error
+
+
 def refuse_another_kind(path: Path, key: str, command: str) -> None:
     """Refuse to replace a JSON file that is no result of a command, such as nnU-Net's own files.
 

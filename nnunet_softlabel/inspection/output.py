@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
-from nnunet_softlabel.formats.files import refuse_existing, write_csv, write_json
+from nnunet_softlabel.formats.files import check_can_be_made, refuse_existing, write_csv, write_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.inspection.records import (
     CaseRow,
@@ -65,8 +65,9 @@ def write_inspection(
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse to replace an earlier inspection."""
+    """Refuse to replace an earlier inspection, and a folder that cannot be made."""
     refuse_existing([output / name for name in (JSON_FILE, CSV_FILE, PAGE_FILE)], overwrite=overwrite)
+    check_can_be_made(output / JSON_FILE)
 
 
 def without_nan(value: Any) -> Any:

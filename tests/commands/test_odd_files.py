@@ -156,6 +156,23 @@ def test_files_and_folders_of_nnunet_are_not_replaced(made: Evaluated, tmp_path:
 
 
 @posix
+@pytest.mark.parametrize("command", ["tune-threshold", "calibrate", "inspect", "evaluate", "maps"])
+def test_an_output_that_cannot_be_made_is_found_before_the_work(
+    made: Evaluated, tmp_path: Path, capsys, monkeypatch, command: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(SoftDataset, "read_soft", None)  # nothing is worked on
+    monkeypatch.setattr(SoftDataset, "rater_files", lambda *_: {})
+    predictions = [] if command == "inspect" else ["-i", str(made.predictions)]
+    for output in (tmp_path / "file" / "out", Path("/proc/out/x")):
+        assert run(command, "-d", "900", *predictions, "-o", str(output)) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"-o {output}" in error
+        assert "cannot be made" in error
+
+
+@posix
 def test_links_to_nowhere_are_not_replaced(rater_folder, nnunet_folders, tmp_path: Path, capsys) -> None:
     splits = nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json"
     splits.parent.mkdir()
