@@ -61,9 +61,13 @@ def run(args: argparse.Namespace) -> None:
     """Fit, print the scores before and after, and say what was written."""
     from nnunet_softlabel.evaluation.calibrate import calibrate
     from nnunet_softlabel.evaluation.calibration_scores import format_scores
+    from nnunet_softlabel.formats.files import refuse_existing
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
+    from nnunet_softlabel.report.calibration_page import calibration_page, write_calibration_page
 
     folders, file = _folders(args)
+    page = calibration_page(file)
+    refuse_existing([page], overwrite=args.overwrite, advice="choose another place, or pass --overwrite")
     found = calibrate(
         SoftDataset.find(args.d),
         folders,
@@ -83,7 +87,11 @@ def run(args: argparse.Namespace) -> None:
         f"all voxels count; a voxel of a case weighs 1 / the root of the object's volume."
     )
     print(format_scores(found))
-    print(f"Written: {file}" if found["written"] else f"Not written: {found['why']}.")
+    if found["written"]:
+        print(f"Written: {file}\nReliability before and after: {write_calibration_page(file, found)}")
+    else:
+        page.unlink(missing_ok=True)  # an earlier one, of a map that is gone, too
+        print(f"Not written: {found['why']}.")
 
 
 def _folders(args: argparse.Namespace) -> tuple[list[Path], Path]:

@@ -227,7 +227,19 @@ def test_commands_from_fitting_to_scores(folds, tmp_path, monkeypatch, capsys):
     model.parent.mkdir(parents=True)
     shutil.move(tmp_path / "model", model)
     assert main(["calibrate", "-d", "900", "-c", "3d_fullres", "-tr", "nnUNetTrainer", "-np", "1"]) == 0
-    assert "8 cases in 2 parts" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "8 cases in 2 parts" in text
+    assert str(model / "calibration.html") in text
+    page = (model / "calibration.html").read_text(encoding="utf-8")
+    assert "How to read it" in page
+    assert page.count("<img") == 1
+    assert "the raters&#39; mean" in page
+    command = ["calibrate", "-d", "900", "-c", "3d_fullres", "-tr", "nnUNetTrainer", "-np", "1"]
+    (model / "calibration.json").unlink()
+    assert main(command) == 2  # the page is there
+    assert "calibration.html" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    capsys.readouterr()
     validation = str(model / "fold_0" / "validation")
     out = str(tmp_path / "out")
     assert main(["apply-calibration", "-d", "900", "-i", validation, "-o", out, "-np", "1"]) == 0

@@ -25,8 +25,9 @@ from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.report.comparison import compare
+from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import case_picture, pick_cases
-from nnunet_softlabel.report.runs import RunResult, write_report
+from nnunet_softlabel.report.runs import RunResult
 
 TRAINERS = 6
 

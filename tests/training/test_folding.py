@@ -17,6 +17,7 @@ from nnunet_softlabel.evaluation.average import apply_calibration
 from nnunet_softlabel.evaluation.recalibration import AffineMap, IsotonicMap, recalibrated
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.training.folding import folded
+from nnunet_softlabel.training.recipes import nnUNetTrainerAPL
 from nnunet_softlabel.training.stock_model import export_stock
 from tests.training.conftest import REDUCED
 from tests.training.test_stock_model import TRAINER, model_and_image, plugin, predict
@@ -129,3 +130,48 @@ def test_the_stock_trainer_can_be_exported_recalibrated(trained_model, tmp_path,
         for m in (own, target)
     )
     assert any(not torch.equal(before[name], after[name]) for name in before if "seg_layers" in name)
+
+
+def predict_with(model, image, out, *, fold, previous=None):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    out.mkdir(parents=True)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(str(model), (fold,), "checkpoint_final.pth")
+    predictor.predict_from_files_sequential(
+        [[str(image)]],
+        str(out),
+        save_probabilities=True,
+        folder_with_segs_from_prev_stage=None if previous is None else str(previous),
+    )
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["unanimous", "regions"], ids=["classes", "regions"])
+def test_stock_prediction_of_an_exported_cascade_is_apply_calibration(
+    request, trainer_factory, plugin, tmp_path, monkeypatch, kind
+):
+    planned = request.getfixturevalue(f"planned_{kind}_dataset")
+    lowres = request.getfixturevalue(f"lowres_of_{kind}")
+    model = tmp_path / "results" / planned.name / lowres.name.replace("3d_lowres", "3d_cascade_fullres")
+    shutil.copytree(lowres, model.parent / lowres.name)
+    trainer = trainer_factory(nnUNetTrainerAPL, planned, "3d_cascade_fullres")
+    trainer.num_epochs = 1
+    trainer.run_training()
+    dataset = SoftDataset.find(planned.id)
+    file = tmp_path / "calibration.json"
+    write_calibration(file, dataset.labels, MAP)
+    export = {"trainer": TRAINER, "plans": REDUCED, "calibrated": file}
+    target = export_stock(planned.id, "3d_cascade_fullres", tmp_path / "exported", folds=[0], **export)
+    monkeypatch.setattr(torch, "half", torch.float32)  # nnU-Net sums logits in half precision
+    image = planned.raw / "imagesTr" / f"{planned.cases[0]}_0000.nii.gz"
+    previous = predict_with(model.parent / lowres.name, image, tmp_path / "lowres", fold="all")
+    raw = predict_with(model, image, tmp_path / "raw", fold=0, previous=previous)
+    stock = predict_with(target, image, tmp_path / "stock", fold=0, previous=previous)
+    apply_calibration(dataset, raw, tmp_path / "applied", file=file, num_processes=1)
+    read = [
+        np.load(d / f"{planned.cases[0]}.npz")["probabilities"] for d in (raw, stock, tmp_path / "applied")
+    ]
+    np.testing.assert_allclose(read[1], read[2], atol=1e-5)
+    assert np.abs(read[0] - read[1]).max() > 0.01

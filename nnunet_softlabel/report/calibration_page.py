@@ -1,0 +1,49 @@
+"""``calibration.html``: reliability before and after a recalibration, on one page that stands alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_softlabel.evaluation.calibration_scores import SCORES
+from nnunet_softlabel.evaluation.records import CalibrationContent
+from nnunet_softlabel.formats.files import write_text
+from nnunet_softlabel.report import figures
+from nnunet_softlabel.report.page import environment
+
+RAW = "network"
+TITLES = {"raters": "the raters' mean", "consensus": "the consensus", "soft": "the soft label"}
+
+
+def calibration_page(file: Path) -> Path:
+    """Where the page of a calibration lies: beside it."""
+    return file.with_suffix(".html")
+
+
+def write_calibration_page(file: Path, content: CalibrationContent) -> Path:
+    """Write the page beside ``file``, the calibration; returns its path."""
+    plots, lines = [], []
+    for name, tables in content["reliability_near"].items():
+        both = {
+            RAW: np.asarray(tables["before"], dtype=np.float64),
+            RAW + figures.RECALIBRATED: np.asarray(tables["after"], dtype=np.float64),
+        }
+        text = f"{name}, near the object"
+        plots.append((text, figures.reliability_plot(text, both)))
+        scores = content["scores"][name]
+        lines += [(name, title, scores[key]["before"], scores[key]["after"]) for key, title in SCORES.items()]
+    page = environment().get_template("calibration.html.jinja").render(
+        title=f"{content['dataset']}: {content['method']} recalibration",
+        cases=sum(len(part["cases"]) for part in content["parts"].values()),
+        parts=len(content["parts"]),
+        against=TITLES[content["against"]],
+        models=content["models_averaged"],
+        plots=plots,
+        lines=lines,
+        versions=content["versions"],
+        file=file.name,
+    )  # fmt: skip
+    path = calibration_page(file)
+    write_text(path, page)
+    return path
