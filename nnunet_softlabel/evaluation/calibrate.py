@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.calibration_file import FORMAT_VERSION
 from nnunet_softlabel.evaluation.calibration_scores import SCORES, before_and_after, summary_of_scores
@@ -79,6 +79,7 @@ def calibrate(
     drawn = for_each_case(draw, cases, num_processes, title="fit")
     samples = dict(zip(cases, drawn, strict=True))
     by_part = {name: [samples[case] for case in members] for name, members in parts.items()}
+    _refuse_empty(by_part)
     fit = partial(fit_map, method=method, has_regions=dataset.labels.has_regions, weighting=weighting)
     maps = cross_fit(by_part, method=method, has_regions=dataset.labels.has_regions, weighting=weighting)
     of_all = fit(list(samples.values()))
@@ -135,6 +136,21 @@ def parts_of(dataset: SoftDataset, predictions: Predictions, cases: Sequence[str
     for case in cases:
         found.setdefault(f"part {part[str(groups.get(case, case))]}", []).append(case)
     return dict(sorted(found.items()))
+
+
+def _refuse_empty(samples: Mapping[str, Sequence[VoxelSample]]) -> None:
+    """Refuse parts without a voxel to fit on: ignored everywhere, or with probabilities of exactly 0.
+
+    Raises:
+        DatasetError: naming the part whose map could not be fitted.
+    """
+    filled = {name for name, own in samples.items() if any(len(sample.weight) for sample in own)}
+    for name in samples:
+        if not filled - {name}:
+            raise DatasetError(
+                f"{name}: its map would come from the other parts, and no voxel there has a probability "
+                f"other than 0, or a reference; has this network learned? Look at its predictions."
+            )
 
 
 def _draw(case: str, *, predictions: Predictions, references: References, most: int) -> VoxelSample:

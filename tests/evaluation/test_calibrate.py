@@ -121,6 +121,32 @@ def test_a_map_that_does_not_help_is_not_written(build, tmp_path):
     assert not file.exists()
 
 
+def test_networks_that_predict_nothing_at_all_are_refused_in_one_line(build, tmp_path):
+    data = build(cases=4)
+    for path in data.predictions.glob("*.npz"):
+        with np.load(path) as stored:
+            nothing = np.zeros_like(stored["probabilities"])
+        nothing[0] = 1
+        np.savez_compressed(path, probabilities=nothing)
+        path.with_suffix("").with_suffix(".nii.gz").unlink()
+    with pytest.raises(DatasetError, match="no voxel there has a probability other than 0"):
+        calibrate(data.dataset, data.predictions, tmp_path / "c.json", num_processes=1)
+    assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.2])
+def test_values_that_are_no_probabilities_are_refused(folds, tmp_path, value):
+    data, folders = folds
+    path = sorted(folders[0].glob("*.npz"))[0]
+    with np.load(path) as stored:
+        probabilities = stored["probabilities"].copy()
+    probabilities[0, 0, 0, 0] = value
+    np.savez_compressed(path, probabilities=probabilities)
+    with pytest.raises(DatasetError, match=path.name):
+        calibrate(data.dataset, folders, tmp_path / "c.json", num_processes=1)
+    assert not (tmp_path / "c.json").exists()
+
+
 def test_no_method_reports_and_writes_nothing(folds, tmp_path):
     data, folders = folds
     found = calibrate(data.dataset, folders, tmp_path / "c.json", method="none", num_processes=1)
