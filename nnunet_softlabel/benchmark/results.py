@@ -240,4 +240,4 @@ def _pictures(
 def _dice_texts(run: RunResult, class_name: str) -> dict[str, str]:
     """Case -> what stands under the picture of this trainer."""
     found = case_values(run.rows, metric="dice", class_name=class_name, reference=home_reference("dice"))
-    return {case: f"Dice {value:.2f}" for case, (value, _) in found.items() if value == value}
+    return {case: f"Dice {value:.3f}" for case, (value, _) in found.items() if value == value}

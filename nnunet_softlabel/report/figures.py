@@ -25,6 +25,7 @@ WAY = {"higher": "higher is better", "lower": "lower is better", "zero": "0 is b
 RECALIBRATED = ", recalibrated"  # ends the name of a row that is another row, recalibrated
 WIDTH = 4.8  # inches; a plot fills a phone, two or three stand side by side on a screen
 DPI = 110
+MOST_JOINED = 60  # cases; more lines than that are a grey sheet
 
 
 def colour(index: int) -> str:
@@ -92,26 +93,30 @@ def distribution_plot(metric: str, values: Mapping[str, Sequence[float]], ceilin
 
 
 def paired_plot(metric: str, values: Mapping[str, Mapping[str, float]], ceiling: float) -> str:
-    """Every case as a dot per trainer, joined by a line; bar: mean; dashed: the raters among themselves."""
+    """Every case as a dot per trainer; bar: mean; dashed: the raters among themselves.
+
+    A line joins a case; where cases are many, lines would hide them, and dots stand beside each other.
+    """
     figure, axes = _axes(WIDTH * 0.8, f"{TITLES[metric]} ({WAY[BETTER[metric]]})")
     cases = list(dict.fromkeys(case for found in values.values() for case in found))
     joined = np.array([[found.get(case, np.nan) for found in values.values()] for case in cases])
-    columns = np.arange(len(values))
+    are_many = len(cases) > MOST_JOINED
+    aside = np.random.default_rng(0).uniform(-0.3, 0.3, len(cases)) * are_many
     fade = float(np.clip(4 / np.sqrt(max(len(cases), 1)), 0.12, 0.6))
-    for row in joined:
-        axes.plot(columns, row, color=GREY, linewidth=0.8, alpha=fade, zorder=1)
+    for row in () if are_many else joined:
+        axes.plot(range(len(row)), row, color=GREY, linewidth=0.8, alpha=fade, zorder=1)
     for index, column in enumerate(joined.T):
         axes.scatter(
-            np.full(len(column), index), column, s=34, color=colour(index), alpha=max(fade, 0.35),
-            edgecolor="white", linewidth=0.4, zorder=2,
+            index + aside, column, s=12 if are_many else 34, color=colour(index), alpha=max(fade, 0.4),
+            edgecolor="white", linewidth=0 if are_many else 0.4, zorder=2,
         )  # fmt: skip
         defined = column[~np.isnan(column)]
         if len(defined):
-            axes.hlines(defined.mean(), index - 0.28, index + 0.28, color="black", linewidth=2.4, zorder=3)
+            axes.hlines(defined.mean(), index - 0.35, index + 0.35, color="black", linewidth=2.4, zorder=3)
     if ceiling == ceiling:
         axes.axhline(ceiling, color=GREY, linestyle="--", linewidth=1.2, label=f"raters {ceiling:.3g}")
         axes.legend(fontsize=8, frameon=False, loc="best")
-    axes.set_xticks(columns, [_literal(textwrap.fill(short(name), 14)) for name in values])
+    axes.set_xticks(range(len(values)), [_literal(textwrap.fill(short(name), 14)) for name in values])
     axes.set_xlim(-0.6, len(values) - 0.4)
     return png(figure)
 

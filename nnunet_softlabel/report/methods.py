@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATERS, SOFT, TRUTH
+from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATER, RATERS, SOFT, TRUTH
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import PairedDifference, home_reference
 from nnunet_softlabel.report.runs import RunResult
@@ -72,8 +73,23 @@ def _training(runs: Sequence[RunResult], plan: Mapping[str, Any]) -> list[str]:
         sentences.append(f"Each training had {budget}{device}.")
     fusion = plan.get("fusion")
     if fusion and fusion != "null":
-        sentences.append(f"Soft labels were made from the raters by this fusion: {fusion}.")
+        sentences.append(f"Soft labels were made from the raters by this fusion: {_in_words(fusion)}.")
     return sentences
+
+
+def _in_words(fusion: str) -> str:
+    """What a data set records of its fusion, without the brackets of JSON; found rates are no method."""
+    try:
+        about = json.loads(fusion)
+    except ValueError:
+        return fusion
+    if not isinstance(about, dict):
+        return fusion
+    return "; ".join(
+        f"{key.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in about.items()
+        if value is not None and not isinstance(value, dict | list)
+    )
 
 
 def _scoring(runs: Sequence[RunResult], metrics: Sequence[str]) -> list[str]:
@@ -82,12 +98,14 @@ def _scoring(runs: Sequence[RunResult], metrics: Sequence[str]) -> list[str]:
         by_reference.setdefault(home_reference(metric), []).append(TITLES[metric])
     scored = [f"{', '.join(titles)} against {REFERENCES[name]}" for name, titles in by_reference.items()]
     thresholds = "; ".join(f"{run.name} {run.threshold}" for run in runs)
-    return [
+    sentences = [
         f"Predicted probabilities of {len(runs[0].cases)} cases were scored: {'; '.join(scored)}.",
         f"Masks were cut at the thresholds {thresholds}.",
         "Cases in which a metric is undefined were left out of its mean.",
-        "Raters were scored in the same way, each against a reference without that rater.",
     ]
+    if any(row["prediction"] == RATER for row in runs[0].rows):
+        sentences.append("Raters were scored in the same way, each against a reference without that rater.")
+    return sentences
 
 
 def _statistics(runs: Sequence[RunResult], comparisons: Sequence[PairedDifference]) -> list[str]:

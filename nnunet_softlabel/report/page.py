@@ -25,6 +25,7 @@ from nnunet_softlabel.report.comparison import (
     home_reference,
 )
 from nnunet_softlabel.report.held_out import HeldOut
+from nnunet_softlabel.report.markup import with_code
 from nnunet_softlabel.report.methods import facts, methods_text
 from nnunet_softlabel.report.pictures import CasePicture
 from nnunet_softlabel.report.plots import class_plots, curve_plots, picture_panels, primary_plots
@@ -90,6 +91,7 @@ def write_report(
         curves=curve_plots(runs),
         pictures=[picture_panels(picture) for picture in pictures[:PICTURED_CASES]],
         colour_bar=figures.colour_bar(),
+        has_recalibrated=any(run.name.endswith(figures.RECALIBRATED) for run in runs),
         plan=plan or {},
         facts=facts(plan or {}, runs),
         methods=methods_text(runs, comparisons, metrics, plan or {}, versions=package_versions or versions()),
@@ -127,8 +129,10 @@ def environment() -> jinja2.Environment:
         "short": figures.short,
         "duration": duration,
         "plain": plain,
+        "with_code": with_code,
     }
     found.globals |= {"titles": TITLES, "better": BETTER, "way": figures.WAY, "excludes_zero": excludes_zero}
+    found.globals |= {"most_joined": figures.MOST_JOINED}
     return found
 
 
@@ -164,7 +168,6 @@ def class_summary(
     """The table of a class: metrics down, trainers and the raters across; and its tests."""
     tests = [test for test in comparisons if test.class_name == name]
     verdicts = {(test.metric, test.reference, test.second): test for test in tests}
-    has_ceiling = False
     lines: list[Line] = []
     for metric in metrics:
         reference = home_reference(metric)
@@ -176,7 +179,6 @@ def class_summary(
             for run in runs
         ]
         ceiling = _interval(runs[0], metric, name, reference, prediction=RATER)
-        has_ceiling = has_ceiling or ceiling.n > 0
         lines.append({"metric": metric, "reference": reference, "cells": cells, "ceiling": ceiling})
     pairs: dict[tuple[str, str], list[PairedDifference]] = {}
     for test in tests:
@@ -184,9 +186,9 @@ def class_summary(
     return {
         "name": name,
         "lines": lines,
-        "has_ceiling": has_ceiling,
+        "has_ceiling": any(line["ceiling"].n for line in lines),
         "pairs": pairs,
-        "counts": {k: _count(v) for k, v in pairs.items()},
+        "counts": {pair: _count(own) for pair, own in pairs.items()},
     }
 
 

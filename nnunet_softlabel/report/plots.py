@@ -76,7 +76,8 @@ def primary_plots(
         }
         ceiling = [v for v, _ in case_values(runs[0].rows, prediction=RATER, **place).values() if v == v]
         means = ", ".join(f"{n} {mean_of_defined(v.values()):.3g}" for n, v in values.items())
-        text = f"{TITLES[metric]} of {name} in every case, a line joins a case; means: {means}"
+        joined = ", a line joins a case" if max(map(len, values.values())) <= figures.MOST_JOINED else ""
+        text = f"{TITLES[metric]} of {name} in every case{joined}; means: {means}"
         plots.append((text, figures.paired_plot(metric, values, mean_of_defined(ceiling))))
     return plots
 

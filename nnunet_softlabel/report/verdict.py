@@ -11,13 +11,14 @@ import numpy as np
 from nnunet_softlabel.evaluation.case_scores import CONSENSUS, MODEL, Row
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import PairedDifference
-from nnunet_softlabel.report.significance import smallest_rank_p
+from nnunet_softlabel.report.significance import Interval, smallest_rank_p
 
 ALPHA = 0.05
 DEFAULT_ITERATIONS = 250_000  # nnU-Net: 1000 epochs of 250
 TRIAL_BELOW = 0.1  # of them
 # marks far too much: all of the object, in less than a tenth of what is marked
 COVERED_ABOVE, RIGHT_BELOW = 0.95, 0.1
+TINY, MOST_DIGITS = 1e-5, 5  # smaller differences are written as 0
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,7 @@ def advice(living: Sequence[str], tests: Sequence[PairedDifference]) -> str:
     against = [standing for standing in found if standing.baseline in living]
     winners = [s for s in against if s.better and not s.worse]
     if winners:
-        best = max(winners, key=lambda standing: len(standing.better))
-        text = (
-            f"Use {best.name}: better {_all(best.better)} than {best.baseline}, and worse in nothing tested."
-        )
+        text = _use(winners)
     elif mixed := [s for s in against if s.better and s.worse]:
         text = " ".join(
             f"{s.name} is better in {_all(s.better)} and worse in {_all(s.worse)} than {s.baseline}: "
@@ -97,6 +95,17 @@ def advice(living: Sequence[str], tests: Sequence[PairedDifference]) -> str:
         text = f"The baseline has not learned: compare {_all(living)} in the table."
     losers = [s for s in against if s.worse and not s.better]
     return text + "".join(f" Not {s.name}: worse {_all(s.worse)}." for s in losers)
+
+
+def _use(winners: Sequence[_Standing]) -> str:
+    """Those that are better in most; no order where the tests give none."""
+    most = max(len(standing.better) for standing in winners)
+    best = [standing for standing in winners if len(standing.better) == most]
+    names, first = " or ".join(standing.name for standing in best), best[0]
+    if all(standing.better == first.better for standing in best):
+        return f"Use {names}: better {_all(first.better)} than {first.baseline}, and worse in nothing tested."
+    each = "; ".join(f"{s.name} has better {_all(s.better)} than {s.baseline}" for s in best)
+    return f"Use {names}: {each}. None of them is worse in anything tested: choose by what you need."
 
 
 @dataclass(frozen=True)
@@ -182,8 +191,8 @@ def describe_difference(test: PairedDifference) -> str:
     if interval.mean != interval.mean:
         return f"{title} cannot be compared ({test.reason or 'no case has both'})"
     better, _, worse = test.wins
-    numbers = f"{signed(interval.mean)}, {signed(interval.low)} to {signed(interval.high)}"
-    side = {True: "better", False: "worse"}[test.better == test.second] if test.better else "other"
+    numbers = _with_range(interval)
+    side = {True: "better", False: "worse"}[test.better == test.second] if test.better else "different"
     if test.is_significant():
         return f"{side} {title} ({numbers}; clear)"
     if excludes_zero(test):
@@ -200,9 +209,18 @@ def excludes_zero(test: PairedDifference) -> bool:
     return test.difference.low > 0 or test.difference.high < 0
 
 
-def signed(value: float) -> str:
-    """Three digits after the point with a sign; 0 has none."""
+def _with_range(interval: Interval) -> str:
+    """Mean and ends with three digits, or more where an end would look like 0 and is not."""
+    values = (interval.mean, interval.low, interval.high)
+    smallest = min((abs(v) for v in values if v == v and abs(v) > TINY), default=1.0)
+    digits = next((d for d in (3, 4) if round(smallest, d)), MOST_DIGITS)
+    mean, low, high = (signed(value, digits) for value in values)
+    return f"{mean}, {low} to {high}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Fixed digits after the point with a sign; 0 has none."""
     if value != value:
         return "?"
-    text = f"{value:+.3f}"
+    text = f"{value:+.{digits}f}"
     return "0" if float(text) == 0 else text

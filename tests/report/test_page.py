@@ -222,6 +222,35 @@ def test_every_picture_has_a_text_and_cases_a_legend(page):
     assert "the soft label as heat" in pictures
 
 
+def test_a_page_without_raters_has_no_column_of_raters(stock, tmp_path):
+    _, run = stock
+    own = replace(run, rows=[row for row in run.rows if row["prediction"] == "model"])
+    page = write_report(tmp_path / "r.html", title="x", runs=[own]).read_text(encoding="utf-8")
+    assert '<th class="ceiling">' not in page
+    assert "among themselves" not in page
+    assert "Raters were scored" not in page
+    assert "Raters are judged" not in page
+
+
+def test_cases_are_joined_unless_there_are_many(stock, tmp_path, monkeypatch):
+    _, run = stock
+    told = "; a line joins a case"
+    page = write_report(tmp_path / "few.html", title="x", runs=[run]).read_text(encoding="utf-8")
+    assert told in page
+    assert "in every case, a line joins a case" in page
+    monkeypatch.setattr(figures, "MOST_JOINED", 3)
+    page = write_report(tmp_path / "many.html", title="x", runs=[run]).read_text(encoding="utf-8")
+    assert "a line joins a case" not in page
+
+
+def test_words_between_backticks_are_code_and_stay_escaped(stock, tmp_path):
+    _, run = stock
+    note = f"see `tune-threshold` {EVIL}"
+    page = write_report(tmp_path / "r.html", title="x", runs=[run], notes=[note]).read_text(encoding="utf-8")
+    assert "<code>tune-threshold</code>" in page
+    assert "<script" not in page
+
+
 def test_losses_have_a_plot_per_trainer_and_other_curves_one(stock):
     _, run = stock
     curves = {
@@ -263,6 +292,7 @@ def test_methods_say_what_the_plan_says(stock):
     assert "Dice against the consensus of the raters; Brier near the object against the soft label" in text
     assert text.endswith("Software: torch 2.8.")
     assert "Wilcoxon" not in text
+    assert "by this fusion: method mean." in text
     assert ("training", "8 epochs of 80 iterations") in facts(plan, [run])
 
 

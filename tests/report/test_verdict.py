@@ -7,7 +7,7 @@ import pytest
 
 from nnunet_softlabel.report.comparison import compare, primary_tests
 from nnunet_softlabel.report.significance import rank_test, smallest_rank_p
-from nnunet_softlabel.report.verdict import dead_network, verdict
+from nnunet_softlabel.report.verdict import dead_network, describe_difference, verdict
 
 NAN = float("nan")
 
@@ -76,6 +76,88 @@ def test_few_cases_that_all_agree_are_described_and_the_powerless_test_is_named(
 def test_a_trainer_that_is_clearly_better_and_nowhere_worse_is_the_advice(base):
     found = say(rows(base), rows(base + np.linspace(0.02, 0.04, 40)))
     assert found[0] == "Use Soft: better Dice than Stock, and worse in nothing tested."
+
+
+def advised(runs: dict[str, list[dict]]) -> str:
+    """The advice on trainers, the first of which is the baseline."""
+    first, *others = runs
+    tests = [
+        test
+        for name in others
+        for test in compare(
+            runs[first], runs[name], names=(first, name), metrics=["dice", "brier_near"], resamples=500,
+            primary=["dice", "brier_near"],
+        )
+    ]  # fmt: skip
+    return next(s.text for s in verdict(runs, tests) if s.kind == "advice")
+
+
+def test_trainers_that_are_better_in_the_same_are_named_together(base):
+    better = rows(base + np.linspace(0.02, 0.04, 40))
+    text = advised({"Stock": rows(base), "Soft": better, "APL": better})
+    assert text == "Use Soft or APL: better Dice than Stock, and worse in nothing tested."
+
+
+def test_trainers_that_are_better_in_other_things_are_a_choice(base):
+    dice, brier = rows(base + np.linspace(0.02, 0.04, 40)), rows(base, brier=0.01)
+    text = advised({"Stock": rows(base), "Soft": dice, "APL": brier})
+    assert text == (
+        "Use Soft or APL: Soft has better Dice than Stock; APL has better Brier near the object than Stock. "
+        "None of them is worse in anything tested: choose by what you need."
+    )
+
+
+def test_who_is_better_in_more_is_the_advice(base):
+    gain = np.linspace(0.02, 0.04, 40)
+    runs = {"Stock": rows(base), "Soft": rows(base + gain), "APL": rows(base + gain, brier=0.01)}
+    assert advised(runs) == (
+        "Use APL: better Dice and Brier near the object than Stock, and worse in nothing tested."
+    )
+
+
+def test_classes_are_named_where_there_are_several(base):
+    def two(change: float) -> list[dict]:
+        own = rows(base + np.linspace(0, change, 40) + change)
+        return own + [{**row, "class": "edema"} for row in own]
+
+    texts = say(two(0.0), two(0.02))
+    assert texts[0].startswith("Use Soft: better Dice of lesion and Dice of edema than Stock")
+    assert [text.split(": Over")[0] for text in texts[1:]] == ["lesion", "edema"]
+
+
+def test_patients_who_are_too_few_are_called_patients():
+    dice = np.full(8, 0.5)
+    *_, text = say(rows(dice, patients=4), rows(dice + np.linspace(0.02, 0.04, 8), patients=4))
+    assert "4 patients cannot decide 2 tests" in text
+
+
+def test_a_metric_without_values_cannot_be_compared(base):
+    nothing = [{k: v for k, v in row.items() if k != "brier_near"} for row in rows(base)]
+    *_, text = say(nothing, rows(base))
+    assert "Brier near the object cannot be compared (" in text
+
+
+def test_a_signed_error_has_no_better_side(base):
+    first, second = rows(base, volume_error=0.1), rows(base, volume_error=0.1)
+    for row, change in zip(second, np.linspace(0.02, 0.04, len(second)), strict=True):
+        row["volume_error"] = 0.1 + change
+    for own in (first, second):
+        own[:] = [{**row, "reference": "soft"} for row in own]
+    (test,) = compare(
+        first, second, names=("a", "b"), metrics=["volume_error"], primary=["volume_error"], resamples=500
+    )
+    assert describe_difference(test).startswith("different ")
+
+
+@pytest.mark.parametrize(
+    ("change", "written"),
+    [(0.03, "+0.030, +0.030 to +0.030"), (0.0004, "+0.0004, +0.0004 to +0.0004"), (0.0, "0, 0 to 0")],
+)
+def test_an_end_that_is_not_zero_does_not_look_like_zero(base, change, written):
+    (test,) = compare(
+        rows(base), rows(base + change), names=("a", "b"), metrics=["dice"], primary=["dice"], resamples=200
+    )
+    assert f"({written}" in describe_difference(test)
 
 
 def test_a_trainer_that_is_only_worse_is_advised_against(base):
