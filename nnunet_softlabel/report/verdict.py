@@ -87,7 +87,7 @@ def advice(living: Sequence[str], tests: Sequence[PairedDifference]) -> str:
         best = max(hints, key=lambda standing: len(standing.hints))
         text = (
             f"No test decides. {best.name} looks better in {_all(best.hints)} than {best.baseline}: the "
-            f"interval excludes 0. More cases would tell."
+            f"interval excludes 0.{best.doubt} More cases would tell."
         )
     elif against:
         text = f"No trainer is shown to be better than {against[0].baseline}: nothing here speaks against it."
@@ -103,24 +103,36 @@ def _use(winners: Sequence[_Standing]) -> str:
     best = [standing for standing in winners if len(standing.better) == most]
     names, first = " or ".join(standing.name for standing in best), best[0]
     if all(standing.better == first.better for standing in best):
-        return f"Use {names}: better {_all(first.better)} than {first.baseline}, and worse in nothing tested."
+        text = f"Use {names}: better {_all(first.better)} than {first.baseline}, and worse in nothing tested."
+        return text + "".join(standing.doubt for standing in best)
     each = "; ".join(f"{s.name} has better {_all(s.better)} than {s.baseline}" for s in best)
-    return f"Use {names}: {each}. None of them is worse in anything tested: choose by what you need."
+    text = f"Use {names}: {each}. None of them is worse in anything tested: choose by what you need."
+    return text + "".join(standing.doubt for standing in best)
 
 
 @dataclass(frozen=True)
 class _Standing:
-    """Titles of the primary metrics in which a trainer is clearly better, clearly worse, or seems better."""
+    """In which primary metrics a trainer is better, worse, or seems better; in which of all, worse."""
 
     name: str
     baseline: str
     better: list[str]
     worse: list[str]
     hints: list[str]
+    doubts: list[str]
+
+    @property
+    def doubt(self) -> str:
+        """A sentence on metrics of any kind that seem worse; empty without one."""
+        if not self.doubts:
+            return ""
+        return f" By its intervals alone, {self.name} is worse in {_all(self.doubts)}."
 
     @classmethod
     def of(cls, name: str, tests: Sequence[PairedDifference]) -> _Standing:
-        own = [test for test in tests if test.second == name and test.is_primary]
+        all_own = [test for test in tests if test.second == name]
+        own = [test for test in all_own if test.is_primary]
+        unsure = [test for test in all_own if not test.is_significant() and excludes_zero(test)]
         several = len({test.class_name for test in tests}) > 1
 
         def titles(chosen: Iterable[PairedDifference]) -> list[str]:
@@ -131,7 +143,8 @@ class _Standing:
             own[0].first if own else "",
             titles(t for t in own if t.is_significant() and t.better == name),
             titles(t for t in own if t.is_significant() and t.better == t.first),
-            titles(t for t in own if not t.is_significant() and excludes_zero(t) and t.better == name),
+            titles(t for t in unsure if t.is_primary and t.better == name),
+            titles(t for t in unsure if t.better == t.first),
         )
 
 

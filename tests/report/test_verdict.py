@@ -115,6 +115,20 @@ def test_who_is_better_in_more_is_the_advice(base):
     )
 
 
+def test_what_seems_worse_is_said_with_the_advice(base):
+    first, second = rows(base), rows(base + np.linspace(0.02, 0.04, 40), precision=0.7)
+    for second_rows, start in ((second, "Use Soft: "), (second[:10], "No test decides. Soft looks better")):
+        tests = compare(
+            first[: len(second_rows)], second_rows, names=("Stock", "Soft"), metrics=["dice", "precision"],
+            primary=["dice"], resamples=500,
+        )  # fmt: skip
+        (text,) = [
+            s.text for s in verdict({"Stock": first, "Soft": second_rows}, tests) if s.kind == "advice"
+        ]
+        assert text.startswith(start)
+        assert "By its intervals alone, Soft is worse in Precision." in text
+
+
 def test_classes_are_named_where_there_are_several(base):
     def two(change: float) -> list[dict]:
         own = rows(base + np.linspace(0, change, 40) + change)
