@@ -40,6 +40,11 @@ def with_test_cases(planned_dataset, tmp_path, monkeypatch):
                 new = raw / f"{kind}Ts" / inside.with_name(f"test_{inside.name}")
                 new.parent.mkdir(parents=True, exist_ok=True)
                 new.symlink_to(path)
+    content = read_json(raw / "dataset.json")
+    digests = content["soft_labels"]["digests"]
+    digests |= {f"test_{case}": digests[case] for case in planned_dataset.cases[:TEST_CASES]}
+    (raw / "dataset.json").unlink()  # a link to that of all tests
+    write_json(raw / "dataset.json", content)
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
     return SoftDataset.find(planned_dataset.id)
 
