@@ -67,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
 
     folders, file = _folders(args)
     page = calibration_page(file)
+    if page == file:
+        raise UsageError(f"-o {file}: the page with the diagrams takes this name; end the file in .json.")
     refuse_existing([page], overwrite=args.overwrite, advice="choose another place, or pass --overwrite")
     found = calibrate(
         SoftDataset.find(args.d),

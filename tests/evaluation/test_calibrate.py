@@ -283,6 +283,7 @@ def test_commands_from_fitting_to_scores(folds, tmp_path, monkeypatch, capsys):
         (["-i", "x"], "-o"),
         ([], "-c and -tr"),
         (["-c", "2d", "-tr", "T", "-i", "x"], "leave out -c"),
+        (["-i", "x", "-o", "c.html"], "end the file in .json"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(arguments, message, capsys):
