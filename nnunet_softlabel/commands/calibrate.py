@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from nnunet_softlabel.command_line import Commands, add_dataset, add_output, add_overwrite, add_processes
@@ -59,14 +60,14 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fit, print the scores before and after, and say what was written."""
-    from nnunet_softlabel.evaluation.calibrate import calibrate
+    from nnunet_softlabel.evaluation.calibrate import calibrate, page_beside
     from nnunet_softlabel.evaluation.calibration_scores import format_scores
     from nnunet_softlabel.formats.files import refuse_existing
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
-    from nnunet_softlabel.report.calibration_page import calibration_page, write_calibration_page
+    from nnunet_softlabel.report.calibration_page import calibration_page
 
     folders, file = _folders(args)
-    page = calibration_page(file)
+    page = page_beside(file)
     if page == file:
         raise UsageError(f"-o {file}: the page with the diagrams takes this name; end the file in .json.")
     refuse_existing([page], overwrite=args.overwrite, advice="choose another place, or pass --overwrite")
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
         against=args.against,
         num_processes=args.np,
         overwrite=args.overwrite,
+        page_of=partial(calibration_page, file=file),
     )
     cases = sum(len(part["cases"]) for part in found["parts"].values())
     drawn = found["voxels_drawn"]
@@ -90,9 +92,8 @@ def run(args: argparse.Namespace) -> None:
     )
     print(format_scores(found))
     if found["written"]:
-        print(f"Written: {file}\nReliability before and after: {write_calibration_page(file, found)}")
+        print(f"Written: {file}\nReliability before and after: {page}")
     else:
-        page.unlink(missing_ok=True)  # an earlier one, of a map that is gone, too
         print(f"Not written: {found['why']}.")
 
 

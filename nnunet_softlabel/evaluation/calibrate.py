@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +18,21 @@ from nnunet_softlabel.evaluation.map_fitting import VoxelSample, Weighting, cros
 from nnunet_softlabel.evaluation.recalibration import log_odds_of
 from nnunet_softlabel.evaluation.records import BeforeAfter, Calibrated, CalibrationContent
 from nnunet_softlabel.evaluation.run import select_cases
-from nnunet_softlabel.formats.files import check_can_be_made, refuse_another_kind, refuse_existing, write_json
+from nnunet_softlabel.formats.files import (
+    check_can_be_made,
+    refuse_another_kind,
+    refuse_existing,
+    write_json,
+    write_text,
+)
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import fewer_for_few, for_each_case, run_jobs
 
 VOXELS = 2**20  # drawn from all cases together, so that memory does not grow with their number
 FEWEST_VOXELS = 256  # of a case
 PARTS = 5  # of the cases of a single fold, by patient
+PageOf = Callable[[CalibrationContent], str]
 DECISIVE = ("nll", "nll_near")  # a map must lower both
 
 
@@ -39,6 +47,7 @@ def calibrate(
     split: str = "Tr",
     num_processes: int = 2,
     overwrite: bool = False,
+    page_of: PageOf | None = None,
 ) -> Calibrated:
     """Fit a map from logits to logits on validation probabilities, and store it if it makes them better.
 
@@ -56,6 +65,7 @@ def calibrate(
         split: where the references are, Tr or Ts.
         num_processes: spawned workers.
         overwrite: replace the file.
+        page_of: makes a page that is written beside the file, of the same name with .html; None writes none.
 
     Returns:
         The content of the file, and ``written``; if it is False, ``why`` says so in words.
@@ -105,12 +115,28 @@ def calibrate(
         "versions": tables.versions(),
     }
     why = _why_not(content["scores"], method)
-    if why:
-        file.unlink(missing_ok=True)  # an earlier one, which --overwrite gives up
-    else:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, content)
+    _write(file, None if why else content, page_of)
     return {**content, "written": not why, "why": why}
+
+
+def _write(file: Path, content: CalibrationContent | None, page_of: PageOf | None) -> None:
+    """The file and its page, both or neither; without content, or a page, an earlier one goes."""
+    page = page_beside(file)
+    if content is None:
+        file.unlink(missing_ok=True)
+    else:
+        text = None if page_of is None else page_of(content)
+        with staged(file.parent, [file.name, page.name], overwrite=True) as new:
+            write_json(new / file.name, content)
+            if text is not None:
+                write_text(new / page.name, text)
+    if content is None or page_of is None:
+        page.unlink(missing_ok=True)
+
+
+def page_beside(file: Path) -> Path:
+    """Where the page of a calibration lies: ``calibration.html``."""
+    return file.with_suffix(".html")
 
 
 def parts_of(dataset: SoftDataset, predictions: Predictions, cases: Sequence[str]) -> dict[str, list[str]]:

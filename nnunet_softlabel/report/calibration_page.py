@@ -8,7 +8,6 @@ import numpy as np
 
 from nnunet_softlabel.evaluation.calibration_scores import SCORES
 from nnunet_softlabel.evaluation.records import CalibrationContent
-from nnunet_softlabel.formats.files import write_text
 from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.page import environment
 
@@ -16,13 +15,8 @@ RAW = "network"
 TITLES = {"raters": "the raters' mean", "consensus": "the consensus", "soft": "the soft label"}
 
 
-def calibration_page(file: Path) -> Path:
-    """Where the page of a calibration lies: beside it."""
-    return file.with_suffix(".html")
-
-
-def write_calibration_page(file: Path, content: CalibrationContent) -> Path:
-    """Write the page beside ``file``, the calibration; returns its path."""
+def calibration_page(content: CalibrationContent, *, file: Path) -> str:
+    """The page of a calibration that is stored in ``file``."""
     plots, lines = [], []
     for name, tables in content["reliability_near"].items():
         both = {
@@ -33,7 +27,7 @@ def write_calibration_page(file: Path, content: CalibrationContent) -> Path:
         plots.append((text, figures.reliability_plot(text, both)))
         scores = content["scores"][name]
         lines += [(name, title, scores[key]["before"], scores[key]["after"]) for key, title in SCORES.items()]
-    page = environment().get_template("calibration.html.jinja").render(
+    return environment().get_template("calibration.html.jinja").render(
         title=f"{content['dataset']}: {content['method']} recalibration",
         cases=sum(len(part["cases"]) for part in content["parts"].values()),
         parts=len(content["parts"]),
@@ -44,6 +38,3 @@ def write_calibration_page(file: Path, content: CalibrationContent) -> Path:
         versions=content["versions"],
         file=file.name,
     )  # fmt: skip
-    path = calibration_page(file)
-    write_text(path, page)
-    return path
