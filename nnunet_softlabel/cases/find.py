@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_softlabel.arguments import as_texts
 from nnunet_softlabel.cases.case import Case, source_name
 from nnunet_softlabel.cases.extra_files import Extra, ExtraFiles
-from nnunet_softlabel.cases.names import check_case_names
+from nnunet_softlabel.cases.names import check_case_names, check_spelled_alike
 from nnunet_softlabel.cases.patterns import CaseMatcher, Pattern
 from nnunet_softlabel.cases.raters import RaterChannels, rater_pattern, with_raters
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -167,6 +167,7 @@ def _known_files(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: 
     strangers = {
         str(path): name for name, path in files.items() if name not in cases and str(path) not in own
     }
+    check_spelled_alike(pattern.text, strangers.values(), cases)
     if len(strangers) == len(files):
         _refuse_other_names(pattern, strangers, cases)
     for path, name in strangers.items():
@@ -224,6 +225,7 @@ def _add_raters(
         )
     given = {path: match["case"] for path in files if (match := matcher.anything.fullmatch(path))}
     strangers = {path: name for path, name in given.items() if not matcher.match(path)}
+    check_spelled_alike(pattern.text, strangers.values(), cases)
     if len(strangers) == len(files):
         _refuse_other_names(pattern, strangers, cases)
     for path in files:
@@ -256,6 +258,7 @@ def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[st
     found = {path: matcher.anything.fullmatch(path) for path in pattern.files() if path not in image_files}
     files = {path: match["case"] for path, match in found.items() if match}
     strangers = {path: name for path, name in files.items() if not matcher.match(path)}
+    check_spelled_alike(pattern.text, strangers.values(), cases)
     if strangers and len(strangers) == len(files):
         _refuse_other_names(pattern, strangers, cases)
     for path, name in strangers.items():

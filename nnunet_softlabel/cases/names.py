@@ -82,3 +82,19 @@ def check_file_name(name: str, what: str) -> None:
         raise DatasetError(
             f"{what} {name!r}: a name cannot be empty, begin with a dot or hold a path separator; rename it."
         )
+
+
+def check_spelled_alike(what: str, strangers: Iterable[str], cases: Iterable[str]) -> None:
+    """Refuse names that look like the name of a case, but store its accents in another way.
+
+    Raises:
+        DatasetError: naming both.
+    """
+    known = {unicodedata.normalize("NFC", name): name for name in cases}
+    for stranger in strangers:
+        case = known.get(unicodedata.normalize("NFC", stranger), stranger)
+        if case != stranger:
+            raise DatasetError(
+                f"{what}: {stranger!r} looks like the case {case!r} of an image, but accents are stored in "
+                f"two ways ({stranger!a}, {case!a}), as macOS and other systems do; rename one of the two."
+            )

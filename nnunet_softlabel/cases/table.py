@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from nnunet_softlabel.formats.files import check_is_no_pipe
 SEPARATORS = (",", ";", "\t")
 YES, NO = {"1", "yes", "true", "x", "test", "ts"}, {"", "0", "no", "false", "train", "tr"}
 KNOWN_COLUMNS = ("case", "image", "rater", "mask", "group", "test", "ignore", "label")
+PREFIXES = ("image", "rater", "label", "roi")
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Row:
 def read_rows(path: Path, flag: str) -> tuple[list[Row], list[str]]:
     """Rows and columns of a table with a header, separated by comma, semicolon or tab.
 
-    A byte order mark, CRLF, and blanks around fields are understood; empty rows are skipped. Rows are
-    numbered as a spreadsheet shows them: the header is row 1.
+    A byte order mark, CRLF, blanks around fields, and a first line ``sep=;`` (Excel) are understood; empty
+    rows are skipped. Rows are numbered as a spreadsheet shows them: the header is row 1.
 
     Raises:
         DatasetError: if it cannot be read, a row has more fields than the header, or a column is there twice.
@@ -45,11 +47,12 @@ def read_rows(path: Path, flag: str) -> tuple[list[Row], list[str]]:
         raw = path.read_bytes()
         encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
         text = raw.decode(encoding)
+        said = re.match(r"\s*\"?sep=([,;\t])\"?[ \t]*(?=\r|\n)", text, re.IGNORECASE)
+        text = text if said is None else "\n" + text[said.end() :].removeprefix("\r").removeprefix("\n")
         header_line = next((line for line in text.splitlines() if line.strip()), "")
-        separator = max(SEPARATORS, key=header_line.count)
-        rows = [
-            [field.strip() for field in row] for row in csv.reader(io.StringIO(text), delimiter=separator)
-        ]
+        separator = max(SEPARATORS, key=header_line.count) if said is None else said[1]
+        reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+        rows = [[field.strip() for field in row] for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{flag} {path}: cannot be read ({error}); save it as CSV in UTF-8.") from error
     filled = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
@@ -104,7 +107,7 @@ def read_case_table(
     Raises:
         DatasetError: naming the row of what does not fit, and files that are not there.
     """
-    rows, columns = read_rows(path, "--cases-csv")
+    rows, columns = _with_known_columns(*read_rows(path, "--cases-csv"))
     layout = _Layout.of(path, columns, case_column, needs_images=needs_images)
     collected: dict[str, _Collected] = {}
     for row in rows:
@@ -123,6 +126,18 @@ def read_case_table(
             )
     cases = [_case(name, found, layout, path) for name, found in sorted(collected.items())]
     return CaseTable(cases, layout.channel_names, layout.ignored)
+
+
+def _with_known_columns(rows: list[Row], columns: list[str]) -> tuple[list[Row], list[str]]:
+    """``Case`` or ``IMAGE:T2`` mean ``case`` and ``image:T2``; names of raters stay as they are."""
+    renamed: dict[str, str] = {}
+    for column in columns:
+        prefix, colon, name = column.partition(":")
+        known = prefix.lower() in (PREFIXES if colon else KNOWN_COLUMNS)
+        new = prefix.lower() + colon + name if known or re.fullmatch(r"(?i)image_\d{4}", column) else column
+        renamed[column] = column if new in columns or new in renamed.values() else new
+    rows = [Row(row.place, {renamed[c]: value for c, value in row.fields.items()}) for row in rows]
+    return rows, list(renamed.values())
 
 
 @dataclass(frozen=True)
@@ -238,7 +253,12 @@ def _add(known: dict[str, Path], name: str, path: Path, row: Row, *, what: str) 
 
 
 def _file(row: Row, column: str, base: Path, *, is_rater: bool = False) -> Path:
-    path = base / os.path.expanduser(row[column])
+    given = os.path.expanduser(row[column])
+    path = base / given
+    if not path.exists():
+        # a table of Windows has backslashes; macOS stores an accent as a character of its own
+        texts = [unicodedata.normalize(form, given.replace("\\", "/")) for form in ("NFC", "NFD")]
+        path = next((base / text for text in texts if (base / text).exists()), path)
     if not path.exists():
         hint = "; if this column is no rater's, name the raters' columns rater:NAME" if is_rater else ""
         raise DatasetError(f"{row.place}: {column}: no such file {path}; correct the cell{hint}.")

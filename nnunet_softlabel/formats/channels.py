@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.flat_images import without_opaque_alpha
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import grid_of_image, is_flat, read_flat, read_volume
 
@@ -82,6 +83,8 @@ def _flat_channels(path: Path, axis: ChannelAxis) -> tuple[NDArray[Any], Grid]:
     array, _ = read_flat(path)
     if array.ndim != 3:
         raise DatasetError(f"{path}: has one channel; leave out --rater-axis or --class-axis.")
+    if axis == "last" and path.suffix.lower() == ".png":
+        array = without_opaque_alpha(array)
     channels = np.moveaxis(array, -1, 0) if axis == "last" else array
     return channels, Grid.flat(channels.shape[1:])
 

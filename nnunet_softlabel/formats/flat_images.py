@@ -64,6 +64,12 @@ def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(colours[..., 0] if colours.shape[-1] == 1 else colours)
 
 
+def without_opaque_alpha(array: NDArray[Any]) -> NDArray[Any]:
+    """``(y, x, channels)`` of a PNG without a last channel that is opaque transparency."""
+    has_alpha = array.shape[-1] in (2, 4) and array.dtype.kind in "ui"
+    return array[..., :-1] if has_alpha and (array[..., -1] == np.iinfo(array.dtype).max).all() else array
+
+
 def is_stored_as_read(path: Path, array: NDArray[Any]) -> bool:
     """True if a flat file has the very axes of ``array``, as nnU-Net wants them."""
     if path.suffix.lower() in (".tif", ".tiff"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,11 @@ def test_wrong_test_cases_are_refused(names: list[str], message: str) -> None:
     cases = [Case("a", [], group="1"), Case("b", [], group="1"), Case("c", [], group="2")]
     with pytest.raises((UsageError, DatasetError), match=message):
         with_test_cases(cases, names)
+
+
+@pytest.mark.parametrize("options", [{}, {"extra_files": "ignore"}])
+def test_two_spellings_of_an_accent_are_told(make_files, options) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Zo\u00e9") for form in ("NFC", "NFD"))
+    root = make_files(f"i/{composed}.png", "i/b.png", f"r1/{decomposed}.png", "r1/b.png")
+    with pytest.raises(DatasetError, match=r"accents are stored in two ways \('Zoe.u0301', 'Zo.xe9'\)"):
+        find_cases([f"{root}/i/{{case}}.png"], raters=[f"{root}/{{rater:r1}}/{{case}}.png"], **options)

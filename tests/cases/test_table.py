@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,12 @@ SAME = {
     "CRLF": LONG.replace("\n", "\r\n"),
     "blanks and empty rows": LONG.replace(",", " , ").replace("\n", " \n,,,\n"),
     "quotes": LONG.replace("a_r1.png", '"a_r1.png"'),
+    "blanks before quotes": LONG.replace("a_r1.png", ' "a_r1.png" '),
+    "Excel's line of the separator": b"\xef\xbb\xbfsep=;\r\n" + LONG.replace(",", ";").encode(),
+    "columns in another order": "mask,rater,case,image\n"
+    "a_r1.png,r1,a,a.png\na_r2.png,r2,a,a.png\nb_r1.png,r1,b,b.png\n",
+    "capitals in the header": LONG.replace("case,image,rater,mask", "Case,IMAGE,Rater,Mask"),
+    "paths of Windows": LONG.replace("a_r1.png", ".\\a_r1.png"),
 }
 
 
@@ -62,6 +69,29 @@ def test_any_form_of_a_table_is_read(write_table, tmp_path: Path, kind: str) -> 
     assert (a.name, a.images, b.name, b.images) == ("a", [tmp_path / "a.png"], "b", [tmp_path / "b.png"])
     assert a.raters == {"r1": tmp_path / "a_r1.png", "r2": tmp_path / "a_r2.png"}
     assert b.raters == {"r1": tmp_path / "b_r1.png"}
+
+
+def test_raters_keep_their_capitals_and_optional_columns_need_none(write_table, tmp_path: Path) -> None:
+    text = "Case,Image:T2,Rater:Anna,Group\na,a.png,a_r1.png,p1\n"
+    table = read_case_table(write_table(text))
+    assert table.channel_names == ("T2",)
+    assert table.cases[0].raters == {"Anna": tmp_path / "a_r1.png"}
+    assert table.cases[0].group == "p1"
+    assert table.ignored_columns == ()
+
+
+def test_rows_count_from_the_line_of_the_separator(write_table) -> None:
+    with pytest.raises(DatasetError, match="row 3: r1: no such file"):
+        read_case_table(write_table("sep=;\r\ncase;image;r1\r\na;a.png;no.png\r\n"))
+
+
+@pytest.mark.parametrize(("stored", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_accent_may_be_stored_in_another_way(write_table, tmp_path: Path, stored, written) -> None:
+    name = unicodedata.normalize(stored, "Zoé.png")
+    (tmp_path / name).touch()
+    spelled = unicodedata.normalize(written, name)
+    table = read_case_table(write_table(f"case,image,r1\na,a.png,{spelled}\n"))
+    assert [path.exists() for path in table.cases[0].raters.values()] == [True]
 
 
 def test_optional_columns(write_table, tmp_path: Path) -> None:

@@ -157,17 +157,19 @@ def test_maps_in_a_channel_per_class(two_labels, nnunet_folders, expected) -> No
 
 
 def test_flat_stacks_and_colours(tmp_path: Path, nnunet_folders: Folders) -> None:
-    """RGB: a rater per colour. TIFF of two pages: a rater per page."""
+    """RGB: a rater per colour; opaque transparency is none. TIFF of two pages: a rater per page."""
     import tifffile
     from skimage import io
 
-    for name in ("i", "rgb", "tif"):
+    for name in ("i", "rgb", "rgba", "tif"):
         (tmp_path / name).mkdir()
     drawn = np.zeros((8, 9, 3), np.uint8)
     drawn[2:5, 2:5, 0] = drawn[2:5, 2:6, 1] = drawn[2:5, 2:7, 2] = 255
     for case in "ab":
         io.imsave(tmp_path / "i" / f"{case}.png", np.full((8, 9), 7, np.uint8), check_contrast=False)
         io.imsave(tmp_path / "rgb" / f"{case}.png", drawn, check_contrast=False)
+        opaque = np.dstack([drawn, np.full((8, 9), 255, np.uint8)])
+        io.imsave(tmp_path / "rgba" / f"{case}.png", opaque, check_contrast=False)
         tifffile.imwrite(
             tmp_path / "tif" / f"{case}.tiff", np.moveaxis(drawn, -1, 0), photometric="minisblack"
         )
@@ -179,7 +181,11 @@ def test_flat_stacks_and_colours(tmp_path: Path, nnunet_folders: Folders) -> Non
         "--labels",
         "cell=255",
     ]
-    for layout, axis in (("rgb/{case}.png", "last"), ("tif/{case}.tiff", "first")):
+    for layout, axis in (
+        ("rgb/{case}.png", "last"),
+        ("rgba/{case}.png", "last"),
+        ("tif/{case}.tiff", "first"),
+    ):
         flags = ["--raters", str(tmp_path / layout), "--rater-axis", axis, "--overwrite"]
         assert run(*head(*images, *flags)) == 0
         soft = SoftDataset.find(901).read_soft("a")[0]
