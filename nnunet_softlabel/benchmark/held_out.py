@@ -107,7 +107,7 @@ def refuse_unpredicted(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> N
     if missing:
         raise UsageError(
             f"--test: {len(missing)} trained folds lack test predictions, the first is {missing[0].name}; "
-            f"see {held_out_log(grid, missing[0])}, and run the same command again."
+            f"see {held_out_log(grid, missing[0])}, and run the command again (without --only report)."
         )
 
 

@@ -16,7 +16,7 @@ from nnunet_softlabel.benchmark.held_out import is_predicted
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.truth import read_truth, truth_values
-from nnunet_softlabel.formats.files import Json, read_json
+from nnunet_softlabel.formats.files import Json, read_json, visible
 from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.processes import for_each_case
@@ -67,7 +67,18 @@ def describe_grid(grid: BenchmarkGrid) -> list[str]:
         status = recorded_outcome(grid, cell)
         cases = len(grid.validation_cases(cell))
         lines.append(f"[{number}/{len(grid.cells)}] {cell.name}: {status}; {cases} validation cases")
+    if grid.test:
+        without = _images_without_references(grid)
+        more = f"; {without} test images have no reference and are not predicted" if without else ""
+        lines.append(f"test set: {len(grid.test_cases)} cases, predicted by each training{more}")
     return lines
+
+
+def _images_without_references(grid: BenchmarkGrid) -> int:
+    """Number of cases in ``imagesTs`` that cannot be scored."""
+    end = len("_0000" + grid.dataset.file_ending)
+    images = visible(grid.dataset.folder / "imagesTs", f"*_0000{grid.dataset.file_ending}")
+    return len({path.name[:-end] for path in images}.difference(grid.test_cases))
 
 
 def _output_problems(grid: BenchmarkGrid) -> Iterator[str]:

@@ -32,6 +32,14 @@ class HeldOut:
         return {case for run in self.runs for case in run.cases}
 
     @property
+    def methods(self) -> str:
+        """A sentence for the methods of the page."""
+        return (
+            f" {len(self.cases)} test images, which no network had seen, were predicted by each fold; single "
+            f"folds were scored, and the mean of the folds' probabilities."
+        )
+
+    @property
     def classes(self) -> list[str]:
         """Classes or regions with scores."""
         return list(dict.fromkeys(name for run in self.runs for name in run.classes))

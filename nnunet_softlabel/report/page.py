@@ -94,7 +94,8 @@ def write_report(
         has_recalibrated=any(run.name.endswith(figures.RECALIBRATED) for run in runs),
         plan=plan or {},
         facts=facts(plan or {}, runs),
-        methods=methods_text(runs, comparisons, metrics, plan or {}, versions=package_versions or versions()),
+        methods=methods_text(runs, comparisons, metrics, plan or {}, versions=package_versions or versions())
+        + (test.methods if test else ""),
         commands=commands,
         notes=notes,
         versions=package_versions or versions(),

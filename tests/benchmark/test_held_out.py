@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark, format_benchmark, held_out, report
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes
 from nnunet_softlabel.benchmark.held_out_rows import rows_of, scored_rows
-from nnunet_softlabel.benchmark.preflight import find_problems
+from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.average import average
 from nnunet_softlabel.evaluation.run import evaluate
@@ -89,6 +89,7 @@ def test_test_set_is_the_main_result(grid_factory, fake_training, fake_predictio
     grid, lines = grid_factory(), []
     page = report(grid, benchmark(grid, num_processes=1, log=lines.append)).read_text(encoding="utf-8")
     assert page.index('id="test-set"') < page.index('id="summary"')
+    assert "2 test images, which no network had seen" in page
     test = read_json(grid.output / "soft_summary.json")["test"]
     assert test["cases"] == TEST_CASES
     assert list(test["trainers"]) == [
@@ -186,6 +187,10 @@ def test_preflight_asks_for_test_references_and_images(
 ):
     grid = grid_factory()
     assert not [text for text in find_problems(grid, num_processes=1) if "--test" in text]
+    assert describe_grid(grid)[-1] == "test set: 2 cases, predicted by each training"
+    images = with_test_cases.folder / "imagesTs"
+    (images / f"stranger_0000{with_test_cases.file_ending}").touch()
+    assert "1 test images have no reference" in describe_grid(grid)[-1]
     case = grid.test_cases[0]
     (with_test_cases.folder / "imagesTs" / f"{case}_0000{with_test_cases.file_ending}").unlink()
     assert any(
