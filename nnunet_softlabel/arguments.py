@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 
 def as_path(value: Any, argument: str) -> Path:
@@ -15,7 +15,7 @@ def as_path(value: Any, argument: str) -> Path:
     'images'
     """
     if not isinstance(value, str | PathLike):
-        raise TypeError(f"{argument}: expected a path, got {_described(value)}.")
+        raise TypeError(f"{argument}: expected a path, got {described(value)}.")
     return Path(fspath(value))
 
 
@@ -27,11 +27,11 @@ def as_texts(value: Any, argument: str) -> list[str]:
     """
     values = [value] if isinstance(value, str | PathLike) else value
     if isinstance(values, Mapping) or not isinstance(values, Iterable):
-        raise TypeError(f"{argument}: expected a text or a list of texts, got {_described(value)}.")
+        raise TypeError(f"{argument}: expected a text or a list of texts, got {described(value)}.")
     texts = list(values)
     for text in texts:
         if not isinstance(text, str | PathLike):
-            raise TypeError(f"{argument}: expected a list of texts, it holds {_described(text)}.")
+            raise TypeError(f"{argument}: expected a list of texts, it holds {described(text)}.")
     return [fspath(text) for text in texts]
 
 
@@ -48,29 +48,23 @@ def as_label_texts(value: Any, argument: str = "labels") -> list[str]:
         several = list(values) if isinstance(values, list | tuple) else [values]
         if not several or any(isinstance(v, bool) or not isinstance(v, int | str) for v in several):
             raise TypeError(
-                f"{argument}: {name!r} needs a label value, or several, got {_described(values)}; "
+                f"{argument}: {name!r} needs a label value, or several, got {described(values)}; "
                 f'as in {{"nodule": 1}}.'
             )
         texts.append(f"{name}={','.join(map(str, several))}")
     return texts
 
 
-def check_whole(value: Any, argument: str) -> None:
-    """Refuse what is no whole number.
+def described(value: Any) -> str:
+    """Kind and value for a message.
 
-    >>> check_whole(3, "num_processes")
+    >>> described(3)
+    'int 3'
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument}: expected a whole number, got {_described(value)}.")
-
-
-def check_all_are(values: Iterable[Any], kind: type, argument: str) -> None:
-    """Refuse a list that holds something else."""
-    for value in values:
-        if not isinstance(value, kind):
-            raise TypeError(f"{argument}: expected {kind.__name__} objects, got {_described(value)}.")
-
-
-def _described(value: Any) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+# type hints of what `public` brings to one kind: list[str]
+Texts: TypeAlias = Annotated[Sequence[str] | str, as_texts]
+LabelTexts: TypeAlias = Annotated[Sequence[str] | Mapping[str, int | Sequence[int]], as_label_texts]

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation import SEARCHED
 from nnunet_softlabel.help_texts import HelpFormatter, example_of, how_to_go_on
+from nnunet_softlabel.public import is_command_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,9 +46,10 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # to which `add_pars
 
 def exit_code_of(program: str, work: Callable[[], None]) -> int:
     """Do the work; what a user can mend is one line on stderr and 2, an interruption is 130."""
+    token = is_command_line.set(True)
     try:
         work()
-    except (DatasetError, UsageError, ValueError, NotImplementedError) as error:
+    except (DatasetError, ValueError, NotImplementedError) as error:
         return _fail(program, str(error))
     except OSError as error:  # a folder that cannot be written, a full disk
         return _fail(program, f"{error.filename}: {error.strerror}" if error.filename else str(error))
@@ -56,6 +58,8 @@ def exit_code_of(program: str, work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted; {how_to_go_on(program)}.", file=sys.stderr)
         return 130
+    finally:
+        is_command_line.reset(token)
     return 0
 
 

@@ -93,7 +93,7 @@ def demo(
     readers = readers or READERS
     number = size.num_training + size.num_validation
     step(f"Generating {number} knees, drawn by {', '.join(readers)}")
-    cases = write_knees(output / "knees", seed=seed, number=number, readers=readers)
+    cases = write_knees(output / "knees", seed=seed, number=number, readers=readers, overwrite=overwrite)
     step(f"Converting readers{' and anatomy' if has_anatomy else ''} into soft labels")
     fuse_readers(output / "knees", has_anatomy=has_anatomy, num_processes=num_processes, overwrite=overwrite)
     step("nnU-Net plans and preprocesses")

@@ -5,8 +5,8 @@ class DatasetError(Exception):
     """A file or a data set is not what it should be: says what, where, and what to do."""
 
 
-class UsageError(Exception):
-    """A command was asked for something it cannot do: a flag, a name, an environment variable."""
+class UsageError(ValueError):
+    """Something was asked for that cannot be done: an argument or a flag, a name, an environment variable."""
 
 
 class WorkerError(UsageError):

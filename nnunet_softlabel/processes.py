@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from nnunet_softlabel.errors import UsageError, WorkerError
+from nnunet_softlabel.public import is_command_line, public
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Result = TypeVar("Result")
@@ -33,6 +34,7 @@ PATIENCE_SECONDS = 5.0  # for the end of the workers of a broken pool
 _worker_of_job: Any = None  # in a worker: job -> process id of the worker that is at it, 0 before and after
 
 
+@public
 @dataclass(frozen=True)
 class Workers:
     """Who works, and whether a progress bar shows it.
@@ -132,8 +134,9 @@ def _run_in_pool(
     context = get_context("spawn")
     worker_of_job = context.RawArray("q", len(jobs))
     before = set(active_children())
+    told = (worker_of_job, is_command_line.get())
     with ProcessPoolExecutor(
-        num_processes, mp_context=context, initializer=_start_worker, initargs=(worker_of_job,)
+        num_processes, mp_context=context, initializer=_start_worker, initargs=told
     ) as pool:
         workers: list[Any] = []
         try:
@@ -180,12 +183,13 @@ def _emptied(futures: deque[Future[Result]]) -> set[Future[Result]]:
     return taken
 
 
-def _start_worker(worker_of_job: Any) -> None:
+def _start_worker(worker_of_job: Any, knows_flags: bool) -> None:
     """Remember where this worker says what it is at, and let it end with the process that started it."""
     # Workers share the cores; threads of numerical libraries in each would fight over them. Set before numpy
     # is imported, which is with the first job.
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, "1")
+    is_command_line.set(knows_flags)
     global _worker_of_job
     _worker_of_job = worker_of_job
     parent = parent_process()

@@ -11,6 +11,7 @@ from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.held_out import is_predicted, predict_cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.public import public
 
 CLUSTERS = ("slurm", "local")
 # submitit's own names, for every kind of cluster; all others are sbatch's
@@ -19,6 +20,7 @@ TIMEOUT_MIN = 24 * 60  # submitit's own default is 5 minutes
 RESTARTS = 20  # after a timeout; each goes on from nnU-Net's last checkpoint
 
 
+@public
 @dataclass(frozen=True)
 class ClusterJobs:
     """Where and how jobs run.

@@ -18,6 +18,7 @@ from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_thre
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.public import public
 from nnunet_softlabel.training.starts_from import starts_from
 
 # of a cell, in its record
@@ -26,6 +27,7 @@ TRAINING = (sys.executable, "-m", "nnunet_softlabel.training")
 PREDICTION = (sys.executable, "-m", "nnunet_softlabel.training.prediction")
 
 
+@public
 @dataclass(frozen=True)
 class Budget:
     """How long every trainer trains; None leaves nnU-Net's own number."""
@@ -34,6 +36,7 @@ class Budget:
     iterations: int | None = None
 
 
+@public
 @dataclass(frozen=True)
 class Cell:
     """One training of the grid."""
@@ -49,6 +52,7 @@ class Cell:
         return f"{self.trainer}__{self.configuration}__fold_{self.fold}__seed_{self.seed}"
 
 
+@public
 class BenchmarkGrid:
     """The cells of a benchmark, their records and results under one folder.
 

@@ -23,6 +23,7 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versions, write_rows
 from nnunet_softlabel.formats.files import visible, write_json
 from nnunet_softlabel.formats.locks import held_lock
+from nnunet_softlabel.public import public
 from nnunet_softlabel.report.comparison import PRIMARY, case_values, compare, home_reference, primary_tests
 from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
@@ -33,6 +34,7 @@ TRAINING_PACKAGES = ("torch", "batchgeneratorsv2", "dynamic-network-architecture
 GIB = 2**30
 
 
+@public
 def report(
     grid: BenchmarkGrid,
     outcome: Mapping[str, Outcome],
@@ -45,6 +47,13 @@ def report(
 
     Those of another threshold or truth stay, under names that say so. One process writes at a time, and the
     page has all that any process has finished by then.
+
+    >>> grid = ns.benchmark.BenchmarkGrid(
+    ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced",
+    ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
+    >>> outcome = ns.benchmark.benchmark(grid, num_processes=1, log=lambda line: None)
+    >>> ns.benchmark.report(grid, outcome).name
+    'report.html'
 
     Args:
         grid: the benchmark.

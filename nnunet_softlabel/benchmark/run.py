@@ -16,10 +16,12 @@ from nnunet_softlabel.benchmark.recalibrated_rows import score_recalibrated
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import DatasetError, WorkerError
 from nnunet_softlabel.formats.locks import held_lock
+from nnunet_softlabel.public import public
 
 Part = Literal["train", "report"]
 
 
+@public
 def benchmark(
     grid: BenchmarkGrid,
     *,
@@ -29,6 +31,13 @@ def benchmark(
     log: Callable[[str], None] = print,
 ) -> dict[str, Outcome]:
     """Train and evaluate every cell of a grid; a failed cell does not lose the others.
+
+    >>> grid = ns.benchmark.BenchmarkGrid(
+    ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced",
+    ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
+    >>> outcome = ns.benchmark.benchmark(grid, num_processes=1, log=lambda line: None)
+    >>> [str(found) for found in outcome.values()]
+    ['done']
 
     Args:
         grid: what to do, and where.

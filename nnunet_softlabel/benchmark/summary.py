@@ -15,6 +15,7 @@ from nnunet_softlabel.benchmark.status import Outcome
 from nnunet_softlabel.evaluation.tables import SUMMARY_FILE, four_digits, means
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.public import public
 from nnunet_softlabel.report.comparison import PairedDifference, home_reference
 from nnunet_softlabel.report.runs import RunResult
 
@@ -107,8 +108,18 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+@public
 def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
-    """The table for the terminal: each metric against its home reference, or all against the one given."""
+    """The table for the terminal: each metric against its home reference, or all against the one given.
+
+    >>> grid = ns.benchmark.BenchmarkGrid(
+    ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced",
+    ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
+    >>> outcome = ns.benchmark.benchmark(grid, num_processes=1, log=lambda line: None)
+    >>> page = ns.benchmark.report(grid, outcome)
+    >>> "SoftCE" in ns.benchmark.format_benchmark("bench")
+    True
+    """
     summary = cast(BenchmarkSummary, read_json(folder / SUMMARY_FILE))
     lines = []
     if "test" in summary:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nnunet_softlabel.arguments import as_texts
+from nnunet_softlabel.arguments import Texts, as_texts
 from nnunet_softlabel.cases.case import Case, source_name
 from nnunet_softlabel.cases.extra_files import Extra, ExtraFiles
 from nnunet_softlabel.cases.names import check_case_names, check_spelled_alike
@@ -14,19 +14,21 @@ from nnunet_softlabel.cases.patterns import CaseMatcher, Pattern
 from nnunet_softlabel.cases.raters import RaterChannels, rater_pattern, with_raters
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.channels import Channel, ChannelAxis
+from nnunet_softlabel.public import public
 
 
+@public
 def find_cases(
-    images: Sequence[str] | str,
+    images: Texts,
     *,
-    raters: Sequence[str] | str = (),
+    raters: Texts = (),
     soft: str | None = None,
     rois: Mapping[str, str] | None = None,
     ignore: str | None = None,
-    label_names: Sequence[str] = (),
+    label_names: Texts = (),
     has_single_rater: bool = False,
     rater_axis: ChannelAxis | None = None,
-    rater_names: Sequence[str] = (),
+    rater_names: Texts = (),
     class_axis: ChannelAxis | None = None,
     label_channels: Mapping[str, int] | None = None,
     extra_files: ExtraFiles = "refuse",
@@ -34,6 +36,10 @@ def find_cases(
     notes: list[str] | None = None,
 ) -> list[Case]:
     """Turn file patterns into cases; names come from the first image pattern.
+
+    >>> cases = ns.find_cases("images/{case}.nii.gz", raters="raters/{case}_{rater}.nii.gz")
+    >>> cases[0].name, list(cases[0].raters)
+    ('knee_000', ['expert', 'resident', 'student'])
 
     Args:
         images: one pattern with ``{case}`` per channel.

@@ -9,10 +9,15 @@ from pathlib import Path
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.table import read_rows
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.public import public
 
 
+@public
 def read_groups(path: Path, *, case_column: str = "case", group_column: str = "group") -> dict[str, str]:
     """Read which group (patient) each case belongs to from a table with a header (see `read_rows`).
+
+    >>> ns.read_groups("patients.csv", group_column="patient")["knee_002"]
+    'p1'
 
     Raises:
         DatasetError: if the file cannot be read, lacks a column, or gives a case two groups.
@@ -35,8 +40,14 @@ def read_groups(path: Path, *, case_column: str = "case", group_column: str = "g
     return groups
 
 
+@public
 def with_groups(cases: Iterable[Case], groups: Mapping[str, str], source: str) -> list[Case]:
     """Give every case its group.
+
+    >>> cases = [ns.Case("knee1", "knee1.nii.gz"), ns.Case("knee2", "knee2.nii.gz")]
+    >>> cases = ns.with_groups(cases, {"knee1": "anna", "knee2": "ben"}, "patients.csv")
+    >>> [case.group for case in cases]
+    ['anna', 'ben']
 
     Raises:
         DatasetError: if a case has none.
@@ -49,8 +60,13 @@ def with_groups(cases: Iterable[Case], groups: Mapping[str, str], source: str) -
     return grouped
 
 
+@public
 def with_test_cases(cases: Sequence[Case], names: Iterable[str]) -> list[Case]:
     """Mark the named cases as test cases.
+
+    >>> cases = [ns.Case("knee1", "knee1.nii.gz"), ns.Case("knee2", "knee2.nii.gz")]
+    >>> [case.is_test for case in ns.with_test_cases(cases, "knee2")]
+    [False, True]
 
     Raises:
         UsageError: for an unknown name, or if nothing is left to train on.

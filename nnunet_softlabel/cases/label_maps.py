@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.arguments import as_label_texts
 from nnunet_softlabel.cases.case import Source
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.channels import Channel, ChannelAxis, read_channels
@@ -20,7 +21,7 @@ from nnunet_softlabel.formats.dicom_seg import is_dicom_file, read_dicom_segment
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask
-from nnunet_softlabel.formats.labels import Labels, Values, parse_rater_labels
+from nnunet_softlabel.formats.labels import Labels, Values, parse_labels, parse_rater_labels
 from nnunet_softlabel.formats.regrid import (
     GridError,
     Moved,
@@ -33,6 +34,7 @@ from nnunet_softlabel.formats.regrid import (
 )
 from nnunet_softlabel.formats.segments import Segments, label_map_of
 from nnunet_softlabel.formats.slicer import is_slicer_file, read_segments
+from nnunet_softlabel.public import public
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Reading:
         return cls(labels.own_values)
 
 
+@public
 @dataclass(frozen=True)
 class FileOptions:
     """How files are read, as the command line says it.
@@ -91,6 +94,23 @@ class FileOptions:
             raise UsageError(f"--soft-scale {self.soft_scale:g}: give the value that means 1, as 255 or 100.")
         of_rater = parse_rater_labels(self.rater_labels, labels, values)
         return Reading(values, of_rater, self.regrid, self.class_axis, self.soft_scale)
+
+
+def labels_and_reading(
+    labels: Sequence[str] | Mapping[str, int | Sequence[int]] | Labels, how: Reading | FileOptions | None
+) -> tuple[Labels, Reading]:
+    """Labels of the data set, and how files are read; for `Labels`, files hold the values of the data set.
+
+    >>> labels_and_reading({"nodule": 255}, None)[1].values
+    {0: 0, 255: 1}
+    """
+    if isinstance(labels, Labels):
+        values = Reading.of(labels).values
+    else:
+        labels, values = parse_labels(as_label_texts(labels))
+    if isinstance(how, Reading):
+        return labels, how
+    return labels, (how or FileOptions()).reading(labels, values)
 
 
 @dataclass(frozen=True)

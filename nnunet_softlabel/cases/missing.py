@@ -11,6 +11,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.extra_files import ExtraFiles
 from nnunet_softlabel.cases.find import check_have_raters
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.public import public
 
 MissingRaters = Literal["refuse", "drop", "use-labels"]
 
@@ -40,6 +41,7 @@ def with_annotations_of(
     return [replace(given[c.name], images=c.images) if c.name in given else c for c in cases]
 
 
+@public
 def with_missing_raters(
     cases: Sequence[Case],
     handling: MissingRaters,
@@ -48,6 +50,10 @@ def with_missing_raters(
     notes: list[str] | None = None,
 ) -> list[Case]:
     """Decide what becomes of cases without raters and without probability maps.
+
+    >>> cases = [ns.Case("knee1", "1.nii.gz"), ns.Case("knee2", "2.nii.gz", raters={"anna": "a.nii.gz"})]
+    >>> [case.name for case in ns.with_missing_raters(cases, "drop")]
+    ['knee2']
 
     Args:
         cases: some may have no rater.

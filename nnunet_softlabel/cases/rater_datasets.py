@@ -12,6 +12,7 @@ from nnunet_softlabel.cases.case import Case, Source
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.formats.files import visible
+from nnunet_softlabel.public import public
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,13 @@ class RaterDatasets:
     channel_names: list[str]
 
 
+@public
 def read_rater_datasets(folders: Sequence[Path]) -> RaterDatasets:
     """Read nnU-Net data sets, one per rater; the rater's name is that of the data set without its number.
+
+    >>> found = ns.read_rater_datasets(["nnUNet_raw/Dataset601_expert", "nnUNet_raw/Dataset602_student"])
+    >>> list(found.cases[0].raters), found.labels
+    (['expert', 'student'], ['lesion=1'])
 
     Args:
         folders: ``DatasetXXX_RATER``; their training cases count.

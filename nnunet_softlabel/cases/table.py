@@ -15,6 +15,7 @@ from nnunet_softlabel.cases.case import SINGLE_RATER, Case
 from nnunet_softlabel.cases.names import check_case_names, check_file_name
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import check_is_no_pipe
+from nnunet_softlabel.public import public
 
 SEPARATORS = (",", ";", "\t")
 YES, NO = {"1", "yes", "true", "x", "test", "ts"}, {"", "0", "no", "false", "train", "tr"}
@@ -88,6 +89,7 @@ class CaseTable:
     ignored_columns: tuple[str, ...] = ()
 
 
+@public
 def read_case_table(
     path: Path, *, case_column: str = "case", needs_images: bool = True, label_names: Sequence[str] = ()
 ) -> CaseTable:
@@ -97,6 +99,10 @@ def read_case_table(
     ``rater`` and ``mask``, or ``label`` and ``mask`` for probability maps; in wide form ``rater:NAME`` (or
     any other name, if no column begins with ``rater:``) and ``label:NAME``; optional ``group``, ``test``,
     ``ignore``, ``roi:NAME``. Relative paths count from the folder of the table.
+
+    >>> table = ns.read_case_table("cases.csv")  # columns case, image, rater, mask
+    >>> [case.name for case in table.cases][:2]
+    ['knee_000', 'knee_001']
 
     Args:
         path: the table.

@@ -11,8 +11,10 @@ from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.soft_labels import IntensityStep, RoiStep
 from nnunet_softlabel.priors.intensity import CERTAINTY, MOST_EVIDENCE
 from nnunet_softlabel.priors.lesions import AGREED_ABOVE, LesionModel
+from nnunet_softlabel.public import public
 
 
+@public
 @dataclass(frozen=True)
 class RoiPrior:
     """Where lesions can be: probabilities fall to 0 outside the masks.
@@ -32,6 +34,7 @@ class RoiPrior:
         return [float(self.weights.get(name, 1.0)) for name in self.names]
 
 
+@public
 @dataclass(frozen=True)
 class IntensityPrior:
     """How bright lesions are, compared with the tissue of the ROIs.
@@ -49,6 +52,7 @@ class IntensityPrior:
     raises_unmarked: bool = False
 
 
+@public
 @dataclass(frozen=True)
 class Priors:
     """The priors of a conversion, applied after fusion: first the ROI, then intensity."""

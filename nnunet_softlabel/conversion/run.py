@@ -5,13 +5,13 @@ Everything is written into a folder that nnU-Net does not see (`unfinished`) and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from nnunet_softlabel.arguments import as_label_texts, as_path, as_texts, check_all_are, check_whole
+from nnunet_softlabel.arguments import LabelTexts, Texts, as_label_texts, as_texts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits_without, write_splits
@@ -52,18 +52,20 @@ from nnunet_softlabel.formats.labels import parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_labels import SoftLabels
 from nnunet_softlabel.processes import Workers, end_if_run_again
+from nnunet_softlabel.public import public
 
 # what of a data set `add_soft_labels` replaces
 EXCHANGED = ("softLabelsTr", "raterLabelsTr", CANDIDATES_FILE)
 
 
+@public
 def convert(
     cases: Iterable[Case],
     *,
     dataset_id: int,
     name: str,
-    labels: Sequence[str] | Mapping[str, int | Sequence[int]],
-    channel_names: Sequence[str] | str,
+    labels: LabelTexts,
+    channel_names: Texts,
     files: FileOptions | None = None,
     fusion: Fusion | str = "mean",
     priors: Priors | None = None,
@@ -79,6 +81,11 @@ def convert(
 
     If cases have groups, ``splits_final.json`` is written to ``nnUNet_preprocessed`` so that no group is on
     both sides.
+
+    >>> cases = ns.find_cases("images/{case}.nii.gz", raters="raters/{case}_{rater}.nii.gz")
+    >>> folder = ns.convert(cases, dataset_id=502, name="Knee", labels={"lesion": 1}, channel_names="MRI")
+    >>> folder.name
+    'Dataset502_Knee'
 
     Args:
         cases: what to convert.
@@ -105,9 +112,9 @@ def convert(
         UsageError: for arguments that cannot work.
         DatasetError: for files that are not what they should be; nothing is left behind.
     """
-    cases, num_processes = _checked(cases, num_processes, min_raters)
+    end_if_run_again()
+    cases = sorted(cases, key=lambda case: case.name)
     channel_names = as_texts(channel_names, "channel_names")
-    check_whole(dataset_id, "dataset_id")
     parsed, values = parse_labels(as_label_texts(labels))
     if parsed.ignore is None and any(case.ignore is not None for case in cases):
         parsed = replace(parsed, ignore=max(values.values()) + 1)
@@ -158,11 +165,12 @@ def convert(
     return final
 
 
+@public
 def add_soft_labels(
     cases: Iterable[Case],
-    dataset: Path | str,
+    dataset: Path,
     *,
-    labels: Sequence[str] | Mapping[str, int | Sequence[int]] | None = None,
+    labels: LabelTexts | None = None,
     files: FileOptions | None = None,
     fusion: Fusion | str = "mean",
     priors: Priors | None = None,
@@ -174,6 +182,11 @@ def add_soft_labels(
     show_progress: bool = False,
 ) -> Path:
     """Add soft labels to a data set in ``nnUNet_raw``; its images and hard labels stay untouched.
+
+    >>> cases = ns.find_cases("images/{case}.nii.gz", raters="raters/{case}_{rater}.nii.gz")
+    >>> folder = ns.add_soft_labels(cases, "nnUNet_raw/Dataset603_Plain", fusion="staple")
+    >>> ns.SoftDataset(folder).about["fusion"]["method"]
+    'staple'
 
     Args:
         cases: named as in ``imagesTr``; every training case of the data set must be there, unless
@@ -198,8 +211,8 @@ def add_soft_labels(
         UsageError: for arguments that cannot work.
         DatasetError: for files that are not what they should be; nothing is left behind.
     """
-    cases, num_processes = _checked(cases, num_processes, min_raters)
-    dataset = as_path(dataset, "dataset")
+    end_if_run_again()
+    cases = sorted(cases, key=lambda case: case.name)
     put_back(dataset)
     content = read_dataset_json(dataset)
     own, values = labels_of(dataset, content, None if labels is None else as_label_texts(labels))
@@ -234,16 +247,6 @@ def add_soft_labels(
     running = Running(Workers(num_processes, show_progress), overwrite, resume)
     _run(cases, work, settings, running, check=lambda: None, finish=finish)
     return dataset
-
-
-def _checked(cases: Iterable[Case], num_processes: int, min_raters: int) -> tuple[list[Case], int]:
-    """The cases by name, and arguments of the right kind."""
-    end_if_run_again()
-    given = [cases] if isinstance(cases, Case) else list(cases)
-    check_all_are(given, Case, "cases")
-    check_whole(min_raters, "min_raters")
-    check_whole(num_processes, "num_processes")
-    return sorted(given, key=lambda case: case.name), num_processes
 
 
 def _run(

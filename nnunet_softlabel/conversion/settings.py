@@ -16,10 +16,12 @@ from nnunet_softlabel.fusion import RaterRates
 from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.priors.lesions import LesionModel
 from nnunet_softlabel.processes import Workers
+from nnunet_softlabel.public import public
 
 StapleScope = Literal["case", "dataset"]
 
 
+@public
 @dataclass(frozen=True)
 class Fusion:
     """How the raters of a case become one soft label.
@@ -49,6 +51,7 @@ class Fusion:
         return fusion
 
 
+@public
 @dataclass(frozen=True)
 class Running:
     """How a conversion works; its result does not depend on it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,16 @@ from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predi
 from nnunet_softlabel.formats.predictions import read_probabilities
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import fewer_for_few, run_jobs
+from nnunet_softlabel.public import public
 
 RECORD = "apply_threshold.json"  # tells that the folder holds no rater, and how its masks were made
 
 
+@public
 def apply_threshold(
     predictions: Path | Sequence[Path],
     output: Path,
-    threshold: Threshold,
+    threshold: Threshold | float | Mapping[str, float],
     labels: Labels,
     *,
     file_ending: str,
@@ -38,11 +40,15 @@ def apply_threshold(
 ) -> list[Path]:
     """Make segmentations of probability files, as nnU-Net would have, at another threshold: all, or none.
 
+    >>> masks = ns.apply_threshold("predictions", "masks", 0.4, {"lesion": 1}, file_ending=".nii.gz")
+    >>> masks[0].name
+    'knee_000.nii.gz'
+
     Args:
         predictions: folder with ``CASE.npz``; of several models the probabilities are averaged.
         output: folder for ``CASE<file_ending>`` and ``apply_threshold.json``, which says how they were made.
-        threshold: from `thresholds.choose_threshold`.
-        labels: what the channels mean.
+        threshold: a number, a number per channel, or a rule of `thresholds.choose_threshold`.
+        labels: what the channels mean, also as ``{"nodule": 1}``.
         file_ending: of the images.
         images: where ``CASE_0000<file_ending>`` gives the geometry; by default nnU-Net's own segmentation
             beside the probabilities does.
@@ -58,6 +64,7 @@ def apply_threshold(
         DatasetError: if a geometry is missing or does not fit.
         UsageError: if a file exists, the output cannot be made, or is the folder of the predictions.
     """
+    threshold = Threshold.of(threshold, labels.names)
     found = Predictions.find(predictions, file_ending=file_ending, with_masks=images is None)
     found = found.with_calibration(calibration, labels)
     refuse_other_calibration(threshold, found)

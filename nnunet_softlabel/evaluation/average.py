@@ -30,6 +30,7 @@ from nnunet_softlabel.formats.predictions import read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import for_each_case
+from nnunet_softlabel.public import public
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
@@ -49,6 +50,7 @@ class MadeFrom(TypedDict):
     recalibrated: bool
 
 
+@public
 def average(
     dataset: SoftDataset,
     folders: Sequence[Path],
@@ -62,6 +64,9 @@ def average(
 
     The mean of probabilities is what ``nnUNetv2_ensemble`` computes. ``nnUNetv2_predict -f 0 1 2`` averages
     logits instead (``of="logits"``), which is surer: another volume and another calibration.
+
+    >>> ns.average(501, ["predictions", "predictions_b"], "averaged", num_processes=1)[:2]
+    ['knee_000', 'knee_001']
 
     Args:
         dataset: says what channels mean, and how files are read.
@@ -106,6 +111,7 @@ def average(
     )
 
 
+@public
 def apply_calibration(
     dataset: SoftDataset,
     folders: Path | Sequence[Path],
@@ -118,6 +124,11 @@ def apply_calibration(
     """Write recalibrated probabilities, as nnU-Net would have written them; every other command takes them.
 
     A case that the calibration was fitted on gets the map that has not seen it.
+
+    >>> found = ns.calibrate(501, "predictions", "map.json", method="temperature", num_processes=1)
+    >>> made = ns.apply_calibration(501, "predictions", "calibrated", file="map.json", num_processes=1)
+    >>> made.cases[0]
+    'knee_000'
 
     Args:
         dataset: says what channels mean, and how files are read.

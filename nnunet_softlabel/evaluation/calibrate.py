@@ -28,6 +28,7 @@ from nnunet_softlabel.formats.files import (
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import fewer_for_few, for_each_case, run_jobs
+from nnunet_softlabel.public import public
 
 VOXELS = 2**20  # drawn from all cases together, so that memory does not grow with their number
 FEWEST_VOXELS = 256  # of a case
@@ -36,6 +37,7 @@ PageOf = Callable[[CalibrationContent], str]
 DECISIVE = ("nll", "nll_near")  # a map must lower both
 
 
+@public
 def calibrate(
     dataset: SoftDataset,
     predictions: Path | Sequence[Path],
@@ -54,6 +56,10 @@ def calibrate(
     Each fold gets the map of the other folds, new images the map of all. A single fold, or models that
     predicted the same cases, are cut into five parts by patient. The scores before and after are those of the
     cross-fitted maps; the map is stored if they lower the mean NLL, of the whole image and near the object.
+
+    >>> found = ns.calibrate(501, "predictions", "maps.json", method="temperature", num_processes=1)
+    >>> found["method"], found["written"]
+    ('temperature', True)
 
     Args:
         dataset: holds the references.

@@ -24,6 +24,7 @@ from nnunet_softlabel.formats.soft_dataset import SoftDataset, soft_ending
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.raters_together import COVERAGE
 from nnunet_softlabel.processes import for_each_case
+from nnunet_softlabel.public import public
 
 VOLUMES_FILE = "volumes.csv"
 COLUMNS = (
@@ -61,6 +62,7 @@ def mutual_information(models: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.clip(binary_entropy(mean) - own, 0, 1).astype(np.float32)
 
 
+@public
 def write_maps(
     dataset: SoftDataset,
     predictions: Path | Sequence[Path],
@@ -74,6 +76,10 @@ def write_maps(
     Per case and class: ``CASE_CLASS_probability``, ``CASE_CLASS_entropy`` and, of several models,
     ``CASE_CLASS_mutual_information``, in the format of the data set (flat images: 16 bit, 65535 = 1). A
     recalibration is applied first, by `apply_calibration`.
+
+    >>> files = ns.write_maps(501, ["predictions", "predictions_b"], "maps", num_processes=1)
+    >>> files[0].name, files[-1].name
+    ('knee_000_lesion_probability.nii.gz', 'volumes.csv')
 
     Args:
         dataset: says what channels mean; its raters' volumes stand beside the model's.

@@ -24,10 +24,12 @@ from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.registry import Parameters
 from nnunet_softlabel.processes import for_each_case
+from nnunet_softlabel.public import public
 
 Split = Literal["Tr", "Ts"]
 
 
+@public
 def evaluate(
     dataset: SoftDataset,
     predictions: Path | Sequence[Path],
@@ -45,6 +47,10 @@ def evaluate(
     with_ceiling: bool = True,
 ) -> Summary:
     """Score nnU-Net's probabilities; also those of a trainer's ``fold_X/validation``, with split Tr.
+
+    >>> summary = ns.evaluate(501, "predictions", "scores", threshold=0.4, num_processes=1)
+    >>> summary["threshold"]["values"], sorted(path.name for path in Path("scores").iterdir())
+    ({'lesion': 0.4}, ['soft_metrics.csv', 'soft_summary.json'])
 
     Args:
         dataset: holds the references.

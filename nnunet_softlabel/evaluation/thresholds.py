@@ -20,9 +20,12 @@ from nnunet_softlabel.evaluation.records import ThresholdRecord
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.public import public
 
 TUNED = "tuned"
 RATER_CORRECTED = "rater-corrected"
+PER_CHANNEL = "per channel"  # numbers that a Python user gives
+NAMED = (TUNED, RATER_CORRECTED, PER_CHANNEL)
 FILE_NAME = "thresholds.json"
 
 
@@ -43,15 +46,31 @@ class Threshold:
     tuned_on: tuple[str, ...] = ()
     calibration: str | None = None
 
+    @classmethod
+    def of(cls, threshold: Threshold | float | Mapping[str, float], names: Sequence[str]) -> Threshold:
+        """The same, also from one number for all channels, or from a number per channel.
+
+        Raises:
+            UsageError: for a number outside (0, 1), or channels that are not these.
+        """
+        if isinstance(threshold, Threshold):
+            return threshold
+        values = dict(threshold) if isinstance(threshold, Mapping) else dict.fromkeys(names, threshold)
+        if set(values) != set(names):
+            raise UsageError(f"threshold {values}: give a number for each of {', '.join(names)}.")
+        if not all(0 < value < 1 for value in values.values()):
+            raise UsageError(f"threshold {threshold}: give numbers in (0, 1).")
+        return cls(PER_CHANNEL if isinstance(threshold, Mapping) else str(threshold), values)
+
     @property
     def is_stock(self) -> bool:
         """True for nnU-Net's own rule, 0.5 asked for as a number."""
-        return self.choice not in (TUNED, RATER_CORRECTED) and set(self.values.values()) == {0.5}
+        return self.choice not in NAMED and set(self.values.values()) == {0.5}
 
     @property
     def is_single(self) -> bool:
         """True for one number given for all channels."""
-        return self.choice not in (TUNED, RATER_CORRECTED)
+        return self.choice not in NAMED
 
     def to_json(self) -> ThresholdRecord:
         """As ``soft_summary.json`` holds it."""
@@ -73,7 +92,10 @@ class Threshold:
         return "classes: among those with p > t the one with the largest p / t; regions: p > t"
 
 
-def decide(probabilities: NDArray[Any], labels: Labels, threshold: Threshold) -> NDArray[Any]:
+@public
+def decide(
+    probabilities: NDArray[Any], labels: Labels, threshold: Threshold | float | Mapping[str, float]
+) -> NDArray[Any]:
     """The label map that a threshold makes of probabilities; 0.5 is exactly what nnU-Net exports.
 
     * nnU-Net's rule (0.5): classes by argmax, where the background wins ties; regions where p > 0.5.
@@ -85,15 +107,20 @@ def decide(probabilities: NDArray[Any], labels: Labels, threshold: Threshold) ->
 
     Later regions are painted over earlier ones, as nnU-Net does. With one class all rules are p > t.
 
+    >>> probabilities = np.array([[0.7, 0.4], [0.3, 0.6]])  # background and nodule of two voxels
+    >>> ns.decide(probabilities, {"nodule": 1}, 0.5), ns.decide(probabilities, {"nodule": 1}, 0.25)
+    (array([0, 1], dtype=uint8), array([1, 1], dtype=uint8))
+
     Args:
         probabilities: ``(K, *spatial)`` as nnU-Net stores them: K = 1 + C with the background first, or C
             regions.
-        labels: what the channels mean.
-        threshold: the rule.
+        labels: what the channels mean, also as ``{"nodule": 1}``.
+        threshold: the rule, a number for all channels, or a number per channel.
 
     Returns:
         uint8 (or uint16 beyond 255 labels) ``(*spatial)``.
     """
+    threshold = Threshold.of(threshold, labels.names)
     values = [threshold.values[name] for name in labels.names]
     highest = max(max(v) for v in labels.values.values())
     hard = np.zeros(probabilities.shape[1:], dtype=np.uint8 if highest < 256 else np.uint16)

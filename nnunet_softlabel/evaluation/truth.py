@@ -23,10 +23,12 @@ from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.regrid import GridError, Regrid
 from nnunet_softlabel.formats.slicer import is_slicer_file
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.public import public
 
 SEGMENT_ENDINGS = (".seg.nrrd", ".dcm")
 
 
+@public
 @dataclass(frozen=True)
 class Truth:
     """Where the files of a truth are, and how they are read.

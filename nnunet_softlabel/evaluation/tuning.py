@@ -24,11 +24,13 @@ from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
 from nnunet_softlabel.processes import for_each_case
+from nnunet_softlabel.public import public
 
 CANDIDATES = tuple(round(0.02 * k, 2) for k in range(1, 50))
 Against = Literal["consensus", "raters", "truth"]
 
 
+@public
 def tune_threshold(
     dataset: SoftDataset,
     predictions: Path | Sequence[Path],
@@ -49,6 +51,10 @@ def tune_threshold(
     names the cases it saw, and `evaluate` refuses them. Classes are tuned one by one, ``p > t``. A case
     without the class counts 1 where nothing is predicted, else 0, which keeps a threshold from falling too
     low.
+
+    >>> found = ns.tune_threshold(501, "predictions", "thresholds.json", num_processes=1)
+    >>> list(found["thresholds"]), len(found["cases"])
+    (['lesion'], 4)
 
     Args:
         dataset: holds the references.

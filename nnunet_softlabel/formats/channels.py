@@ -14,10 +14,12 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.flat_images import without_opaque_alpha
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import grid_of_image, is_flat, read_flat, read_volume
+from nnunet_softlabel.public import public
 
 ChannelAxis = Literal["first", "last"]
 
 
+@public
 @dataclass(frozen=True)
 class Channel:
     """One channel of a file that holds several.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nnunet_softlabel.arguments import as_label_texts
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.dataset_json import problem_of_labels
 from nnunet_softlabel.formats.files import Json, is_formula
@@ -75,6 +76,15 @@ class Labels:
                 raise UsageError(f"--labels: every value of region {name!r} is in a later region; {advice}.")
             order.append(min(own))
         return tuple(order)
+
+    @classmethod
+    def from_argument(cls, value: Any, argument: str) -> Labels:
+        """Labels of ``{"nodule": 1}`` or ``["nodule=1"]``, with these values in the data set."""
+        labels, values = parse_labels(as_label_texts(value, argument))
+        moved = [f"{old} would be {new}" for old, new in values.items() if old != new]
+        if moved:
+            raise UsageError(f"{argument}: values of a data set count from 1, in order; {moved[0]}.")
+        return labels
 
     @classmethod
     def from_dataset_json(cls, dataset_json: Mapping[str, Any]) -> Labels:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.arguments import described
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.dataset_json import check_dataset_json
 from nnunet_softlabel.formats.exchange_state import check_is_settled
@@ -25,10 +28,12 @@ from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dat
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_dataset, reader_of_predictions
 from nnunet_softlabel.formats.probability_maps import read_probability
 from nnunet_softlabel.formats.soft_labels import SoftLabels
+from nnunet_softlabel.public import public
 
 FORMAT_VERSION = 1
 
 
+@public
 class SoftDataset:
     """A soft-label data set in ``nnUNet_raw``: where its files are and what they mean.
 
@@ -50,7 +55,7 @@ class SoftDataset:
         if about is None:
             raise DatasetError(
                 f"{folder}: holds no soft labels; make them with `nnunet_softlabel convert` "
-                f"(--into adds them here)."
+                f"(`--into` adds them here)."
             )
         if not isinstance(about, dict) or about.get("format_version") == FORMAT_VERSION:
             check_dataset_json(folder, self.dataset_json)
@@ -62,6 +67,17 @@ class SoftDataset:
         self.about = cast(SoftLabels, about)
         self.labels = Labels.from_dataset_json(self.dataset_json)
         self.reader = reader_of_dataset(self.dataset_json)
+
+    @classmethod
+    def from_argument(cls, value: Any, argument: str) -> SoftDataset:
+        """The data set of a folder, a name or an id."""
+        if isinstance(value, str | PathLike) and Path(value).is_dir():
+            return cls(Path(value))
+        if isinstance(value, bool) or not isinstance(value, str | Integral):
+            raise TypeError(
+                f"{argument}: expected a SoftDataset or its folder, name or id, got {described(value)}."
+            )
+        return cls.find(value if isinstance(value, str) else int(value))
 
     @classmethod
     def find(cls, dataset: int | str) -> SoftDataset:

@@ -45,7 +45,7 @@ def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[P
     Raises:
         UsageError: if one is there already, if the folder cannot be made, or another process works there.
     """
-    is_new = not output.exists()
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; name a folder.")
     if output.name in OF_DATASETS:
@@ -68,7 +68,7 @@ def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[P
                 _move(output, work)
             finally:
                 _put_back(output, work)
-                _tidy(output, work, is_new=is_new)
+                _tidy(work, made)
     except Timeout as error:
         raise UsageError(f"-o {output}: another process is writing there; wait until it is done.") from error
 
@@ -103,12 +103,14 @@ def _put_back(output: Path, work: Path) -> None:
             rmtree(work / name)
 
 
-def _tidy(output: Path, work: Path, *, is_new: bool) -> None:
-    """Remove the work folder, and the output if it was made for nothing."""
+def _tidy(work: Path, made: Sequence[Path]) -> None:
+    """Remove the work folder, and the folders that were made for nothing, the innermost first."""
     (work / "lock").unlink(missing_ok=True)
     try:
         work.rmdir()
-        if is_new and not any(output.iterdir()):
-            output.rmdir()
+        for folder in made:
+            if any(folder.iterdir()):
+                return
+            folder.rmdir()
     except OSError:
         return  # another process has begun to work there

@@ -39,6 +39,11 @@ def lesion_wise(
     anything without a network: marks alone are no evidence against a mark. What nobody marked gets the
     network's probability over its own peak, if it is a lesion rather than not.
 
+    >>> votes = np.array([[[[0, 1, 1]]], [[[0, 0, 1]]], [[[0, 1, 1]]]], bool)  # (raters, channels, y, x)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0, 1.0))
+    >>> lesion_wise(raters).round(2)
+    array([[[0.  , 0.67, 1.  ]]], dtype=float32)
+
     Args:
         raters: the votes of one case.
         models: one per channel, from all cases. None: of this case alone, which as a rule is the mean.

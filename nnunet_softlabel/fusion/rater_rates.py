@@ -169,6 +169,11 @@ def estimate_rater_rates(
     Starts from the mean vote and assumes that raters err independently, given the truth. Fewer than three
     raters per voxel do not identify the rates: the result is then one of many that fit alike.
 
+    >>> votes = np.array([[[0, 1, 1]], [[0, 0, 1]], [[0, 1, 1]]], bool)  # (raters, channels, voxels)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0,))
+    >>> {name: round(rates[0], 2) for name, rates in estimate_rater_rates([raters]).sensitivity.items()}
+    {'ann': 1.0, 'bob': 0.5, 'eve': 1.0}
+
     Args:
         cases: the votes of each case; raters may be missing from some.
         shared: raters are anonymous and share one pair of rates.

@@ -22,6 +22,11 @@ def shape_based_average(
     exact on unanimous raters nearer to their outline than ``slope_mm``, nor bound to what any rater marked.
     Classes that add up to more than 1 share 1 in proportion.
 
+    >>> votes = np.array([[[[0, 1, 1]]], [[[0, 0, 1]]], [[[0, 1, 1]]]], bool)  # (raters, channels, y, x)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0, 1.0))
+    >>> shape_based_average(raters, slope_mm=2.0).round(2)
+    array([[[0.29, 0.54, 0.79]]], dtype=float32)
+
     Args:
         raters: the votes of one case.
         slope_mm: half the width of the soft edge.

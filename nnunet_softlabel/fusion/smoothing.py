@@ -20,6 +20,11 @@ def spatially_varying_label_smoothing(raters: RaterVotes, *, sigma_voxels: float
     design not exact on unanimous raters beside an outline: a voxel keeps at least half of its mean vote, its
     unmarked neighbours get the rest. Voxels that nobody answered do not count as neighbours.
 
+    >>> votes = np.array([[[0, 1, 1]], [[0, 0, 1]], [[0, 1, 1]]], bool)  # (raters, channels, voxels)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0,))
+    >>> spatially_varying_label_smoothing(raters).round(2)
+    array([[0.17, 0.58, 0.92]], dtype=float32)
+
     Args:
         raters: the votes of one case.
         sigma_voxels: of the Gaussian weights.

@@ -32,6 +32,11 @@ def staple(raters: RaterVotes, *, rates: RaterRates | None = None, margin_mm: fl
     STAPLE's prevalence is the share of marked voxels, so the result depends on the region: here the box of
     everything marked in the case, widened by ``margin_mm``.
 
+    >>> votes = np.array([[[0, 1, 1]], [[0, 0, 1]], [[0, 1, 1]]], bool)  # (raters, channels, voxels)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0,))
+    >>> staple(raters).round(2)
+    array([[0., 1., 1.]], dtype=float32)
+
     Args:
         raters: the votes of one case.
         rates: estimated beforehand, say over all cases, by :func:`estimate_rater_rates`. None: of this case.

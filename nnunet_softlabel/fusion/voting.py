@@ -14,6 +14,11 @@ from nnunet_softlabel.fusion.rater_votes import RaterVotes
 def mean_vote(raters: RaterVotes) -> NDArray[Any]:
     """Share of the answering raters who marked the voxel: ``q_c = n_c / n``.
 
+    >>> votes = np.array([[[0, 1, 1]], [[0, 0, 1]], [[0, 1, 1]]], bool)  # (raters, channels, voxels)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0,))
+    >>> mean_vote(raters).round(2)
+    array([[0.  , 0.67, 1.  ]], dtype=float32)
+
     Args:
         raters: the votes of one case.
 
@@ -30,6 +35,11 @@ def weighted_vote(
     raters: RaterVotes, *, weights: Mapping[str, float] | Literal["agreement"] = "agreement"
 ) -> NDArray[Any]:
     """Weighted share of the answering raters who marked the voxel: ``sum_r w_r v_rc / sum_r w_r``.
+
+    >>> votes = np.array([[[0, 1, 1]], [[0, 0, 1]], [[0, 1, 1]]], bool)  # (raters, channels, voxels)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0,))
+    >>> weighted_vote(raters, weights={"ann": 2, "bob": 1, "eve": 1})
+    array([[0.  , 0.75, 1.  ]], dtype=float32)
 
     Args:
         raters: the votes of one case.
@@ -56,6 +66,11 @@ def agreement_weights(raters: RaterVotes) -> dict[str, float]:
     """Mean Dice of each rater with the others, over all channels and the voxels that both answered.
 
     Two empty annotations agree (Dice 1). All weigh 1 where there is one rater, or no two overlap.
+
+    >>> votes = np.array([[[0, 1, 1]], [[0, 0, 1]], [[0, 1, 1]]], bool)  # (raters, channels, voxels)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0,))
+    >>> {name: round(weight, 2) for name, weight in agreement_weights(raters).items()}
+    {'ann': 0.83, 'bob': 0.67, 'eve': 0.83}
     """
     dice = np.full((raters.n_raters, raters.n_raters), np.nan)
     for first in range(raters.n_raters):
@@ -74,6 +89,11 @@ def majority_vote(raters: RaterVotes) -> NDArray[Any]:
 
     Classes: the class with strictly more votes than every other class and than the background; where two lead
     alike, the voxel is background. Regions: more than half of the answering raters.
+
+    >>> votes = np.array([[[0, 1, 1]], [[0, 0, 1]], [[0, 1, 1]]], bool)  # (raters, channels, voxels)
+    >>> raters = RaterVotes(votes, ("ann", "bob", "eve"), spacing_mm=(1.0,))
+    >>> majority_vote(raters)
+    array([[0., 1., 1.]], dtype=float32)
 
     Args:
         raters: the votes of one case.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.fusion.rater_votes import marked_box
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
+from nnunet_softlabel.public import public
 
 Pair = tuple[str, str]
 
@@ -66,8 +67,15 @@ class CaseMeasures:
         return self.volume_mm3[rater] / median if median > 0 else NAN
 
 
+@public
 def measure_case(raters: RaterVotes) -> list[CaseMeasures]:
-    """Compare all raters of a case, one `CaseMeasures` per channel."""
+    """Compare all raters of a case, one `CaseMeasures` per channel.
+
+    >>> votes = np.array([[[[0, 1, 1]]], [[[0, 0, 1]]]], bool)  # (raters, channels, y, x)
+    >>> raters = ns.fusion.RaterVotes(votes, ("ann", "bob"), spacing_mm=(1.0, 1.0))
+    >>> round(ns.measure_case(raters)[0].mean_dice, 2)
+    0.67
+    """
     box = marked_box(raters, margin_mm=0)
     voxel_mm3 = float(np.prod(raters.spacing_mm))
     inside = raters if box is None or raters.answered is not None else raters.cropped(box)

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_softlabel.arguments import LabelTexts
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.cases.label_maps import Reading
+from nnunet_softlabel.cases.label_maps import FileOptions, Reading, labels_and_reading
 from nnunet_softlabel.formats.files import check_can_be_made, refuse_existing, write_csv, write_json
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.inspection.records import (
     CaseRow,
     ClassSummary,
@@ -19,6 +21,7 @@ from nnunet_softlabel.inspection.records import (
     dice_of_pairs,
 )
 from nnunet_softlabel.inspection.verdict import verdict
+from nnunet_softlabel.public import public
 
 JSON_FILE, CSV_FILE, PAGE_FILE = "inspection.json", "inspection.csv", "inspection.html"
 COLUMNS = (
@@ -29,24 +32,31 @@ MOST_LINES = 12  # of each list on the terminal
 MOST_COLUMNS = 10  # raters in the matrix on the terminal
 
 
+@public
 def write_inspection(
     output: Path,
     summary: Inspection,
     cases: Sequence[Case],
     *,
-    labels: Labels,
-    reading: Reading | None = None,
+    labels: LabelTexts | Labels,
+    reading: Reading | FileOptions | None = None,
     title: str,
     overwrite: bool = False,
 ) -> None:
-    """Write all three files, each whole or not at all.
+    """Write all three files, or none.
+
+    >>> cases = ns.find_cases("images/{case}.nii.gz", raters="raters/{case}_{rater}.nii.gz")
+    >>> found = ns.inspect_raters(cases, labels={"lesion": 1})
+    >>> ns.write_inspection("inspected", found, cases, labels={"lesion": 1}, title="Knees")
+    >>> sorted(path.name for path in Path("inspected").iterdir())
+    ['inspection.csv', 'inspection.html', 'inspection.json']
 
     Args:
         output: folder.
         summary: of `inspect_raters`.
         cases: the same cases, for the pictures.
-        labels: what the channels mean.
-        reading: how the files are read; None: they hold the values of ``labels``.
+        labels: as `inspect_raters` got it.
+        reading: as `inspect_raters` got it.
         title: of the page.
         overwrite: replace what is there.
 
@@ -55,13 +65,11 @@ def write_inspection(
     """
     from nnunet_softlabel.inspection.page import write_page  # matplotlib: not for every worker
 
-    check_output(output, overwrite=overwrite)
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / JSON_FILE, without_nan(summary))
-    _write_csv(output / CSV_FILE, summary)
-    write_page(
-        output / PAGE_FILE, summary, cases, labels=labels, reading=reading or Reading.of(labels), title=title
-    )
+    labels, reading = labels_and_reading(labels, reading)
+    with staged(output, (JSON_FILE, CSV_FILE, PAGE_FILE), overwrite=overwrite) as new:
+        write_json(new / JSON_FILE, without_nan(summary))
+        _write_csv(new / CSV_FILE, summary)
+        write_page(new / PAGE_FILE, summary, cases, labels=labels, reading=reading, title=title)
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_softlabel.arguments import LabelTexts
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.cases.label_maps import Reading
+from nnunet_softlabel.cases.label_maps import FileOptions, Reading, labels_and_reading
 from nnunet_softlabel.cases.raters import check_is_no_output
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
@@ -32,6 +33,7 @@ from nnunet_softlabel.inspection.records import (
 from nnunet_softlabel.inspection.summaries import case_summary, class_summary, rates_of
 from nnunet_softlabel.inspection.understood import understood_of_cases
 from nnunet_softlabel.processes import run_jobs
+from nnunet_softlabel.public import public
 
 FORMAT_VERSION = 1
 
@@ -49,11 +51,12 @@ class _Looked:
     shape: tuple[int, ...] = ()
 
 
+@public
 def inspect_raters(
     cases: Sequence[Case],
     *,
-    labels: Labels,
-    reading: Reading | None = None,
+    labels: LabelTexts | Labels,
+    reading: Reading | FileOptions | None = None,
     is_anonymous: bool = False,
     prior: Mapping[str, Any] | None = None,
     understood: Understood | None = None,
@@ -62,10 +65,15 @@ def inspect_raters(
 ) -> Inspection:
     """Compare the raters of all cases.
 
+    >>> cases = ns.find_cases("images/{case}.nii.gz", raters="raters/{case}_{rater}.nii.gz")
+    >>> found = ns.inspect_raters(cases, labels={"lesion": 1})
+    >>> found["number_of_cases"], sorted(found["raters"])
+    (4, ['expert', 'resident', 'student'])
+
     Args:
         cases: with raters' masks as files or arrays; images are needed for their grid only.
-        labels: what the channels mean.
-        reading: how the files are read; None: they hold the values of ``labels``.
+        labels: what the channels mean, also as `convert` takes it: the values in the raters' files.
+        reading: how the files are read, also as `FileOptions`.
         is_anonymous: rater 1 of one case is not rater 1 of another: rates are shared, nothing is said of a
             rater over several cases.
         prior: ``prior`` of a data set's ``soft_labels``, see `prior_effects`.
@@ -80,7 +88,7 @@ def inspect_raters(
         UsageError: if there is nothing to compare.
         DatasetError: if a rater is the output of a program.
     """
-    reading = reading or Reading.of(labels)
+    labels, reading = labels_and_reading(labels, reading)
     for case in cases:
         for rater, source in case.raters.items():
             check_is_no_output(rater, source)

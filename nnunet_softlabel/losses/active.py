@@ -19,6 +19,10 @@ def normalized_cross_entropy(
     Symmetric and linear in the target, so noise tolerant; but its minimiser for a soft target is the
     majority class, not the target. ``normalized_kl_divergence`` equals it on one-hot targets.
 
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(normalized_cross_entropy(logits, target).item(), 4)
+    0.3109
+
     References:
         [1] Ma et al., "Normalized Loss Functions for Deep Learning with Noisy Labels", ICML 2020.
     """
@@ -74,6 +78,10 @@ def normalized_kl_divergence(
     Equals NCE exactly on one-hot targets and is 0 at ``p = q``. For three or more classes it also tends to
     0 at the boundary of the simplex, so combine it with ``total_variation`` there (after the NCE of Ma et
     al., ICML 2020; the normalised divergence is ours).
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(normalized_kl_divergence(logits, target).item(), 4)
+    0.004
     """
     log_p, q = distributions(logits, target, mask=mask, activation=activation)
     # xlogy gives 0 for q = 0, where q * log(q) would be NaN.

@@ -36,6 +36,10 @@ def active_passive_loss(
     ``consistent`` is minimised at ``p = target``; ``expectation`` enters the target linearly, keeps the noise
     tolerance theorem and is minimised at the majority class. Both are the same function on one-hot targets.
 
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(active_passive_loss(logits, target, mode="expectation", active="nce", passive="mae").item(), 4)
+    0.6609
+
     Args:
         logits: ``(B, K, *spatial)``, before the activation.
         target: probabilities, same shape as ``logits``.
@@ -84,6 +88,10 @@ def class_balanced(
     Small lesions then weigh as much as all the rest, so that no loss can take them for noise. Still smallest
     at ``p = target`` where every voxel can be fitted by itself; where the image does not tell, ``p`` comes
     out too large, since marked voxels weigh more: for the start of a training (`BalancedStart`), not its end.
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(class_balanced(logits, target, loss=ns.losses.cross_entropy).item(), 4)
+    0.2849
 
     Args:
         logits: ``(B, K, *spatial)``, before the activation.

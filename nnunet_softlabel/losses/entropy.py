@@ -16,6 +16,10 @@ def cross_entropy(
     """CE: mean over voxels of ``-sum_k q_k log p_k``; at ``p = q`` it is the entropy of q, its minimum.
 
     Proper: over raters drawn at random it estimates the mean rater.
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(cross_entropy(logits, target).item(), 4)
+    0.5697
     """
     log_p, q = distributions(logits, target, mask=mask, activation=activation)
     return masked_mean(-(q * log_p).sum(dim=1), mask)
@@ -25,6 +29,10 @@ def brier_score(
     logits: Tensor, target: Tensor, *, mask: Tensor | None = None, activation: Activation = "softmax"
 ) -> Tensor:
     """Brier score: mean over voxels of ``sum_k (p_k - q_k)**2``, in [0, 2]; proper [1].
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(brier_score(logits, target).item(), 4)
+    0.005
 
     References:
         [1] Brier, "Verification of forecasts expressed in terms of probability", Mon. Weather Rev. 1950.
@@ -45,6 +53,10 @@ def generalized_cross_entropy(
 
     ``q -> 0`` is cross entropy; ``q = 1`` is ``mean_absolute_error``. Between them the minimiser is sharper
     than the target.
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(generalized_cross_entropy(logits, target, q=0.7).item(), 4)
+    0.3963
 
     References:
         [1] Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy
@@ -70,6 +82,10 @@ def symmetric_cross_entropy(
     """SCE: ``alpha * CE + beta * RCE`` [1]; the defaults are the paper's weights for CIFAR-10.
 
     Despite its name it is not symmetric in the sense of the noise theorem: its cross entropy part is not.
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(symmetric_cross_entropy(logits, target).item(), 4)
+    3.2806
 
     References:
         [1] Wang et al., "Symmetric Cross Entropy for Robust Learning with Noisy Labels", ICCV 2019.

@@ -78,13 +78,21 @@ def distributions(
 
 
 def probabilities(logits: Tensor, activation: Activation) -> Tensor:
-    """``softmax`` over dimension 1 or ``sigmoid``, in at least float32."""
+    """``softmax`` over dimension 1 or ``sigmoid``, in at least float32.
+
+    >>> probabilities(torch.zeros(1, 2, 1), "softmax").flatten().tolist()
+    [0.5, 0.5]
+    """
     logits = at_least_float32(logits)
     return torch.softmax(logits, dim=1) if activation == "softmax" else torch.sigmoid(logits)
 
 
 def masked_mean(per_voxel: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of ``(B, G, *spatial)`` where the mask ``(B, 1, *spatial)`` is True; 0 if it is nowhere."""
+    """Mean of ``(B, G, *spatial)`` where the mask ``(B, 1, *spatial)`` is True; 0 if it is nowhere.
+
+    >>> masked_mean(torch.tensor([[[1.0, 5.0]]]), torch.tensor([[[True, False]]])).item()
+    1.0
+    """
     if mask is None:
         return per_voxel.mean()
     count = mask.sum() * per_voxel.shape[1]

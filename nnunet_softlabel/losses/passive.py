@@ -18,6 +18,10 @@ def mean_absolute_error(
     Half the L1 distance to a one-hot label. Symmetric and linear in the target, so the minimiser for a soft
     target is its majority class; ``total_variation`` equals it on one-hot targets.
 
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(mean_absolute_error(logits, target).item(), 4)
+    0.35
+
     References:
         [1] Ghosh et al., "Robust Loss Functions under Label Noise for Deep Neural Networks", AAAI 2017.
     """
@@ -38,6 +42,10 @@ def reverse_cross_entropy(
     On a hard label the reverse cross entropy ``-sum_k p_k log max(e_k, clamp)`` is ``A * (1 - p_y)`` with
     ``A = -log(clamp)``; a soft target enters linearly. The default gives A = 9.21.
 
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(reverse_cross_entropy(logits, target).item(), 4)
+    3.2236
+
     References:
         [1] Wang et al., "Symmetric Cross Entropy for Robust Learning with Noisy Labels", ICCV 2019.
     """
@@ -53,6 +61,10 @@ def total_variation(
 
     Equals MAE exactly on one-hot targets and is 0 only at ``p = q``. Over raters drawn at random it
     estimates the median rater, not the mean.
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(total_variation(logits, target).item(), 4)
+    0.05
     """
     log_p, q = distributions(logits, target, mask=mask, activation=activation)
     return masked_mean(0.5 * (log_p.exp() - q).abs().sum(dim=1), mask)
@@ -70,6 +82,10 @@ def normalized_negative_cross_entropy(
 
     Probabilities below ``clamp`` count as ``clamp``, which keeps every ``A + log p`` from falling below 0 and
     the loss in [0, 1]; their gradient is 0. Symmetric and linear in the target.
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(normalized_negative_cross_entropy(logits, target).item(), 4)
+    0.4886
 
     References:
         [1] Ye et al., "Active Negative Loss Functions for Learning with Noisy Labels", NeurIPS 2023.

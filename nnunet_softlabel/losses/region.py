@@ -32,6 +32,10 @@ def dice_semimetric_loss(
     On one-hot targets it is 1 plus nnU-Net's ``MemoryEfficientSoftDiceLoss``; it is 0 only at ``p = q``,
     where the usual soft Dice prefers a thresholded q. Over raters drawn at random it leans to the median.
 
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(dice_semimetric_loss(logits, target).item(), 4)
+    0.1111
+
     References:
         [1] Wang et al., "Dice Semimetric Losses: Optimizing the Dice Score with Soft Labels", MICCAI 2023.
     """
@@ -56,6 +60,10 @@ def noise_robust_dice_loss(
     """Mean over channels of ``sum |p - q|**gamma / (sum p + sum q + smooth)``, in ``[0, 1]`` [1].
 
     ``gamma = 1`` is ``dice_semimetric_loss``; larger values, up to 2, weigh small differences less.
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(noise_robust_dice_loss(logits, target).item(), 4)
+    0.0248
 
     References:
         [1] Wang et al., "A Noise-Robust Framework for Automatic Segmentation of COVID-19 Pneumonia Lesions
@@ -83,6 +91,10 @@ def soft_dice_loss(
     """The usual soft Dice loss, ``1 - (2 sum pq + smooth) / (sum p + sum q + smooth)``, for comparison [1].
 
     1 plus nnU-Net's Dice loss for any target. Not for soft targets: its minimiser thresholds them.
+
+    >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
+    >>> round(soft_dice_loss(logits, target).item(), 4)
+    0.7778
 
     References:
         [1] Milletari et al., "V-Net", 3DV 2016; smoothing as in nnU-Net.

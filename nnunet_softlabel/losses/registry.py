@@ -46,7 +46,11 @@ LOSSES: dict[str, Loss] = {**VOXEL_TERMS, **REGION_TERMS}
 
 
 def get_loss(name: str) -> Loss:
-    """The loss of that name."""
+    """The loss of that name.
+
+    >>> get_loss("gce").__name__
+    'generalized_cross_entropy'
+    """
     if name not in LOSSES:
         raise ValueError(f"Unknown loss {name!r}; choose from {sorted(LOSSES)}.")
     return LOSSES[name]

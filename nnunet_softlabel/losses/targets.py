@@ -24,6 +24,11 @@ def expand_target(
 ) -> tuple[Tensor, Tensor | None]:
     """Probabilities of all channels, and where a voxel counts, from a compact target.
 
+    >>> compact = torch.tensor([[[0, 32760]]], dtype=torch.int16)  # one foreground class, two voxels
+    >>> target, mask = expand_target(compact, activation="softmax")
+    >>> target[0].tolist(), mask
+    ([[1.0, 0.0], [0.0, 1.0]], None)
+
     Args:
         compact: int16 ``(B, C, *spatial)``.
         activation: softmax adds the background as channel 0; sigmoid keeps the ``C`` channels.
@@ -50,6 +55,8 @@ def check_target(
     target: Tensor, *, activation: Activation, has_ignore: bool = False, tolerance: float = 1e-3
 ) -> None:
     """Refuse a target, compact or not, that is no probability; call it once per run, not per step.
+
+    >>> check_target(torch.full((1, 2, 3), 0.5), activation="softmax")
 
     Args:
         target: compact int16 ``(B, C, *spatial)``, or floating point ``(B, K, *spatial)`` with background.

@@ -21,7 +21,12 @@ SMALLEST_PROBABILITY = 1e-6  # NLL: a certain and wrong voxel costs 13.8, not in
 
 
 def brier(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
-    """Mean of ``(p - r)^2`` over the voxels. NaN if none counts."""
+    """Mean of ``(p - r)^2`` over the voxels. NaN if none counts.
+
+    >>> reference, prediction = np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 0.5])
+    >>> round(brier(reference, prediction), 4)
+    0.0833
+    """
     reference, prediction = voxels_that_count(reference, prediction, mask)
     if reference.size == 0:
         return NAN
@@ -34,6 +39,10 @@ def nll_above_entropy(
     """Mean of ``CE(r, p) - H(r)``, in nats: the cross entropy that a better map could save; 0 only for p = r.
 
     p is clipped to [1e-6, 1 - 1e-6]. NaN if no voxel counts.
+
+    >>> reference, prediction = np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 0.5])
+    >>> round(nll_above_entropy(reference, prediction), 4)
+    0.231
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
     if reference.size == 0:
@@ -58,6 +67,10 @@ def reliability(
     reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
 ) -> NDArray[Any]:
     """What a reliability diagram shows, ready to be summed over cases.
+
+    >>> reliability(np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.6, 0.9]), bins=2)
+    array([[1. , 0.1, 0. ],
+           [2. , 1.5, 2. ]])
 
     Returns:
         ``(bins, 3)``: per bin of equal width the number of voxels, the sum of p and the sum of r.

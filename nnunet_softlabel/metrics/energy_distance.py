@@ -31,6 +31,10 @@ def generalised_energy_distance(
     Pairs are drawn with replacement, so that ``S = S'`` counts. Two empty masks have distance 0. The value is
     the squared distance, in [0, 2], and 0 if both are the same distribution. NaN without raters or samples.
 
+    >>> masks = [np.array([0, 1, 1]), np.array([0, 1, 0])]
+    >>> generalised_energy_distance(masks, masks)
+    0.0
+
     References:
         [1] Kohl et al., "A Probabilistic U-Net for Segmentation of Ambiguous Images", NeurIPS 2018.
     """

@@ -35,6 +35,9 @@ def count_lesions(
 ) -> LesionCounts:
     """Match the components of two masks, one to one.
 
+    >>> count_lesions(np.array([[1, 0, 1, 0]]) > 0, np.array([[1, 0, 0, 0]]) > 0)
+    LesionCounts(matched=1, reference=2, predicted=1)
+
     Raises:
         ValueError: if ``minimum_iou`` is outside (0, 1].
     """
@@ -106,6 +109,9 @@ def detection_auc(positive: Sequence[bool], scores: Sequence[float]) -> float:
     """Area under the ROC curve: P(score of a positive case > that of a negative one), ties 1/2.
 
     NaN unless there are positive and negative cases.
+
+    >>> detection_auc([False, True, True], [0.2, 0.1, 0.9])
+    0.5
     """
     is_positive = np.asarray(positive, dtype=bool)
     n_positive, n_negative = int(is_positive.sum()), int((~is_positive).sum())

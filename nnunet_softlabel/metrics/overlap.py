@@ -48,14 +48,24 @@ def mean_of_defined(values: Iterable[float]) -> float:
 
 
 def dice(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
-    """Overlap of two masks, ``2 |r & p| / (|r| + |p|)``. NaN if both are empty, as in nnU-Net."""
+    """Overlap of two masks, ``2 |r & p| / (|r| + |p|)``. NaN if both are empty, as in nnU-Net.
+
+    >>> reference, prediction = np.array([0, 1, 1, 1]) > 0, np.array([0, 0, 1, 1]) > 0
+    >>> round(dice(reference, prediction), 3)
+    0.8
+    """
     reference, prediction = voxels_that_count(reference, prediction, mask)
     both = np.count_nonzero(reference & prediction)
     return ratio(2 * both, np.count_nonzero(reference) + np.count_nonzero(prediction))
 
 
 def iou(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
-    """Intersection over union (Jaccard). NaN if both masks are empty."""
+    """Intersection over union (Jaccard). NaN if both masks are empty.
+
+    >>> reference, prediction = np.array([0, 1, 1, 1]) > 0, np.array([0, 0, 1, 1]) > 0
+    >>> round(iou(reference, prediction), 3)
+    0.667
+    """
     reference, prediction = voxels_that_count(reference, prediction, mask)
     return ratio(np.count_nonzero(reference & prediction), np.count_nonzero(reference | prediction))
 
@@ -63,20 +73,35 @@ def iou(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any]
 def precision(
     reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
 ) -> float:
-    """Share of the predicted voxels that are right. NaN if nothing is predicted."""
+    """Share of the predicted voxels that are right. NaN if nothing is predicted.
+
+    >>> reference, prediction = np.array([0, 1, 1, 1]) > 0, np.array([0, 0, 1, 1]) > 0
+    >>> round(precision(reference, prediction), 3)
+    1.0
+    """
     reference, prediction = voxels_that_count(reference, prediction, mask)
     return ratio(np.count_nonzero(reference & prediction), np.count_nonzero(prediction))
 
 
 def recall(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
-    """Share of the reference's voxels that are found. NaN if the reference is empty."""
+    """Share of the reference's voxels that are found. NaN if the reference is empty.
+
+    >>> reference, prediction = np.array([0, 1, 1, 1]) > 0, np.array([0, 0, 1, 1]) > 0
+    >>> round(recall(reference, prediction), 3)
+    0.667
+    """
     return precision(prediction, reference, mask=mask)
 
 
 def f_beta(
     reference: NDArray[Any], prediction: NDArray[Any], *, beta: float, mask: NDArray[Any] | None = None
 ) -> float:
-    """``(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp)``: beta > 1 favours recall. NaN if both are empty."""
+    """``(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp)``: beta > 1 favours recall. NaN if both are empty.
+
+    >>> reference, prediction = np.array([0, 1, 1, 1]) > 0, np.array([0, 0, 1, 1]) > 0
+    >>> round(f_beta(reference, prediction, beta=2), 3)
+    0.714
+    """
     reference, prediction = voxels_that_count(reference, prediction, mask)
     both = np.count_nonzero(reference & prediction)
     missed = np.count_nonzero(reference) - both
@@ -91,6 +116,10 @@ def soft_dice(
     """Overlap of two probability maps, ``2 * sum(min(r, p)) / sum(r + p)``, which is 1 - DML.
 
     The usual Dice on binary masks; 1 exactly when the maps are equal. NaN if both are empty.
+
+    >>> reference, prediction = np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 0.5])
+    >>> soft_dice(reference, prediction)
+    0.8
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
     both = np.minimum(reference, prediction).sum(dtype=np.float64)

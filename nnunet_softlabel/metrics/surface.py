@@ -28,6 +28,11 @@ def surface_distances(
 ) -> Distances | None:
     """Distances in mm between the surfaces of two masks, with areas; None unless both hold a voxel.
 
+    >>> reference, prediction = np.zeros((2, 9), bool), np.zeros((2, 9), bool)
+    >>> reference[:, 2:6], prediction[:, 2:7] = True, True
+    >>> max(surface_distances(reference, prediction, spacing_mm=(1.0, 1.0))["distances_pred_to_gt"])
+    np.float64(1.0)
+
     Returns:
         ``distances_gt_to_pred``, ``distances_pred_to_gt``, ascending, and the areas ``surfel_areas_gt``,
         ``surfel_areas_pred`` of the elements they start from, as surface-distance names them. A volume of a
@@ -74,6 +79,11 @@ def hd95(distances: Distances | None) -> float:
     """95th percentile of the surface distances, the larger of both directions, in mm.
 
     NaN if a mask is empty: no distance exists. Read it beside recall, which counts missed objects.
+
+    >>> reference, prediction = np.zeros((2, 9), bool), np.zeros((2, 9), bool)
+    >>> reference[:, 2:6], prediction[:, 2:8] = True, True
+    >>> hd95(surface_distances(reference, prediction, spacing_mm=(1.0, 0.5)))
+    1.0
     """
     return NAN if distances is None else float(surface_distance.compute_robust_hausdorff(distances, 95))
 
@@ -84,6 +94,12 @@ def nsd(
     """Normalised surface Dice: share of both surfaces that lies within the tolerance of the other one.
 
     0 if exactly one mask is empty, NaN if both are.
+
+    >>> reference, prediction = np.zeros((2, 9), bool), np.zeros((2, 9), bool)
+    >>> reference[:, 2:6], prediction[:, 2:8] = True, True
+    >>> distances = surface_distances(reference, prediction, spacing_mm=(1.0, 1.0))
+    >>> nsd(reference, prediction, distances, tolerance_mm=2.0)
+    1.0
     """
     if distances is None:
         return 0.0 if reference.any() or prediction.any() else NAN
@@ -91,7 +107,13 @@ def nsd(
 
 
 def mean_distance_mm(distances: Distances | None) -> float:
-    """Area-weighted mean distance of the surfaces, mean of both directions, in mm. NaN if a mask is empty."""
+    """Area-weighted mean distance of the surfaces, mean of both directions, in mm. NaN if a mask is empty.
+
+    >>> reference, prediction = np.zeros((2, 9), bool), np.zeros((2, 9), bool)
+    >>> reference[:, 2:6], prediction[:, 2:8] = True, True
+    >>> round(mean_distance_mm(surface_distances(reference, prediction, spacing_mm=(1.0, 0.5))), 3)
+    0.211
+    """
     if distances is None:
         return NAN
     return float(np.mean(surface_distance.compute_average_surface_distance(distances)))

@@ -19,12 +19,14 @@ from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import Json, expecting_shape, read_json, refuse_existing, write_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.plans import REMEDY, read_plans
+from nnunet_softlabel.public import public
 
 # the lowres stage of a cascade has at least this many times fewer voxels; nnU-Net makes none below 2
 LOWRES_FACTOR = 4.0
 NAMES_OF_NNUNET = ("dataset", "dataset_fingerprint", "splits_final")
 
 
+@public
 def reduce_plans(
     dataset: int | str,
     *,
@@ -42,6 +44,9 @@ def reduce_plans(
     nnU-Net plans a cascade for large images only; ``with_cascade`` adds ``3d_lowres`` and
     ``3d_cascade_fullres`` to small ones. The images of ``3d_lowres`` are then preprocessed with
     ``nnUNetv2_preprocess -d DATASET -plans_name NAME -c 3d_lowres``.
+
+    >>> ns.reduce_plans(911, name="SmallPlans", features=4, patch_size=[16, 24, 24]).name
+    'SmallPlans.json'
 
     Args:
         dataset: id or name, planned by nnU-Net.

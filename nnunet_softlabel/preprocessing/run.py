@@ -8,8 +8,10 @@ from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.plans import configuration_of
 from nnunet_softlabel.preprocessing.preparation import Preparation
+from nnunet_softlabel.public import public
 
 
+@public
 def preprocess(
     dataset: int | str,
     configuration: str,
@@ -20,6 +22,9 @@ def preprocess(
     show_progress: bool = False,
 ) -> Path:
     """Preprocess the soft labels of a data set for one configuration of a plan.
+
+    >>> ns.preprocess("Dataset911_Tiny", "3d_fullres").name
+    'soft_labels'
 
     Args:
         dataset: id or name.

@@ -31,6 +31,9 @@ def log_likelihood_ratio(
     Of two normal distributions with unlike spreads, the wider also wins on the far side: very dark voxels
     would count as bright lesions. So beyond its turning point the ratio keeps the value it has there.
 
+    >>> log_likelihood_ratio(np.array([0.0, 3.0]), mean=3.0, spread=1.0).round(1)
+    array([-4.5,  4.5])
+
     Args:
         intensity: any shape, from :meth:`TissueModel.normalise`.
         mean: of the lesions; :func:`check_contrast` refuses one that is not where ``direction`` says.
@@ -73,6 +76,11 @@ def apply_intensity_prior(
     tissue stays zero. The evidence ``strength * llr`` is cut at plus and minus ``most_evidence``. With the
     defaults, what no rater marked gets 0.17 at most, and what all marked keeps 0.83 at least: bright vessels
     are not lesions, so intensity alone does not overrule all raters. A larger ``most_evidence`` lets it.
+
+    >>> soft, image = np.array([[0.0, 0.5, 0.5]], np.float32), np.array([100.0, 100.0, 180.0])
+    >>> tissue, lesions = TissueModel(100.0, 20.0), ns.priors.LesionModel((3.0,), (1.0,))
+    >>> apply_intensity_prior(soft, image, np.ones(3, bool), tissue, lesions).round(2)
+    array([[0.  , 0.05, 0.95]], dtype=float32)
 
     Args:
         soft: ``(C, *spatial)`` foreground probabilities.

@@ -88,6 +88,10 @@ def lesion_statistics(
 ) -> LesionStatistics:
     """Normalised intensity of the voxels inside the ROI that more than a share of the raters marked.
 
+    >>> image, bone = np.array([100.0, 100.0, 160.0]), np.ones(3, bool)
+    >>> lesion_statistics(image, bone, np.array([[0, 0, 1.0]]), TissueModel(100.0, 20.0)).total
+    (3.0,)
+
     Args:
         image: ``(*spatial)``, one channel.
         roi: ``(*spatial)``, not 0 inside.
@@ -110,6 +114,8 @@ def lesion_statistics(
 
 def check_contrast(mean: float, direction: Literal["brighter", "darker"]) -> None:
     """Refuse lesions that are not at least ``LEAST_CONTRAST`` spreads of the tissue to the stated side of it.
+
+    >>> check_contrast(3.0, "brighter")  # lesions three spreads above their tissue
 
     Args:
         mean: of the lesions, in spreads of the normal tissue above its median.

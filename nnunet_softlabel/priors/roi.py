@@ -23,6 +23,9 @@ def roi_weights(
     Outside an ROI its weight falls as ``(1 + cos(pi d / margin_mm)) / 2`` of the distance ``d``, to 0 at
     ``margin_mm``.
 
+    >>> roi_weights([np.array([[False, False, True]])], spacing_mm=(1.0, 1.0), margin_mm=2.0).round(2)
+    array([[0. , 0.5, 1. ]], dtype=float32)
+
     Args:
         rois: masks ``(*spatial)``, not 0 inside.
         spacing_mm: voxel size in array order.
@@ -61,6 +64,9 @@ def apply_roi(
     weights: Sequence[float] | None = None,
 ) -> NDArray[Any]:
     """Probabilities times :func:`roi_weights`: untouched in ROIs of weight 1, zero beyond the margin.
+
+    >>> apply_roi(np.array([[0.4, 0.8]]), [np.array([False, True])], spacing_mm=(1.0,))
+    array([[0. , 0.8]], dtype=float32)
 
     Args:
         soft: ``(C, *spatial)`` foreground probabilities.

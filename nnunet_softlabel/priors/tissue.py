@@ -40,6 +40,10 @@ def estimate_tissue(
     Lesions that raters missed must not spoil it, either: voxels farther than ``cut`` spreads from the median
     are left out, and the model is estimated again until none is.
 
+    >>> image = np.linspace(80.0, 120.0, 41)
+    >>> estimate_tissue(image, np.ones(41, bool), np.zeros((1, 41))).median
+    100.0
+
     Args:
         image: ``(*spatial)``, one channel.
         roi: ``(*spatial)``, not 0 inside.

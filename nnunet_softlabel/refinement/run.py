@@ -18,6 +18,7 @@ from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.fusion.detection_model import DetectionModel
+from nnunet_softlabel.public import public
 from nnunet_softlabel.refinement.candidates import (
     check_cases_known,
     judged_candidates,
@@ -44,6 +45,7 @@ class Refinement:
     summary: RefinementSummary
 
 
+@public
 @dataclass(frozen=True)
 class FirstRound:
     """A training whose folds predicted their validation cases.
@@ -64,6 +66,7 @@ class FirstRound:
         return environment_folder("nnUNet_results") / dataset.folder.name / model
 
 
+@public
 def refine(
     dataset: SoftDataset,
     first_round: FirstRound,
@@ -75,6 +78,10 @@ def refine(
     running: Running | None = None,
 ) -> Refinement:
     """Fuse the raters of a data set again, with what the folds' networks see in cases they did not train on.
+
+    >>> first = ns.FirstRound("nnUNetTrainerSoftCE", "3d_fullres", "nnUNetPlansReduced")
+    >>> ns.refine(911, first, dataset_id=912).dataset.name
+    'Dataset912_TinyRefined'
 
     Args:
         dataset: of the first round, with its raters' label maps.

@@ -17,6 +17,7 @@ from nnunet_softlabel.evaluation.case_scores import CONSENSUS, MODEL, RATERS, SO
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 from nnunet_softlabel.metrics.raters_together import RATERS_METRICS
 from nnunet_softlabel.metrics.registry import BETTER, METRICS
+from nnunet_softlabel.public import public
 from nnunet_softlabel.report.significance import (
     CONFIDENCE,
     RESAMPLES,
@@ -112,6 +113,7 @@ def case_values(
     return {case: (mean_of_defined(values), groups[case]) for case, values in found.items()}
 
 
+@public
 def compare(
     first: Sequence[Row],
     second: Sequence[Row],
@@ -125,6 +127,13 @@ def compare(
     resamples: int = RESAMPLES,
 ) -> list[PairedDifference]:
     """All differences between two trainers; the primary ones are the family of Holm's correction.
+
+    >>> row = {"class": "lesion", "reference": "consensus", "prediction": "model", "dice": 0.8}
+    >>> rows = [{"case": f"case{i}", **row} for i in range(9)]
+    >>> better = [{**row, "dice": 0.85 + 0.001 * i} for i, row in enumerate(rows)]
+    >>> test = ns.compare(rows, better, names=("stock", "soft"), metrics=["dice"])[0]
+    >>> round(test.difference.mean, 3), test.wins
+    (0.054, (9, 0, 0))
 
     Args:
         first: rows of the baseline, as in ``soft_metrics.csv``.

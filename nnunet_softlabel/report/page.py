@@ -16,6 +16,7 @@ from nnunet_softlabel.evaluation.case_scores import RATER
 from nnunet_softlabel.evaluation.tables import versions
 from nnunet_softlabel.formats.files import refuse_existing, write_text
 from nnunet_softlabel.metrics.registry import BETTER, TITLES
+from nnunet_softlabel.public import public
 from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.comparison import (
     PRIMARY,
@@ -37,6 +38,7 @@ MEAN_RESAMPLES = 2000  # of the intervals of means; those of differences come wi
 PICTURED_CASES, PLOTTED_CLASSES = 9, 4
 
 
+@public
 def write_report(
     path: Path,
     *,
@@ -54,6 +56,11 @@ def write_report(
     overwrite: bool = False,
 ) -> Path:
     """Write the page.
+
+    >>> summary = ns.evaluate(501, "predictions", "scores_b", num_processes=1)
+    >>> runs = [ns.RunResult.from_folders("SoftCE", ["scores_b"])]
+    >>> ns.write_report("report.html", title="Knees", runs=runs, metrics=["dice"]).name
+    'report.html'
 
     Args:
         path: of the HTML file.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nnunet_softlabel.evaluation.case_scores import Row
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, read_rows
 from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.public import public
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class RunResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
+    @public
     def from_folders(cls, name: str, folders: Sequence[Path], **more: Any) -> RunResult:
         """Collect what `evaluate` wrote into several folders, one per fold and seed."""
         rows: list[Row] = []

@@ -9,12 +9,15 @@ import numpy as np
 
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import write_image
+from nnunet_softlabel.formats.staging import staged
+from nnunet_softlabel.public import public
 from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom
 from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
 
 SHAPE = (16, 48, 48)
 LESION_RADIUS_MM = (9.0, 15.0)  # a few hundred iterations do not learn smaller ones
 # what an expert misses and adds little of, and a beginner more
+FOLDERS = ("images", "raters", "truth", "bone")
 READERS = {
     "expert": RaterSkill(sensitivity=0.95, false_positives=0.1, boundary_jitter_mm=1.0),
     "resident": RaterSkill(
@@ -26,16 +29,40 @@ READERS = {
 }
 
 
+@public
 def write_knees(
-    folder: Path, *, seed: int, number: int, readers: Mapping[str, RaterSkill] = READERS
+    folder: Path,
+    *,
+    seed: int,
+    number: int,
+    readers: Mapping[str, RaterSkill] = READERS,
+    overwrite: bool = False,
 ) -> list[str]:
-    """Write images, raters and truth of generated knees; returns their names."""
-    for name in ("images", "raters", "truth", "bone"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    """Write images, raters and truth of generated knees: all of them, or none.
+
+    >>> ns.simulation.write_knees("more_knees", seed=1, number=1)
+    ['knee_000']
+
+    Args:
+        folder: for the folders images, raters, truth and bone.
+        seed: same seed, same knees.
+        number: of knees.
+        readers: name -> skill.
+        overwrite: replace these folders.
+
+    Returns:
+        Names of the knees.
+
+    Raises:
+        UsageError: if there are such folders.
+    """
     names = [f"knee_{i:03d}" for i in range(number)]
     seeds = np.random.SeedSequence(seed).generate_state(number).tolist()
-    for name, own_seed in zip(names, seeds, strict=True):
-        _write_knee(folder, readers, name, own_seed)
+    with staged(folder, FOLDERS, overwrite=overwrite) as new:
+        for place in FOLDERS:
+            (new / place).mkdir()
+        for name, own_seed in zip(names, seeds, strict=True):
+            _write_knee(new, readers, name, own_seed)
     return names
 
 

@@ -61,6 +61,10 @@ def make_knee_phantom(
     lesions and noise are drawn independently of each other: knees that differ only in ``lesion_contrast`` or
     ``noise`` have the same truth.
 
+    >>> knee = make_knee_phantom(0, shape=(8, 24, 24), n_lesions=1)
+    >>> knee.image.shape, bool(knee.truth.any())
+    ((8, 24, 24), True)
+
     Args:
         seed: the same seed gives the same knee, bit by bit.
         shape: three numbers, or two for one slice through a condyle.
@@ -210,6 +214,10 @@ def phantom_raters(
     phantom: KneePhantom, regime: str = "all", *, seed: int, correlation: float = 0.3
 ) -> NDArray[Any]:
     """What three raters of unlike skill draw on a phantom; false positives are bright spots, not lesions.
+
+    >>> knee = make_knee_phantom(0, shape=(8, 24, 24), n_lesions=1)
+    >>> phantom_raters(knee, seed=0).shape  # three raters
+    (3, 8, 24, 24)
 
     Args:
         phantom: the knee.

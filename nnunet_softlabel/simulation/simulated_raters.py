@@ -21,8 +21,7 @@ class RaterSkill:
     """How one rater errs.
 
     Attributes:
-        sensitivity: probability that the rater draws a lesion at all. A lesion is a connected component of
-            the foreground, whatever its classes.
+        sensitivity: probability of drawing a lesion (a component of the foreground, of any class) at all.
         false_positives: expected number of things per image that are drawn and are none.
         false_positive_radius_mm: mean radius of these; each is a ball of 0.7 to 1.3 times that.
         boundary_bias_mm: how far outside (positive) or inside the true outline the rater draws it.
@@ -91,14 +90,16 @@ def simulate_raters(
     Gaussian field, false positives a Poisson number of balls. A lesion that is detected keeps at least its
     innermost voxel, so that ``sensitivity`` means what it says for small lesions, too.
 
+    >>> simulate_raters(np.eye(9, dtype=int), spacing_mm=(1, 1), raters=[RaterSkill()] * 2, seed=0).shape
+    (2, 9, 9)
+
     Args:
         truth: ``(*spatial)`` integers, 0 is background.
         spacing_mm: voxel size in array order.
         raters: one skill per rater.
         seed: the same seed gives the same maps.
         correlation: 0 to 1, how much of every error the raters share: what is hard for one is hard for all.
-        false_positive_roi: ``(*spatial)`` bool, where centres of false positives may lie. None: anywhere.
-            They never cover true foreground.
+        false_positive_roi: ``(*spatial)`` bool, for centres of false positives, never in lesions; None: all.
         labels: false positives draw one of these; None: one of those in ``truth``, or 1 if there are none.
 
     Returns:

@@ -13,12 +13,14 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.public import public
 from nnunet_softlabel.training.records import TrainingResult
 from nnunet_softlabel.training.starts_from import SHARE_OF_EPOCHS, starts_from
 
 CURVES = ("train_losses", "val_losses", "mean_fg_dice", "ema_fg_dice", "lrs")
 
 
+@public
 def train(
     dataset: int | str,
     configuration: str,
@@ -34,6 +36,12 @@ def train(
     continues: bool = False,
 ) -> TrainingResult:
     """Train one fold and validate it with probabilities, as ``nnUNetv2_train ... --npz`` does.
+
+    >>> done = ns.train(
+    ...     911, "3d_fullres", 0, "nnUNetTrainerSoftCE", plans="nnUNetPlansReduced",
+    ...     epochs=1, iterations=1, device="cpu")
+    >>> done["epochs"], Path(done["folder"]).name
+    (1, 'fold_0')
 
     Args:
         dataset: id or name.

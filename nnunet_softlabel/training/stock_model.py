@@ -22,6 +22,7 @@ from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.staging import staged
+from nnunet_softlabel.public import public
 from nnunet_softlabel.training import recipes
 from nnunet_softlabel.training.checkpoints import read_checkpoint
 from nnunet_softlabel.training.folding import folded, read_affine_map
@@ -42,6 +43,7 @@ OF_CROSSVALIDATION = (
 )
 
 
+@public
 def export_stock(
     dataset: int | str,
     configuration: str,
@@ -57,6 +59,9 @@ def export_stock(
 
     ``output`` is a results folder: with ``nnUNet_results`` set to it, ``nnUNetv2_predict`` gives the same
     bytes as the model it was made from. For a cascade, export both stages.
+
+    >>> ns.export_stock(911, "3d_fullres", "stock", plans="nnUNetPlansReduced").name
+    'nnUNetTrainer__nnUNetPlansReduced__3d_fullres'
 
     Args:
         dataset: id or name.

@@ -69,7 +69,8 @@ def test_a_fine_tuned_row_waits_for_the_model_it_goes_on_from(grid_factory, fake
 @pytest.mark.parametrize("trainers", [FINE_TUNED[1:], FINE_TUNED[::-1]])
 def test_a_fine_tuned_row_without_its_model_is_refused(grid_factory, trainers):
     wanted = (
-        "-tr nnUNetTrainerSoftCEFineTune: goes on from the model of nnUNetTrainer; name nnUNetTrainer before"
+        r"^trainers nnUNetTrainerSoftCEFineTune: goes on from the model of nnUNetTrainer; "
+        "name nnUNetTrainer before"
     )
     with pytest.raises(UsageError, match=wanted):
         grid_factory(trainers=trainers)

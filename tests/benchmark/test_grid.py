@@ -25,7 +25,7 @@ def test_seeds_have_results_of_their_own_and_are_averaged(grid_factory, fake_tra
 
 
 def test_a_fold_alone_has_nothing_to_tune_on(grid_factory, fake_training):
-    with pytest.raises(UsageError, match="give at least two to -f"):
+    with pytest.raises(UsageError, match="give at least two to folds"):
         grid_factory(threshold="tuned")
     benchmark(grid_factory(trainers=TRAINERS[:1]), num_processes=1, log=silent)
     grid = grid_factory(trainers=TRAINERS[:1], folds=[0, 1], threshold="tuned")
@@ -34,14 +34,16 @@ def test_a_fold_alone_has_nothing_to_tune_on(grid_factory, fake_training):
 
 
 def test_a_threshold_that_cannot_be_is_refused_before_training(grid_factory):
-    with pytest.raises(UsageError, match="--threshold 2: give a number in"):
+    with pytest.raises(UsageError, match="threshold 2: give a number in"):
         grid_factory(threshold="2")
 
 
 def test_unknown_plan_and_configuration_are_refused(grid_factory):
-    with pytest.raises(UsageError, match=r"-p nnUNetPlansOther: .* is not there"):
+    with pytest.raises(UsageError, match=r"plans nnUNetPlansOther: .* is not there"):
         grid_factory(plans="nnUNetPlansOther")
-    with pytest.raises(UsageError, match="-c 3d_lowres: nnUNetPlansReduced has no such configuration"):
+    with pytest.raises(
+        UsageError, match="configurations 3d_lowres: nnUNetPlansReduced has no such configuration"
+    ):
         grid_factory(configurations=["3d_lowres"])
 
 

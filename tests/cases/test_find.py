@@ -86,11 +86,11 @@ def test_single_rater_soft_labels_and_masks(make_files) -> None:
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        ([], {"images": ["i/x.png"]}, r"--images .*x.png: needs \{case\}"),
+        ([], {"images": ["i/x.png"]}, r"images .*x.png: needs \{case\}"),
         ([], {"images": ["i/{kase}.png"]}, r"unknown placeholder \{kase\}; known are \{case\}"),
-        ([], {"images": ["j/{case}.png"]}, "--images .*fits no file"),
-        ([], {"raters": ["r/{case}.png"]}, r"needs \{rater\} .* add --single-rater"),
-        ([], {"raters": ["s/{case}_{rater}.png"]}, "--raters .*s/{case}_{rater}.png: fits no file"),
+        ([], {"images": ["j/{case}.png"]}, "images .*fits no file"),
+        ([], {"raters": ["r/{case}.png"]}, r"needs \{rater\} .* add has_single_rater=True"),
+        ([], {"raters": ["s/{case}_{rater}.png"]}, "raters .*s/{case}_{rater}.png: fits no file"),
         (["i/b.png"], {}, "Case b: image .*b.png has no rater's file; add one"),
         (["r/c_1.png"], {}, "c_1.png: rater's file of case 'c', which has no image"),
         (["r2/a_1.png"], {"raters": ["r/{case}_{rater}.png", "r2/{case}_{rater}.png"]}, "1 has two files"),
@@ -102,7 +102,7 @@ def test_single_rater_soft_labels_and_masks(make_files) -> None:
         ([], {"soft": "p/{case}.png"}, r"needs \{label\}, since there are 2 labels"),
         (["p/a_x.png", "p/a_y.png", "p/b_x.png"], {"soft": "p/{case}_{label}.png"}, "soft label of case 'b'"),
         (["b/z.png"], {"rois": {"bone": "b/{case}.png"}}, "z.png: mask of case 'z', which has no image"),
-        (["i/b.png", "r/b_1.png", "b/a.png"], {"rois": {"bone": "b/{case}.png"}}, "b: has no mask .*--roi"),
+        (["i/b.png", "r/b_1.png", "b/a.png"], {"rois": {"bone": "b/{case}.png"}}, "b: has no mask .*rois"),
         (["g/z.png"], {"ignore": "g/{case}.png"}, "z.png: mask of case 'z', which has no image"),
     ],
 )  # fmt: skip
@@ -127,8 +127,8 @@ def test_files_that_do_not_fit_are_named(make_files, files: list[str], options: 
 @pytest.mark.parametrize(
     ("images", "raters", "remedy"),
     [
-        ("i/{case}.png", "r/{rater}/{case}.png", "write {case}_seg instead of {case} in --raters"),
-        ("i/{case}_0000.png", "s/{rater}/{case}.png", "write MR_{case} instead of {case} in --images"),
+        ("i/{case}.png", "r/{rater}/{case}.png", "write {case}_seg instead of {case} in raters"),
+        ("i/{case}_0000.png", "s/{rater}/{case}.png", "write MR_{case} instead of {case} in images"),
         ("i/{case}_0000.png", "q/{rater}/{case}.png", "the two must name cases alike"),
     ],
 )
@@ -170,10 +170,10 @@ def test_masks_and_maps_with_a_forgotten_part_of_the_name(make_files, what, patt
         (None, "groups.csv: cannot be read"),
         (b"\xff\xfe\x00", "groups.csv: cannot be read"),
         (b"", "has no column 'case'"),
-        (b"name,patient\na,1\n", r"has no column 'case'; its columns are name, patient \(--case-column\)"),
+        (b"name,patient\na,1\n", r"has no column 'case'; its columns are name, patient \(case_column\)"),
         (
             b"case,subject\na,1\n",
-            r"has no column 'patient'; its columns are case, subject \(--group-column\)",
+            r"has no column 'patient'; its columns are case, subject \(group_column\)",
         ),
         (b"case,patient\na,1\na,2\n", "case a is in the groups '1' and '2'; keep one"),
         (b"case,patient\na,\n", "case a has no patient; fill the cell"),
@@ -208,7 +208,7 @@ def test_test_cases_are_marked() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["x"], "--test-cases: no case is named 'x'"),
+        (["x"], "names: no case is named 'x'"),
         (["a", "b", "c"], "nothing is left to train on"),
         (["a"], "group 1 has case b in training and others in the test set"),
     ],

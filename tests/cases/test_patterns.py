@@ -47,9 +47,7 @@ def test_bids_sessions_are_found_by_wildcards(make_files, images: str, raters: s
 
 def test_two_files_for_one_case_are_both_named(make_files) -> None:
     root = make_files("s/1/a.png", "s/2/a.png", "r/a_1.png")
-    with pytest.raises(
-        DatasetError, match=r"Case a: --images .* fits two files, .*s/1/a.png and .*s/2/a.png"
-    ):
+    with pytest.raises(DatasetError, match=r"Case a: images .* fits two files, .*s/1/a.png and .*s/2/a.png"):
         find_cases([f"{root}/s/*/{{case}}.png"], raters=[f"{root}/r/{{case}}_{{rater}}.png"])
 
 
@@ -99,7 +97,7 @@ def test_two_stars_must_be_a_whole_folder(make_files) -> None:
 def test_extra_files_are_listed_and_ignored_if_asked(make_files) -> None:
     root = make_files("i/a.png", "r/a_1.png", "r/zz_1.png", "g/zz.png", "g/a.png")
     arguments = {"raters": [f"{root}/r/{{case}}_{{rater}}.png"], "ignore": f"{root}/g/{{case}}.png"}
-    with pytest.raises(DatasetError, match=r"has no image; add or remove it, or .* --extra-files ignore"):
+    with pytest.raises(DatasetError, match=r"has no image; add or remove it, or .* extra_files ignore"):
         find_cases([f"{root}/i/{{case}}.png"], **arguments)
     notes: list[str] = []
     (case,) = find_cases([f"{root}/i/{{case}}.png"], **arguments, extra_files="ignore", notes=notes)

@@ -126,7 +126,7 @@ def test_absolute_paths_and_unused_columns(write_table, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "has no column 'case'"),
-        ("name,image\n", r"has no column 'case'; its columns are name, image \(--case-column\)"),
+        ("name,image\n", r"has no column 'case'; its columns are name, image \(case_column\)"),
         ("case,image,r1\n", "has no row under its header"),
         ("case,rater,mask\na,r1,a_r1.png\n", "has no column of images"),
         ("case,image,image:T2,r1\n", "mixes image:NAME with other image columns"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -112,22 +113,22 @@ def test_dark_lesions_as_darker(nnunet_folders: Folders) -> None:
 @pytest.mark.parametrize(
     ("priors", "message"),
     [
-        (Priors(RoiPrior(())), "--roi: name at least one ROI"),
-        (Priors(RoiPrior(("bone",)), IntensityPrior("redder")), "redder: choose brighter or darker"),  # type: ignore[arg-type]
+        (lambda: Priors(RoiPrior(())), r"RoiPrior\(names=...\): name at least one ROI"),
+        (lambda: Priors(IntensityPrior("redder")), "direction: 'redder' is none of 'brighter', 'darker'"),  # type: ignore[arg-type]
     ],
 )
-def test_wrong_priors_in_python(nnunet_folders: Folders, priors: Priors, message: str) -> None:
+def test_wrong_priors_in_python(nnunet_folders: Folders, priors: Callable[[], Priors], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        converted(in_memory_cases([1]), ["a=1"], priors=priors)
+        converted(in_memory_cases([1]), ["a=1"], priors=priors())
 
 
 def test_wrong_scope_in_python(nnunet_folders: Folders) -> None:
-    with pytest.raises(UsageError, match="--staple-scope all: choose case or dataset"):
+    with pytest.raises(UsageError, match="scope: 'all' is none of 'case', 'dataset'"):
         converted(in_memory_cases([1]), ["a=1"], fusion=Fusion("staple", scope="all"))
 
 
 def test_case_without_the_roi_in_python(nnunet_folders: Folders) -> None:
-    with pytest.raises(DatasetError, match=r"Case c0: has no mask of the ROI bone \(--roi\); add it"):
+    with pytest.raises(DatasetError, match=r"has no mask of the ROI bone \(RoiPrior\(names=...\)\); add it"):
         converted(in_memory_cases([1]), ["a=1"], priors=BONE)
 
 

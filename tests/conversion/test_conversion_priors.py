@@ -176,7 +176,7 @@ def test_another_image_channel(nnunet_folders: Folders) -> None:
     options: dict[str, Any] = {"dataset_id": 901, "name": "T", "labels": ["a=1"], "channel_names": ["x", "y"]}
     dataset = SoftDataset(convert(cases, priors=priors, **options))
     assert dataset.read_soft("c0")[0, 1, 2, 12] > 0.9
-    message = "Case c0: --intensity-prior brighter: the normal tissue in the ROI has no spread"
+    message = r"Case c0: IntensityPrior\(direction='brighter'\): the normal tissue in the ROI has no spread"
     with pytest.raises(DatasetError, match=message):
         convert(cases, priors=BRIGHT_BONE, overwrite=True, **options)
 

@@ -57,7 +57,9 @@ def test_a_rater_of_test_cases_alone_has_no_rates(nnunet_folders: Folders) -> No
     cases = in_memory_cases([1, 0], [1, 1], [0, 1])
     cases.append(replace(cases[0], name="t", is_test=True, raters={"new": roi(0), "2": roi(1)}))
     fusion = Fusion("staple", scope="dataset")
-    with pytest.raises(DatasetError, match=r"Case t: rater new rated no training case.*--anonymous-raters"):
+    with pytest.raises(
+        DatasetError, match=r"Case t: rater new rated no training case.*has_anonymous_raters=True"
+    ):
         converted(cases, ["a=1"], fusion=fusion)
     converted(cases, ["a=1"], fusion=replace(fusion, has_anonymous_raters=True))
 

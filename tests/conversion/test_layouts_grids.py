@@ -114,11 +114,11 @@ def test_from_python(two_labels, nnunet_folders, expected) -> None:
     convert(cases, labels=two_labels.labels, files=FileOptions(regrid="nearest"), **options)
     check(nnunet_folders, expected)
     for files, message in (
-        (FileOptions(regrid="cubic"), "--regrid cubic: choose nearest or linear"),  # type: ignore[arg-type]
-        (FileOptions(class_axis="z"), "--class-axis z: choose first or last"),  # type: ignore[arg-type]
-        (FileOptions(soft_scale=-1), "--soft-scale -1: give the value that means 1"),
+        ({"regrid": "cubic"}, "regrid: 'cubic' is none of 'nearest', 'linear'"),
+        ({"class_axis": "z"}, "class_axis: 'z' is none of 'first', 'last'"),
+        ({"soft_scale": -1}, r"FileOptions\(soft_scale=\.\.\.\) -1: give the value that means 1"),
     ):
         with pytest.raises(UsageError, match=message):
-            convert(cases, labels=two_labels.labels, files=files, **options, overwrite=True)
-    with pytest.raises(DatasetError, match="holds numbers, but --labels gives none"):
+            convert(cases, labels=two_labels.labels, files=FileOptions(**files), **options, overwrite=True)
+    with pytest.raises(DatasetError, match="holds numbers, but labels gives none"):
         convert(cases, labels=["part1", "part2"], **options, overwrite=True)

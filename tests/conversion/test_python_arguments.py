@@ -61,7 +61,7 @@ def test_a_case_names_the_argument_of_the_wrong_kind(options: dict, message: str
         ({"dataset_id": "901"}, "dataset_id: expected a whole number, got str '901'"),
         ({"num_processes": 1.5}, "num_processes: expected a whole number, got float 1.5"),
         ({"min_raters": None}, "min_raters: expected a whole number"),
-        ({"fusion": 3}, "fusion: expected a Fusion or the name of a method, got 3"),
+        ({"fusion": 3}, "fusion: expected a Fusion or a text, got int 3"),
     ],
 )
 def test_an_argument_of_the_wrong_kind_is_named_and_leaves_nothing(
@@ -74,7 +74,7 @@ def test_an_argument_of_the_wrong_kind_is_named_and_leaves_nothing(
 
 
 def test_what_is_no_case_is_named(nnunet_folders: SimpleNamespace) -> None:
-    with pytest.raises(TypeError, match=r"cases: expected Case objects, got str 'a\.nii\.gz'"):
+    with pytest.raises(TypeError, match=r"cases: expected a list; each item: a Case, got str 'a\.nii\.gz'"):
         ns.convert(["a.nii.gz"], dataset_id=901, name="T", labels={"a": 1}, channel_names=["MR"])
 
 

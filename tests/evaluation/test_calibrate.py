@@ -181,7 +181,7 @@ def test_the_mean_of_raters_is_read_where_the_soft_label_is_something_else(build
     from_raters = calibrate(other, data.predictions, tmp_path / "b.json", **options)
     assert from_raters["all"]["scale"] == pytest.approx(given["all"]["scale"], rel=1e-3)
     shutil.rmtree(data.dataset.folder / "raterLabelsTr")
-    with pytest.raises(DatasetError, match="--against soft"):
+    with pytest.raises(DatasetError, match="calibrate with against soft"):
         calibrate(other, data.predictions, tmp_path / "c.json", num_processes=1)
 
 
@@ -310,7 +310,7 @@ def test_missing_and_foreign_calibrations_are_refused(folds, tmp_path):
     file.write_text(json.dumps(content | {"all": {}}))
     with pytest.raises(DatasetError, match="cannot be read"):
         found.with_calibration(file, labels)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         calibrate(data.dataset, folders, file, num_processes=1)
 
 
@@ -383,7 +383,9 @@ def test_models_that_predicted_other_cases_are_no_ensemble(build, tmp_path):
     second = second_model(data, tmp_path)
     for path in second.glob("case3*"):
         path.unlink()
-    with pytest.raises(DatasetError, match=r"Case case3 lies in 1 of the folders of -i, case case0 in 2"):
+    with pytest.raises(
+        DatasetError, match=r"Case case3 lies in 1 of the folders of predictions, case case0 in 2"
+    ):
         evaluate(data.dataset, [data.predictions, second], tmp_path / "o", num_processes=1)
     with pytest.raises(UsageError, match="given twice"):
         evaluate(data.dataset, [data.predictions, data.predictions], tmp_path / "o", num_processes=1)
@@ -396,7 +398,7 @@ def test_what_is_there_is_replaced_only_when_asked(build, tmp_path):
     data = build()
     folders = [data.predictions, second_model(data, tmp_path)]
     average(data.dataset, folders, tmp_path / "o", num_processes=1)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         average(data.dataset, folders, tmp_path / "o", num_processes=1)
     average(data.dataset, folders, tmp_path / "o", num_processes=1, overwrite=True)
     with pytest.raises(UsageError, match="predictions themselves"):

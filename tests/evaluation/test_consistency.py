@@ -141,7 +141,7 @@ def test_a_truth_that_lies_elsewhere_is_refused(with_truth, tmp_path, geometry):
 def test_a_missing_truth_is_named_before_the_work(with_truth, tmp_path):
     data, truth = with_truth(np.uint8(1))
     (truth / "case1.nii.gz").unlink()
-    with pytest.raises(DatasetError, match=r"Case case1: --truth .* holds no case1"):
+    with pytest.raises(DatasetError, match=r"Case case1: truth .* holds no case1"):
         evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, truth=truth)
 
 

@@ -60,8 +60,8 @@ def test_bad_input_is_named_and_nothing_is_written(build, tmp_path, damage):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"split": "Va"}, UsageError, "--split Va"),
-        ({"split": "Ts"}, DatasetError, "is it --split Tr"),
+        ({"split": "Va"}, UsageError, "split: 'Va' is none of 'Tr', 'Ts'"),
+        ({"split": "Ts"}, DatasetError, "is it split Tr"),
         ({"cases": ["case7"]}, DatasetError, "Case case7"),
     ],
 )

@@ -263,7 +263,7 @@ def test_results_are_overwritten_only_when_asked(build, tmp_path):
     data = build(cases=1)
     out = tmp_path / "out"
     evaluate(data.dataset, data.predictions, out, num_processes=1)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         evaluate(data.dataset, data.predictions, out, num_processes=1)
     evaluate(data.dataset, data.predictions, out, num_processes=1, overwrite=True)
     assert sorted(p.name for p in out.iterdir()) == ["soft_metrics.csv", "soft_summary.json"]

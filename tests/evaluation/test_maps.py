@@ -90,7 +90,7 @@ def test_flat_images_get_flat_maps(build, tmp_path):
 def test_nothing_is_overwritten_unasked(build, tmp_path):
     data = build()
     write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
     write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1, overwrite=True)
 

@@ -97,7 +97,7 @@ def test_scores_on_the_tuning_cases_are_refused(build, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"beta": 0}, UsageError, "--beta 0"),
+        ({"beta": 0}, UsageError, "beta 0"),
         ({"against": "truth"}, UsageError, "folder of its label maps"),
         ({"cases": ["case9"]}, DatasetError, "Case case9: no prediction"),
     ],
@@ -118,7 +118,7 @@ def test_tuning_against_raters_needs_raters(build, tmp_path):
 def test_tuning_overwrites_only_when_asked(build, tmp_path):
     data = build()
     (tmp_path / "t.json").write_text("{}")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
     tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1, overwrite=True)
 
@@ -185,5 +185,5 @@ def test_applying_is_refused_where_it_would_do_harm(build, tmp_path):
             overwrite=True,
             num_processes=1,
         )
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         apply_threshold(data.predictions, tmp_path / "out", rule, labels, file_ending=".nii.gz")

@@ -47,11 +47,11 @@ def test_reduced_plan_shares_the_preprocessed_images(own) -> None:
 
 
 def test_plans_are_not_overwritten(own, capsys) -> None:
-    with pytest.raises(UsageError, match=r"nnUNetPlansReduced.json: is already there; add --overwrite"):
+    with pytest.raises(UsageError, match=r"nnUNetPlansReduced.json: is already there; add overwrite=True"):
         reduce_plans(911)
     with pytest.raises(UsageError, match=r"nnUNetPlans.json: is already there"):
         reduce_plans(911, name="nnUNetPlans", overwrite=True)
-    with pytest.raises(UsageError, match=r"-p Absent: .*Absent.json is not there; run nnUNetv2_plan"):
+    with pytest.raises(UsageError, match=r"plans Absent: .*Absent.json is not there; run nnUNetv2_plan"):
         reduce_plans(911, plans="Absent")
     assert run("reduce-plans", "-d", "911", "--overwrite") == 0
     assert "train with -p nnUNetPlansReduced" in capsys.readouterr().out

@@ -159,7 +159,7 @@ def test_pages_are_overwritten_only_when_asked(stock, tmp_path):
     _, run = stock
     path = tmp_path / "r.html"
     path.write_text("mine")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         write_report(path, title="x", runs=[run])
     assert path.read_text(encoding="utf-8") == "mine"
     write_report(path, title="x", runs=[run], metrics=["dice"], overwrite=True)

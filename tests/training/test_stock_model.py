@@ -109,7 +109,7 @@ def test_export_does_not_overwrite(trained_model, tmp_path):
     ("options", "message"),
     [
         ({"trainer": "nnUNetTrainerSoftCE"}, "train the model first"),
-        ({"folds": [3]}, "-f 3: .* finish that fold first"),
+        ({"folds": [3]}, "folds 3: .* finish that fold first"),
     ],
 )
 def test_export_names_what_is_missing(trained_model, tmp_path, options, message):
