@@ -238,4 +238,5 @@ def test_tutorial_leads_to_the_report(workplace, monkeypatch, capsys):
     assert Path("inspection/inspection.html").is_file()
     assert Path("report/report.html").is_file()
     assert "margin 0.02" in Path("report_cpu/report.html").read_text(encoding="utf-8")
-    assert sorted(path.name for path in Path("segmented").iterdir()) == ["knee_008.nii.gz", "knee_009.nii.gz"]
+    segmented = ["apply_threshold.json", "knee_008.nii.gz", "knee_009.nii.gz"]
+    assert sorted(path.name for path in Path("segmented").iterdir()) == segmented
