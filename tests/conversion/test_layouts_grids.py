@@ -90,6 +90,8 @@ def test_a_mask_that_misses_the_image_is_an_error_with_regrid_too(two_labels, nn
     assert run(*two_labels.arguments(), "--regrid", "nearest") == 2
     assert "rater 2 (" in (error := capsys.readouterr().err)
     assert "misses the image altogether" in error
+    assert "--regrid cannot mend that: mend its header" in error
+    assert "Add --regrid" not in error
 
 
 def test_rois_and_ignore_masks_are_regridded(rater_folder, nnunet_folders) -> None:

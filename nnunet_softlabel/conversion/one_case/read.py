@@ -110,9 +110,11 @@ def _fitted(onto: _Onto, label_map: LabelMap, what: str) -> NDArray[Any]:
     try:
         array, move = on_grid(label_map, onto.grid, onto.settings.reading.regrid)
     except GridError as error:
+        remedy = "Add --regrid nearest (or linear), or resample it onto the image"
+        if onto.settings.reading.regrid is not None:
+            remedy = "--regrid cannot mend that: mend its header, or take the file of this image"
         raise GridError(
-            f"Case {onto.case.name}: {what} is on another grid than the image: {error}. "
-            f"Add --regrid nearest (or linear), or resample it onto the image."
+            f"Case {onto.case.name}: {what} is on another grid than the image: {error}. {remedy}."
         ) from error
     if move is not None:
         onto.moved[what.partition(" (")[0]] = move
