@@ -9,6 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark, format_benchmark, held_out, report
+from nnunet_softlabel.benchmark.cluster import CellJob
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes
 from nnunet_softlabel.benchmark.held_out_rows import rows_of, scored_rows
 from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems
@@ -135,6 +136,13 @@ def test_predictions_are_resumed_and_redone_for_another_model(grid_factory, fake
     (grid.fold_folder(grid.cells[0]) / "checkpoint_final.pth").write_bytes(b"another")
     benchmark(grid, num_processes=1, log=silent)
     assert sorted(started["fold"] for started in fake_prediction[2:]) == [0, 1]
+
+
+def test_a_job_of_a_cluster_trains_and_predicts(grid_factory, fake_training, fake_prediction):
+    grid = grid_factory(trainers=TRAINERS[:1])
+    assert str(CellJob(grid, grid.cells[0])()) == "done"
+    assert [held_out.is_predicted(grid, cell) for cell in grid.cells] == [True, False]
+    assert len(fake_training) == len(fake_prediction) == 1
 
 
 def test_failed_predictions_leave_the_validation_and_say_so(grid_factory, fake_training, monkeypatch):
