@@ -132,16 +132,18 @@ def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
 
 def _table(trainers: Mapping[str, TrainerSummary], reference: str | None) -> list[str]:
     lines: list[str] = []
-    width = max(map(len, trainers))
     classes = next(iter(next(iter(trainers.values()))["mean"]["model"].values()))
+    width = max(map(len, [*trainers, *classes]))
+    widths = {metric: max(len(TITLES[metric]), len("-0.0000")) for metric in TABLE_METRICS}
     for class_name in classes:
-        lines += ["", f"{class_name:<{width}}" + "".join(f"  {TITLES[m][:18]:>18}" for m in TABLE_METRICS)]
+        headings = "".join(f"  {TITLES[metric]:>{wide}}" for metric, wide in widths.items())
+        lines += ["", f"{class_name:<{width}}{headings}"]
         for name, found in trainers.items():
             cells = []
-            for metric in TABLE_METRICS:
+            for metric, wide in widths.items():
                 place = found["mean"]["model"].get(reference or home_reference(metric), {})
                 entry = place.get(class_name, {}).get(metric)
                 value = None if entry is None else entry["mean"]
-                cells.append(f"  {'-' if value is None else four_digits(value):>18}")
+                cells.append(f"  {'-' if value is None else four_digits(value):>{wide}}")
             lines.append(f"{name:<{width}}" + "".join(cells))
     return lines

@@ -40,7 +40,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Tune and print the thresholds."""
-    from nnunet_softlabel.evaluation.tuning import tune_threshold
+    from nnunet_softlabel.evaluation.tuning import format_tuned, tune_threshold
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     found = tune_threshold(
@@ -53,6 +53,5 @@ def run(args: argparse.Namespace) -> None:
         num_processes=args.np,
         overwrite=args.overwrite,
     )
-    for name, value in found["thresholds"].items():
-        print(f"{name}: {value:.3f}")
+    print(format_tuned(found))
     print(f"Written: {args.o}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +111,32 @@ def tune_threshold(
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)
     return content
+
+
+def format_tuned(found: Mapping[str, Any]) -> str:
+    """Thresholds with the score before, at 0.5, and after; a warning where the search ends.
+
+    >>> score = {"0.02": 0.9, "0.5": 0.7}
+    >>> print(format_tuned({"thresholds": {"a": 0.02}, "score": {"a": score}, "beta": 1.0, "cases": ["x"]}))
+    1 case, mean Dice before (at 0.5) and after:
+    a: threshold 0.02, 0.7000 -> 0.9000
+    Warning: a: the threshold 0.02 lies at the edge of the search, 0.02 to 0.98; probabilities are far from
+    shares of raters. Look at them before you use it: calibrate may help.
+    """
+    cases, beta = len(found["cases"]), found["beta"]
+    what = "Dice" if beta == 1 else f"F-beta (beta {beta:g})"
+    lines = [f"{cases} case{'s' * (cases != 1)}, mean {what} before (at 0.5) and after:"]
+    for name, value in found["thresholds"].items():
+        score = found["score"][name]
+        lines.append(f"{name}: threshold {value:g}, {score['0.5']:.4f} -> {score[str(value)]:.4f}")
+    first, last = CANDIDATES[0], CANDIDATES[-1]
+    lines += [
+        f"Warning: {name}: the threshold {value:g} lies at the edge of the search, {first:g} to {last:g}; "
+        f"probabilities are far from shares of raters. Look at them before you use it: calibrate may help."
+        for name, value in found["thresholds"].items()
+        if value in (first, last)
+    ]
+    return "\n".join(lines)
 
 
 def _cases_to_tune_on(

@@ -39,7 +39,10 @@ def predicted_cases(folder: Path, *, file_ending: str) -> list[str]:
     cases = [path.stem for path in visible(folder, "*.npz")]
     segmented = {path.name[: -len(file_ending)] for path in visible(folder, f"*{file_ending}")}
     missing = sorted(segmented.difference(cases))
-    remedy = "predict with `nnUNetv2_predict --save_probabilities`, or train with `nnUNetv2_train --npz`"
+    remedy = (
+        "predict with `nnUNetv2_predict --save_probabilities`; for validation cases run "
+        "`nnUNetv2_train ... --val --npz`, which trains nothing"
+    )
     if not cases:
         raise DatasetError(f"{folder}: holds no .npz probabilities; {remedy}.")
     if missing:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.benchmark import CellStatus, Outcome, benchmark, format_benchmark, report
+from nnunet_softlabel.benchmark.summary import TABLE_METRICS
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.metrics.registry import TITLES
 from tests.benchmark.grids import TRAINERS, differences, silent
 
 
@@ -116,3 +118,15 @@ def test_a_report_without_a_finished_cell_is_refused(grid_factory):
     grid = grid_factory()
     with pytest.raises(DatasetError, match="no training is done"):
         report(grid, {cell.name: Outcome(CellStatus.FAILED) for cell in grid.cells})
+
+
+def test_headings_on_the_terminal_are_whole_and_stand_above_their_numbers(tmp_path):
+    scores = {metric: {"mean": 0.5, "n": 3} for metric in TABLE_METRICS}
+    model = {reference: {"a class with a long name": scores} for reference in ("soft", "consensus", "raters")}
+    trainers = {"nnUNetTrainer": {"mean": {"model": model}}}
+    write_json(tmp_path / "soft_summary.json", {"trainers": trainers, "notes": []})
+    heading, row = format_benchmark(tmp_path).splitlines()[1:3]
+    assert len(heading) == len(row)
+    for metric in TABLE_METRICS:
+        end = heading.index(f"  {TITLES[metric]}") + 2 + len(TITLES[metric])
+        assert row[:end].endswith("0.5000")

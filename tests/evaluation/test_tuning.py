@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.cases.raters import check_is_no_output
+from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
 from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.thresholds import Threshold
-from nnunet_softlabel.evaluation.tuning import tune_threshold
+from nnunet_softlabel.evaluation.tuning import format_tuned, tune_threshold
+from nnunet_softlabel.formats.encoding import channels_of, with_background
+from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.labels import Labels
 from tests.scored_dataset import predict_again
@@ -187,3 +190,29 @@ def test_applying_is_refused_where_it_would_do_harm(build, tmp_path):
         )
     with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         apply_threshold(data.predictions, tmp_path / "out", rule, labels, file_ending=".nii.gz")
+
+
+def test_the_command_prints_score_before_and_after_and_the_number_of_cases(
+    build, tmp_path, monkeypatch, capsys
+):
+    data = build()
+    monkeypatch.setenv("nnUNet_raw", str(data.dataset.folder.parent))
+    output = tmp_path / "thresholds.json"
+    command = ["tune-threshold", "-d", "900", "-i", str(data.predictions), "-o", str(output), "-np", "1"]
+    assert main(command) == 0
+    found = read_json(output)
+    value, score = found["thresholds"]["lesion"], found["score"]["lesion"]
+    printed = capsys.readouterr().out
+    assert "4 cases, mean Dice before (at 0.5) and after:" in printed
+    assert f"lesion: threshold {value:g}, {score['0.5']:.4f} -> {score[str(value)]:.4f}" in printed
+    assert "edge" not in printed
+
+
+def test_a_threshold_at_the_edge_of_the_search_is_warned_of(build, tmp_path):
+    data = build()
+    for case in data.dataset.cases():
+        reference = channels_of(data.dataset.read_hard(case), data.dataset.labels)
+        predict_again(data, case, with_background(0.015 + 0.015 * reference.astype(np.float32)))
+    found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
+    assert found["thresholds"]["lesion"] == 0.02
+    assert "Warning: lesion: the threshold 0.02 lies at the edge of the search" in format_tuned(found)
