@@ -1,6 +1,6 @@
 """KiTS23: kidneys, renal tumours and cysts on CT, up to three annotations of each object, 3D, regions.
 
-Tested on a tree built with the set's real names and formats; the data themselves were not at hand. Layout,
+Tested on real masks of two cases; their CT was not at hand, and a blank image stands for it. Layout,
 label values and the order of merging confirmed by the files and the code of the project neheller/kits23.
 
 Source: https://github.com/neheller/kits23, then ``kits23_download_data`` for the images.

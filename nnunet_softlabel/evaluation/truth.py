@@ -69,7 +69,11 @@ class Truth:
             endings = (dataset.file_ending, *SEGMENT_ENDINGS)
             found = [path for ending in endings if (path := self.place / f"{case}{ending}").is_file()]
         if not found:
-            raise DatasetError(f"Case {case}: --truth {text} holds no {case}{dataset.file_ending} of it.")
+            other = "; for other names or formats give a pattern, as in 'truth/{case}.nrrd'"
+            raise DatasetError(
+                f"Case {case}: --truth {text} holds no {case}{dataset.file_ending} of it"
+                f"{other if self.place.is_dir() else ''}."
+            )
         if len(found) > 1:
             raise DatasetError(f"Case {case}: --truth {text} holds {found[0]} and {found[1]}; keep one.")
         return found[0]

@@ -85,3 +85,13 @@ def test_flags_without_truth_are_refused(tmp_path):
     with pytest.raises(UsageError, match="--truth-labels and --regrid belong to --truth"):
         truth_of_flags(None, None, "nearest")
     assert truth_of_flags(None, None, None) is None
+
+
+def test_a_folder_with_files_of_another_format_is_told_to_be_a_pattern(data, tmp_path):
+    for path in sorted((tmp_path / "truth").glob("*.nii.gz")):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path.with_name(f"{path.name[:-7]}.mha")))
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"holds no case0.nii.gz of it; for other .* give a pattern"):
+        read(data, tmp_path / "truth")
+    found, hard = read(data, tmp_path / "truth" / "{case}.mha")
+    np.testing.assert_array_equal(found, hard)
