@@ -62,6 +62,11 @@ def check_volume_before_reading(path: Path) -> None:
     header = read_header(path) if is_nifti(path) else None
     if header is not None:
         is_complex, promised = header.datatype in COMPLEX, header.voxel_bytes
+        if header.slope == 0 and header.intercept != 0 and math.isfinite(header.intercept):
+            raise DatasetError(
+                f"{path}: its header has scl_slope 0 and scl_inter {header.intercept:g}: readers disagree "
+                f"whether {header.intercept:g} is added to all values; set scl_inter to 0, or scl_slope to 1."
+            )
     else:
         is_complex, promised = _promised_to_itk(path)
     if is_complex:

@@ -33,7 +33,8 @@ class NiftiHeader:
         datatype: NIfTI's code.
         bits: of a voxel.
         start: first byte of the voxels.
-        slope: of a rescaling (``scl_slope``).
+        slope: of a rescaling (``scl_slope``); 0 means that nothing is rescaled.
+        intercept: of a rescaling (``scl_inter``).
     """
 
     version: int
@@ -43,6 +44,7 @@ class NiftiHeader:
     bits: int
     start: int
     slope: float
+    intercept: float
 
     @property
     def voxel_bytes(self) -> int:
@@ -63,15 +65,24 @@ class NiftiHeader:
                 if version == 1:
                     ndim, *dims = struct.unpack_from(order + "8h", content, 40)
                     datatype, bits = struct.unpack_from(order + "2h", content, 70)
-                    start, slope = struct.unpack_from(order + "2f", content, 108)
+                    start, slope, intercept = struct.unpack_from(order + "3f", content, 108)
                 else:
                     datatype, bits = struct.unpack_from(order + "2h", content, 12)
                     ndim, *dims = struct.unpack_from(order + "8q", content, 16)
                     (start,) = struct.unpack_from(order + "q", content, 168)
-                    (slope,) = struct.unpack_from(order + "d", content, 176)
+                    slope, intercept = struct.unpack_from(order + "2d", content, 176)
                 if not 1 <= ndim <= 7 or not math.isfinite(start):
                     return None
-                return cls(version, order, tuple(dims[:ndim]), datatype, bits, int(start), float(slope))
+                return cls(
+                    version,
+                    order,
+                    tuple(dims[:ndim]),
+                    datatype,
+                    bits,
+                    int(start),
+                    float(slope),
+                    float(intercept),
+                )
         return None
 
 

@@ -5,6 +5,7 @@ import os
 import struct
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -186,6 +187,7 @@ def test_write_error_is_raised(tmp_path: Path, ending: str) -> None:
 
     code = f"""
 import resource, signal, sys
+import nibabel as nib
 import numpy as np
 from pathlib import Path
 from nnunet_softlabel.formats.grid import Grid
@@ -210,3 +212,16 @@ except OSError as error:
 def test_probability_written_over_nothing_is_whole(tmp_path: Path) -> None:
     write_probability(tmp_path / "soft.nii.gz", np.full(GRID.shape, 0.5, np.float32), GRID)
     assert read_image(tmp_path / "soft.nii.gz")[0].min() == 0.5
+
+
+def test_an_intercept_without_a_slope_is_refused(tmp_path):
+    """NIfTI says that slope 0 rescales nothing; ITK adds the intercept, and labels become others."""
+    content = bytearray(nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4)).to_bytes())
+    for intercept, is_refused in ((1.0, True), (0.0, False)):
+        struct.pack_into("<2f", content, 112, 0.0, intercept)
+        (tmp_path / "a.nii").write_bytes(content)
+        if is_refused:
+            with pytest.raises(DatasetError, match="scl_slope 0 and scl_inter 1: readers disagree"):
+                read_mask(tmp_path / "a.nii")
+        else:
+            assert not read_mask(tmp_path / "a.nii")[0].any()
