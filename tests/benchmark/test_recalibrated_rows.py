@@ -51,5 +51,5 @@ def test_a_map_that_does_not_help_gives_no_row(grid_factory, fake_training, monk
 
 
 def test_one_fold_cannot_be_recalibrated(grid_factory):
-    with pytest.raises(UsageError, match="give at least two to -f"):
+    with pytest.raises(UsageError, match="give at least two to folds"):
         grid_factory(folds=[0], calibrate="affine")

@@ -30,7 +30,7 @@ KILLS = int(os.environ.get("KILLS", "3"))
 PROGRAM = """
 import sys
 import nnunet_softlabel.benchmark.grid as grid
-grid.BenchmarkGrid.__init__.__kwdefaults__["training_command"] = (sys.executable, {fake!r})
+grid.BenchmarkGrid.__init__.__wrapped__.__kwdefaults__["training_command"] = (sys.executable, {fake!r})
 from nnunet_softlabel.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -301,5 +301,5 @@ def test_configuration_that_nnunet_did_not_preprocess(own) -> None:
 
 
 def test_number_of_processes_is_checked() -> None:
-    with pytest.raises(UsageError, match="-np 0"):
+    with pytest.raises(UsageError, match="num_processes 0"):
         preprocess(911, "2d", num_processes=0)
