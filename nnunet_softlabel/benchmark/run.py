@@ -32,12 +32,13 @@ def benchmark(
 ) -> dict[str, Outcome]:
     """Train and evaluate every cell of a grid; a failed cell does not lose the others.
 
-    >>> grid = ns.benchmark.BenchmarkGrid(
-    ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced",
-    ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
-    >>> outcome = ns.benchmark.benchmark(grid, num_processes=1, log=lambda line: None)
-    >>> [str(found) for found in outcome.values()]
-    ['done']
+    Examples:
+        >>> grid = ns.benchmark.BenchmarkGrid(
+        ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced",
+        ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
+        >>> outcome = ns.benchmark.benchmark(grid, num_processes=1, log=lambda line: None)
+        >>> [str(found) for found in outcome.values()]
+        ['done']
 
     Args:
         grid: what to do, and where.

@@ -44,10 +44,11 @@ def read_groups(path: Path, *, case_column: str = "case", group_column: str = "g
 def with_groups(cases: Iterable[Case], groups: Mapping[str, str], source: str) -> list[Case]:
     """Give every case its group.
 
-    >>> cases = [ns.Case("knee1", "knee1.nii.gz"), ns.Case("knee2", "knee2.nii.gz")]
-    >>> cases = ns.with_groups(cases, {"knee1": "anna", "knee2": "ben"}, "patients.csv")
-    >>> [case.group for case in cases]
-    ['anna', 'ben']
+    Examples:
+        >>> cases = [ns.Case("knee1", "knee1.nii.gz"), ns.Case("knee2", "knee2.nii.gz")]
+        >>> cases = ns.with_groups(cases, {"knee1": "anna", "knee2": "ben"}, "patients.csv")
+        >>> [case.group for case in cases]
+        ['anna', 'ben']
 
     Raises:
         DatasetError: if a case has none.
@@ -64,9 +65,10 @@ def with_groups(cases: Iterable[Case], groups: Mapping[str, str], source: str) -
 def with_test_cases(cases: Sequence[Case], names: Iterable[str]) -> list[Case]:
     """Mark the named cases as test cases.
 
-    >>> cases = [ns.Case("knee1", "knee1.nii.gz"), ns.Case("knee2", "knee2.nii.gz")]
-    >>> [case.is_test for case in ns.with_test_cases(cases, "knee2")]
-    [False, True]
+    Examples:
+        >>> cases = [ns.Case("knee1", "knee1.nii.gz"), ns.Case("knee2", "knee2.nii.gz")]
+        >>> [case.is_test for case in ns.with_test_cases(cases, "knee2")]
+        [False, True]
 
     Raises:
         UsageError: for an unknown name, or if nothing is left to train on.

@@ -51,9 +51,10 @@ def with_missing_raters(
 ) -> list[Case]:
     """Decide what becomes of cases without raters and without probability maps.
 
-    >>> cases = [ns.Case("knee1", "1.nii.gz"), ns.Case("knee2", "2.nii.gz", raters={"anna": "a.nii.gz"})]
-    >>> [case.name for case in ns.with_missing_raters(cases, "drop")]
-    ['knee2']
+    Examples:
+        >>> cases = [ns.Case("knee1", "1.nii.gz"), ns.Case("knee2", "2.nii.gz", raters={"anna": "a.nii.gz"})]
+        >>> [case.name for case in ns.with_missing_raters(cases, "drop")]
+        ['knee2']
 
     Args:
         cases: some may have no rater.

@@ -100,9 +100,10 @@ def read_case_table(
     any other name, if no column begins with ``rater:``) and ``label:NAME``; optional ``group``, ``test``,
     ``ignore``, ``roi:NAME``. Relative paths count from the folder of the table.
 
-    >>> table = ns.read_case_table("cases.csv")  # columns case, image, rater, mask
-    >>> [case.name for case in table.cases][:2]
-    ['knee_000', 'knee_001']
+    Examples:
+        >>> table = ns.read_case_table("cases.csv")  # columns case, image, rater, mask
+        >>> [case.name for case in table.cases][:2]
+        ['knee_000', 'knee_001']
 
     Args:
         path: the table.

@@ -183,10 +183,11 @@ def add_soft_labels(
 ) -> Path:
     """Add soft labels to a data set in ``nnUNet_raw``; its images and hard labels stay untouched.
 
-    >>> cases = ns.find_cases("images/{case}.nii.gz", raters="raters/{case}_{rater}.nii.gz")
-    >>> folder = ns.add_soft_labels(cases, "nnUNet_raw/Dataset603_Plain", fusion="staple")
-    >>> ns.SoftDataset(folder).about["fusion"]["method"]
-    'staple'
+    Examples:
+        >>> cases = ns.find_cases("images/{case}.nii.gz", raters="raters/{case}_{rater}.nii.gz")
+        >>> folder = ns.add_soft_labels(cases, "nnUNet_raw/Dataset603_Plain", fusion="staple")
+        >>> ns.SoftDataset(folder).about["fusion"]["method"]
+        'staple'
 
     Args:
         cases: named as in ``imagesTr``; every training case of the data set must be there, unless

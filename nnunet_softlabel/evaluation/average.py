@@ -65,8 +65,9 @@ def average(
     The mean of probabilities is what ``nnUNetv2_ensemble`` computes. ``nnUNetv2_predict -f 0 1 2`` averages
     logits instead (``of="logits"``), which is surer: another volume and another calibration.
 
-    >>> ns.average(501, ["predictions", "predictions_b"], "averaged", num_processes=1)[:2]
-    ['knee_000', 'knee_001']
+    Examples:
+        >>> ns.average(501, ["predictions", "predictions_b"], "averaged", num_processes=1)[:2]
+        ['knee_000', 'knee_001']
 
     Args:
         dataset: says what channels mean, and how files are read.

@@ -48,9 +48,10 @@ def evaluate(
 ) -> Summary:
     """Score nnU-Net's probabilities; also those of a trainer's ``fold_X/validation``, with split Tr.
 
-    >>> summary = ns.evaluate(501, "predictions", "scores", threshold=0.4, num_processes=1)
-    >>> summary["threshold"]["values"], sorted(path.name for path in Path("scores").iterdir())
-    ({'lesion': 0.4}, ['soft_metrics.csv', 'soft_summary.json'])
+    Examples:
+        >>> summary = ns.evaluate(501, "predictions", "scores", threshold=0.4, num_processes=1)
+        >>> summary["threshold"]["values"], sorted(path.name for path in Path("scores").iterdir())
+        ({'lesion': 0.4}, ['soft_metrics.csv', 'soft_summary.json'])
 
     Args:
         dataset: holds the references.
