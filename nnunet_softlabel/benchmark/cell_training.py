@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from socket import gethostname
@@ -72,18 +73,8 @@ def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> Outcom
     write_json(arguments_file, _arguments(grid, cell, continues=continues))
     grid.results_folder(cell).mkdir(parents=True, exist_ok=True)
     log = grid.log_file(cell)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_suffix(".training")
-    command = [*SUPERVISOR, str(lock), *grid.training_command, str(arguments_file), str(result_file)]
-    with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command,
-            env=cell_environment(grid, cell),
-            stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    command = [*grid.training_command, str(arguments_file), str(result_file)]
+    process = start_supervised(grid, cell, command, lock=path.with_suffix(".training"), log=log)
     code = wait_for_training(process, grid, cell)
     if code == BUSY:
         return Outcome(CellStatus.ELSEWHERE)
@@ -95,6 +86,22 @@ def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> Outcom
         temporary.unlink(missing_ok=True)
     write_json(path, record)
     return Outcome(status)
+
+
+def start_supervised(
+    grid: BenchmarkGrid, cell: Cell, command: Sequence[str], *, lock: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a command that holds the lock, ends with this process, and adds to the log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        return subprocess.Popen(
+            [*SUPERVISOR, str(lock), *command],
+            env=cell_environment(grid, cell),
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def cell_environment(grid: BenchmarkGrid, cell: Cell) -> dict[str, str]:

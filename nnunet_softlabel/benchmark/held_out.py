@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypedDict
 
 from filelock import Timeout
 
-from nnunet_softlabel.benchmark.cell_training import SUPERVISOR, cell_environment, last_line
+from nnunet_softlabel.benchmark.cell_training import last_line, start_supervised
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.progress import duration, processes_for, wait_for_prediction
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
@@ -123,18 +122,8 @@ def _predict_locked(grid: BenchmarkGrid, cell: Cell) -> Outcome:
     arguments, result = record.with_suffix(".arguments"), record.with_suffix(".result")
     write_json(arguments, _arguments(grid, cell))
     log = held_out_log(grid, cell)
-    lock = str(record.with_suffix(".running"))
-    command = [*SUPERVISOR, lock, *grid.prediction_command, str(arguments), str(result)]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command,
-            env=cell_environment(grid, cell),
-            stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    command = [*grid.prediction_command, str(arguments), str(result)]
+    process = start_supervised(grid, cell, command, lock=record.with_suffix(".running"), log=log)
     code = wait_for_prediction(process, log, len(grid.test_cases))
     if code == BUSY:
         return Outcome(CellStatus.ELSEWHERE)

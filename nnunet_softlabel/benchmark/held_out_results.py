@@ -8,14 +8,13 @@ from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.held_out import is_predicted
 from nnunet_softlabel.benchmark.held_out_rows import scored_rows
 from nnunet_softlabel.benchmark.pages import TEST_METRICS_FILE
-from nnunet_softlabel.benchmark.recalibrated_rows import SUFFIX
 from nnunet_softlabel.benchmark.records import HeldOutSummary
 from nnunet_softlabel.benchmark.summary import difference_record, trainer_summaries
 from nnunet_softlabel.evaluation.tables import write_rows
 from nnunet_softlabel.evaluation.thresholds import TUNED
 from nnunet_softlabel.report.comparison import PRIMARY, PairedDifference, compare, primary_tests
 from nnunet_softlabel.report.held_out import HeldOut
-from nnunet_softlabel.report.runs import RunResult
+from nnunet_softlabel.report.runs import RECALIBRATED, RunResult
 from nnunet_softlabel.report.verdict import verdict
 
 
@@ -73,7 +72,7 @@ def _against(
         suffix = suffixes[name]
         own = name.removesuffix(suffix) if suffix else name
         first = baselines.get(own)
-        if first is not None and suffix != SUFFIX and first + suffix in names:
+        if first is not None and suffix != RECALIBRATED and first + suffix in names:
             found[name] = first + suffix
         elif suffix and own in names:
             found[name] = own

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.held_out import held_out_folder, is_predicted
-from nnunet_softlabel.benchmark.recalibrated_rows import SUFFIX, calibration_file, recalibrated_folder
+from nnunet_softlabel.benchmark.recalibrated_rows import calibration_file, recalibrated_folder
 from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
 from nnunet_softlabel.evaluation.digests import digest_of_scored
 from nnunet_softlabel.evaluation.ensemble import Predictions
@@ -17,6 +17,7 @@ from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.evaluation.thresholds import TUNED, read_thresholds
 from nnunet_softlabel.evaluation.tuning import tune_threshold
 from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.report.runs import RECALIBRATED
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def rows_of(grid: BenchmarkGrid, cells: Sequence[Cell]) -> list[Row]:
     file = calibration_file(grid, cells[0])
     validated = all((recalibrated_folder(grid, cell) / SUMMARY_FILE).is_file() for cell in cells)
     if grid.calibrate is not None and file.is_file() and validated:
-        found += [Row(SUFFIX, (cell,), base / f"{cell.name}__recalibrated", file) for cell in cells]
+        found += [Row(RECALIBRATED, (cell,), base / f"{cell.name}__recalibrated", file) for cell in cells]
     return found
 
 

@@ -7,7 +7,8 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 
@@ -29,20 +30,29 @@ def wait_for_training(process: subprocess.Popen[bytes], grid: BenchmarkGrid, cel
     epochs, cases = grid.budget.epochs, len(grid.validation_cases(cell))
     log = grid.log_file(cell)
     start = log.stat().st_size if log.is_file() else 0  # of this run, after those of earlier ones
-    with tqdm(total=None if epochs is None else epochs + cases, unit="step", disable=None) as bar:
-        try:
-            while process.poll() is None:
-                sleep(POLL_SECONDS)
-                _show(bar, _new_text(log, start), epochs, cases)
-            if process.returncode == 0 and bar.total is not None:
-                bar.update(bar.total - bar.n)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+    with (
+        tqdm(total=None if epochs is None else epochs + cases, unit="step", disable=None) as bar,
+        _ending_with_benchmark(process),
+    ):
+        while process.poll() is None:
+            sleep(POLL_SECONDS)
+            _show(bar, _new_text(log, start), epochs, cases)
+        if process.returncode == 0 and bar.total is not None:
+            bar.update(bar.total - bar.n)
     return int(process.returncode)
+
+
+@contextmanager
+def _ending_with_benchmark(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whatever ends the waiting, the process does not outlive it."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def _new_text(log: Path, start: int) -> str:
@@ -66,18 +76,14 @@ def _show(bar: tqdm, text: str, epochs: int | None, cases: int) -> None:
 def wait_for_prediction(process: subprocess.Popen[bytes], log: Path, cases: int) -> int:
     """Wait, and show predicted test cases; a prediction does not outlive the benchmark."""
     start = log.stat().st_size if log.is_file() else 0
-    with tqdm(total=cases, unit="case", desc="test images", disable=None) as bar:
-        try:
-            while process.poll() is None:
-                sleep(POLL_SECONDS)
-                begun = len(re.findall(r"Predicting ", _new_text(log, start)))
-                bar.update(min(max(begun - 1, 0), cases) - bar.n)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+    with (
+        tqdm(total=cases, unit="case", desc="test images", disable=None) as bar,
+        _ending_with_benchmark(process),
+    ):
+        while process.poll() is None:
+            sleep(POLL_SECONDS)
+            begun = len(re.findall(r"Predicting ", _new_text(log, start)))
+            bar.update(min(max(begun - 1, 0), cases) - bar.n)
     return int(process.returncode)
 
 

@@ -13,8 +13,8 @@ from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.evaluation.thresholds import TUNED
 from nnunet_softlabel.evaluation.tuning import tune_threshold
+from nnunet_softlabel.report.runs import RECALIBRATED
 
-SUFFIX = ", recalibrated"
 Model = tuple[str, str, int]  # trainer, configuration, seed
 
 
@@ -46,7 +46,7 @@ def score_recalibrated(
         try:
             _score_model(grid, cells, num_processes=num_processes, log=log)
         except (DatasetError, UsageError, WorkerError) as error:
-            log(f"{cells[0].trainer}{SUFFIX}: no row: {error}")
+            log(f"{cells[0].trainer}{RECALIBRATED}: no row: {error}")
 
 
 def _score_model(
@@ -54,7 +54,7 @@ def _score_model(
 ) -> None:
     assert grid.calibrate is not None
     if len(cells) < 2:
-        log(f"{cells[0].name}{SUFFIX}: no row: a fold is recalibrated by the others, and there is one.")
+        log(f"{cells[0].name}{RECALIBRATED}: no row: a fold is recalibrated by the others, and there is one.")
         return
     file = calibration_file(grid, cells[0])
     folders = [grid.validation_folder(cell) for cell in cells]
@@ -62,7 +62,7 @@ def _score_model(
         grid.dataset, folders, file, method=grid.calibrate, num_processes=num_processes, overwrite=True
     )
     if not found["written"]:
-        log(f"{cells[0].trainer}{SUFFIX}: no row: {found['why']}")
+        log(f"{cells[0].trainer}{RECALIBRATED}: no row: {found['why']}")
         return
     for cell in cells:
         folder = recalibrated_folder(grid, cell)

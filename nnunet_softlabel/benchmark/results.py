@@ -15,7 +15,7 @@ from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes, held_out_results, held_out_summary
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
-from nnunet_softlabel.benchmark.recalibrated_rows import SUFFIX, recalibrated_cells, recalibrated_folder
+from nnunet_softlabel.benchmark.recalibrated_rows import recalibrated_cells, recalibrated_folder
 from nnunet_softlabel.benchmark.records import BenchmarkSummary
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import difference_record, shared_settings, trainer_summaries
@@ -27,7 +27,7 @@ from nnunet_softlabel.public import public
 from nnunet_softlabel.report.comparison import PRIMARY, case_values, compare, home_reference, primary_tests
 from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
-from nnunet_softlabel.report.runs import RunResult
+from nnunet_softlabel.report.runs import RECALIBRATED, RunResult
 from nnunet_softlabel.report.verdict import verdict
 
 TRAINING_PACKAGES = ("torch", "batchgeneratorsv2", "dynamic-network-architectures")
@@ -102,8 +102,8 @@ def _report(
     runs = {name: _run(grid, name, cells) for name, cells in finished.items()}
     trained_runs, baselines = list(runs.values()), _baselines(finished)
     for name, cells in recalibrated_cells(grid, finished).items():
-        runs[name + SUFFIX] = _recalibrated_run(grid, name + SUFFIX, cells)
-        baselines[name + SUFFIX] = baselines.get(name, next(iter(finished)))
+        runs[name + RECALIBRATED] = _recalibrated_run(grid, name + RECALIBRATED, cells)
+        baselines[name + RECALIBRATED] = baselines.get(name, next(iter(finished)))
     comparisons = [
         test
         for name, first in baselines.items()

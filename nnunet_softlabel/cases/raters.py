@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,20 +74,24 @@ def with_raters(case: str, known: Mapping[str, Source], found: Mapping[str, Sour
     return {**known, **found}
 
 
-def check_is_no_output(rater: str, source: Source) -> None:
+def check_are_no_outputs(cases: Iterable[Case]) -> None:
     """Refuse as a rater what nnU-Net or this package wrote: predictions beside raters fit the same pattern.
 
     Raises:
         DatasetError: naming the folder.
     """
-    if not isinstance(source, Path):
-        return
-    for sign in OUTPUT_SIGNS:
-        if (source.parent / sign).exists():
-            raise DatasetError(
-                f"{source}: rater {rater} is no rater: {sign} in that folder says that a program wrote it. "
-                f"Keep raters apart, in raters/{{rater}}/{{case}}, or name them: {{rater:a,b}}."
-            )
+    looked: set[Path] = set()
+    for case in cases:
+        for rater, source in case.raters.items():
+            if not isinstance(source, Path) or source.parent in looked:
+                continue
+            looked.add(source.parent)
+            sign = next((name for name in OUTPUT_SIGNS if (source.parent / name).exists()), None)
+            if sign is not None:
+                raise DatasetError(
+                    f"{source}: rater {rater} is no rater: {sign} in that folder says that a program wrote "
+                    f"it. Keep raters apart, in raters/{{rater}}/{{case}}, or name them: {{rater:a,b}}."
+                )
 
 
 def cases_of_raters(

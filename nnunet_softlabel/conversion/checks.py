@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_group, check_spelling
-from nnunet_softlabel.cases.raters import check_is_no_output
+from nnunet_softlabel.cases.raters import check_are_no_outputs
 from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope
 from nnunet_softlabel.conversion.work_folder import UNFINISHED
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import visible
 from nnunet_softlabel.formats.images import VOLUME_ENDINGS, file_ending, is_flat
-from nnunet_softlabel.formats.labels import Labels, parse_labels
+from nnunet_softlabel.formats.labels import Labels, Values, parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_dataset import soft_ending
 from nnunet_softlabel.fusion import FUSIONS
@@ -51,13 +52,13 @@ def check_arguments(cases: Sequence[Case], min_raters: int, num_processes: int) 
             raise DatasetError(f"Case {case.name}: has no image; add one.")
         for rater in case.raters:
             check_file_name(rater, f"Case {case.name}: rater")
-            check_is_no_output(rater, case.raters[rater])
         if (case.group is None) != (cases[0].group is None):
             raise DatasetError(
                 f"Case {case.name}: some cases have a group and some have none; give one to all."
             )
         if case.group is not None:
             check_group(case.group, f"Case {case.name}: group")
+    check_are_no_outputs(cases)
 
 
 def final_folder(dataset_id: int, name: str) -> Path:
@@ -127,6 +128,18 @@ def common_ending(cases: Sequence[Case]) -> str:
     if are_flat == {False}:
         return ".nii.gz"
     return ".tif" if endings <= {".tif", ".tiff"} else ".png"
+
+
+def labels_of_cases(cases: Sequence[Case], texts: Sequence[str]) -> tuple[Labels, Values]:
+    """Labels of a new data set: one more, to be ignored, where cases have voxels to ignore.
+
+    Raises:
+        UsageError: see `parse_labels`.
+    """
+    labels, values = parse_labels(texts)
+    if labels.ignore is None and any(case.ignore is not None for case in cases):
+        labels = replace(labels, ignore=max(values.values()) + 1)
+    return labels, values
 
 
 def labels_of(

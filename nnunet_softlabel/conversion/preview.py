@@ -9,13 +9,12 @@ from typing import Literal
 from nnunet_softlabel.arguments import as_label_texts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
-from nnunet_softlabel.conversion.checks import check_arguments, common_ending, labels_of
+from nnunet_softlabel.conversion.checks import check_arguments, common_ending, labels_of, labels_of_cases
 from nnunet_softlabel.conversion.grids import moves_in_words, naming_all_grids
 from nnunet_softlabel.conversion.one_case.describe import look_at_case
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.conversion.summary import contents_in_words, summary_of_contents
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
-from nnunet_softlabel.formats.labels import parse_labels
 from nnunet_softlabel.processes import Workers, run_jobs
 
 
@@ -53,7 +52,7 @@ def preview(
     workers = workers or Workers()
     check_arguments(cases, min_raters, workers.number)
     if dataset is None:
-        own, values = parse_labels(as_label_texts(labels or []))
+        own, values = labels_of_cases(cases, as_label_texts(labels or []))
         ending = common_ending(cases)
     else:
         content = read_dataset_json(dataset)

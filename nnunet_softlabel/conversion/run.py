@@ -6,7 +6,6 @@ Everything is written into a folder that nnU-Net does not see (`unfinished`) and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ from nnunet_softlabel.conversion.checks import (
     common_ending,
     final_folder,
     labels_of,
+    labels_of_cases,
 )
 from nnunet_softlabel.conversion.estimates import estimate
 from nnunet_softlabel.conversion.exchange import exchange, put_back
@@ -48,7 +48,6 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.formats.exchange_state import WORK
 from nnunet_softlabel.formats.files import refuse_existing, write_json
-from nnunet_softlabel.formats.labels import parse_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_labels import SoftLabels
 from nnunet_softlabel.processes import Workers, end_if_run_again
@@ -115,9 +114,7 @@ def convert(
     end_if_run_again()
     cases = sorted(cases, key=lambda case: case.name)
     channel_names = as_texts(channel_names, "channel_names")
-    parsed, values = parse_labels(as_label_texts(labels))
-    if parsed.ignore is None and any(case.ignore is not None for case in cases):
-        parsed = replace(parsed, ignore=max(values.values()) + 1)
+    parsed, values = labels_of_cases(cases, as_label_texts(labels))
     check_arguments(cases, min_raters, num_processes)
     how = Fusion.of(fusion)
     settings = CaseSettings(

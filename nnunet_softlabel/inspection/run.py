@@ -13,7 +13,7 @@ import numpy as np
 from nnunet_softlabel.arguments import LabelTexts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions, Reading, labels_and_reading
-from nnunet_softlabel.cases.raters import check_is_no_output
+from nnunet_softlabel.cases.raters import check_are_no_outputs
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.fusion import RaterRates, RaterVotes, estimate_rater_rates
@@ -89,9 +89,7 @@ def inspect_raters(
         DatasetError: if a rater is the output of a program.
     """
     labels, reading = labels_and_reading(labels, reading)
-    for case in cases:
-        for rater, source in case.raters.items():
-            check_is_no_output(rater, source)
+    check_are_no_outputs(cases)
     looked: dict[str, _Looked] = {}
     jobs = [(case, labels, reading) for case in cases]
     results = run_jobs(

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.metrics.registry import BETTER, TITLES
 from nnunet_softlabel.report.comparison import PairedDifference
+from nnunet_softlabel.report.runs import RECALIBRATED
 
 # Okabe and Ito's colours, which colour-blind readers tell apart
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 GREY = "#666666"
 WAY = {"higher": "higher is better", "lower": "lower is better", "zero": "0 is best"}
-RECALIBRATED = ", recalibrated"  # ends the name of a row that is another row, recalibrated
 WIDTH = 4.8  # inches; a plot fills a phone, two or three stand side by side on a screen
 DPI = 110
 MOST_JOINED = 60  # cases; more lines than that are a grey sheet

@@ -15,6 +15,8 @@ from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, read_
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.public import public
 
+RECALIBRATED = ", recalibrated"  # ends the name of a row that is another row, recalibrated
+
 
 @dataclass(frozen=True)
 class RunResult:

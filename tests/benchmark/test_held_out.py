@@ -65,7 +65,9 @@ def fake_prediction(monkeypatch, with_test_cases):
     """Arguments of the predictions that were started; each fold blurs the soft label in its own way."""
     started = []
 
-    def run(command, **options):
+    def run(grid, cell, command, *, lock, log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
         arguments = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
         started.append(arguments)
         folder = Path(arguments["output"])
@@ -82,7 +84,7 @@ def fake_prediction(monkeypatch, with_test_cases):
         write_json(Path(command[-1]), {"seconds": 1.0})
         return SimpleNamespace(poll=lambda: 0, returncode=0, stdin=None)
 
-    monkeypatch.setattr(held_out, "subprocess", SimpleNamespace(Popen=run, PIPE=None, STDOUT=None))
+    monkeypatch.setattr(held_out, "start_supervised", run)
     return started
 
 
@@ -146,11 +148,12 @@ def test_a_job_of_a_cluster_trains_and_predicts(grid_factory, fake_training, fak
 
 
 def test_failed_predictions_leave_the_validation_and_say_so(grid_factory, fake_training, monkeypatch):
-    def run(command, stdout, **options):
-        stdout.write("RuntimeError: no memory\n")
+    def run(grid, cell, command, *, lock, log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("RuntimeError: no memory\n")
         return SimpleNamespace(poll=lambda: 1, returncode=1, stdin=None)
 
-    monkeypatch.setattr(held_out, "subprocess", SimpleNamespace(Popen=run, PIPE=None, STDOUT=None))
+    monkeypatch.setattr(held_out, "start_supervised", run)
     grid, lines = grid_factory(trainers=TRAINERS[:1]), []
     outcome = benchmark(grid, num_processes=1, log=lines.append)
     page = report(grid, outcome)

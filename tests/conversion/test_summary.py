@@ -52,6 +52,21 @@ def test_dry_run_prints_that_and_writes_nothing(rater_folder, nnunet_folders, ca
     assert tree(nnunet_folders.raw) == before
 
 
+def test_dry_run_counts_as_convert_does_where_voxels_are_ignored(
+    rater_folder, nnunet_folders, capsys
+) -> None:
+    (rater_folder.root / "ignore").mkdir()
+    for name in rater_folder.cases:
+        mask, grid = read_mask(rater_folder.rater(name, "1"))
+        write_image(rater_folder.root / "ignore" / f"{name}.nii.gz", mask, grid)
+    ignoring = ["--ignore", str(rater_folder.root / "ignore" / "{case}.nii.gz")]
+    assert run(*rater_folder.arguments(), *ignoring, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert run(*rater_folder.arguments(), *ignoring) == 0
+    of_convert = capsys.readouterr().out.split("Data set written")[0]
+    assert printed == f"{of_convert}Nothing was written: --dry-run.\n"
+
+
 def test_dry_run_finds_damaged_files(rater_folder, nnunet_folders, capsys) -> None:
     path = rater_folder.rater("case_02", "3")
     path.write_bytes(path.read_bytes()[:60])

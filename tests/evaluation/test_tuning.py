@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from nnunet_softlabel.cases.raters import check_is_no_output
+from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.raters import check_are_no_outputs
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
@@ -142,7 +143,7 @@ def test_applied_threshold_keeps_the_geometry(build, tmp_path, ending):
     assert record["threshold"]["values"] == {"lesion": 0.2}
     assert record["predictions"] == [str(data.predictions)]
     with pytest.raises(DatasetError, match=r"rater out is no rater: apply_threshold.json"):
-        check_is_no_output("out", files[0])
+        check_are_no_outputs([Case("case0", [], raters={"out": files[0]})])
 
 
 def test_half_applied_is_what_nnunet_exported(build, tmp_path):
