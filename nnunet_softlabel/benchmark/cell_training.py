@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from socket import gethostname
+from threading import Event
 from typing import cast
 
 from filelock import Timeout
@@ -26,12 +27,20 @@ from nnunet_softlabel.training.trainer_path import trainer_path
 SUPERVISOR = (sys.executable, "-m", "nnunet_softlabel.training.supervisor")
 
 
-def train_cell(grid: BenchmarkGrid, cell: Cell) -> Outcome:
+def train_cell(
+    grid: BenchmarkGrid, cell: Cell, *, stop: Event | None = None, threads: int | None = None
+) -> Outcome:
     """Train a cell unless it is done; says what became of it: done, failed, or in training elsewhere.
 
     Several benchmark processes (one per GPU or node) can share a grid: each takes what no other works on.
     The training itself runs under a supervisor that ends it with this process, and that holds a lock of its
     own: a training that this process leaves behind is not started a second time.
+
+    Args:
+        grid: the cell is one of its cells.
+        cell: to train.
+        stop: of trainings beside each other: ends this one when it is set, and no bar is shown; None: alone.
+        threads: of the training, where ``OMP_NUM_THREADS`` does not say it; None leaves it to torch.
     """
     path = grid.record_file(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +52,7 @@ def train_cell(grid: BenchmarkGrid, cell: Cell) -> Outcome:
             record = grid.record(cell)
             if record is not None and record["status"] == CellStatus.DONE.value:
                 return Outcome(CellStatus.DONE)
-            return _train_locked(grid, cell, continues=record is not None)
+            return _train_locked(grid, cell, continues=record is not None, stop=stop, threads=threads)
     except Timeout:
         return Outcome(CellStatus.ELSEWHERE)
 
@@ -60,7 +69,9 @@ def recorded_outcome(grid: BenchmarkGrid, cell: Cell) -> Outcome:
     return Outcome(CellStatus.UNTRAINED if record is None else CellStatus(record["status"]))
 
 
-def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> Outcome:
+def _train_locked(
+    grid: BenchmarkGrid, cell: Cell, *, continues: bool, stop: Event | None, threads: int | None
+) -> Outcome:
     path, made_with = grid.record_file(cell), grid.made_with(cell)
     by: StartedBy = {
         "host": gethostname(),
@@ -74,8 +85,10 @@ def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> Outcom
     grid.results_folder(cell).mkdir(parents=True, exist_ok=True)
     log = grid.log_file(cell)
     command = [*grid.training_command, str(arguments_file), str(result_file)]
-    process = start_supervised(grid, cell, command, lock=path.with_suffix(".training"), log=log)
-    code = wait_for_training(process, grid, cell)
+    process = start_supervised(
+        grid, cell, command, lock=path.with_suffix(".training"), log=log, threads=threads
+    )
+    code = wait_for_training(process, grid, cell, stop=stop)
     if code == BUSY:
         return Outcome(CellStatus.ELSEWHERE)
     status = CellStatus.DONE if code == 0 else CellStatus.FAILED
@@ -89,14 +102,20 @@ def _train_locked(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> Outcom
 
 
 def start_supervised(
-    grid: BenchmarkGrid, cell: Cell, command: Sequence[str], *, lock: Path, log: Path
+    grid: BenchmarkGrid,
+    cell: Cell,
+    command: Sequence[str],
+    *,
+    lock: Path,
+    log: Path,
+    threads: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a command that holds the lock, ends with this process, and adds to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         return subprocess.Popen(
             [*SUPERVISOR, str(lock), *command],
-            env=cell_environment(grid, cell),
+            env=cell_environment(grid, cell, threads=threads),
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -104,7 +123,7 @@ def start_supervised(
         )
 
 
-def cell_environment(grid: BenchmarkGrid, cell: Cell) -> dict[str, str]:
+def cell_environment(grid: BenchmarkGrid, cell: Cell, *, threads: int | None = None) -> dict[str, str]:
     """Variables of a process that trains a cell, or predicts with it."""
     environment = os.environ | {
         "nnUNet_results": str(grid.results_folder(cell)),
@@ -112,6 +131,8 @@ def cell_environment(grid: BenchmarkGrid, cell: Cell) -> dict[str, str]:
     }
     if grid.device == "cpu":  # threads that wait by spinning are several times slower on a shared machine
         environment.setdefault("OMP_WAIT_POLICY", "passive")
+    if threads is not None:
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
     environment.setdefault("nnUNet_def_n_proc", str(validation_processes(grid, cell)))
     return environment
 

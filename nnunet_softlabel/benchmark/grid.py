@@ -119,13 +119,15 @@ class BenchmarkGrid:
                 f"--threshold {TUNED}: a fold's threshold is tuned on the validation cases of other folds; "
                 f"give at least two to -f."
             )
-        self.cells = [
+        cells = [
             Cell(trainer, configuration, fold, seed)
             for seed in dict.fromkeys(seeds)
             for fold in dict.fromkeys(folds)
             for configuration in dict.fromkeys(configurations)
             for trainer in dict.fromkeys(trainers)
         ]
+        # a second stage learns from what the first stages of all folds predict
+        self.cells = sorted(cells, key=lambda cell: self.first_stage(cell) is not None)
 
     def _check_plans(self, configurations: Sequence[str]) -> None:
         if not self.plans_file.is_file():
@@ -152,6 +154,13 @@ class BenchmarkGrid:
         planned = read_json(self.plans_file)["configurations"]
         name = planned[cell.configuration].get("previous_stage")
         return None if name is None else replace(cell, configuration=str(name))
+
+    def needs(self, cell: Cell, other: Cell) -> bool:
+        """Whether a cell goes on from what another leaves: its model, or its first stage, of any fold."""
+        first = self.first_stage(cell)
+        if first is not None and replace(first, fold=other.fold) == other:
+            return True
+        return other == self.begins_with(cell)
 
     @property
     def test_cases(self) -> list[str]:

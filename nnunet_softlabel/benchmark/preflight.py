@@ -43,6 +43,7 @@ def find_problems(grid: BenchmarkGrid, *, num_processes: int = 2, trains_here: b
         *_trainer_problems(grid),
         *(_device_problems(grid) if trains_here else ()),
         *_preprocessing_problems(grid),
+        *_cascade_problems(grid),
         *_reference_problems(grid, num_processes),
         *(held_out_problems(grid, num_processes) if grid.test else ()),
         *_space_problems(grid),
@@ -184,6 +185,28 @@ def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str
     job = partial(_reference_problem, dataset=grid.dataset, truth=grid.truth, values=values)
     found = for_each_case(job, cases, num_processes, title="references")
     yield from [problem for problem in found if problem]
+
+
+def _cascade_problems(grid: BenchmarkGrid) -> Iterator[str]:
+    """A second stage learns from the predictions of its first stage for all its cases."""
+    for cell in grid.cells:
+        first = grid.first_stage(cell)
+        if first is None or recorded_outcome(grid, cell).is_done:
+            continue
+        predicted = grid.fold_folder(first).parent / "predicted_next_stage" / cell.configuration
+        there = {path.stem for path in visible(predicted, "*")}
+        for other in grid.cells:
+            if grid.needs(cell, other):
+                there.update(grid.validation_cases(other))
+        part = grid.splits[cell.fold] if cell.fold < len(grid.splits) else {}
+        missing = sorted({case for cases in part.values() for case in cases} - there)
+        if missing:
+            yield (
+                f"-c {cell.configuration}: {cell.trainer} learns from the predictions of "
+                f"{first.configuration}, which lack {len(missing)} cases of fold {cell.fold} "
+                f"({missing[0]}); add {first.configuration} to -c, on all folds (-f)."
+            )
+            return
 
 
 def held_out_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from time import sleep
 
 import numpy as np
@@ -25,16 +26,27 @@ SECONDS_WORTH_A_PROCESS = 20  # below, the start of another process costs more t
 MOST_PROCESSES = 8  # nnU-Net's own default
 
 
-def wait_for_training(process: subprocess.Popen[bytes], grid: BenchmarkGrid, cell: Cell) -> int:
-    """Wait, and show epochs and validated cases; a training does not outlive the benchmark."""
+def wait_for_training(
+    process: subprocess.Popen[bytes], grid: BenchmarkGrid, cell: Cell, *, stop: Event | None = None
+) -> int:
+    """Wait, and show epochs and validated cases; a training does not outlive the benchmark.
+
+    With ``stop`` others train beside this one: no bar is shown, and the training ends when it is set.
+    """
     epochs, cases = grid.budget.epochs, len(grid.validation_cases(cell))
     log = grid.log_file(cell)
     start = log.stat().st_size if log.is_file() else 0  # of this run, after those of earlier ones
     with (
-        tqdm(total=None if epochs is None else epochs + cases, unit="step", disable=None) as bar,
+        tqdm(
+            total=None if epochs is None else epochs + cases,
+            unit="step",
+            disable=None if stop is None else True,
+        ) as bar,
         _ending_with_benchmark(process),
     ):
         while process.poll() is None:
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt  # the waiting for the others ended
             sleep(POLL_SECONDS)
             _show(bar, _new_text(log, start), epochs, cases)
         if process.returncode == 0 and bar.total is not None:
@@ -104,8 +116,18 @@ def processes_for(grid: BenchmarkGrid, cases: int, sizes: Sequence[int]) -> int:
     return max(1, min(wanted, cases, os.cpu_count() or 1, MOST_PROCESSES))
 
 
-def outcome_line(grid: BenchmarkGrid, cell: Cell, outcome: Outcome, *, remaining: Sequence[Cell]) -> str:
-    """``done in 12 min, Dice 0.812; 3 left, about 36 min``."""
+def outcome_line(
+    grid: BenchmarkGrid, cell: Cell, outcome: Outcome, *, remaining: Mapping[Cell, float], jobs: int = 1
+) -> str:
+    """``done in 12 min, Dice 0.812; 3 left, about 36 min``.
+
+    Args:
+        grid: the cell is one of its cells.
+        cell: that ended.
+        outcome: what became of it.
+        remaining: cells that have not ended -> seconds since they began.
+        jobs: trainings at the same time.
+    """
     record = grid.record(cell)
     text = str(outcome)
     if record is not None and "train_seconds" in record:
@@ -118,7 +140,7 @@ def outcome_line(grid: BenchmarkGrid, cell: Cell, outcome: Outcome, *, remaining
     finished = {other: seconds for other, seconds in known.items() if seconds > 0}
     if not finished:
         return f"{text}; {len(remaining)} left"
-    left = sum(_expected(other, finished) for other in remaining)
+    left = sum(max(0.0, _expected(other, finished) - begun) for other, begun in remaining.items()) / jobs
     return f"{text}; {len(remaining)} left, about {duration(left)}"
 
 

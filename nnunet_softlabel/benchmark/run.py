@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Literal
 
 from nnunet_softlabel.benchmark.cell_scores import score_cell
-from nnunet_softlabel.benchmark.cell_training import last_line, recorded_outcome, train_cell
+from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.cluster import ClusterJobs, train_on_cluster
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out import predict_all
 from nnunet_softlabel.benchmark.held_out_rows import score_held_out
-from nnunet_softlabel.benchmark.progress import outcome_line, who_trains
+from nnunet_softlabel.benchmark.local_training import train_here
 from nnunet_softlabel.benchmark.recalibrated_rows import score_recalibrated
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import DatasetError, WorkerError
@@ -26,6 +26,7 @@ def benchmark(
     grid: BenchmarkGrid,
     *,
     num_processes: int = 2,
+    jobs: int = 1,
     cluster: ClusterJobs | None = None,
     only: Part | None = None,
     log: Callable[[str], None] = print,
@@ -43,7 +44,8 @@ def benchmark(
     Args:
         grid: what to do, and where.
         num_processes: processes of the evaluation, which runs here.
-        cluster: train the cells as jobs, instead of one after another here.
+        jobs: trainings at the same time on this machine; on a CPU they share its cores evenly.
+        cluster: train the cells as jobs, instead of here.
         only: ``train`` scores nothing, ``report`` trains nothing and scores what is done.
         log: takes one line of progress.
 
@@ -55,33 +57,13 @@ def benchmark(
     """
     outcome = {cell.name: recorded_outcome(grid, cell) for cell in grid.cells}  # refuses a mixture at once
     if only != "report":
-        outcome = train_here(grid, log) if cluster is None else train_on_cluster(grid, cluster, log)
+        outcome = (
+            train_here(grid, log, jobs=jobs) if cluster is None else train_on_cluster(grid, cluster, log)
+        )
         if grid.test and cluster is None:
             predict_all(grid, [cell for cell in grid.cells if outcome[cell.name].is_done], log)
     if only != "train":
         score(grid, outcome, num_processes=num_processes, log=log)
-    return outcome
-
-
-def train_here(grid: BenchmarkGrid, log: Callable[[str], None]) -> dict[str, Outcome]:
-    """Train what is missing, one cell after another; one line when a cell begins, one when it ends."""
-    outcome: dict[str, Outcome] = {}
-    width = len(grid.cells)
-    for number, cell in enumerate(grid.cells, start=1):
-        place = f"[{number}/{width}] {cell.name}"
-        if recorded_outcome(grid, cell).is_done:
-            outcome[cell.name] = Outcome(CellStatus.DONE)
-            log(f"{place}: done before")
-            continue
-        log(f"{place}: training")
-        outcome[cell.name] = train_cell(grid, cell)
-        remaining = [c for c in grid.cells[number:] if not recorded_outcome(grid, c).is_done]
-        text = outcome_line(grid, cell, outcome[cell.name], remaining=remaining)
-        if outcome[cell.name].status is CellStatus.ELSEWHERE:
-            text += who_trains(grid, cell)
-        log(f"{place}: {text}")
-        if outcome[cell.name].status is CellStatus.FAILED:
-            log(f"  failed: {last_line(grid.log_file(cell))}")
     return outcome
 
 

@@ -49,6 +49,13 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--iterations", type=int, metavar="N", help="Per epoch, instead of nnU-Net's 250.")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default="cuda", help="Default cuda.")
     add_processes(parser, "Processes of evaluation.")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Trainings at the same time on this machine (default 1). On a CPU they share its cores.",
+    )
     _add_report_flags(parser)
     _add_cluster_flags(parser)
     _add_dry_run_flag(parser)
@@ -134,7 +141,12 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems, refuse_problems
     from nnunet_softlabel.benchmark.status import CellStatus
 
-    for flag, value in (("--epochs", args.epochs), ("--iterations", args.iterations), ("-np", args.np)):
+    for flag, value in (
+        ("--epochs", args.epochs),
+        ("--iterations", args.iterations),
+        ("-np", args.np),
+        ("--jobs", args.jobs),
+    ):
         if value is not None and value < 1:
             raise UsageError(f"{flag} {value}: give a number from 1.")
     margins, primary = _margins(args.margin), _primary(args.primary)
@@ -142,6 +154,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--cluster-options belongs to --cluster.")
     if args.cluster is not None and args.only == "report":
         raise UsageError("--only report trains nothing; leave out --cluster.")
+    if args.cluster is not None and args.jobs > 1:
+        raise UsageError("--jobs is for this machine; with --cluster all cells are jobs at once.")
     cluster = ClusterJobs.parse(args.cluster, args.cluster_options) if args.cluster else None
     grid = BenchmarkGrid(
         args.d,
@@ -167,7 +181,12 @@ def run(args: argparse.Namespace) -> None:
     if args.dry_run:
         return
     outcome = benchmark(
-        grid, num_processes=args.np, cluster=cluster, only=args.only, log=partial(print, flush=True)
+        grid,
+        num_processes=args.np,
+        jobs=args.jobs,
+        cluster=cluster,
+        only=args.only,
+        log=partial(print, flush=True),
     )
     if args.only != "train":
         command = shlex.join(["nnunet_softlabel", *sys.argv[1:]])

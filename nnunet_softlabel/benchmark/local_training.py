@@ -1,0 +1,97 @@
+"""The cells of a grid, trained on this machine: one after another, or several at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Event
+from time import time
+
+from nnunet_softlabel.benchmark.cell_training import last_line, recorded_outcome, train_cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.progress import outcome_line, who_trains
+from nnunet_softlabel.benchmark.status import CellStatus, Outcome
+
+Log = Callable[[str], None]
+
+
+def train_here(grid: BenchmarkGrid, log: Log, *, jobs: int = 1) -> dict[str, Outcome]:
+    """Train what is missing; one line when a cell begins, one when it ends.
+
+    Args:
+        grid: its cells are trained in their order.
+        log: takes one line of progress.
+        jobs: trainings at the same time; on a CPU they share its cores evenly.
+
+    Returns:
+        What became of each cell, by its name.
+    """
+    outcome: dict[str, Outcome] = {}
+    for cell in grid.cells:
+        if recorded_outcome(grid, cell).is_done:
+            outcome[cell.name] = Outcome(CellStatus.DONE)
+            log(f"{_place(grid, cell)}: done before")
+    missing = [cell for cell in grid.cells if cell.name not in outcome]
+    if min(jobs, len(missing)) > 1:
+        outcome |= _train_together(grid, missing, log, jobs=min(jobs, len(missing)))
+    else:
+        for number, cell in enumerate(missing, start=1):
+            log(f"{_place(grid, cell)}: training")
+            outcome[cell.name] = train_cell(grid, cell)
+            remaining = dict.fromkeys(missing[number:], 0.0)
+            _tell(grid, cell, outcome[cell.name], log, remaining=remaining)
+    return {cell.name: outcome[cell.name] for cell in grid.cells}
+
+
+def _train_together(grid: BenchmarkGrid, cells: Sequence[Cell], log: Log, *, jobs: int) -> dict[str, Outcome]:
+    """Several trainings at once; whatever ends the waiting ends all of them."""
+    outcome: dict[str, Outcome] = {}
+    waiting, since = list(cells), dict[Cell, float]()
+    running: dict[Future[Outcome], Cell] = {}
+    threads = max(1, (os.cpu_count() or 1) // jobs) if grid.device == "cpu" else None
+    stop = Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while waiting or running:
+                for cell in _ready(grid, waiting, running.values())[: jobs - len(running)]:
+                    log(f"{_place(grid, cell)}: training")
+                    waiting.remove(cell)
+                    since[cell] = time()
+                    running[pool.submit(train_cell, grid, cell, stop=stop, threads=threads)] = cell
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    cell = running.pop(future)
+                    outcome[cell.name] = future.result()
+                    left = {
+                        other: time() - since.get(other, time()) for other in [*running.values(), *waiting]
+                    }
+                    _tell(grid, cell, outcome[cell.name], log, remaining=left, jobs=jobs)
+        finally:
+            stop.set()
+    return outcome
+
+
+def _ready(grid: BenchmarkGrid, waiting: Sequence[Cell], running: Collection[Cell]) -> list[Cell]:
+    """Cells that need the model of no cell that is not finished yet."""
+    return [cell for cell in waiting if not any(grid.needs(cell, other) for other in [*waiting, *running])]
+
+
+def _place(grid: BenchmarkGrid, cell: Cell) -> str:
+    return f"[{grid.cells.index(cell) + 1}/{len(grid.cells)}] {cell.name}"
+
+
+def _tell(
+    grid: BenchmarkGrid,
+    cell: Cell,
+    outcome: Outcome,
+    log: Log,
+    *,
+    remaining: Mapping[Cell, float],
+    jobs: int = 1,
+) -> None:
+    text = outcome_line(grid, cell, outcome, remaining=remaining, jobs=jobs)
+    if outcome.status is CellStatus.ELSEWHERE:
+        text += who_trains(grid, cell)
+    log(f"{_place(grid, cell)}: {text}")
+    if outcome.status is CellStatus.FAILED:
+        log(f"  failed: {last_line(grid.log_file(cell))}")
