@@ -17,6 +17,7 @@ from docs.studies.lidc.tables import (
     same_volume,
     votes,
 )
+from docs.studies.shared.resumable import read_rows
 
 
 @pytest.mark.parametrize("n_readers", [1, 2, 3, 4])
@@ -113,3 +114,26 @@ def test_a_cell_trains_alone_and_is_scored_case_by_case(tmp_path, monkeypatch):
     assert "--only train" in command
     assert (found["trainer"], found["fold"]) == (BASE, "3")
     assert found["folder"].parts[-3:] == ("nnUNetTrainer__nnUNetPlansReduced12__2d", "fold_3", "validation")
+
+
+def test_recalibrated_rows_keep_each_metric_beside_its_home_reference(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(lidc_study.subprocess, "run", lambda command, **_: called.append(command))
+    monkeypatch.setattr(lidc_study.tables, "RECALIBRATED", tmp_path / "recalibrated.csv")
+    keys = {"case": "a", "group": "p", "class": "nodule", "prediction": "model"}
+    scored = [
+        {"trainer": trainer, **keys, "reference": reference, "dice": dice, "brier_near": dice / 10}
+        for trainer, base in ((BASE, 0.5), (f"{BASE}, recalibrated", 0.7))
+        for reference, dice in (("soft", base), ("consensus", base + 0.1))
+    ]
+    monkeypatch.setattr(lidc_study, "read_rows", lambda path: scored)
+    lidc_study.recalibrate(tmp_path)
+    train, scores = (" ".join(map(str, command)) for command in called)
+    assert "--only train" in train
+    assert "--only report" in scores
+    assert "--calibrate isotonic" in scores
+    rows = read_rows(tmp_path / "recalibrated.csv")
+    assert [(row["trainer"], row["dice"], row["brier_near"]) for row in rows] == [
+        (BASE, "0.6", "0.05"),
+        (f"{BASE}, recalibrated", "0.8", "0.07"),
+    ]

@@ -1,7 +1,8 @@
 """LIDC, five folds, nnU-Net's 2d configuration with a reduced plan: our trainers against stock.
 
-    python -m docs.studies.lidc --work FOLDER   # runs what results.csv lacks, then the tables
-    python -m docs.studies.lidc --tables        # only rewrites tables.md
+    python -m docs.studies.lidc --work FOLDER                 # runs what results.csv lacks, then the tables
+    python -m docs.studies.lidc --work FOLDER --recalibrate   # makes recalibrated.csv, then the tables
+    python -m docs.studies.lidc --tables                      # only rewrites tables.md
 
 ``FOLDER`` gets nnU-Net's raw, preprocessed and result folders and may be thrown away afterwards. The design
 is in DESIGN.md, written before the first run. Needs the LIDC nodules beside the source tree.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from docs.studies.shared.resumable import Cell, Row, run_missing
 from nnunet_softlabel.evaluation.case_scores import MODEL
 from nnunet_softlabel.evaluation.run import evaluate
 from nnunet_softlabel.evaluation.tables import read_rows
+from nnunet_softlabel.formats.files import write_csv
 from nnunet_softlabel.formats.predictions import read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.report.comparison import home_reference
@@ -54,7 +56,7 @@ CONVERT = (
     "--groups", f"{LIDC}/cases.csv", "--group-column", "patient", "--anonymous-raters",
 )  # fmt: skip
 TRAIN = (
-    "nnunet_softlabel", "benchmark", "--only", "train", "-d", DATASET, "-c", "2d", "-p", PLANS,
+    "nnunet_softlabel", "benchmark", "-d", DATASET, "-c", "2d", "-p", PLANS,
     "--epochs", "15", "--iterations", "100", "-device", "cpu", "-np", "1",
 )  # fmt: skip
 
@@ -86,12 +88,42 @@ def run_cell(cell: Cell, *, work: Path) -> list[Row]:
     """Train one trainer on one fold; a row for every case of the fold's validation part."""
     trainer, fold = cell
     report, name = work / "report", f"Dataset{DATASET}_LIDC"
-    training = os.environ | {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*TRAIN, "-tr", trainer, "-f", fold, "-o", str(report)], check=True, env=training)
+    run_benchmark(report, "-tr", trainer, "-f", fold, "--only", "train")
     folder = report / "results" / "seed_0" / name / f"{trainer}__{PLANS}__2d" / f"fold_{fold}" / "validation"
     dataset, scores = SoftDataset.find(DATASET), work / "scores" / f"{trainer}_{fold}"
     evaluate(dataset, folder, scores, num_processes=1, overwrite=True, with_ceiling=False)
     return rows_of(dataset, folder, scores / "soft_metrics.csv", dict(zip(KEY, cell, strict=True)))
+
+
+def run_benchmark(report: Path, *flags: str) -> None:
+    """Train what is missing, the same way each time."""
+    training = os.environ | {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*TRAIN, *flags, "-o", str(report)], check=True, env=training)
+
+
+def recalibrate(work: Path) -> None:
+    """Stock and the default on all folds, as trained and recalibrated: a row for every case of each."""
+    report = work / "report"
+    trainers = ("-tr", tables.BASE, tables.DEFAULT, "-f", *FOLDS)
+    run_benchmark(report, *trainers, "--only", "train")
+    run_benchmark(report, *trainers, "--only", "report", "--calibrate", "isotonic")
+    found: dict[tuple[str, str], Row] = {}
+    for scored in read_rows(report / "soft_metrics.csv"):
+        key = (str(scored["trainer"]), str(scored["case"]))
+        row = found.setdefault(key, {"trainer": key[0], "case": key[1], "group": str(scored["group"])})
+        row.update(home_scores(scored))
+    write_csv(tables.RECALIBRATED, ("trainer", "case", "group", *METRICS), found.values())
+
+
+def home_scores(scored: Mapping[str, object]) -> Row:
+    """The metrics of a row of scores whose home reference it is."""
+    return {
+        metric: float(str(scored[metric]))
+        for metric in METRICS
+        if scored["reference"] == home_reference(metric)
+        and scored["prediction"] == MODEL
+        and scored.get(metric) is not None
+    }
 
 
 def rows_of(dataset: SoftDataset, predictions: Path, scores: Path, about: Row) -> list[Row]:
@@ -100,10 +132,7 @@ def rows_of(dataset: SoftDataset, predictions: Path, scores: Path, about: Row) -
     for scored in read_rows(scores):
         case = str(scored["case"])
         row = found.setdefault(case, {**about, "case": case, "group": str(scored["group"])})
-        for metric in METRICS:
-            is_home = scored["reference"] == home_reference(metric) and scored["prediction"] == MODEL
-            if is_home and metric in scored:
-                row[metric] = float(scored[metric])
+        row.update(home_scores(scored))
     for case, row in found.items():
         soft = dataset.read_soft(case, "Tr")
         probability = read_probabilities(predictions, case, dataset.labels, soft.shape[1:])[1]
@@ -147,11 +176,17 @@ def main() -> None:
     what.add_argument("--work", type=Path, help="Folder for nnU-Net's files; may be thrown away afterwards.")
     what.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV.")
     parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
+    parser.add_argument(
+        "--recalibrate", action="store_true", help="Only stock and the default, recalibrated."
+    )
     args = parser.parse_args()
     if args.work is not None:
         work = args.work.resolve()
         set_environment(work)
         prepare(work)
+    if args.work is not None and args.recalibrate:
+        recalibrate(work)
+    elif args.work is not None:
         job = partial(run_cell, work=work)
         run_missing(RESULTS, cells(), job, key=KEY, columns=COLUMNS, jobs=args.jobs)
     tables.write(RESULTS)

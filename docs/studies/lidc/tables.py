@@ -13,10 +13,12 @@ from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
 from nnunet_softlabel.metrics.overlap import mean_of_defined
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import case_values, compare, home_reference
+from nnunet_softlabel.report.runs import RECALIBRATED as SUFFIX
 
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 HERE = Path(__file__).parent
 PAGE = HERE / "tables.md"
+RECALIBRATED = HERE / "recalibrated.csv"  # of the two trainers that were trained again
 FIRST_RUN = HERE / "fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
 NODULE, BASE, DEFAULT = "nodule", "nnUNetTrainer", "nnUNetTrainerSoftCE"
 METRICS = (
@@ -37,13 +39,27 @@ def write(path: Path) -> None:
         f"{comparison(scores)}\n\nDifference to `{DEFAULT}`, likewise:\n\n"
         f"{differences(of_trainer, DEFAULT, others)}"
     )
+    recalibrated = {"Recalibrated": recalibration()} if RECALIBRATED.is_file() else {}
     write_tables(
         PAGE,
         {
             "Five folds": folds,
+            **recalibrated,
             "What is marked, by the readers' votes": f"{votes(rows)}\n\n{same_volume(rows)}",
             "The first run: fold 0, five trainers": comparison(read_soft_metrics(FIRST_RUN)),
         },
+    )
+
+
+def recalibration() -> str:
+    """Stock and the default, as trained and recalibrated; differences to stock, and to stock recalibrated."""
+    scores = as_soft_metrics(read_rows(RECALIBRATED))
+    of_trainer = by_trainer(scores)
+    rival = f"{BASE}{SUFFIX}"
+    others = [name for name in of_trainer if name not in (BASE, rival)]
+    return (
+        f"{comparison(scores)}\n\nDifference to `{rival}`, likewise:\n\n"
+        f"{differences(of_trainer, rival, others)}"
     )
 
 
