@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
+from nnunet_softlabel import command_line
+from tests.flags_of_commands import strange_flags
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPE = (20, 32, 32)
@@ -307,6 +310,21 @@ def _enter(dataset: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     results.mkdir(exist_ok=True)
     monkeypatch.setenv("nnUNet_results", str(results))
     return dataset
+
+
+@pytest.fixture(autouse=True)
+def messages_name_only_flags_of_their_command(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever error a test provokes: its message names no flag that the command does not have."""
+    strange: list[str] = []
+    fail = command_line._fail
+
+    def checked(program: str, message: str) -> int:
+        strange.extend(f"{flag} in {program}: {message}" for flag in strange_flags(program, message))
+        return fail(program, message)
+
+    monkeypatch.setattr(command_line, "_fail", checked)
+    yield
+    assert strange == []
 
 
 @pytest.fixture

@@ -141,7 +141,8 @@ def outcome_line(
     if not finished:
         return f"{text}; {len(remaining)} left"
     left = sum(max(0.0, _expected(other, finished) - begun) for other, begun in remaining.items()) / jobs
-    return f"{text}; {len(remaining)} left, about {duration(left)}"
+    more = f", about {duration(left)}" if left >= 1 else ""  # those that are about to end need no number
+    return f"{text}; {len(remaining)} left{more}"
 
 
 def _expected(cell: Cell, finished: Mapping[Cell, float]) -> float:
