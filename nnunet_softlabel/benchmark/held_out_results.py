@@ -12,7 +12,7 @@ from nnunet_softlabel.benchmark.records import HeldOutSummary
 from nnunet_softlabel.benchmark.summary import difference_record, trainer_summaries
 from nnunet_softlabel.evaluation.tables import write_rows
 from nnunet_softlabel.evaluation.thresholds import TUNED
-from nnunet_softlabel.report.comparison import PRIMARY, PairedDifference, compare, primary_tests
+from nnunet_softlabel.report.comparison import compare_pairs
 from nnunet_softlabel.report.held_out import HeldOut
 from nnunet_softlabel.report.runs import RECALIBRATED, RunResult
 from nnunet_softlabel.report.verdict import verdict
@@ -50,15 +50,12 @@ def held_out_results(
     if not runs:
         return None
     against = _against(list(runs), {name: own[0].suffix for name, own in rows.items()}, baselines)
-    comparisons: list[PairedDifference] = [
-        test
-        for second, first in against.items()
-        for test in compare(
-            runs[first].rows, runs[second].rows, names=(first, second), margins=margins,
-            metrics=list(dict.fromkeys((*PRIMARY, *(primary or ())))),
-            primary=primary or primary_tests(runs[first].rows),
-        )
-    ]  # fmt: skip
+    comparisons = compare_pairs(
+        {name: run.rows for name, run in runs.items()},
+        [(first, second) for second, first in against.items()],
+        margins=margins,
+        primary=primary,
+    )
     sentences = verdict({run.name: run.rows for run in runs.values()}, comparisons)
     return HeldOut(list(runs.values()), comparisons, sentences, held_out_notes(grid, finished))
 

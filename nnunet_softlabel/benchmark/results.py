@@ -24,7 +24,11 @@ from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versi
 from nnunet_softlabel.formats.files import visible, write_json
 from nnunet_softlabel.formats.locks import held_lock
 from nnunet_softlabel.public import public
-from nnunet_softlabel.report.comparison import PRIMARY, case_values, compare, home_reference, primary_tests
+from nnunet_softlabel.report.comparison import (
+    case_values,
+    compare_pairs,
+    home_reference,
+)
 from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
 from nnunet_softlabel.report.runs import RECALIBRATED, RunResult
@@ -104,15 +108,12 @@ def _report(
     for name, cells in recalibrated_cells(grid, finished).items():
         runs[name + RECALIBRATED] = _recalibrated_run(grid, name + RECALIBRATED, cells)
         baselines[name + RECALIBRATED] = baselines.get(name, next(iter(finished)))
-    comparisons = [
-        test
-        for name, first in baselines.items()
-        for test in compare(
-            runs[first].rows, runs[name].rows, names=(first, name), margins=margins,
-            metrics=list(dict.fromkeys((*PRIMARY, *(primary or ())))),
-            primary=primary or primary_tests(runs[first].rows),
-        )
-    ]  # fmt: skip
+    comparisons = compare_pairs(
+        {name: run.rows for name, run in runs.items()},
+        [(first, name) for name, first in baselines.items()],
+        margins=margins,
+        primary=primary,
+    )
     all_runs = list(runs.values())
     notes = make_notes(grid, outcome, finished, all_runs)
     for path in keep_earlier_page(grid):

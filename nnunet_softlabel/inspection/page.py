@@ -22,7 +22,7 @@ from nnunet_softlabel.inspection.read import read_case
 from nnunet_softlabel.inspection.records import ClassSummary, Inspection, dice_of_pairs
 from nnunet_softlabel.inspection.verdict import verdict
 from nnunet_softlabel.report import figures
-from nnunet_softlabel.report.markup import with_code
+from nnunet_softlabel.report.markup import template_environment, with_code
 from nnunet_softlabel.report.pictures import slice_through
 
 PICTURED_CASES = 9
@@ -89,13 +89,7 @@ def _histograms(summary: Inspection) -> list[tuple[str, str]]:
 
 
 def _environment() -> jinja2.Environment:
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("nnunet_softlabel.inspection", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = template_environment("nnunet_softlabel.inspection")
     found.filters["with_code"] = with_code
     found.filters["number"] = lambda value, digits=3: "-" if value != value else f"{value:.{digits}f}"
     found.filters["percent"] = lambda value: "-" if value != value else f"{100 * value:+.1f} %"

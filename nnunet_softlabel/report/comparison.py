@@ -113,6 +113,35 @@ def case_values(
     return {case: (mean_of_defined(values), groups[case]) for case, values in found.items()}
 
 
+def compare_pairs(
+    rows: Mapping[str, Sequence[Row]],
+    pairs: Iterable[tuple[str, str]],
+    *,
+    margins: Mapping[str, float] | None,
+    primary: Sequence[str] | None,
+) -> list[PairedDifference]:
+    """All differences of several pairs of runs.
+
+    Args:
+        rows: name of a run -> its rows of ``soft_metrics.csv``.
+        pairs: baseline and other, by name.
+        margins: as in `compare`.
+        primary: metrics that are tested and corrected for; None: `primary_tests` of the baseline.
+    """
+    return [
+        test
+        for first, second in pairs
+        for test in compare(
+            rows[first],
+            rows[second],
+            names=(first, second),
+            margins=margins,
+            metrics=list(dict.fromkeys((*PRIMARY, *(primary or ())))),
+            primary=primary or primary_tests(rows[first]),
+        )
+    ]
+
+
 @public
 def compare(
     first: Sequence[Row],

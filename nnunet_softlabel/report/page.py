@@ -26,7 +26,7 @@ from nnunet_softlabel.report.comparison import (
     home_reference,
 )
 from nnunet_softlabel.report.held_out import HeldOut
-from nnunet_softlabel.report.markup import with_code
+from nnunet_softlabel.report.markup import template_environment, with_code
 from nnunet_softlabel.report.methods import facts, methods_text
 from nnunet_softlabel.report.pictures import CasePicture
 from nnunet_softlabel.report.plots import class_plots, curve_plots, picture_panels, primary_plots
@@ -122,13 +122,7 @@ def held_out_summaries(test: HeldOut | None, metrics: Sequence[str]) -> list[Sum
 
 def environment() -> jinja2.Environment:
     """Where templates come from; everything they print is escaped."""
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("nnunet_softlabel.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = template_environment("nnunet_softlabel.report")
     found.filters |= {
         "number": number,
         "mean_text": mean_text,

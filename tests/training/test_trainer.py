@@ -94,17 +94,22 @@ def test_log_names_loss_raters_fusion_and_soft_voxels(trainer_factory, planned_d
     assert "oversampling of disputed voxels on" in text
 
 
+class StoppedTrainer(nnUNetTrainerAPL):
+    """Stopped by hand after its first epoch."""
+
+    def on_epoch_end(self):
+        super().on_epoch_end()
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+StoppedTrainer.__name__ = nnUNetTrainerAPL.__name__  # the folder is that of the trainer
+
+
 def test_trainer_continues_where_it_stopped(trainer_factory, planned_dataset):
     """``--c``: epoch, soft scores and learning curves go on."""
 
-    class Stopped(nnUNetTrainerAPL):
-        def on_epoch_end(self):
-            super().on_epoch_end()
-            if self.current_epoch == 1:
-                raise KeyboardInterrupt
-
-    Stopped.__name__ = nnUNetTrainerAPL.__name__
-    first = trainer_factory(Stopped, planned_dataset)
+    first = trainer_factory(StoppedTrainer, planned_dataset)
     first.save_every = 1
     with pytest.raises(KeyboardInterrupt):
         first.run_training()
@@ -251,14 +256,7 @@ def test_share_of_foreground_counts_labels_and_not_ignored_voxels():
 def test_balanced_start_goes_on_after_a_stop_in_its_midst(trainer_factory, planned_dataset, monkeypatch):
     monkeypatch.setattr(loss_trainer, "PLENTY", 1.0)
 
-    class Stopped(nnUNetTrainerAPL):
-        def on_epoch_end(self):
-            super().on_epoch_end()
-            if self.current_epoch == 1:
-                raise KeyboardInterrupt
-
-    Stopped.__name__ = nnUNetTrainerAPL.__name__
-    first = trainer_factory(Stopped, planned_dataset)
+    first = trainer_factory(StoppedTrainer, planned_dataset)
     first.save_every, first.num_epochs = 1, 12  # so 6 iterations at most
     with pytest.raises(KeyboardInterrupt):
         first.run_training()

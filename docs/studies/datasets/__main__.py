@@ -10,7 +10,6 @@ tree.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from docs.studies.datasets import tables
 from docs.studies.shared.cases import CaseData, bubil_cases, hippocampus_cases, lidc_cases
 from docs.studies.shared.losses import CANDIDATES, Candidate, fused
-from docs.studies.shared.resumable import Cell, Row, run_missing
+from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.small_network import NetworkBudget, predict, train
 from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error, near_object
 from nnunet_softlabel.metrics.overlap import dice, qubiq_dice, relative_volume_error
@@ -177,10 +176,8 @@ def cells(names: Sequence[str]) -> Iterator[Cell]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV.")
+    parser = study_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
-    parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
     args = parser.parse_args()
     if not args.tables:
         run_missing(RESULTS, cells(args.only), run_cell, key=KEY, columns=COLUMNS, jobs=args.jobs)

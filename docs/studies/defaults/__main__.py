@@ -9,7 +9,6 @@ by raising SEEDS.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ from docs.studies.defaults import tables
 from docs.studies.shared import images
 from docs.studies.shared.cases import LIDC
 from docs.studies.shared.losses import fused, stock
-from docs.studies.shared.resumable import Cell, Row, run_missing
+from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, score_images
 from docs.studies.shared.small_network import NetworkBudget, StudyLoss, predict, train
 from nnunet_softlabel.losses import BalancedStart, FusedSoftLoss
@@ -133,9 +132,7 @@ def cells() -> Iterator[Cell]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tables", action="store_true", help="Only rewrite tables from the CSV.")
-    parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
+    parser = study_parser(__doc__)
     args = parser.parse_args()
     if not args.tables:
         wanted = [cell for cell in cells() if cell[0] != "lidc" or LIDC.is_dir()]

@@ -8,7 +8,6 @@ Design, cells, seeds and criteria are in DESIGN.md, written before the first run
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,7 @@ import numpy as np
 from docs.studies.knees import tables
 from docs.studies.shared.labels import mean_in_bone_bright
 from docs.studies.shared.losses import balanced_start, expectation, fused, stock
-from docs.studies.shared.resumable import Cell, Row, run_missing
+from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, mean_dice
 from docs.studies.shared.small_network import NetworkBudget, StudyLoss, normalised, predict, train
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote
@@ -199,9 +198,7 @@ def cells() -> Iterator[Cell]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV.")
-    parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
+    parser = study_parser(__doc__)
     args = parser.parse_args()
     if not args.tables:
         run_missing(RESULTS, cells(), run_cell, key=KEY[:-1], columns=COLUMNS, jobs=args.jobs)

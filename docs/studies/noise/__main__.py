@@ -9,7 +9,6 @@ session adds seeds by raising SEEDS.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from docs.studies.noise import tables
 from docs.studies.noise.data import crops, sections
-from docs.studies.shared.resumable import Cell, Row, run_missing
+from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, mean_dice
 from docs.studies.shared.small_network import NetworkBudget, StudyLoss, predict, train
 from nnunet_softlabel.losses import (
@@ -139,9 +138,7 @@ def section_cells() -> Iterator[Cell]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tables", action="store_true", help="Only rewrite tables from the CSV.")
-    parser.add_argument("--jobs", type=int, default=1, help="Networks trained at the same time.")
+    parser = study_parser(__doc__)
     parser.add_argument("--part", choices=("crops", "sections"), help="Run only this part.")
     args = parser.parse_args()
     if not args.tables and args.part != "sections":

@@ -9,7 +9,6 @@ Design and goals are in DESIGN.md, which was written before the first run.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from docs.studies.refine import labels, scenes, tables
-from docs.studies.shared.resumable import Cell, Row, run_missing
+from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, mean_dice
 from docs.studies.shared.small_network import NetworkBudget, predict, train
 from nnunet_softlabel.fusion.detection_model import DetectionModel
@@ -151,10 +150,8 @@ def cells(n_seeds: int) -> Iterator[Cell]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="Seeds 0, 1, ... (default 5).")
-    parser.add_argument("--jobs", type=int, default=1, help="Cells at the same time.")
-    parser.add_argument("--tables", action="store_true", help="Only rewrite tables.md.")
     args = parser.parse_args()
     if not args.tables:
         run_missing(RESULTS, cells(args.seeds), run_cell, key=KEY, columns=COLUMNS, jobs=args.jobs)

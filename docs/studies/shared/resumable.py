@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import os
@@ -21,6 +22,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def study_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a study: ``--tables`` runs nothing, ``--jobs`` runs cells beside each other."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV.")
+    parser.add_argument("--jobs", type=int, default=1, help="Cells at the same time.")
+    return parser
 
 
 def run_missing(
