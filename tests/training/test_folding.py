@@ -147,6 +147,24 @@ def predict_with(model, image, out, *, fold, previous=None):
     return out
 
 
+def check_export(planned, configuration, model, tmp_path, *, previous=None):
+    """Stock prediction of the exported model is `apply_calibration` of the model's own prediction."""
+    file = tmp_path / "calibration.json"
+    dataset = SoftDataset.find(planned.id)
+    write_calibration(file, dataset.labels, MAP)
+    export = {"trainer": TRAINER, "plans": REDUCED, "calibrated": file}
+    target = export_stock(planned.id, configuration, tmp_path / "exported", folds=[0], **export)
+    image = planned.raw / "imagesTr" / f"{planned.cases[0]}_0000.nii.gz"
+    raw = predict_with(model, image, tmp_path / "raw", fold=0, previous=previous)
+    stock = predict_with(target, image, tmp_path / "stock", fold=0, previous=previous)
+    apply_calibration(dataset, raw, tmp_path / "applied", file=file, num_processes=1)
+    read = [
+        np.load(d / f"{planned.cases[0]}.npz")["probabilities"] for d in (raw, stock, tmp_path / "applied")
+    ]
+    np.testing.assert_allclose(read[1], read[2], atol=1e-5)
+    assert np.abs(read[0] - read[1]).max() > 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unanimous", "regions"], ids=["classes", "regions"])
 def test_stock_prediction_of_an_exported_cascade_is_apply_calibration(
@@ -159,19 +177,20 @@ def test_stock_prediction_of_an_exported_cascade_is_apply_calibration(
     trainer = trainer_factory(nnUNetTrainerAPL, planned, "3d_cascade_fullres")
     trainer.num_epochs = 1
     trainer.run_training()
-    dataset = SoftDataset.find(planned.id)
-    file = tmp_path / "calibration.json"
-    write_calibration(file, dataset.labels, MAP)
-    export = {"trainer": TRAINER, "plans": REDUCED, "calibrated": file}
-    target = export_stock(planned.id, "3d_cascade_fullres", tmp_path / "exported", folds=[0], **export)
     monkeypatch.setattr(torch, "half", torch.float32)  # nnU-Net sums logits in half precision
     image = planned.raw / "imagesTr" / f"{planned.cases[0]}_0000.nii.gz"
     previous = predict_with(model.parent / lowres.name, image, tmp_path / "lowres", fold="all")
-    raw = predict_with(model, image, tmp_path / "raw", fold=0, previous=previous)
-    stock = predict_with(target, image, tmp_path / "stock", fold=0, previous=previous)
-    apply_calibration(dataset, raw, tmp_path / "applied", file=file, num_processes=1)
-    read = [
-        np.load(d / f"{planned.cases[0]}.npz")["probabilities"] for d in (raw, stock, tmp_path / "applied")
-    ]
-    np.testing.assert_allclose(read[1], read[2], atol=1e-5)
-    assert np.abs(read[0] - read[1]).max() > 0.01
+    check_export(planned, "3d_cascade_fullres", model, tmp_path, previous=previous)
+
+
+@pytest.mark.slow
+def test_stock_prediction_of_an_exported_model_of_regions_is_apply_calibration(
+    trainer_factory, planned_regions_dataset, plugin, tmp_path, monkeypatch
+):
+    planned = planned_regions_dataset
+    trainer = trainer_factory(nnUNetTrainerAPL, planned, "3d_fullres")
+    trainer.num_epochs = 1
+    trainer.run_training()
+    monkeypatch.setattr(torch, "half", torch.float32)
+    model = tmp_path / "results" / planned.name / f"{TRAINER}__{REDUCED}__3d_fullres"
+    check_export(planned, "3d_fullres", model, tmp_path)
