@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation import SEARCHED
-from nnunet_softlabel.help_texts import HelpFormatter, example_of, how_to_go_on
+from nnunet_softlabel.help_texts import HelpFormatter, example_of, groups_of, how_to_go_on
 from nnunet_softlabel.public import is_command_line
 
 
@@ -35,6 +35,24 @@ class Parser(argparse.ArgumentParser):
             self._required_flags = self.add_argument_group("required")
             self._action_groups.insert(0, self._action_groups.pop())
         return self._required_flags.add_argument(*names, **options)
+
+    def format_help(self) -> str:
+        """As argparse, with the flags of a large command in groups."""
+        for title, flags in groups_of(self.prog).items():
+            if title not in [group.title for group in self._action_groups]:
+                self._move_into_group(title, flags)
+                self._action_groups.remove(self._optionals)
+                self._action_groups.append(self._optionals)  # the rest stands last
+        return super().format_help()
+
+    def _move_into_group(self, title: str, flags: Sequence[str]) -> None:
+        moved = [
+            action for action in self._optionals._group_actions if set(flags) & set(action.option_strings)
+        ]
+        group = self.add_argument_group(title)
+        for action in moved:
+            self._optionals._group_actions.remove(action)
+            group._group_actions.append(action)
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message alone: argparse would print its usage block before it."""
