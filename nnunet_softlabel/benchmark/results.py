@@ -157,7 +157,9 @@ def _report(
 
 def _title(names: Sequence[str]) -> str:
     """Two trainers by name, more by number: their names stand on the page."""
-    return " against ".join(names) if len(names) < 3 else f"{len(names)} trainers"
+    trained = [name for name in names if not name.endswith(RECALIBRATED)]
+    text = " against ".join(trained) if len(trained) < 3 else f"{len(trained)} trainers"
+    return text if len(trained) == len(names) else f"{text}, as trained and recalibrated"
 
 
 def _finished_cells(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict[str, list[Cell]]:

@@ -34,8 +34,13 @@ def colour(index: int) -> str:
 
 
 def short(name: str) -> str:
-    """A trainer's name without the prefix that all share."""
-    return name.removeprefix("nnUNetTrainer") or name
+    """A trainer's name without the prefix that all share.
+
+    >>> short("nnUNetTrainerSoftCE, recalibrated"), short("nnUNetTrainer, recalibrated")
+    ('SoftCE, recalibrated', 'nnUNetTrainer, recalibrated')
+    """
+    own = name.removeprefix("nnUNetTrainer")
+    return own if own[:1].isalnum() or own.startswith("_") else name
 
 
 def png(figure: Figure) -> str:

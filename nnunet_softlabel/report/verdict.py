@@ -74,15 +74,11 @@ def advice(living: Sequence[str], tests: Sequence[PairedDifference]) -> str:
         return f"Use {living[0]}: the only trainer here that has learned."
     found = [_Standing.of(name, tests) for name in living]
     against = [standing for standing in found if standing.baseline in living]
-    winners = [s for s in against if s.better and not s.worse]
+    winners = [s for s in against if s.better and not s.worse and not s.seems_worse]
     if winners:
         text = _use(winners)
-    elif mixed := [s for s in against if s.better and s.worse]:
-        text = " ".join(
-            f"{s.name} is better in {_all(s.better)} and worse in {_all(s.worse)} than {s.baseline}: "
-            f"choose by what you need."
-            for s in mixed
-        )
+    elif mixed := [s for s in against if s.better]:
+        text = " ".join(f"{standing.both_ways}: choose by what you need." for standing in mixed)
     elif hints := [s for s in against if s.hints and not s.worse]:
         best = max(hints, key=lambda standing: len(standing.hints))
         text = (
@@ -112,14 +108,29 @@ def _use(winners: Sequence[_Standing]) -> str:
 
 @dataclass(frozen=True)
 class _Standing:
-    """In which primary metrics a trainer is better, worse, or seems better; in which of all, worse."""
+    """In which primary metrics a trainer is better, worse, seems better, seems worse; in which of all, worse.
+
+    What only seems so has an interval that excludes 0, and no test that stands.
+    """
 
     name: str
     baseline: str
     better: list[str]
     worse: list[str]
     hints: list[str]
+    seems_worse: list[str]
     doubts: list[str]
+
+    @property
+    def both_ways(self) -> str:
+        """What it gains and what it costs, of one that is better in something and not in all."""
+        worse = f" and worse in {_all(self.worse)}" if self.worse else ""
+        text = f"{self.name} is better in {_all(self.better)}{worse} than {self.baseline}"
+        if not self.seems_worse:
+            return text
+        return (
+            f"{text}, and by the interval worse in {_all(self.seems_worse)}, which the test does not decide"
+        )
 
     @property
     def doubt(self) -> str:
@@ -144,6 +155,7 @@ class _Standing:
             titles(t for t in own if t.is_significant() and t.better == name),
             titles(t for t in own if t.is_significant() and t.better == t.first),
             titles(t for t in unsure if t.is_primary and t.better == name),
+            titles(t for t in unsure if t.is_primary and t.better == t.first),
             titles(t for t in unsure if t.better == t.first),
         )
 

@@ -20,6 +20,7 @@ def test_a_row_for_each_trainer_with_the_maps_of_other_folds(grid_factory, fake_
     outcome = benchmark(grid, num_processes=1, log=silent)
     page = report(grid, outcome).read_text(encoding="utf-8")
     assert "nnUNetTrainerAPL, recalibrated" in page or "APL, recalibrated" in page
+    assert "nnUNetTrainer against nnUNetTrainerAPL, as trained and recalibrated</h1>" in page
     summary = read_json(grid.output / "soft_summary.json")
     assert list(summary["trainers"]) == [*TRAINERS, *(f"{name}, recalibrated" for name in TRAINERS)]
     assert {d["trainer"] for d in summary["differences"]} == set(summary["trainers"]) - {TRAINERS[0]}

@@ -189,6 +189,17 @@ def test_better_in_one_and_worse_in_another_is_a_choice(base):
     )
 
 
+def test_better_in_one_and_by_the_interval_worse_in_another_is_a_choice_too(base):
+    """A few large losses: the interval of the mean excludes 0, the ranks do not follow."""
+    dice = base + 0.001
+    dice[:8] -= 0.3
+    found = say(rows(base), rows(dice, brier=0.01))
+    assert found[0] == (
+        "Soft is better in Brier near the object than Stock, and by the interval worse in Dice, which the "
+        "test does not decide: choose by what you need."
+    )
+
+
 def test_an_interval_without_a_test_is_a_hint():
     dice = np.full(5, 0.5)
     found = say(rows(dice), rows(dice + np.linspace(0.02, 0.04, 5)))
