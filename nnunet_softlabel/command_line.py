@@ -72,7 +72,7 @@ def exit_code_of(program: str, work: Callable[[], None]) -> int:
     except OSError as error:  # a folder that cannot be written, a full disk
         return _fail(program, f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except MemoryError as error:
-        return _fail(program, f"out of memory ({error or 'no more to be had'}); use a smaller -np.")
+        return _fail(program, f"out of memory ({str(error) or 'no more to be had'}); use a smaller -np.")
     except KeyboardInterrupt:
         print(f"{program}: interrupted; {how_to_go_on(program)}.", file=sys.stderr)
         return 130
@@ -90,7 +90,9 @@ def _one_line(message: str) -> str:
     return " ".join(message.split())
 
 
-def add_processes(parser: argparse.ArgumentParser, purpose: str = "Processes.") -> None:
+def add_processes(
+    parser: argparse.ArgumentParser, purpose: str = "Most processes; fewer where memory is short."
+) -> None:
     """``-np``."""
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help=purpose)
 

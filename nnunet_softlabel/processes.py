@@ -81,7 +81,7 @@ def run_jobs(
         show_progress: show the bar where stderr is a terminal.
 
     Raises:
-        WorkerError: if a worker is killed.
+        WorkerError: if a worker is killed, or memory does not suffice for a job.
         UsageError: if workers run the script again that started them.
     """
     end_if_run_again()
@@ -95,7 +95,9 @@ def run_jobs(
         disable=None if has_bar else True,
     ) as bar:
         if num_processes <= 1:
-            results: Iterator[Result] = (function(*job) for job in jobs)
+            results: Iterator[Result] = (
+                _run(function, job, name) for job, name in zip(jobs, names, strict=True)
+            )
         else:
             results = _run_in_pool(function, jobs, num_processes, names=names, in_order=in_order)
         for result in results:
@@ -141,7 +143,10 @@ def _run_in_pool(
         workers: list[Any] = []
         try:
             with _deaf_to_interrupts():  # Ctrl-C is for this process, which then ends its workers
-                futures = deque(pool.submit(_run_job, function, i, job) for i, job in enumerate(jobs))
+                futures = deque(
+                    pool.submit(_run_job, function, i, job, name)
+                    for i, (job, name) in enumerate(zip(jobs, names, strict=True))
+                )
             workers = [child for child in active_children() if child not in before]
             for future in _taken(futures) if in_order else as_completed(_emptied(futures)):
                 yield future.result()
@@ -202,12 +207,22 @@ def _start_worker(worker_of_job: Any, knows_flags: bool) -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def _run_job(function: Callable[..., Result], index: int, job: tuple[Any, ...]) -> Result:
+def _run_job(function: Callable[..., Result], index: int, job: tuple[Any, ...], name: str) -> Result:
     _worker_of_job[index] = os.getpid()
     try:
-        return function(*job)
+        return _run(function, job, name)
     finally:
         _worker_of_job[index] = 0
+
+
+def _run(function: Callable[..., Result], job: tuple[Any, ...], name: str) -> Result:
+    try:
+        return function(*job)
+    except MemoryError as error:
+        raise WorkerError(
+            f"{name}: out of memory ({str(error) or 'no more to be had'}); run the same command again with a "
+            f"smaller -np (convert: and --resume)."
+        ) from error
 
 
 def _who_was_killed(

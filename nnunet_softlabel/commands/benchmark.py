@@ -48,7 +48,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--iterations", type=int, metavar="N", help="Per epoch, instead of nnU-Net's 250.")
     parser.add_argument("-device", choices=["cuda", "cpu", "mps"], default="cuda", help="Default cuda.")
-    add_processes(parser, "Processes of evaluation.")
+    add_processes(parser, "Most processes of evaluation; fewer where memory is short.")
     parser.add_argument(
         "--jobs",
         type=int,

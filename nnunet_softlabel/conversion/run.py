@@ -6,6 +6,7 @@ Everything is written into a folder that nnU-Net does not see (`unfinished`) and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 from nnunet_softlabel.arguments import LabelTexts, Texts, as_label_texts, as_texts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
+from nnunet_softlabel.cases.sizes import processes_for
 from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits_without, write_splits
 from nnunet_softlabel.conversion.case_records import CaseRecord
 from nnunet_softlabel.conversion.checks import (
@@ -262,8 +264,10 @@ def _run(
         naming_all_grids(cases, settings),
     ):
         check()
-        settings = estimate(cases, work, settings, workers=running.workers)
-        records = run_cases(write_case, cases, work, settings, workers=running.workers, is_whole=is_whole)
+        fitting = processes_for(cases, running.workers.number, settings.labels, "convert")
+        workers = replace(running.workers, number=fitting)
+        settings = estimate(cases, work, settings, workers=workers)
+        records = run_cases(write_case, cases, work, settings, workers=workers, is_whole=is_whole)
         finish(records, conversion_record(cases, records, settings))
 
 

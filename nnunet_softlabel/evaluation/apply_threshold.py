@@ -87,7 +87,8 @@ def apply_threshold(
             is_segmentation=images is None,
         )
         jobs = list(zip(cases, geometry, [new / name for name in names], strict=True))
-        workers, about = fewer_for_few(num_processes, len(jobs)), [f"Case {case}" for case in cases]
+        fitting = found.processes_that_fit(num_processes, labels)
+        workers, about = fewer_for_few(fitting, len(jobs)), [f"Case {case}" for case in cases]
         list(run_jobs(job, jobs, workers, names=about, in_order=True, title="apply threshold"))
         record = {
             "made_by": f"nnunet_softlabel {__version__}",

@@ -210,7 +210,8 @@ def _write_all(
         for path in (*beside, *properties):
             copy2(path, new / path.name)
         job = partial(_write, found=found, folder=new, dataset=dataset, read=read)
-        return list(for_each_case(job, found.cases, num_processes, title=str(record["command"])))
+        fitting = found.processes_that_fit(num_processes, dataset.labels)
+        return list(for_each_case(job, found.cases, fitting, title=str(record["command"])))
 
 
 def _write(case: str, *, found: Predictions, folder: Path, dataset: SoftDataset, read: Reader) -> str:

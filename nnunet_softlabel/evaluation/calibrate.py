@@ -92,6 +92,7 @@ def calibrate(
     references = References(dataset, split, against)
     most = max(VOXELS // len(cases), FEWEST_VOXELS)
     draw = partial(_draw, predictions=found, references=references, most=most)
+    num_processes = found.processes_that_fit(num_processes, dataset.labels)
     drawn = for_each_case(draw, cases, num_processes, title="fit")
     samples = dict(zip(cases, drawn, strict=True))
     by_part = {name: [samples[case] for case in members] for name, members in parts.items()}

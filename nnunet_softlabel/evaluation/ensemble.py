@@ -18,8 +18,9 @@ from nnunet_softlabel.evaluation.consistency import check_segmentation
 from nnunet_softlabel.evaluation.recalibration import recalibrated
 from nnunet_softlabel.formats.files import read_json, visible
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.formats.predictions import predicted_cases, read_probabilities
+from nnunet_softlabel.formats.predictions import predicted_cases, predicted_voxels, read_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
 
 RECORD = "made_from.json"  # in folders that `average` and `apply-calibration` wrote
 
@@ -97,6 +98,19 @@ class Predictions:
             if own:
                 parts.append(f"{own} cases with the map that has not seen them")
         return ", ".join(parts)
+
+    def processes_that_fit(self, num_processes: int, labels: Labels, *, raters: int = 0) -> int:
+        """At most ``num_processes``, fewer where memory is short for the largest case.
+
+        Args:
+            num_processes: as asked for.
+            labels: of the data set.
+            raters: whose label maps are read beside the probabilities.
+        """
+        files = {case: folders[0] / f"{case}.npz" for case, folders in self.folders_of.items()}
+        largest = LargestCase(*largest_of(files, predicted_voxels), len(labels.names), raters)
+        command = "evaluate" if raters else "predictions"
+        return processes_that_fit(num_processes, len(files), largest, command)
 
     def mask_file(self, case: str, file_ending: str) -> Path:
         """nnU-Net's own segmentation of a case, which holds its geometry."""

@@ -91,6 +91,7 @@ def tune_threshold(
         split=split,
         goal=_Goal(against, None if truth is None else Truth.of(truth), values, beta),
     )
+    num_processes = predicted.processes_that_fit(num_processes, dataset.labels)
     found = list(for_each_case(job, chosen, num_processes, title="tune"))
     mean = np.mean(found, axis=0)  # (channels, candidates)
     content: TunedThresholds = {

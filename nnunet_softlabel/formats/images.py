@@ -6,6 +6,7 @@ Arrays are in numpy order, ``(z, y, x)`` or ``(y, x)``; geometry stays in Simple
 from __future__ import annotations
 
 import errno
+import math
 import struct
 import zlib
 from contextlib import suppress
@@ -25,7 +26,7 @@ from nnunet_softlabel.formats.file_checks import (
 )
 from nnunet_softlabel.formats.flat_images import flat_array, without_alpha, write_flat
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.nifti import is_nifti
+from nnunet_softlabel.formats.nifti import is_nifti, read_header
 
 FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
@@ -113,6 +114,11 @@ def read_volume(path: Path) -> sitk.Image:
 
 
 def _unreadable(path: Path, error: BaseException) -> DatasetError:
+    if isinstance(error, MemoryError):
+        return DatasetError(
+            f"{path}: takes more memory than there is ({str(error) or 'all is in use'}); "
+            f"use a smaller -np, or replace the file if its header is wrong."
+        )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
     return DatasetError(f"{path}: cannot be read as an image ({reason}); replace or convert the file.")
 
@@ -139,6 +145,20 @@ def read_grid(path: Path) -> Grid:
         reason = str(error).strip().splitlines()[-1][:200]
         raise DatasetError(f"{path}: cannot be read ({reason})") from error
     return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
+def voxels_in(path: Path) -> int:
+    """Voxels of an image, from its header alone; 0 where it cannot be read: who reads the voxels says why."""
+    try:
+        if is_nifti(path):
+            header = read_header(path)
+            return 0 if header is None else math.prod(header.shape)
+        if is_flat(path):
+            with Image.open(path) as image:
+                return math.prod(image.size)
+        return math.prod(read_grid(path).shape)
+    except NOT_WHOLE:
+        return 0
 
 
 def read_flat(path: Path) -> tuple[NDArray[Any], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 import zlib
@@ -52,6 +53,18 @@ def predicted_cases(folder: Path, *, file_ending: str) -> list[str]:
     return cases
 
 
+def predicted_voxels(path: Path) -> int:
+    """Voxels of a file of probabilities, from its header alone; 0 where it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as content, content.open("probabilities.npy") as array:
+            version = np.lib.format.read_magic(array)
+            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+            shape, _, _ = (reader or np.lib.format.read_array_header_2_0)(array)
+            return math.prod(shape[1:])
+    except UNREADABLE:
+        return 0
+
+
 def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int, ...]) -> NDArray[Any]:
     """Probabilities ``(K, *spatial)`` of a case: with the background first for classes, K = C for regions.
 
@@ -63,6 +76,10 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
     try:
         with np.load(path) as content:
             probabilities = np.asarray(content["probabilities"])
+    except MemoryError as error:
+        raise DatasetError(
+            f"{path}: takes more memory than there is ({str(error) or 'all is in use'}); use a smaller -np."
+        ) from error
     except UNREADABLE as error:
         raise DatasetError(
             f"{path}: cannot be read as nnU-Net's probabilities ({error}); predict again."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, sleep
 from typing import cast
@@ -22,8 +22,10 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.formats.files import expecting_shape, hash_files, read_json, write_json
+from nnunet_softlabel.formats.images import voxels_in
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
+from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
 from nnunet_softlabel.preprocessing.one_case import (
     TEMPORARY,
     Configuration,
@@ -216,10 +218,11 @@ class Preparation:
             raw.check_digest(case, entries[case]["source"])
             jobs.append((case, files, made_from(plan, entries[case]), shared))
         voxels = sum(math.prod(entry["shape"]) for entry in entries.values())
+        worthwhile = min(workers.number, 1 + voxels // VOXELS_PER_PROCESS)
         results = run_jobs(
             make_case,
             jobs,
-            min(workers.number, 1 + voxels // VOXELS_PER_PROCESS),
+            self._processes_that_fit(worthwhile, raw, entries),
             names=[f"Case {case}" for case in cases],
             title="Soft labels",
             show_progress=workers.show_progress,
@@ -235,6 +238,16 @@ class Preparation:
         }
         write_json(self.folder / MANIFEST, manifest)
         return manifest
+
+    def _processes_that_fit(
+        self, num_processes: int, raw: SoftDataset, entries: Mapping[str, CaseSource]
+    ) -> int:
+        """Fewer where memory is short for the case that has most voxels, before or after resampling."""
+        before = largest_of({case: raw.soft_files(case)[0] for case in entries}, voxels_in)
+        after = [(case, math.prod(entry["shape"][1:])) for case, entry in entries.items()]
+        name, voxels = max([before, *after], key=lambda item: item[1])
+        largest = LargestCase(name, voxels, len(self.labels.names))
+        return processes_that_fit(num_processes, len(entries), largest, "preprocess")
 
     def _remove_leftovers(self) -> None:
         """Delete what killed processes left."""
