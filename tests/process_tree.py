@@ -23,9 +23,9 @@ def keep_workers_at_gate() -> None:
     setattr(processes, "_run_job", run_job_at_gate)  # noqa: B010
 
 
-def run_job_at_gate(function: Callable[..., Any], index: int, job: tuple[Any, ...]) -> Any:
+def run_job_at_gate(function: Callable[..., Any], index: int, job: tuple[Any, ...], name: str) -> Any:
     """In a worker, where nothing is replaced: the job, once the gate is open."""
-    return processes._run_job(functools.partial(_at_gate, function), index, job)
+    return processes._run_job(functools.partial(_at_gate, function), index, job, name)
 
 
 def _at_gate(function: Callable[..., Any], *job: Any) -> Any:

@@ -3,8 +3,8 @@
     python -m docs.screenshots --demo nnunet_softlabel_demo --lidc FOLDER/report/report.html
 
 LIDC: the head of the page that `python -m docs.studies.lidc --work FOLDER --recalibrate` leaves; the
-pictures of patients are further down. Demo: a folder that `nnunet_softlabel demo` has written; and the same without its
-network that has not learned. Needs a Chromium on the path.
+pictures of patients are further down. Demo: a folder that `nnunet_softlabel demo` has written; and the same
+without its network that has not learned. Needs a Chromium on the path.
 """
 
 from __future__ import annotations
