@@ -14,6 +14,7 @@ order of use:
   evaluate       probabilities against soft labels and raters
   calibrate      probabilities that mean what the raters say; tune-threshold: masks from them
   benchmark      instead of the last three: trainers beside each other, with tests and one page
+  refine         lesions that readers missed or invented: better labels for a second round
   export-stock   a model that predicts without this package
 
 `nnunet_softlabel COMMAND --help` shows an example of each. `nnunet_softlabel demo` runs all of it in minutes.
@@ -67,6 +68,7 @@ GROUPS = {
         "scores and report": (
             "--truth", "--threshold", "--primary", "--calibrate", "--test", "--margin",
         ),
+        "second round": ("--refine", "--refine-tr"),
         "where and when": ("--jobs", "--only", "--cluster", "--cluster-options", "--dry-run"),
     },
 }  # fmt: skip
@@ -75,6 +77,7 @@ GO_ON = {
     "convert": "add --resume to the same command, and it goes on where it stopped",
     "preprocess": "the same command goes on where it stopped",
     "benchmark": "the same command goes on: finished trainings stay, others continue from their checkpoint",
+    "refine": "add --resume to the same command, and it goes on where it stopped",
     "demo": "add --overwrite to the same command; finished trainings stay",
 }
 

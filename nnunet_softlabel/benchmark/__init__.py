@@ -8,8 +8,10 @@ from nnunet_softlabel.benchmark.cluster import ClusterJobs
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Budget, Cell
 from nnunet_softlabel.benchmark.results import report
 from nnunet_softlabel.benchmark.run import benchmark
+from nnunet_softlabel.benchmark.second_round import SecondRound
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import format_benchmark
+from nnunet_softlabel.benchmark.two_rounds import Rounds, two_rounds
 
 __all__ = [
     "BenchmarkGrid",
@@ -18,7 +20,10 @@ __all__ = [
     "CellStatus",
     "ClusterJobs",
     "Outcome",
+    "Rounds",
+    "SecondRound",
     "benchmark",
     "format_benchmark",
     "report",
+    "two_rounds",
 ]

@@ -32,7 +32,7 @@ def score_cell(grid: BenchmarkGrid, cell: Cell, *, trained: Collection[Cell], nu
     if is_scored(grid, cell):
         return
     evaluate(
-        grid.dataset,
+        grid.references,
         grid.validation_folder(cell),
         grid.evaluation_folder(cell),
         threshold=grid.threshold,
@@ -54,10 +54,10 @@ def is_scored(grid: BenchmarkGrid, cell: Cell) -> bool:
     if found.get("choice") != grid.threshold:
         return False
     if grid.threshold == TUNED:
-        tuned = read_thresholds(grid.threshold_file(cell), grid.dataset.labels.names)
+        tuned = read_thresholds(grid.threshold_file(cell), grid.references.labels.names)
         if found.get("values") != tuned.values:
             return False
-    return bool(summary.get("digest") == digest_of_folders(grid.dataset, predictions, truth=grid.truth))
+    return bool(summary.get("digest") == digest_of_folders(grid.references, predictions, truth=grid.truth))
 
 
 def tune_on_other_folds(
@@ -81,7 +81,7 @@ def tune_on_other_folds(
         raise DatasetError(f"{cell.name}: no other fold is trained, so there is nothing to tune on.")
     file = grid.threshold_file(cell)
     folders = [grid.validation_folder(other) for other in others]
-    digest = digest_of_folders(grid.dataset, folders)
+    digest = digest_of_folders(grid.references, folders)
     if not file.is_file() or read_json(file).get("digest") != digest:
-        tuned = tune_threshold(grid.dataset, folders, file, num_processes=num_processes, overwrite=True)
+        tuned = tune_threshold(grid.references, folders, file, num_processes=num_processes, overwrite=True)
         write_json(file, tuned | {"digest": digest})

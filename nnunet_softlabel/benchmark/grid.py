@@ -72,6 +72,7 @@ class BenchmarkGrid:
             ``tuned``, which tunes each fold's threshold on the validation cases of the other folds.
         calibrate: adds a recalibrated row for every trainer, by a method of `calibrate`; None adds none.
         test: predict the test images too, and score them; they are the main result then.
+        references: what predictions are scored against; None: the data set itself.
         training_command: trains a cell, given a file of arguments and one for the result.
         prediction_command: predicts the test images with a cell, given the same two.
 
@@ -95,10 +96,12 @@ class BenchmarkGrid:
         threshold: str = "0.5",
         calibrate: str | None = None,
         test: bool = False,
+        references: SoftDataset | None = None,
         training_command: Sequence[str] = TRAINING,
         prediction_command: Sequence[str] = PREDICTION,
     ) -> None:
         self.dataset = SoftDataset.find(dataset)
+        self.references = self.dataset if references is None else references
         self.output, self.plans, self.device, self.truth = output.absolute(), plans, device, truth
         self.budget, self.threshold, self.calibrate = budget or Budget(), threshold, calibrate
         self.test = test

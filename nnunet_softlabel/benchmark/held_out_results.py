@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out import is_predicted
 from nnunet_softlabel.benchmark.held_out_rows import scored_rows
 from nnunet_softlabel.benchmark.pages import TEST_METRICS_FILE
 from nnunet_softlabel.benchmark.records import HeldOutSummary
+from nnunet_softlabel.benchmark.refined_rows import Round
 from nnunet_softlabel.benchmark.summary import difference_record, trainer_summaries
 from nnunet_softlabel.evaluation.tables import write_rows
 from nnunet_softlabel.evaluation.thresholds import TUNED
@@ -19,8 +20,7 @@ from nnunet_softlabel.report.verdict import verdict
 
 
 def held_out_results(
-    grid: BenchmarkGrid,
-    finished: Mapping[str, Sequence[Cell]],
+    every_round: Sequence[Round],
     baselines: Mapping[str, str],
     *,
     margins: Mapping[str, float] | None,
@@ -32,13 +32,12 @@ def held_out_results(
     single folds.
 
     Args:
-        grid: the benchmark.
-        finished: name on the page -> cells that are trained and scored.
+        every_round: the first, and the second if there is one.
         baselines: name -> name of the run it is tested against.
         margins: as `results.report` takes them.
         primary: as `results.report` takes them.
     """
-    rows = scored_rows(grid, finished)
+    rows = {name: own for each in every_round for name, own in scored_rows(each.grid, each.finished).items()}
     runs = {
         name: RunResult.from_folders(
             name,
@@ -57,7 +56,7 @@ def held_out_results(
         primary=primary,
     )
     sentences = verdict({run.name: run.rows for run in runs.values()}, comparisons)
-    return HeldOut(list(runs.values()), comparisons, sentences, held_out_notes(grid, finished))
+    return HeldOut(list(runs.values()), comparisons, sentences, held_out_notes(every_round))
 
 
 def _against(
@@ -76,13 +75,14 @@ def _against(
     return found
 
 
-def held_out_notes(grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]) -> list[str]:
+def held_out_notes(every_round: Sequence[Round]) -> list[str]:
     """What a reader of the test set must know, missing predictions first."""
+    grid = every_round[0].grid
     notes = [
-        f"{cell.name}: its test images are not predicted or not scored; not among these numbers."
-        for cells in finished.values()
-        for cell in cells
-        if not is_predicted(grid, cell)
+        f"{cell.name}{each.words}: its test images are not predicted or not scored; not among these numbers."
+        for each in every_round
+        for cell in each.cells
+        if not is_predicted(each.grid, cell)
     ]
     if grid.threshold == TUNED:
         notes.append(

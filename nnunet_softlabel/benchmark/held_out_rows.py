@@ -96,7 +96,7 @@ def _score_row(grid: BenchmarkGrid, row: Row, cells: Sequence[Cell], *, num_proc
         tuned = row.folder / "thresholds.json"
         validation = [grid.validation_folder(cell) for cell in cells]
         tune_threshold(
-            grid.dataset,
+            grid.references,
             validation,
             tuned,
             calibration=row.calibration,
@@ -106,7 +106,7 @@ def _score_row(grid: BenchmarkGrid, row: Row, cells: Sequence[Cell], *, num_proc
     if _is_scored(grid, row, folders, tuned):
         return
     evaluate(
-        grid.dataset,
+        grid.references,
         folders,
         row.folder,
         split="Ts",
@@ -130,12 +130,12 @@ def _is_scored(grid: BenchmarkGrid, row: Row, folders: Sequence[Path], tuned: Pa
         return False
     if (
         tuned is not None
-        and threshold.get("values") != read_thresholds(tuned, grid.dataset.labels.names).values
+        and threshold.get("values") != read_thresholds(tuned, grid.references.labels.names).values
     ):
         return False
-    found = Predictions.find(folders, file_ending=grid.dataset.file_ending)
-    found = found.with_calibration(row.calibration, grid.dataset.labels)
-    dataset = grid.dataset.for_predictions(folders[0])
+    found = Predictions.find(folders, file_ending=grid.references.file_ending)
+    found = found.with_calibration(row.calibration, grid.references.labels)
+    dataset = grid.references.for_predictions(folders[0])
     digest = digest_of_scored(dataset, found, grid.test_cases, split="Ts", truth=grid.truth)
     return bool(summary.get("digest") == digest)
 

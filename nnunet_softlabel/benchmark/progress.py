@@ -85,6 +85,14 @@ def _show(bar: tqdm, text: str, epochs: int | None, cases: int) -> None:
         bar.update(int(begun[-1]) - bar.n)
 
 
+def wait_to_end(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process that does not outlive the benchmark; returns its exit code."""
+    with _ending_with_benchmark(process):
+        while process.poll() is None:
+            sleep(POLL_SECONDS)
+    return int(process.returncode)
+
+
 def wait_for_prediction(process: subprocess.Popen[bytes], log: Path, cases: int) -> int:
     """Wait, and show predicted test cases; a prediction does not outlive the benchmark."""
     start = log.stat().st_size if log.is_file() else 0

@@ -59,7 +59,7 @@ def _score_model(
     file = calibration_file(grid, cells[0])
     folders = [grid.validation_folder(cell) for cell in cells]
     found = calibrate(
-        grid.dataset, folders, file, method=grid.calibrate, num_processes=num_processes, overwrite=True
+        grid.references, folders, file, method=grid.calibrate, num_processes=num_processes, overwrite=True
     )
     if not found["written"]:
         log(f"{cells[0].trainer}{RECALIBRATED}: no row: {found['why']}")
@@ -70,10 +70,10 @@ def _score_model(
         if grid.threshold == TUNED:
             others = [grid.validation_folder(other) for other in cells if other != cell]
             tune_threshold(
-                grid.dataset, others, tuned, calibration=file, num_processes=num_processes, overwrite=True
+                grid.references, others, tuned, calibration=file, num_processes=num_processes, overwrite=True
             )
         evaluate(
-            grid.dataset,
+            grid.references,
             grid.validation_folder(cell),
             folder,
             threshold=grid.threshold,

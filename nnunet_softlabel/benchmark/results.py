@@ -17,8 +17,10 @@ from nnunet_softlabel.benchmark.held_out_results import held_out_notes, held_out
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
 from nnunet_softlabel.benchmark.recalibrated_rows import recalibrated_cells, recalibrated_folder
 from nnunet_softlabel.benchmark.records import BenchmarkSummary
+from nnunet_softlabel.benchmark.refined_rows import Round, baselines_of_refined, refined_notes, refined_round
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import difference_record, shared_settings, trainer_summaries
+from nnunet_softlabel.benchmark.two_rounds import Rounds
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versions, write_rows
 from nnunet_softlabel.formats.files import visible, write_json
@@ -31,7 +33,7 @@ from nnunet_softlabel.report.comparison import (
 )
 from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
-from nnunet_softlabel.report.runs import RECALIBRATED, RunResult
+from nnunet_softlabel.report.runs import RECALIBRATED, REFINED, RunResult
 from nnunet_softlabel.report.verdict import verdict
 
 TRAINING_PACKAGES = ("torch", "batchgeneratorsv2", "dynamic-network-architectures")
@@ -46,6 +48,7 @@ def report(
     commands: Sequence[str] = (),
     margins: Mapping[str, float] | None = None,
     primary: Sequence[str] | None = None,
+    rounds: Rounds | None = None,
 ) -> Path:
     """Write ``soft_metrics.csv``, ``soft_summary.json`` and ``report.html`` into the benchmark's folder.
 
@@ -65,6 +68,7 @@ def report(
         commands: shown on the page.
         margins: metric -> margin of non-inferiority.
         primary: metrics that are tested; None takes `primary_tests`.
+        rounds: of `two_rounds`; adds the rows of the second round.
 
     Returns:
         The page.
@@ -84,13 +88,15 @@ def report(
             and is_scored(grid, cell)
         }
         return _report(
-            grid, {**outcome, **finished_elsewhere}, commands=commands, margins=margins, primary=primary
-        )
+            grid, {**outcome, **finished_elsewhere}, rounds,
+            commands=commands, margins=margins, primary=primary,
+        )  # fmt: skip
 
 
 def _report(
     grid: BenchmarkGrid,
     outcome: Mapping[str, Outcome],
+    rounds: Rounds | None,
     *,
     commands: Sequence[str],
     margins: Mapping[str, float] | None,
@@ -104,7 +110,13 @@ def _report(
             f"{grid.output}: no training is done and scored ({reason}); see {grid.output / 'logs'}."
         )
     runs = {name: _run(grid, name, cells) for name, cells in finished.items()}
-    trained_runs, baselines = list(runs.values()), _baselines(finished)
+    baselines, every_round = _baselines(finished), [Round(grid, finished)]
+    if rounds is not None and rounds.grid is not None:
+        second = refined_round(rounds.grid, _finished_cells(rounds.grid, rounds.second))
+        every_round.append(second)
+        runs |= {name: _run(second.grid, name, cells) for name, cells in second.finished.items()}
+        baselines |= baselines_of_refined(second, finished)
+    trained_runs = list(runs.values())
     for name, cells in recalibrated_cells(grid, finished).items():
         runs[name + RECALIBRATED] = _recalibrated_run(grid, name + RECALIBRATED, cells)
         baselines[name + RECALIBRATED] = baselines.get(name, next(iter(finished)))
@@ -116,18 +128,17 @@ def _report(
     )
     all_runs = list(runs.values())
     notes = make_notes(grid, outcome, finished, all_runs)
+    notes += [] if rounds is None else refined_notes(grid, rounds)
     for path in keep_earlier_page(grid):
         print(f"The earlier page stays: {path}")
     named_rows = [{"trainer": run.name, **row} for run in all_runs for row in run.rows]
     write_rows(grid.output / METRICS_FILE, named_rows, more_columns=["trainer"])
     settings = shared_settings(grid, outcome)
-    done = [grid.record_of_done(cell) for cells in finished.values() for cell in cells]
+    done = [own.grid.record_of_done(cell) for own in every_round for cell in own.cells]
     iterations = min(record["epochs"] * record["iterations"] for record in done)
     sentences = verdict({run.name: run.rows for run in all_runs}, comparisons, iterations=iterations)
-    test = (
-        held_out_results(grid, finished, baselines, margins=margins, primary=primary) if grid.test else None
-    )
-    notes += held_out_notes(grid, finished) if grid.test and test is None else []
+    test = held_out_results(every_round, baselines, margins=margins, primary=primary) if grid.test else None
+    notes += held_out_notes(every_round) if grid.test and test is None else []
     summary: BenchmarkSummary = {
         "settings": settings,
         "notes": notes,
@@ -144,7 +155,7 @@ def _report(
         title=f"{grid.dataset.folder.name}: {_title(list(runs))}",
         runs=all_runs,
         comparisons=comparisons,
-        pictures=_pictures(grid, trained_runs, finished),
+        pictures=_pictures(every_round, trained_runs),
         plan=settings,
         commands=commands,
         notes=notes,
@@ -157,9 +168,11 @@ def _report(
 
 def _title(names: Sequence[str]) -> str:
     """Two trainers by name, more by number: their names stand on the page."""
-    trained = [name for name in names if not name.endswith(RECALIBRATED)]
+    again = {RECALIBRATED: "recalibrated", REFINED: "on refined labels"}
+    trained = [name for name in names if not name.endswith(tuple(again))]
     text = " against ".join(trained) if len(trained) < 3 else f"{len(trained)} trainers"
-    return text if len(trained) == len(names) else f"{text}, as trained and recalibrated"
+    also = [words for suffix, words in again.items() if any(name.endswith(suffix) for name in names)]
+    return " and ".join([f"{text}, as trained", *also]) if also else text
 
 
 def _finished_cells(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict[str, list[Cell]]:
@@ -216,18 +229,17 @@ def _recalibrated_run(grid: BenchmarkGrid, name: str, cells: Sequence[Cell]) -> 
     )
 
 
-def _pictures(
-    grid: BenchmarkGrid, runs: Sequence[RunResult], finished: Mapping[str, Sequence[Cell]]
-) -> list[CasePicture]:
+def _pictures(every_round: Sequence[Round], runs: Sequence[RunResult]) -> list[CasePicture]:
     """Best, median and worst Dice of every trainer in each class, with what every trainer predicted."""
     pictures = []
     where = {
         name: {
             path.stem: path.parent
             for cell in cells
-            for path in visible(grid.validation_folder(cell), "*.npz")
+            for path in visible(own.grid.validation_folder(cell), "*.npz")
         }
-        for name, cells in finished.items()
+        for own in every_round
+        for name, cells in own.finished.items()
     }
     for class_name in runs[0].classes:
         captions: dict[str, list[str]] = defaultdict(list)
@@ -238,7 +250,7 @@ def _pictures(
         for case, texts in captions.items():
             pictures.append(
                 case_picture(
-                    grid.dataset,
+                    every_round[0].grid.references,
                     case,
                     {name: cases[case] for name, cases in where.items() if case in cases},
                     class_name=class_name,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from nnunet_softlabel.command_line import (
     Commands,
@@ -17,6 +19,9 @@ from nnunet_softlabel.command_line import (
 )
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.processes import KILLED
+
+if TYPE_CHECKING:
+    from nnunet_softlabel.benchmark import BenchmarkGrid, Outcome, SecondRound
 
 
 def add_parser(commands: Commands) -> None:
@@ -57,6 +62,7 @@ def add_parser(commands: Commands) -> None:
         help="Trainings at the same time on this machine (default 1). On a CPU they share its cores.",
     )
     _add_report_flags(parser)
+    _add_second_round_flags(parser)
     _add_cluster_flags(parser)
     _add_dry_run_flag(parser)
     parser.set_defaults(run=run)
@@ -103,6 +109,23 @@ def _add_report_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_second_round_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--refine",
+        type=int,
+        metavar="ID",
+        help="A second round: make lesion-wise labels of the validation probabilities, as data set ID, and "
+        "train on them.",
+    )
+    parser.add_argument(
+        "--refine-tr",
+        nargs="+",
+        default=[],
+        metavar="TRAINER",
+        help="Trainers of the second round; the first makes the labels (default: the last of -tr).",
+    )
+
+
 def _add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="Print the trainings and what is missing; train nothing."
@@ -133,13 +156,13 @@ def run(args: argparse.Namespace) -> None:
         BenchmarkGrid,
         Budget,
         ClusterJobs,
+        Rounds,
+        SecondRound,
         benchmark,
         format_benchmark,
         report,
+        two_rounds,
     )
-    from nnunet_softlabel.benchmark.held_out import refuse_unpredicted
-    from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems, refuse_problems
-    from nnunet_softlabel.benchmark.status import CellStatus
 
     for flag, value in (
         ("--epochs", args.epochs),
@@ -156,6 +179,9 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--only report trains nothing; leave out --cluster.")
     if args.cluster is not None and args.jobs > 1:
         raise UsageError("--jobs is for this machine; with --cluster all cells are jobs at once.")
+    if args.refine_tr and args.refine is None:
+        raise UsageError("--refine-tr belongs to --refine.")
+    second = None if args.refine is None else SecondRound(args.refine, args.refine_tr)
     cluster = ClusterJobs.parse(args.cluster, args.cluster_options) if args.cluster else None
     grid = BenchmarkGrid(
         args.d,
@@ -173,26 +199,52 @@ def run(args: argparse.Namespace) -> None:
         test=args.test,
     )
     if args.only != "report":
-        problems = find_problems(grid, num_processes=args.np, trains_here=cluster is None)
-        if args.dry_run:
-            print("\n".join([*describe_grid(grid), *(f"problem: {text}" for text in problems)]))
-            print("Nothing was trained: --dry-run." if not problems else "")
-        refuse_problems(problems)
+        _check(grid, second, args)
     if args.dry_run:
         return
-    outcome = benchmark(
-        grid,
-        num_processes=args.np,
-        jobs=args.jobs,
-        cluster=cluster,
-        only=args.only,
-        log=partial(print, flush=True),
-    )
+    options = {"num_processes": args.np, "jobs": args.jobs, "cluster": cluster, "only": args.only}
+    log = partial(print, flush=True)
+    if second is None:
+        rounds = Rounds(benchmark(grid, **options, log=log))
+    else:
+        rounds = two_rounds(grid, second, **options, log=log)
     if args.only != "train":
         command = shlex.join(["nnunet_softlabel", *sys.argv[1:]])
-        page = report(grid, outcome, commands=[command], margins=margins, primary=primary)
+        page = report(
+            grid, rounds.first, commands=[command], margins=margins, primary=primary,
+            rounds=None if second is None else rounds,
+        )  # fmt: skip
         print(format_benchmark(args.o))
         print(f"Report: {page}")
+    _refuse_failures(grid, rounds.first)
+    if rounds.grid is not None:
+        _refuse_failures(rounds.grid, rounds.second)
+
+
+def _check(grid: BenchmarkGrid, second: SecondRound | None, args: argparse.Namespace) -> None:
+    """Refuse what cannot end well, before the first training; tell all of it in a dry run."""
+    from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems, refuse_problems
+    from nnunet_softlabel.benchmark.second_round import describe_second_round, second_round_problems
+
+    lines, problems = (
+        describe_grid(grid),
+        find_problems(grid, num_processes=args.np, trains_here=not args.cluster),
+    )
+    if second is not None:
+        of_second = list(second_round_problems(grid, second))
+        lines += [] if of_second else [describe_second_round(grid, second)]
+        problems += of_second
+    if args.dry_run:
+        print("\n".join([*lines, *(f"problem: {text}" for text in problems)]))
+        print("Nothing was trained: --dry-run." if not problems else "")
+    refuse_problems(problems)
+
+
+def _refuse_failures(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> None:
+    """End with an error if anything is missing on the page."""
+    from nnunet_softlabel.benchmark.held_out import refuse_unpredicted
+    from nnunet_softlabel.benchmark.status import CellStatus
+
     killed = [name for name, what in outcome.items() if KILLED in what.why]
     if killed:
         raise UsageError(f"{len(killed)} cells are not scored; {killed[0]}: {outcome[killed[0]]}")

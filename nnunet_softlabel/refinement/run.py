@@ -39,10 +39,12 @@ class Refinement:
     Attributes:
         dataset: folder of the new data set; ``refinement/`` in it holds page, CSV and summary.
         summary: of `summarise`.
+        is_mean: every label is the mean of the raters, as a model of raters was not to be had.
     """
 
     dataset: Path
     summary: RefinementSummary
+    is_mean: bool
 
 
 @public
@@ -54,16 +56,19 @@ class FirstRound:
         trainer: class name.
         configuration: nnU-Net's, as ``3d_fullres``.
         plans: name of the plans.
+        results: folder of the results; None: nnU-Net's own.
     """
 
     trainer: str
     configuration: str
     plans: str = "nnUNetPlans"
+    results: Path | None = None
 
     def folder(self, dataset: SoftDataset) -> Path:
         """Where nnU-Net puts its folds."""
         model = f"{self.trainer}__{self.plans}__{self.configuration}"
-        return environment_folder("nnUNet_results") / dataset.folder.name / model
+        results = environment_folder("nnUNet_results") if self.results is None else self.results
+        return results / dataset.folder.name / model
 
 
 @public
@@ -99,7 +104,7 @@ def refine(
         UsageError: for arguments that cannot work.
         DatasetError: for files that are not what they should be, or a network that saw what it predicts.
     """
-    _check_dataset(dataset)
+    check_can_refine(dataset)
     running = running or Running()
     training = first_round.folder(dataset)
     splits_file = environment_folder("nnUNet_preprocessed") / dataset.folder.name / "splits_final.json"
@@ -112,7 +117,7 @@ def refine(
     made = convert(
         cases,
         dataset_id=dataset_id,
-        name=name or f"{dataset.folder.name.split('_', 1)[1]}Refined",
+        name=name or default_name(dataset),
         labels=label_texts(dataset.labels),
         channel_names=list(dataset.dataset_json["channel_names"].values()),
         fusion=Fusion("lesion-wise", has_anonymous_raters=bool(about.get("has_anonymous_raters"))),
@@ -125,7 +130,8 @@ def refine(
     _record_origin(made, dataset, training)
     training_cases = {case.name: case for case in cases if not case.is_test}
     summary = describe(SoftDataset(made), training_cases, made / FOLDER, said)
-    return Refinement(made, summary)
+    is_mean = all(model.is_mean for model in detection_models(made).values())
+    return Refinement(made, summary, is_mean=is_mean and not said)
 
 
 def describe(
@@ -173,7 +179,18 @@ def mean_rates(models: Mapping[str, DetectionModel]) -> dict[str, dict[str, floa
     return found
 
 
-def _check_dataset(dataset: SoftDataset) -> None:
+def default_name(dataset: SoftDataset) -> str:
+    """Of the data set that a refinement makes."""
+    return f"{dataset.folder.name.split('_', 1)[1]}Refined"
+
+
+def check_can_refine(dataset: SoftDataset) -> None:
+    """Refuse a data set whose labels lesion-wise fusion cannot make again.
+
+    Raises:
+        UsageError: if it has a prior.
+        DatasetError: if no case has two raters.
+    """
     about = dataset.about
     if about.get("prior") not in (None, "none", {}, []):
         raise UsageError(

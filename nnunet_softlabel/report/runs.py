@@ -16,6 +16,7 @@ from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.public import public
 
 RECALIBRATED = ", recalibrated"  # ends the name of a row that is another row, recalibrated
+REFINED = ", refined labels"  # ends the name of a row that was trained again, on labels that this row made
 
 
 @dataclass(frozen=True)

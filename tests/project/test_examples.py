@@ -132,5 +132,10 @@ def test_examples_of_trainings_run(trainable: Any) -> None:
 
 @pytest.mark.slow
 def test_examples_of_a_benchmark_run(trainable: Any) -> None:
-    for name in ("benchmark.benchmark", "benchmark.report", "benchmark.format_benchmark"):
+    for name in (
+        "benchmark.benchmark",
+        "benchmark.report",
+        "benchmark.format_benchmark",
+        "benchmark.two_rounds",
+    ):
         run_example(FUNCTIONS[name], name)
