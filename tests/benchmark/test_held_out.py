@@ -13,6 +13,7 @@ from nnunet_softlabel.benchmark.cluster import CellJob
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes
 from nnunet_softlabel.benchmark.held_out_rows import rows_of, scored_rows
 from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems
+from nnunet_softlabel.benchmark.refined_rows import Round
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.average import average
 from nnunet_softlabel.evaluation.run import evaluate
@@ -182,7 +183,7 @@ def test_recalibrated_and_tuned_rows_have_not_seen_the_test_set(
     monkeypatch.setattr("nnunet_softlabel.evaluation.calibrate.DECISIVE", ())
     grid = grid_factory(trainers=TRAINERS[:1], calibrate="temperature", threshold="tuned")
     benchmark(grid, num_processes=1, log=silent)
-    assert any("not recalibrated: this map" in note for note in held_out_notes(grid, {"": grid.cells}))
+    assert any("not recalibrated: this map" in note for note in held_out_notes([Round(grid, {"": grid.cells}))])
     rows = scored_rows(grid, {"nnUNetTrainer": grid.cells})
     assert list(rows) == [f"nnUNetTrainer{end}" for end in ("", ", mean of 2 folds", ", recalibrated")]
     files = sorted((grid.output / "test_scores").rglob("thresholds.json"))
