@@ -9,15 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
+from typing import Literal
 
 from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.simulation.knee_files import READERS, write_knees
-from nnunet_softlabel.simulation.simulated_raters import RaterSkill
+from nnunet_softlabel.simulation.simulated_raters import RATER_REGIMES, RaterSkill
 
 DATASET_ID, DATASET_NAME = 999, "KneePhantom"
+Variant = Literal["mean", "anatomy", "refine"]
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardBCE", "nnUNetTrainerSoftCE")
+REFINED_ID, REFINED_TRAINER, REFINED_FOLDS = 998, "nnUNetTrainerSoftCE", 3
+WHO_MISS = dict(zip(READERS, RATER_REGIMES["missed"], strict=True))
 PATCH_SIZE = (16, 48, 48)
 REDUCED = "nnUNetPlansReduced"
 
@@ -45,7 +49,7 @@ def demo(
     size: DemoSize | None = None,
     seed: int = 0,
     readers: Mapping[str, RaterSkill] | None = None,
-    has_anatomy: bool = False,
+    variant: Variant = "mean",
     num_processes: int = 2,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
@@ -58,8 +62,10 @@ def demo(
         output: a new folder.
         size: how many knees, how long the trainings; None: minutes on a CPU.
         seed: same seed, same data.
-        readers: name -> skill of the simulated raters; None takes `READERS`.
-        has_anatomy: labels also know the bone and that lesions are bright; False: the mean of the readers.
+        readers: name -> skill of the simulated raters; None takes `READERS`, for ``refine`` `WHO_MISS`.
+        variant: ``mean`` of the readers; ``anatomy``: labels also know the bone and that lesions are bright;
+            ``refine``: readers who miss lesions, one trainer on three folds, and a second round on
+            lesion-wise labels.
         num_processes: of conversion and evaluation.
         overwrite: use a folder that is not empty.
         log: takes one line of progress.
@@ -87,28 +93,41 @@ def demo(
 
     set_environment(output)
     # imported after the environment is set, and only here: nnU-Net and torch take their time
-    from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark, format_benchmark, report
+    from nnunet_softlabel.benchmark import (
+        BenchmarkGrid,
+        Budget,
+        SecondRound,
+        benchmark,
+        format_benchmark,
+        report,
+        two_rounds,
+    )
     from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
 
-    readers = readers or READERS
+    readers = readers or (WHO_MISS if variant == "refine" else READERS)
     number = size.num_training + size.num_validation
     step(f"Generating {number} knees, drawn by {', '.join(readers)}")
     cases = write_knees(output / "knees", seed=seed, number=number, readers=readers, overwrite=overwrite)
+    has_anatomy = variant == "anatomy"
     step(f"Converting readers{' and anatomy' if has_anatomy else ''} into soft labels")
     fuse_readers(output / "knees", has_anatomy=has_anatomy, num_processes=num_processes, overwrite=overwrite)
     step("nnU-Net plans and preprocesses")
     plan(output / "plan_and_preprocess.txt")
     reduce_plans(DATASET_ID, patch_size=PATCH_SIZE, overwrite=overwrite)
-    split = {"train": cases[: size.num_training], "val": cases[size.num_training :]}
+    splits = [{"train": cases[: size.num_training], "val": cases[size.num_training :]}]
+    if variant == "refine":  # every case needs a network that did not see it
+        parts = [cases[i::REFINED_FOLDS] for i in range(REFINED_FOLDS)]
+        splits = [{"train": [c for c in cases if c not in part], "val": part} for part in parts]
     write_json(
-        output / "nnUNet_preprocessed" / f"Dataset{DATASET_ID}_{DATASET_NAME}" / "splits_final.json", [split]
+        output / "nnUNet_preprocessed" / f"Dataset{DATASET_ID}_{DATASET_NAME}" / "splits_final.json", splits
     )
-    step(f"Training {', '.join(TRAINERS)}: {size.epochs} x {size.iterations} iterations each, on the CPU")
+    trainers = (REFINED_TRAINER,) if variant == "refine" else TRAINERS
+    step(f"Training {', '.join(trainers)}: {size.epochs} x {size.iterations} iterations each, on the CPU")
     grid = BenchmarkGrid(
         DATASET_ID,
         output,
-        trainers=TRAINERS,
-        folds=[0],
+        trainers=trainers,
+        folds=range(len(splits)),
         seeds=[seed],
         plans=REDUCED,
         budget=Budget(size.epochs, size.iterations),
@@ -116,8 +135,13 @@ def demo(
         truth=output / "knees" / "truth",
     )
     # side by side with a thread each is faster than one after another with all cores
-    outcome = benchmark(grid, num_processes=num_processes, jobs=len(TRAINERS), log=step)
-    page = report(grid, outcome, commands=["nnunet_softlabel demo"])
+    jobs = len(grid.cells)
+    if variant == "refine":
+        rounds = two_rounds(grid, SecondRound(REFINED_ID), num_processes=num_processes, jobs=jobs, log=step)
+        page = report(grid, rounds.first, commands=["nnunet_softlabel demo --refine"], rounds=rounds)
+    else:
+        outcome = benchmark(grid, num_processes=num_processes, jobs=jobs, log=step)
+        page = report(grid, outcome, commands=["nnunet_softlabel demo"])
     step("Done. Against the truth, which no trainer has seen:")
     log(format_benchmark(output, reference="truth"))
     log(f"Report: {page}")

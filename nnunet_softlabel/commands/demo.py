@@ -15,10 +15,16 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, default=0, help="Same seed, same data (default 0).")
     parser.add_argument("--epochs", type=int, default=8, metavar="N", help="Of every trainer (default 8).")
     parser.add_argument("--iterations", type=int, default=80, metavar="N", help="Per epoch (default 80).")
-    parser.add_argument(
+    variant = parser.add_mutually_exclusive_group()
+    variant.add_argument(
         "--anatomy",
         action="store_true",
         help="The label also knows the bone, and that lesions are bright.",
+    )
+    variant.add_argument(
+        "--refine",
+        action="store_true",
+        help="Readers who miss lesions; three folds, lesion-wise labels, and a second round on them.",
     )
     add_overwrite(parser, "Use a folder that is not empty.")
     parser.set_defaults(run=run)
@@ -33,5 +39,5 @@ def run(args: argparse.Namespace) -> None:
         size=DemoSize(epochs=args.epochs, iterations=args.iterations),
         seed=args.seed,
         overwrite=args.overwrite,
-        has_anatomy=args.anatomy,
+        variant="refine" if args.refine else "anatomy" if args.anatomy else "mean",
     )

@@ -183,7 +183,8 @@ def test_recalibrated_and_tuned_rows_have_not_seen_the_test_set(
     monkeypatch.setattr("nnunet_softlabel.evaluation.calibrate.DECISIVE", ())
     grid = grid_factory(trainers=TRAINERS[:1], calibrate="temperature", threshold="tuned")
     benchmark(grid, num_processes=1, log=silent)
-    assert any("not recalibrated: this map" in note for note in held_out_notes([Round(grid, {"": grid.cells}))])
+    notes = held_out_notes([Round(grid, {"": grid.cells})])
+    assert any("not recalibrated: this map" in note for note in notes)
     rows = scored_rows(grid, {"nnUNetTrainer": grid.cells})
     assert list(rows) == [f"nnUNetTrainer{end}" for end in ("", ", mean of 2 folds", ", recalibrated")]
     files = sorted((grid.output / "test_scores").rglob("thresholds.json"))
