@@ -93,15 +93,7 @@ def demo(
 
     set_environment(output)
     # imported after the environment is set, and only here: nnU-Net and torch take their time
-    from nnunet_softlabel.benchmark import (
-        BenchmarkGrid,
-        Budget,
-        SecondRound,
-        benchmark,
-        format_benchmark,
-        report,
-        two_rounds,
-    )
+    from nnunet_softlabel.benchmark import format_benchmark
     from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
 
     readers = readers or (WHO_MISS if variant == "refine" else READERS)
@@ -121,13 +113,33 @@ def demo(
     write_json(
         output / "nnUNet_preprocessed" / f"Dataset{DATASET_ID}_{DATASET_NAME}" / "splits_final.json", splits
     )
-    trainers = (REFINED_TRAINER,) if variant == "refine" else TRAINERS
-    step(f"Training {', '.join(trainers)}: {size.epochs} x {size.iterations} iterations each, on the CPU")
+    page = train_and_report(output, size, variant, seed=seed, num_processes=num_processes, log=step)
+    step("Done. Against the truth, which no trainer has seen:")
+    log(format_benchmark(output, reference="truth"))
+    log(f"Report: {page}")
+    return page
+
+
+def train_and_report(
+    output: Path,
+    size: DemoSize,
+    variant: Variant,
+    *,
+    seed: int,
+    num_processes: int,
+    log: Callable[[str], None],
+) -> Path:
+    """Train what the variant asks for, side by side, and write the page."""
+    from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, SecondRound, benchmark, report, two_rounds
+
+    refines = variant == "refine"
+    trainers = (REFINED_TRAINER,) if refines else TRAINERS
+    log(f"Training {', '.join(trainers)}: {size.epochs} x {size.iterations} iterations each, on the CPU")
     grid = BenchmarkGrid(
         DATASET_ID,
         output,
         trainers=trainers,
-        folds=range(len(splits)),
+        folds=range(REFINED_FOLDS if refines else 1),
         seeds=[seed],
         plans=REDUCED,
         budget=Budget(size.epochs, size.iterations),
@@ -136,16 +148,12 @@ def demo(
     )
     # side by side with a thread each is faster than one after another with all cores
     jobs = len(grid.cells)
-    if variant == "refine":
-        rounds = two_rounds(grid, SecondRound(REFINED_ID), num_processes=num_processes, jobs=jobs, log=step)
-        page = report(grid, rounds.first, commands=["nnunet_softlabel demo --refine"], rounds=rounds)
-    else:
-        outcome = benchmark(grid, num_processes=num_processes, jobs=jobs, log=step)
-        page = report(grid, outcome, commands=["nnunet_softlabel demo"])
-    step("Done. Against the truth, which no trainer has seen:")
-    log(format_benchmark(output, reference="truth"))
-    log(f"Report: {page}")
-    return page
+    if not refines:
+        outcome = benchmark(grid, num_processes=num_processes, jobs=jobs, log=log)
+        return report(grid, outcome, commands=["nnunet_softlabel demo"])
+    second = SecondRound(REFINED_ID)
+    rounds = two_rounds(grid, second, num_processes=num_processes, jobs=jobs, log=log)
+    return report(grid, rounds.first, commands=["nnunet_softlabel demo --refine"], rounds=rounds)
 
 
 def fuse_readers(knees: Path, *, has_anatomy: bool, num_processes: int, overwrite: bool) -> None:

@@ -78,7 +78,7 @@ def advice(living: Sequence[str], tests: Sequence[PairedDifference]) -> str:
     if winners:
         text = _use(winners)
     elif mixed := [s for s in against if s.better]:
-        text = " ".join(f"{standing.both_ways}: choose by what you need." for standing in mixed)
+        text = _choice(mixed)
     elif hints := [s for s in against if s.hints and not s.worse]:
         best = max(hints, key=lambda standing: len(standing.hints))
         text = (
@@ -106,6 +106,18 @@ def _use(winners: Sequence[_Standing]) -> str:
     return text + "".join(standing.doubt for standing in best)
 
 
+def _choice(mixed: Sequence[_Standing]) -> str:
+    """Those that gain in something and lose in something; the same words only once."""
+    names: dict[str, list[str]] = {}
+    for standing in mixed:
+        names.setdefault(standing.both_ways, []).append(standing.name)
+    parts = []
+    for text, own in names.items():
+        comma = ", " if any("," in name for name in own) else " "
+        parts.append(f"{f'{comma}and '.join(own)}{comma}{'is' if len(own) == 1 else 'are'} {text}")
+    return f"{'. '.join(parts)}: choose by what you need."
+
+
 @dataclass(frozen=True)
 class _Standing:
     """In which primary metrics a trainer is better, worse, seems better, seems worse; in which of all, worse.
@@ -123,9 +135,9 @@ class _Standing:
 
     @property
     def both_ways(self) -> str:
-        """What it gains and what it costs, of one that is better in something and not in all."""
+        """What is gained and what it costs, by a trainer that is better in something and not in all."""
         worse = f" and worse in {_all(self.worse)}" if self.worse else ""
-        text = f"{self.name} is better in {_all(self.better)}{worse} than {self.baseline}"
+        text = f"better in {_all(self.better)}{worse} than {self.baseline}"
         if not self.seems_worse:
             return text
         return (
