@@ -203,7 +203,8 @@ def test_better_in_one_and_by_the_interval_worse_in_another_is_a_choice_too(base
 def test_those_who_gain_and_lose_alike_are_named_together(base):
     mixed = rows(base + np.linspace(0.02, 0.04, 40), brier=0.04)
     assert advised({"Stock": rows(base), "Soft": mixed, "APL": mixed}) == (
-        "Soft and APL are better in Dice and worse in Brier near the object than Stock: choose by what you need."
+        "Soft and APL are better in Dice and worse in Brier near the object than Stock: "
+        "choose by what you need."
     )
     assert advised({"Stock": rows(base), "Soft, recalibrated": mixed}).startswith(
         "Soft, recalibrated, is better in Dice and worse in"
