@@ -7,11 +7,11 @@ A killed benchmark goes on where it stopped; a cell that was made with something
 from nnunet_softlabel.benchmark.cluster import ClusterJobs
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Budget, Cell
 from nnunet_softlabel.benchmark.results import report
+from nnunet_softlabel.benchmark.rounds import Rounds, two_rounds
 from nnunet_softlabel.benchmark.run import benchmark
 from nnunet_softlabel.benchmark.second_round import SecondRound
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import format_benchmark
-from nnunet_softlabel.benchmark.two_rounds import Rounds, two_rounds
 
 __all__ = [
     "BenchmarkGrid",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.rounds import Rounds
 from nnunet_softlabel.benchmark.second_round import read_record
-from nnunet_softlabel.benchmark.two_rounds import Rounds
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED
 from nnunet_softlabel.report.runs import REFINED
 

@@ -18,9 +18,9 @@ from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier
 from nnunet_softlabel.benchmark.recalibrated_rows import recalibrated_cells, recalibrated_folder
 from nnunet_softlabel.benchmark.records import BenchmarkSummary
 from nnunet_softlabel.benchmark.refined_rows import Round, baselines_of_refined, refined_notes, refined_round
+from nnunet_softlabel.benchmark.rounds import Rounds
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import difference_record, shared_settings, trainer_summaries
-from nnunet_softlabel.benchmark.two_rounds import Rounds
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versions, write_rows
 from nnunet_softlabel.formats.files import visible, write_json

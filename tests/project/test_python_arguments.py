@@ -25,7 +25,7 @@ PURE = ("losses.", "metrics.", "fusion.", "priors.", "recipes.", "simulation.")
 # trainers are made by nnU-Net, errors and results by this package, a Case checks what it is made of itself
 NOT_MADE_BY_USERS = (
     "HardLabelTrainer", "SoftLabelTrainer", "DatasetError", "UsageError", "WorkerError", "PairedDifference",
-    "RunResult", "Case", "benchmark.CellStatus", "benchmark.Outcome",
+    "RunResult", "Case", "benchmark.CellStatus", "benchmark.Outcome", "benchmark.Rounds",
 )  # fmt: skip
 DOORS = {
     name: value
