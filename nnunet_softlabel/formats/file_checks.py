@@ -13,6 +13,7 @@ from nnunet_softlabel.formats.nifti import COMPLEX, FLOATS, NiftiHeader, is_nift
 
 MOST_EXPANSION = 1032  # of deflate: no file of N bytes holds more than 1032 N
 GIPL_HEADER_BYTES = 256
+COMPLEX_NUMBERS = "holds complex numbers; store the magnitude."
 
 
 def check_is_file(path: Path) -> None:
@@ -61,19 +62,30 @@ def check_volume_before_reading(path: Path) -> None:
     check_has_no_twin(path)
     header = read_header(path) if is_nifti(path) else None
     if header is not None:
-        is_complex, promised = header.datatype in COMPLEX, header.voxel_bytes
-        if header.slope == 0 and header.intercept != 0 and math.isfinite(header.intercept):
-            raise DatasetError(
-                f"{path}: its header has scl_slope 0 and scl_inter {header.intercept:g}: readers disagree "
-                f"whether {header.intercept:g} is added to all values; set scl_inter to 0, or scl_slope to 1."
-            )
-    else:
-        is_complex, promised = _promised_to_itk(path)
+        check_header(path, header)
+        return
+    is_complex, promised = _promised_to_itk(path)
     if is_complex:
-        raise DatasetError(f"{path}: holds complex numbers; store the magnitude.")
+        raise DatasetError(f"{path}: {COMPLEX_NUMBERS}")
     available = check_size(path, promised)
     if path.name.lower().endswith(".gipl") and available < GIPL_HEADER_BYTES + promised:
         raise EOFError(f"the file ends after {available} of {GIPL_HEADER_BYTES + promised} bytes")
+
+
+def check_header(path: Path, header: NiftiHeader) -> None:
+    """Refuse a NIfTI file by its header: see `check_volume_before_reading`.
+
+    Raises:
+        DatasetError: saying why.
+    """
+    if header.slope == 0 and header.intercept != 0 and math.isfinite(header.intercept):
+        raise DatasetError(
+            f"{path}: its header has scl_slope 0 and scl_inter {header.intercept:g}: readers disagree "
+            f"whether {header.intercept:g} is added to all values; set scl_inter to 0, or scl_slope to 1."
+        )
+    if header.datatype in COMPLEX:
+        raise DatasetError(f"{path}: {COMPLEX_NUMBERS}")
+    check_size(path, header.voxel_bytes)
 
 
 def _promised_to_itk(path: Path) -> tuple[bool, int]:

@@ -76,7 +76,9 @@ def expecting_shape(path: Path, remedy: str) -> Iterator[None]:
         raise DatasetError(f"{path}: is not of the expected shape ({what}); {remedy}.") from error
 
 
-def write_json(path: Path, content: Any, temporary: Path | None = None) -> None:
+def write_json(
+    path: Path, content: Any, temporary: Path | None = None, *, is_for_people: bool = True
+) -> None:
     """Write JSON so that a reader sees the old file or the whole new one, never a part.
 
     Args:
@@ -84,8 +86,9 @@ def write_json(path: Path, content: Any, temporary: Path | None = None) -> None:
         content: what goes into it.
         temporary: where the new file grows, on the same file system; None: beside it, under a name of its
             own.
+        is_for_people: with a line per value, which takes Python's slow encoder; else in one line.
     """
-    write_text(path, json.dumps(content, indent=2) + "\n", temporary)
+    write_text(path, json.dumps(content, indent=2 if is_for_people else None) + "\n", temporary)
 
 
 def write_text(path: Path, text: str, temporary: Path | None = None) -> None:

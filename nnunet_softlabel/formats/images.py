@@ -27,6 +27,7 @@ from nnunet_softlabel.formats.file_checks import (
 from nnunet_softlabel.formats.flat_images import flat_array, without_alpha, write_flat
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.nifti import is_nifti, read_header
+from nnunet_softlabel.formats.nifti_voxels import read_plain_nifti
 
 FLAT_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl")
@@ -71,6 +72,10 @@ def read_image(path: Path) -> tuple[NDArray[Any], Grid]:
     """
     check_is_file(path)
     if not is_flat(path):
+        plain = _read_plain(path)
+        if plain is not None:
+            _check_values(path, plain[0])
+            return plain
         image = read_volume(path)
         array = sitk.GetArrayFromImage(image)
         _check_values(path, array)
@@ -86,6 +91,14 @@ def read_image(path: Path) -> tuple[NDArray[Any], Grid]:
     if array.ndim != 2 and (array.ndim != 3 or is_stack or array.shape[-1] not in (3, 4)):
         raise DatasetError(f"{path}: a stack of {array.shape[0]} flat images; convert it to .nii.gz first.")
     return array, Grid.flat(array.shape)
+
+
+def _read_plain(path: Path) -> tuple[NDArray[Any], Grid] | None:
+    """See `read_plain_nifti`; None for other formats, too."""
+    try:
+        return read_plain_nifti(path) if is_nifti(path) else None
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
 
 
 def _check_values(path: Path, array: NDArray[Any]) -> None:
@@ -226,7 +239,8 @@ def _write(path: Path, array: NDArray[Any], grid: Grid) -> None:
     image.SetDirection(grid.direction)
     try:
         # level 1: soft labels are mostly zeros, higher levels cost time and gain little
-        sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+        writer = "NiftiImageIO" if is_nifti(path) else ""
+        sitk.WriteImage(image, str(path), useCompression=True, imageIO=writer, compressionLevel=1)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1][:200]
         raise OSError(errno.EIO, f"cannot be written ({reason})", str(path)) from error

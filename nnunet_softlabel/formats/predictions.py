@@ -78,7 +78,8 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
             probabilities = np.asarray(content["probabilities"])
     except MemoryError as error:
         raise DatasetError(
-            f"{path}: takes more memory than there is ({str(error) or 'all is in use'}); use a smaller -np."
+            f"{path}: cannot be read: it takes more memory than there is ({str(error) or 'all is in use'}); "
+            f"use a smaller -np, or predict again if its header is wrong."
         ) from error
     except UNREADABLE as error:
         raise DatasetError(

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder with images/CASE.nii.gz, raters/CASE_raterR.nii.gz")
     parser.add_argument("-np", type=int, default=2, help="processes of each side")
     parser.add_argument("--cases", type=int, help="use the first so many cases only")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each side; the median counts")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each side, in turn")
     args = parser.parse_args()
     images = sorted((args.source / "images").glob("*.nii.gz"))[: args.cases]
     raters = {image: sorted((args.source / "raters").glob(f"{image.name[:-7]}_rater*")) for image in images}
@@ -47,10 +47,9 @@ def main() -> None:
     )
     print("| | SimpleITK | convert | ratio | goal |\n|---|---|---|---|---|")
     for i, what in enumerate(["wall clock (s)", "CPU time (s)"]):
-        stock, ours = (
-            statistics.median(run[i] for run in seconds[side]) for side in ("SimpleITK", "convert")
-        )
-        print(f"| {what} | {stock:.1f} | {ours:.1f} | {ours / stock:.2f}x | <= 1.5x |")
+        for word, of in (("median", statistics.median), ("fastest", min)):
+            stock, ours = (of([run[i] for run in seconds[side]]) for side in ("SimpleITK", "convert"))
+            print(f"| {what}, {word} | {stock:.1f} | {ours:.1f} | {ours / stock:.2f}x | <= 1.5x |")
 
 
 def _timed(work: Callable[[], None]) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> CaseRecord:
         record["sizes"] = _sizes(case, loaded, len(fused.soft), work / "dataset", settings=settings)
         record["hash"] = _hash_of_soft(record, work / "dataset")
     record["sources"] = digest_of_case(case)
-    write_json(record_file(work, case.name), record)
+    write_json(record_file(work, case.name), record, is_for_people=False)
     return record
 
 
