@@ -22,6 +22,7 @@ from nnunet_softlabel.benchmark.rounds import Rounds
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import difference_record, shared_settings, trainer_summaries
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.case_scores import TRUTH
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versions, write_rows
 from nnunet_softlabel.formats.files import visible, write_json
 from nnunet_softlabel.formats.locks import held_lock
@@ -120,12 +121,9 @@ def _report(
     for name, cells in recalibrated_cells(grid, finished).items():
         runs[name + RECALIBRATED] = _recalibrated_run(grid, name + RECALIBRATED, cells)
         baselines[name + RECALIBRATED] = baselines.get(name, next(iter(finished)))
-    comparisons = compare_pairs(
-        {name: run.rows for name, run in runs.items()},
-        [(first, name) for name, first in baselines.items()],
-        margins=margins,
-        primary=primary,
-    )
+    rows = {name: run.rows for name, run in runs.items()}
+    pairs = [(first, name) for name, first in baselines.items()]
+    comparisons = compare_pairs(rows, pairs, margins=margins, primary=primary)
     all_runs = list(runs.values())
     notes = make_notes(grid, outcome, finished, all_runs)
     notes += [] if rounds is None else refined_notes(grid, rounds)
@@ -136,7 +134,11 @@ def _report(
     settings = shared_settings(grid, outcome)
     done = [own.grid.record_of_done(cell) for own in every_round for cell in own.cells]
     iterations = min(record["epochs"] * record["iterations"] for record in done)
-    sentences = verdict({run.name: run.rows for run in all_runs}, comparisons, iterations=iterations)
+    if grid.truth is None:
+        sentences = verdict(rows, comparisons, iterations=iterations)
+    else:  # what the truth says counts, not what raters say who miss and invent
+        tests = compare_pairs(rows, pairs, reference=TRUTH, margins=margins, primary=primary)
+        sentences = verdict(rows, tests, iterations=iterations, to="the known truth")
     test = held_out_results(every_round, baselines, margins=margins, primary=primary) if grid.test else None
     notes += held_out_notes(every_round) if grid.test and test is None else []
     summary: BenchmarkSummary = {

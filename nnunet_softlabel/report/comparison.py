@@ -117,6 +117,7 @@ def compare_pairs(
     rows: Mapping[str, Sequence[Row]],
     pairs: Iterable[tuple[str, str]],
     *,
+    reference: str | None = None,
     margins: Mapping[str, float] | None,
     primary: Sequence[str] | None,
 ) -> list[PairedDifference]:
@@ -125,6 +126,7 @@ def compare_pairs(
     Args:
         rows: name of a run -> its rows of ``soft_metrics.csv``.
         pairs: baseline and other, by name.
+        reference: as in `compare`.
         margins: as in `compare`.
         primary: metrics that are tested and corrected for; None: `primary_tests` of the baseline.
     """
@@ -135,6 +137,7 @@ def compare_pairs(
             rows[first],
             rows[second],
             names=(first, second),
+            reference=reference,
             margins=margins,
             metrics=list(dict.fromkeys((*PRIMARY, *(primary or ())))),
             primary=primary or primary_tests(rows[first]),

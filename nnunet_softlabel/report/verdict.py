@@ -30,7 +30,11 @@ class Sentence:
 
 
 def verdict(
-    rows: dict[str, Sequence[Row]], tests: Sequence[PairedDifference], *, iterations: int | None = None
+    rows: dict[str, Sequence[Row]],
+    tests: Sequence[PairedDifference],
+    *,
+    iterations: int | None = None,
+    to: str = "",
 ) -> list[Sentence]:
     """The sentences, in the order in which a reader needs them.
 
@@ -38,11 +42,15 @@ def verdict(
         rows: trainer -> rows of ``soft_metrics.csv``.
         tests: from `compare`, baseline against each other trainer.
         iterations: of one training; None if not known.
+        to: what all tests measure against, in words, where it is not each metric's own reference.
     """
+    begin = f"Measured against {to}: " if to else ""
     dead = {name: dead_network(name, own) for name, own in rows.items()}
     found = [Sentence("dead", text) for texts in dead.values() for text in texts]
     if len(rows) > 1:
-        found.append(Sentence("advice", advice([name for name, texts in dead.items() if not texts], tests)))
+        found.append(
+            Sentence("advice", begin + advice([name for name, texts in dead.items() if not texts], tests))
+        )
     if iterations is not None and iterations < TRIAL_BELOW * DEFAULT_ITERATIONS:
         found.append(
             Sentence(
@@ -57,7 +65,7 @@ def verdict(
             own = [test for test in tests if (test.second, test.class_name) == (second, name)]
             if own:
                 where = f"{name}: " if len(classes) > 1 else ""
-                found.append(Sentence("trainer", where + trainer_verdict(own)))
+                found.append(Sentence("trainer", begin + where + trainer_verdict(own)))
     return found
 
 

@@ -67,6 +67,20 @@ def test_another_truth_is_scored_again_and_the_earlier_page_stays(grid_factory, 
     assert not is_scored(grid, grid.cells[0])
 
 
+def test_with_a_known_truth_the_verdict_is_measured_against_it(grid_factory, fake_training, tmp_path):
+    grid = grid_factory(truth=tmp_path / "truth")
+    write_truth(grid, tmp_path / "truth", 0)
+    page = report(grid, benchmark(grid, num_processes=1, log=silent)).read_text(encoding="utf-8")
+    sentences = read_json(grid.output / "soft_summary.json")["verdict"]
+    begin = "Measured against the known truth: "
+    assert [sentence.startswith(begin) for sentence in sentences] == [
+        True,
+        False,
+        True,
+    ]  # advice, trial, trainer
+    assert f"{begin}Over" in page
+
+
 def test_scores_of_another_threshold_stay_beside_the_first(grid_factory, fake_training):
     for threshold in ("0.5", "0.3", "0.5"):
         grid = grid_factory(trainers=TRAINERS[:1], threshold=threshold)
