@@ -45,8 +45,10 @@ def paired(first: Rows, second: Rows, metric: str) -> tuple[float, float, float]
 
 
 def difference_text(found: tuple[float, float, float], digits: int = 3, scale: float = 1) -> str:
-    """``+0.123 (+0.1 to +0.2)``, with a star where the interval leaves out 0."""
+    """``+0.123 (+0.1 to +0.2)``, with a star where the interval leaves out 0, or ``+0.123 (no interval)``."""
     mean, low, high = (scale * x for x in found)
+    if np.isnan(low):  # fewer than two numbers
+        return f"{mean:+.{digits}f} (no interval)"
     star = " *" if low > 0 or high < 0 else ""
     return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}){star}"
 
