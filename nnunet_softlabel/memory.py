@@ -30,9 +30,9 @@ class PerVoxel:
 
 # Measured by tests/performance/benchmark_memory.py, rounded up.
 PER_VOXEL = {
-    "convert": PerVoxel(20, per_label=17),
-    "inspect": PerVoxel(20, per_label=10),
-    "preprocess": PerVoxel(20, per_label=30),
+    "convert": PerVoxel(26, per_label=16),
+    "inspect": PerVoxel(22, per_label=10),
+    "preprocess": PerVoxel(10, per_label=15),
     "evaluate": PerVoxel(60, per_label=30),
     "predictions": PerVoxel(30, per_label=20),
 }
