@@ -54,11 +54,15 @@ def consensus(soft: NDArray[Any], labels: Labels, ignored: NDArray[Any] | None =
         for channel, value in zip(quantised, labels.region_order, strict=True):
             hard[2 * channel > SCALE] = value
     else:
-        highest_so_far = 1 - soft.sum(axis=0, dtype=np.float64)
-        for probability, (value,) in zip(soft.astype(np.float64), labels.values.values(), strict=True):
+        marked = soft.any(axis=0)  # elsewhere the background wins; marks fill little of a volume
+        inside = soft[:, marked].astype(np.float64)
+        chosen = np.zeros(inside.shape[1], hard.dtype)
+        highest_so_far = 1 - inside.sum(axis=0)
+        for probability, (value,) in zip(inside, labels.values.values(), strict=True):
             wins = probability > highest_so_far + TIE
-            hard[wins] = value
+            chosen[wins] = value
             highest_so_far = np.where(wins, probability, highest_so_far)
+        hard[marked] = chosen
     if ignored is not None:
         if labels.ignore is None:
             raise ValueError("voxels are ignored, but the labels have no ignore value")
