@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,4 +73,15 @@ def consensus(soft: NDArray[Any], labels: Labels, ignored: NDArray[Any] | None =
 
 def channels_of(label_map: NDArray[Any], labels: Labels) -> NDArray[Any]:
     """Membership of a hard label map in every foreground channel, bool ``(C, *spatial)``."""
-    return np.stack([np.isin(label_map, values) for values in labels.values.values()])
+    channels = np.empty((len(labels.values), *label_map.shape), dtype=bool)
+    for channel, values in zip(channels, labels.values.values(), strict=True):
+        channel[...] = np.isin(label_map, values)
+    return channels
+
+
+def channels_of_raters(label_maps: Sequence[NDArray[Any]], labels: Labels) -> NDArray[Any]:
+    """`channels_of` of several label maps of one shape, bool ``(R, C, *spatial)``, never held twice."""
+    channels = np.empty((len(label_maps), len(labels.values), *label_maps[0].shape), dtype=bool)
+    for own, label_map in zip(channels, label_maps, strict=True):
+        own[...] = channels_of(label_map, labels)
+    return channels

@@ -18,7 +18,7 @@ from nnunet_softlabel.cases.label_maps import LabelMap, Reading, on_grid, read_l
 from nnunet_softlabel.cases.raters import cases_of_raters
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.channels import ChannelAxis
-from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.encoding import channels_of_raters
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_grid, read_image, read_mask
 from nnunet_softlabel.formats.labels import Labels
@@ -159,7 +159,7 @@ def _votes(maps: Mapping[str, NDArray[Any]], labels: Labels, spacing_mm: tuple[f
         answered = np.stack([array != labels.ignore for array in maps.values()])
         answered = None if answered.all() else answered
     return RaterVotes(
-        np.stack([channels_of(array, labels) for array in maps.values()]),
+        channels_of_raters(list(maps.values()), labels),
         tuple(maps),
         spacing_mm,
         answered=answered,

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from nnunet_softlabel.formats.encoding import consensus
+from nnunet_softlabel.formats.encoding import channels_of_raters, consensus
 from nnunet_softlabel.formats.labels import Labels
 
 
@@ -18,3 +18,12 @@ def test_ties_of_votes_go_to_the_background_whatever_the_number_of_raters(raters
         background = raters - a - b
         expected = 0 if background >= max(a, b) else 1 if a >= b else 2
         assert found == expected, (a, b, background)
+
+
+def test_channels_of_raters_are_those_of_each_rater() -> None:
+    labels = Labels({"whole": (1, 2), "core": (2,)})
+    maps = [np.array([[0, 1], [2, 1]], np.uint8), np.array([[2, 0], [0, 0]], np.uint8)]
+    found = channels_of_raters(maps, labels)
+    assert found.dtype == bool
+    by_hand = [[[[0, 1], [1, 1]], [[0, 0], [1, 0]]], [[[1, 0], [0, 0]], [[1, 0], [0, 0]]]]
+    np.testing.assert_array_equal(found, by_hand)

@@ -13,7 +13,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.one_case.read import LoadedCase
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.encoding import channels_of_raters
 from nnunet_softlabel.fusion import FUSIONS, RaterCounts, RaterVotes
 from nnunet_softlabel.fusion.candidate import Candidate
 from nnunet_softlabel.fusion.lesion_candidates import find_candidates
@@ -88,7 +88,7 @@ def votes_of(loaded: LoadedCase, settings: CaseSettings) -> RaterVotes:
     if labels.ignore is not None:
         answered = np.stack([label_map != labels.ignore for label_map in maps])
     return RaterVotes(
-        np.stack([channels_of(label_map, labels) for label_map in maps]),
+        channels_of_raters(maps, labels),
         tuple(loaded.rater_maps),
         answered=answered,
         spacing_mm=loaded.grid.spacing_of_axes_mm,
