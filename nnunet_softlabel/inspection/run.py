@@ -17,7 +17,7 @@ from nnunet_softlabel.cases.raters import check_are_no_outputs
 from nnunet_softlabel.cases.sizes import processes_for
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.fusion import RaterRates, RaterVotes, estimate_rater_rates
+from nnunet_softlabel.fusion import RaterCounts, RaterRates, RaterVotes
 from nnunet_softlabel.fusion.rater_votes import marked_box
 from nnunet_softlabel.inspection.measures import CaseMeasures, Pair, identical_pairs, measure_case
 from nnunet_softlabel.inspection.outliers import RULES, Finding, outlying_cases, outlying_raters
@@ -41,15 +41,14 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class _Looked:
-    """What a worker found in a case; votes are cropped, since they travel between processes."""
+    """What a worker found in a case; votes are counted there, for only the counts travel."""
 
     case: str
     raters: tuple[str, ...]
     problems: tuple[str, ...]
     measures: tuple[CaseMeasures, ...] = ()
     identical: tuple[Pair, ...] = ()
-    votes: RaterVotes | None = None
-    shape: tuple[int, ...] = ()
+    counts: RaterCounts | None = None
 
 
 @public
@@ -101,7 +100,7 @@ def inspect_raters(
         title="Inspecting",
         show_progress=show_progress,
     )
-    rates = _estimated(_votes_of(results, looked), is_anonymous)
+    rates = _estimated(results, looked, is_anonymous)
     looked = dict(sorted(looked.items()))
     if not any(len(case.raters) > 1 for case in looked.values()):
         problem = next((f" ({c.case}: {c.problems[0]})" for c in looked.values() if c.problems), "")
@@ -170,38 +169,30 @@ def _look_at(case: Case, labels: Labels, reading: Reading) -> _Looked:
         tuple(measure_case(votes)),
         tuple(identical_pairs(votes)),
         # where some did not answer, every voxel matters
-        votes if votes.answered is not None else votes.cropped(box),
-        votes.spatial_shape,
+        _counts_of(votes if votes.answered is not None else votes.cropped(box), votes.spatial_shape),
     )
 
 
-def _votes_of(results: Iterator[_Looked], looked: dict[str, _Looked]) -> Iterator[RaterVotes]:
-    """Yield the votes of each case once, on its whole grid, and keep everything else in ``looked``."""
+def _counts_of(votes: RaterVotes, shape: tuple[int, ...]) -> RaterCounts:
+    """The votes of a case on its whole grid, from those in a box outside of which nobody marked anything."""
+    counts = RaterCounts.of(votes)
+    outside = int(np.prod(shape) - np.prod(votes.spatial_shape))
+    if not outside:
+        return counts
+    nobody = tuple((name, False) for name in sorted(votes.names))
+    return counts + RaterCounts(votes.names, ({nobody: outside},) * votes.n_channels)
+
+
+def _estimated(
+    results: Iterator[_Looked], looked: dict[str, _Looked], is_anonymous: bool
+) -> RaterRates | None:
+    """The raters' rates; everything else of the cases is kept in ``looked``."""
+    total: RaterCounts | None = None
     for result in results:
-        looked[result.case] = replace(result, votes=None)
-        if result.votes is not None:
-            yield _on_whole_grid(result.votes, result.shape)
-
-
-def _on_whole_grid(votes: RaterVotes, shape: tuple[int, ...]) -> RaterVotes:
-    """Add the voxels that nobody marked. Rates do not depend on where voxels are."""
-    missing = int(np.prod(shape) - np.prod(votes.spatial_shape))
-    flat = votes.votes.reshape(votes.n_raters, votes.n_channels, -1)
-    whole = np.pad(flat, ((0, 0), (0, 0), (0, missing)))
-    answered = None if votes.answered is None else votes.answered.reshape(votes.n_raters, -1)
-    return RaterVotes(whole, votes.names, (1.0,), answered=answered, exclusive=votes.exclusive)
-
-
-def _estimated(votes: Iterator[RaterVotes], is_anonymous: bool) -> RaterRates | None:
-    first = next(votes, None)
-    if first is None:
-        return None
-
-    def all_of_them() -> Iterator[RaterVotes]:
-        yield first
-        yield from votes
-
-    return estimate_rater_rates(all_of_them(), shared=is_anonymous)
+        looked[result.case] = replace(result, counts=None)
+        if result.counts is not None:
+            total = result.counts if total is None else total + result.counts
+    return None if total is None else total.estimate(shared=is_anonymous)
 
 
 def _by_case(
