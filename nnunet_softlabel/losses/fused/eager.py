@@ -113,7 +113,7 @@ def _second_pass(patch: Patch, terms: DistanceTerms, weights: VoxelWeights) -> T
         sign, distance = torch.sign(difference, out=d), None
         if options.balanced and options.weight_tv:
             tv = weights.of(chunk, 2)
-            distance = torch.abs(difference, out=spare).mul_(tv).sum(0, keepdim=True)
+            distance = torch.abs(difference, out=spare).sum(0, keepdim=True).mul_(tv)
             sign.mul_(torch.add(slope[chunk.index], tv, out=spare)).sub_(shift[chunk.index])
         else:
             sign.mul_(slope[chunk.index]).sub_(shift[chunk.index])
@@ -159,14 +159,15 @@ def _first_pass(patch: Patch) -> Sums:
             torch.add(normaliser.log_(), peak, out=chunk.log_sum)
         distance = chunk.weighted(torch.sub(chunk.p, chunk.q, out=first).abs_()).sum(1)
         if chunk.weight is None:
-            total, count = chunk.p.sum(1).add_(chunk.q.sum(1)), distance.new_full((1,), first.shape[1])
+            wanted, count = chunk.q.sum(1), distance.new_full((1,), first.shape[1])
+            total = chunk.p.sum(1).add_(wanted)
         else:
             total, count = chunk.weighted(torch.add(chunk.p, chunk.q, out=first)).sum(1), chunk.weight.sum()
+            wanted = chunk.weighted(first.copy_(chunk.q)).sum(1) if balanced else total
         parts = [distance, total, count.view(1)]
         if chunk.is_marked is not None:
             marked = chunk.is_marked if chunk.weight is None else chunk.is_marked & (chunk.weight > 0)
-            wanted = chunk.weighted(first.copy_(chunk.q))[first_row:].sum()
-            parts += [marked.sum().to(distance.dtype).view(1), wanted.view(1)]
+            parts += [marked.sum().to(distance.dtype).view(1), wanted[first_row:].sum().view(1)]
         return torch.cat(parts)
 
     rows = patch.buffers.shape[2]
