@@ -44,6 +44,11 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--regrid", choices=["nearest", "linear"], help="Put files of --truth on the grid of the image."
     )
+    parser.add_argument(
+        "--class-axis",
+        choices=["first", "last"],
+        help="A file of --truth has a channel per class: --truth-labels lesion=1 is the first.",
+    )
     add_processes(parser)
     add_overwrite(parser, "Replace earlier results.")
     parser.set_defaults(run=run)
@@ -64,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         threshold=args.threshold,
         threshold_file=args.threshold_file,
         calibration=args.calibration,
-        truth=truth_of_flags(args.truth, args.truth_labels, args.regrid),
+        truth=truth_of_flags(args.truth, args.truth_labels, args.regrid, args.class_axis),
         num_processes=args.np,
         overwrite=args.overwrite,
     )

@@ -15,6 +15,7 @@ from nnunet_softlabel.cases.patterns import Pattern
 from nnunet_softlabel.cases.table import read_case_table
 from nnunet_softlabel.conversion.checks import labels_of
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.channels import ChannelAxis
 from nnunet_softlabel.formats.dicom_seg import is_dicom_file
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
@@ -37,11 +38,13 @@ class Truth:
         place: a folder of ``CASE<ending>``, a pattern with ``{case}``, or a table with case and mask.
         labels: as ``--labels`` of `convert`, if the files have values of their own.
         regrid: put files on another grid on that of the image; None: they are refused.
+        class_axis: "first" or "last": files hold a channel per class, which count from 1 in ``labels``.
     """
 
     place: Path
     labels: Sequence[str] | None = None
     regrid: Regrid | None = None
+    class_axis: ChannelAxis | None = None
 
     @classmethod
     def of(cls, truth: Path | Truth) -> Truth:
@@ -50,6 +53,10 @@ class Truth:
 
     def __str__(self) -> str:
         return str(self.place)
+
+    def has_segments(self, path: Path) -> bool:
+        """Whether classes are apart in a file: segments, or channels."""
+        return is_dicom_file(path) or is_slicer_file(path) or self.class_axis is not None
 
     def file(self, dataset: SoftDataset, case: str) -> Path:
         """The file of a case.
@@ -96,8 +103,9 @@ def read_truth(
     """
     truth = Truth.of(truth)
     path = truth.file(dataset, case)
-    if is_dicom_file(path) or is_slicer_file(path):
-        label_map = read_label_map(path, dataset.labels, Reading(values), what=str(path))
+    if truth.has_segments(path):
+        reading = Reading(values, class_axis=truth.class_axis)
+        label_map = read_label_map(path, dataset.labels, reading, what=str(path))
     else:
         array, own_grid = read_mask(path)
         label_map = LabelMap(_own_values(array, values, path), own_grid)
@@ -153,19 +161,24 @@ def truth_values(dataset: SoftDataset, truth: Path | Truth, cases: Sequence[str]
     of_raters = {value: label for value, label in of_raters.items() if label in identity} | {0: 0}
     if named or all(value == label for value, label in of_raters.items()):
         return identity | named
-    plain = [path for path in files if not (is_dicom_file(path) or is_slicer_file(path))]
+    plain = [path for path in files if not truth.has_segments(path)]
     found: set[float] = set()
     for path in plain:
         found.update(np.unique(read_mask(path)[0]).tolist())
     return of_raters if found <= set(of_raters) or not found <= set(identity) else identity
 
 
-def truth_of_flags(place: Path | None, labels: Sequence[str] | None, regrid: Regrid | None) -> Truth | None:
+def truth_of_flags(
+    place: Path | None,
+    labels: Sequence[str] | None,
+    regrid: Regrid | None,
+    class_axis: ChannelAxis | None = None,
+) -> Truth | None:
     """What the flags of a command say.
 
     Raises:
         UsageError: for a flag without ``--truth``.
     """
-    if place is None and (labels or regrid):
-        raise UsageError("--truth-labels and --regrid belong to --truth; add it.")
-    return None if place is None else Truth(place, labels, regrid)
+    if place is None and (labels or regrid or class_axis):
+        raise UsageError("--truth-labels, --regrid and --class-axis belong to --truth; add it.")
+    return None if place is None else Truth(place, labels, regrid, class_axis)

@@ -12,6 +12,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.truth import Truth, read_truth, truth_of_flags, truth_values
 from nnunet_softlabel.formats.images import read_mask
+from tests.formats.dicom_files import write_dicom
 from tests.formats.test_slicer import write_segmentation
 
 
@@ -53,6 +54,27 @@ def test_segments_of_slicer_by_name(data, tmp_path, name, labels):
     np.testing.assert_array_equal(found, hard)
 
 
+@pytest.mark.parametrize(("labels", "place"), [(None, 0), (["lesion=2"], 1)])
+def test_a_channel_per_class(data, tmp_path, labels, place):
+    for path in sorted((tmp_path / "truth").glob("*.nii.gz")):
+        mask = sitk.ReadImage(str(path), sitk.sitkUInt8)
+        channels = [mask * 0, mask * 0]
+        channels[place] = mask * 255
+        sitk.WriteImage(sitk.JoinSeries(channels), str(path))
+    found, hard = read(data, Truth(tmp_path / "truth", labels, class_axis="last"))
+    np.testing.assert_array_equal(found, hard)
+
+
+def test_dicom_segments_by_label(data, tmp_path):
+    pytest.importorskip("highdicom")
+    for path in sorted((tmp_path / "truth").glob("*.nii.gz")):
+        array, grid = read_mask(path)
+        path.unlink()
+        write_dicom(path.with_name(f"{path.name[:-7]}.dcm"), {"lesion": array > 0}, grid=grid)
+    found, hard = read(data, tmp_path / "truth")
+    np.testing.assert_array_equal(found, hard)
+
+
 def test_turned_axes_and_regrid(data, tmp_path):
     path = tmp_path / "truth" / "case1.nii.gz"
     image = sitk.ReadImage(str(path))
@@ -82,8 +104,10 @@ def test_two_files_of_a_case_are_both_named(data, tmp_path):
 
 
 def test_flags_without_truth_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="--truth-labels and --regrid belong to --truth"):
+    with pytest.raises(UsageError, match="--truth-labels, --regrid and --class-axis belong to --truth"):
         truth_of_flags(None, None, "nearest")
+    with pytest.raises(UsageError, match="belong to --truth"):
+        truth_of_flags(None, None, None, "last")
     assert truth_of_flags(None, None, None) is None
 
 

@@ -204,7 +204,8 @@ try:
 except OSError as error:
     print("raised", error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # -B: Python would cut off its own compiled modules, too
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("raised"), done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -52,9 +52,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def limited(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", LIMITED, str(size), *arguments], capture_output=True, text=True, check=False
-    )
+    """Run a command whose files cannot grow; with -B, or Python cuts off its own compiled modules, too."""
+    command = [sys.executable, "-B", "-c", LIMITED, str(size), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def is_one_line(done: subprocess.CompletedProcess[str]) -> bool:
