@@ -14,6 +14,7 @@ from multiprocessing import active_children, current_process, get_context, paren
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from threading import Thread
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -31,6 +32,7 @@ NO_GUARD = (
     "`if __name__ == '__main__':`, or give num_processes=1."
 )
 PATIENCE_SECONDS = 5.0  # for the end of the workers of a broken pool
+EXIT_CODE_SECONDS = 2.0
 _worker_of_job: Any = None  # in a worker: job -> process id of the worker that is at it, 0 before and after
 
 
@@ -225,11 +227,17 @@ def _run(function: Callable[..., Result], job: tuple[Any, ...], name: str) -> Re
         ) from error
 
 
+def _killed(workers: Sequence[SpawnProcess]) -> set[int | None]:
+    return {worker.pid for worker in workers if worker.exitcode not in (0, None, -signal.SIGTERM)}
+
+
 def _who_was_killed(
     workers: Sequence[SpawnProcess], worker_of_job: Sequence[int], names: Sequence[str]
 ) -> str:
     """One line: what the killed worker was at. The pool itself ends the others, by SIGTERM."""
-    killed = {worker.pid for worker in workers if worker.exitcode not in (0, None, -signal.SIGTERM)}
+    end = monotonic() + EXIT_CODE_SECONDS  # the pool's own thread may be about to note the exit code
+    while not (killed := _killed(workers)) and monotonic() < end:
+        sleep(0.01)
     at_work = {pid: name for pid, name in zip(worker_of_job, names, strict=True) if pid}
     found = [name for pid, name in at_work.items() if pid in killed] or list(at_work.values())
     where = f"{' or '.join(found)}: " if found else ""
