@@ -26,6 +26,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 Result = TypeVar("Result")
 
 KILLED = "a worker process was killed"
+REMEDY = "run the same command again with a smaller -np (convert: and --resume)."
 NO_GUARD_CODE = 97  # exit code of a worker that began to run its script again
 NO_GUARD = (
     "this script starts itself again in every worker process; put its calls below "
@@ -221,10 +222,7 @@ def _run(function: Callable[..., Result], job: tuple[Any, ...], name: str) -> Re
     try:
         return function(*job)
     except MemoryError as error:
-        raise WorkerError(
-            f"{name}: out of memory ({str(error) or 'no more to be had'}); run the same command again with a "
-            f"smaller -np (convert: and --resume)."
-        ) from error
+        raise WorkerError(f"{name}: out of memory ({str(error) or 'no more to be had'}); {REMEDY}") from error
 
 
 def _killed(workers: Sequence[SpawnProcess]) -> set[int | None]:
@@ -241,7 +239,4 @@ def _who_was_killed(
     at_work = {pid: name for pid, name in zip(worker_of_job, names, strict=True) if pid}
     found = [name for pid, name in at_work.items() if pid in killed] or list(at_work.values())
     where = f"{' or '.join(found)}: " if found else ""
-    return (
-        f"{where}{KILLED}, perhaps for lack of memory; "
-        f"run the same command again with a smaller -np (convert: and --resume)."
-    )
+    return f"{where}{KILLED}, perhaps for lack of memory; {REMEDY}"

@@ -15,7 +15,7 @@ from nnunet_softlabel.benchmark.status import CellStatus
 from nnunet_softlabel.cases.splits import read_splits
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_threshold
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import Json, read_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.public import public
@@ -109,7 +109,7 @@ class BenchmarkGrid:
         base = find_dataset(environment_folder("nnUNet_preprocessed"), self.dataset.folder.name)
         self.preprocessed = base
         self.plans_file = base / f"{plans}.json"
-        self._check_plans(configurations)
+        self._planned = self._plans_of(configurations)
         _check_order(trainers)
         if calibrate is not None and len(set(folds)) < 2:
             raise UsageError(
@@ -132,7 +132,8 @@ class BenchmarkGrid:
         # a second stage learns from what the first stages of all folds predict
         self.cells = sorted(cells, key=lambda cell: self.first_stage(cell) is not None)
 
-    def _check_plans(self, configurations: Sequence[str]) -> None:
+    def _plans_of(self, configurations: Sequence[str]) -> Json:
+        """Name of a configuration -> its plan; refuses names that the plans file does not have."""
         if not self.plans_file.is_file():
             raise UsageError(
                 f"-p {self.plans}: {self.plans_file} is not there; run nnUNetv2_plan_and_preprocess first."
@@ -146,6 +147,7 @@ class BenchmarkGrid:
                     f"-c {configuration}: {self.plans} has no such configuration; "
                     f"it has {', '.join(planned)}."
                 )
+        return planned
 
     def begins_with(self, cell: Cell) -> Cell | None:
         """The cell whose model this one goes on from, None if it begins anew."""
@@ -154,8 +156,7 @@ class BenchmarkGrid:
 
     def first_stage(self, cell: Cell) -> Cell | None:
         """The cell of the first stage of a cascade, None for other configurations; maybe not of this grid."""
-        planned = read_json(self.plans_file)["configurations"]
-        name = planned[cell.configuration].get("previous_stage")
+        name = self._planned[cell.configuration].get("previous_stage")
         return None if name is None else replace(cell, configuration=str(name))
 
     def needs(self, cell: Cell, other: Cell) -> bool:

@@ -10,13 +10,12 @@ from nnunet_softlabel.benchmark.held_out_rows import scored_rows
 from nnunet_softlabel.benchmark.pages import TEST_METRICS_FILE
 from nnunet_softlabel.benchmark.records import HeldOutSummary
 from nnunet_softlabel.benchmark.refined_rows import Round
-from nnunet_softlabel.benchmark.summary import difference_record, trainer_summaries
+from nnunet_softlabel.benchmark.summary import difference_record, sentences_of, trainer_summaries
 from nnunet_softlabel.evaluation.tables import write_rows
 from nnunet_softlabel.evaluation.thresholds import TUNED
 from nnunet_softlabel.report.comparison import compare_pairs
 from nnunet_softlabel.report.held_out import HeldOut
 from nnunet_softlabel.report.runs import RECALIBRATED, RunResult
-from nnunet_softlabel.report.verdict import verdict
 
 
 def held_out_results(
@@ -49,13 +48,11 @@ def held_out_results(
     if not runs:
         return None
     against = _against(list(runs), {name: own[0].suffix for name, own in rows.items()}, baselines)
-    comparisons = compare_pairs(
-        {name: run.rows for name, run in runs.items()},
-        [(first, second) for second, first in against.items()],
-        margins=margins,
-        primary=primary,
-    )
-    sentences = verdict({run.name: run.rows for run in runs.values()}, comparisons)
+    rows_of = {name: run.rows for name, run in runs.items()}
+    pairs = [(first, second) for second, first in against.items()]
+    comparisons = compare_pairs(rows_of, pairs, margins=margins, primary=primary)
+    grid = every_round[0].grid
+    sentences = sentences_of(grid, rows_of, pairs, comparisons, margins=margins, primary=primary)
     return HeldOut(list(runs.values()), comparisons, sentences, held_out_notes(every_round))
 
 

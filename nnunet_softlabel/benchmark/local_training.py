@@ -27,27 +27,23 @@ def train_here(grid: BenchmarkGrid, log: Log, *, jobs: int = 1) -> dict[str, Out
     Returns:
         What became of each cell, by its name.
     """
-    outcome: dict[str, Outcome] = {}
-    for cell in grid.cells:
-        if recorded_outcome(grid, cell).is_done:
-            outcome[cell.name] = Outcome(CellStatus.DONE)
-            log(f"{_place(grid, cell)}: done before")
-    missing = [cell for cell in grid.cells if cell.name not in outcome]
-    if min(jobs, len(missing)) > 1:
-        outcome |= _train_together(grid, missing, log, jobs=min(jobs, len(missing)))
-    else:
-        for number, cell in enumerate(missing, start=1):
-            log(f"{_place(grid, cell)}: training")
+    jobs = min(jobs, sum(not recorded_outcome(grid, cell).is_done for cell in grid.cells))
+    if jobs > 1:
+        outcome = _train_together(grid, log, jobs=jobs)
+        return {cell.name: outcome[cell.name] for cell in grid.cells}
+    outcome = {}
+    for number, cell in enumerate(grid.cells, start=1):
+        outcome[cell.name] = Outcome(CellStatus.DONE)
+        if _begins(grid, cell, log):
             outcome[cell.name] = train_cell(grid, cell)
-            remaining = dict.fromkeys(missing[number:], 0.0)
-            _tell(grid, cell, outcome[cell.name], log, remaining=remaining)
-    return {cell.name: outcome[cell.name] for cell in grid.cells}
+            _tell(grid, cell, outcome[cell.name], log, begun=dict.fromkeys(grid.cells[number:], 0.0))
+    return outcome
 
 
-def _train_together(grid: BenchmarkGrid, cells: Sequence[Cell], log: Log, *, jobs: int) -> dict[str, Outcome]:
+def _train_together(grid: BenchmarkGrid, log: Log, *, jobs: int) -> dict[str, Outcome]:
     """Several trainings at once; whatever ends the waiting ends all of them."""
     outcome: dict[str, Outcome] = {}
-    waiting, since = list(cells), dict[Cell, float]()
+    waiting, since = list(grid.cells), dict[Cell, float]()
     running: dict[Future[Outcome], Cell] = {}
     threads = max(1, (os.cpu_count() or 1) // jobs) if grid.device == "cpu" else None
     stop = Event()
@@ -55,20 +51,27 @@ def _train_together(grid: BenchmarkGrid, cells: Sequence[Cell], log: Log, *, job
         try:
             while waiting or running:
                 for cell in _ready(grid, waiting, running.values())[: jobs - len(running)]:
-                    log(f"{_place(grid, cell)}: training")
                     waiting.remove(cell)
+                    if not _begins(grid, cell, log):
+                        outcome[cell.name] = Outcome(CellStatus.DONE)
+                        continue
                     since[cell] = time()
                     running[pool.submit(train_cell, grid, cell, stop=stop, threads=threads)] = cell
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     cell = running.pop(future)
                     outcome[cell.name] = future.result()
-                    left = {
-                        other: time() - since.get(other, time()) for other in [*running.values(), *waiting]
-                    }
-                    _tell(grid, cell, outcome[cell.name], log, remaining=left, jobs=jobs)
+                    begun = dict.fromkeys(waiting, 0.0) | {c: time() - since[c] for c in running.values()}
+                    _tell(grid, cell, outcome[cell.name], log, begun=begun, jobs=jobs)
         finally:
             stop.set()
     return outcome
+
+
+def _begins(grid: BenchmarkGrid, cell: Cell, log: Log) -> bool:
+    """Say that a cell begins; False if it is done: before, or by another process meanwhile."""
+    is_done = recorded_outcome(grid, cell).is_done
+    log(f"{_place(grid, cell)}: {'done before' if is_done else 'training'}")
+    return not is_done
 
 
 def _ready(grid: BenchmarkGrid, waiting: Sequence[Cell], running: Collection[Cell]) -> list[Cell]:
@@ -86,9 +89,11 @@ def _tell(
     outcome: Outcome,
     log: Log,
     *,
-    remaining: Mapping[Cell, float],
+    begun: Mapping[Cell, float],
     jobs: int = 1,
 ) -> None:
+    """Say what became of a cell, and how much is left of those that wait or have begun so long ago."""
+    remaining = {c: seconds for c, seconds in begun.items() if not recorded_outcome(grid, c).is_done}
     text = outcome_line(grid, cell, outcome, remaining=remaining, jobs=jobs)
     if outcome.status is CellStatus.ELSEWHERE:
         text += who_trains(grid, cell)

@@ -189,6 +189,7 @@ def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str
 
 def _cascade_problems(grid: BenchmarkGrid) -> Iterator[str]:
     """A second stage learns from the predictions of its first stage for all its cases."""
+    splits = grid.splits
     for cell in grid.cells:
         first = grid.first_stage(cell)
         if first is None or recorded_outcome(grid, cell).is_done:
@@ -196,9 +197,9 @@ def _cascade_problems(grid: BenchmarkGrid) -> Iterator[str]:
         predicted = grid.fold_folder(first).parent / "predicted_next_stage" / cell.configuration
         there = {path.stem for path in visible(predicted, "*")}
         for other in grid.cells:
-            if grid.needs(cell, other):
-                there.update(grid.validation_cases(other))
-        part = grid.splits[cell.fold] if cell.fold < len(grid.splits) else {}
+            if grid.needs(cell, other) and other.fold < len(splits):
+                there.update(splits[other.fold]["val"])
+        part = splits[cell.fold] if cell.fold < len(splits) else {}
         missing = sorted({case for cases in part.values() for case in cases} - there)
         if missing:
             yield (

@@ -20,9 +20,13 @@ from nnunet_softlabel.benchmark.records import BenchmarkSummary
 from nnunet_softlabel.benchmark.refined_rows import Round, baselines_of_refined, refined_notes, refined_round
 from nnunet_softlabel.benchmark.rounds import Rounds
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
-from nnunet_softlabel.benchmark.summary import difference_record, shared_settings, trainer_summaries
+from nnunet_softlabel.benchmark.summary import (
+    difference_record,
+    sentences_of,
+    shared_settings,
+    trainer_summaries,
+)
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.case_scores import TRUTH
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versions, write_rows
 from nnunet_softlabel.formats.files import visible, write_json
 from nnunet_softlabel.formats.locks import held_lock
@@ -35,7 +39,6 @@ from nnunet_softlabel.report.comparison import (
 from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
 from nnunet_softlabel.report.runs import RECALIBRATED, REFINED, RunResult
-from nnunet_softlabel.report.verdict import verdict
 
 TRAINING_PACKAGES = ("torch", "batchgeneratorsv2", "dynamic-network-architectures")
 GIB = 2**30
@@ -134,11 +137,9 @@ def _report(
     settings = shared_settings(grid, outcome)
     done = [own.grid.record_of_done(cell) for own in every_round for cell in own.cells]
     iterations = min(record["epochs"] * record["iterations"] for record in done)
-    if grid.truth is None:
-        sentences = verdict(rows, comparisons, iterations=iterations)
-    else:  # what the truth says counts, not what raters say who miss and invent
-        tests = compare_pairs(rows, pairs, reference=TRUTH, margins=margins, primary=primary)
-        sentences = verdict(rows, tests, iterations=iterations, to="the known truth")
+    sentences = sentences_of(
+        grid, rows, pairs, comparisons, margins=margins, primary=primary, iterations=iterations
+    )
     test = held_out_results(every_round, baselines, margins=margins, primary=primary) if grid.test else None
     notes += held_out_notes(every_round) if grid.test and test is None else []
     summary: BenchmarkSummary = {

@@ -12,12 +12,14 @@ import numpy as np
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.records import BenchmarkSummary, Difference, TrainerSummary
 from nnunet_softlabel.benchmark.status import Outcome
+from nnunet_softlabel.evaluation.case_scores import TRUTH, Row
 from nnunet_softlabel.evaluation.tables import SUMMARY_FILE, four_digits, means
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.public import public
-from nnunet_softlabel.report.comparison import PairedDifference, home_reference
+from nnunet_softlabel.report.comparison import PairedDifference, compare_pairs, home_reference
 from nnunet_softlabel.report.runs import RunResult
+from nnunet_softlabel.report.verdict import Sentence, verdict
 
 TABLE_METRICS = (
     "dice",
@@ -29,6 +31,33 @@ TABLE_METRICS = (
     "ece_near",
     "volume_error_abs",
 )
+
+
+def sentences_of(
+    grid: BenchmarkGrid,
+    rows: dict[str, Sequence[Row]],
+    pairs: Sequence[tuple[str, str]],
+    comparisons: Sequence[PairedDifference],
+    *,
+    margins: Mapping[str, float] | None,
+    primary: Sequence[str] | None,
+    iterations: int | None = None,
+) -> list[Sentence]:
+    """The verdict; a known truth decides where there is one, not raters who miss and invent.
+
+    Args:
+        grid: says whether there is a truth.
+        rows: name of a run -> its rows of ``soft_metrics.csv``.
+        pairs: baseline and other, by name.
+        comparisons: of these pairs, each metric against its own reference.
+        margins: as in `compare_pairs`.
+        primary: as there.
+        iterations: of one training; None if not to be told.
+    """
+    if grid.truth is None:
+        return verdict(rows, comparisons, iterations=iterations)
+    tests = compare_pairs(rows, pairs, reference=TRUTH, margins=margins, primary=primary)
+    return verdict(rows, tests, iterations=iterations, to="the known truth")
 
 
 def shared_settings(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict[str, object]:

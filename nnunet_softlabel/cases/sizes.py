@@ -12,7 +12,7 @@ from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
 
 
-def processes_for(cases: Sequence[Case], num_processes: int, labels: Labels, command: str) -> int:
+def processes_for_cases(cases: Sequence[Case], num_processes: int, labels: Labels, command: str) -> int:
     """At most ``num_processes``, fewer where memory is short for the largest case; then a line is printed.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Literal
 from nnunet_softlabel.arguments import as_label_texts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
-from nnunet_softlabel.cases.sizes import processes_for
+from nnunet_softlabel.cases.sizes import processes_for_cases
 from nnunet_softlabel.conversion.checks import check_arguments, common_ending, labels_of, labels_of_cases
 from nnunet_softlabel.conversion.grids import moves_in_words, naming_all_grids
 from nnunet_softlabel.conversion.one_case.describe import look_at_case
@@ -68,7 +68,7 @@ def preview(
             run_jobs(
                 look_at_case,
                 [(case, settings) for case in cases],
-                processes_for(cases, workers.number, own, "convert"),
+                processes_for_cases(cases, workers.number, own, "convert"),
                 names=[f"Case {case.name}" for case in cases],
                 title="Reading",
                 show_progress=workers.show_progress,

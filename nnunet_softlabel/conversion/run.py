@@ -14,7 +14,7 @@ from typing import Literal
 from nnunet_softlabel.arguments import LabelTexts, Texts, as_label_texts, as_texts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
-from nnunet_softlabel.cases.sizes import processes_for
+from nnunet_softlabel.cases.sizes import processes_for_cases
 from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits_without, write_splits
 from nnunet_softlabel.conversion.case_records import CaseRecord
 from nnunet_softlabel.conversion.checks import (
@@ -264,7 +264,7 @@ def _run(
         naming_all_grids(cases, settings),
     ):
         check()
-        fitting = processes_for(cases, running.workers.number, settings.labels, "convert")
+        fitting = processes_for_cases(cases, running.workers.number, settings.labels, "convert")
         workers = replace(running.workers, number=fitting)
         settings = estimate(cases, work, settings, workers=workers)
         records = run_cases(write_case, cases, work, settings, workers=workers, is_whole=is_whole)

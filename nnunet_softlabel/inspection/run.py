@@ -14,7 +14,7 @@ from nnunet_softlabel.arguments import LabelTexts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions, Reading, labels_and_reading
 from nnunet_softlabel.cases.raters import check_are_no_outputs
-from nnunet_softlabel.cases.sizes import processes_for
+from nnunet_softlabel.cases.sizes import processes_for_cases
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.fusion import RaterCounts, RaterRates, RaterVotes
@@ -95,7 +95,7 @@ def inspect_raters(
     results = run_jobs(
         _look_at,
         jobs,
-        processes_for(cases, num_processes, labels, "inspect"),
+        processes_for_cases(cases, num_processes, labels, "inspect"),
         names=[f"Case {case.name}" for case in cases],
         title="Inspecting",
         show_progress=show_progress,

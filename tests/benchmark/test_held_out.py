@@ -1,6 +1,7 @@
 """Test images: predicted by every fold and by the mean of the folds, and reported first."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -175,6 +176,18 @@ def test_report_without_the_test_set_does_not_replace_the_page(grid_factory, fak
     kept = grid.output / "report_threshold_0.5_test.html"
     assert 'id="test-set"' in kept.read_text(encoding="utf-8")
     assert (grid.output / "test_metrics_threshold_0.5_test.csv").is_file()
+
+
+def test_with_a_known_truth_the_verdict_of_the_test_set_is_measured_against_it(
+    grid_factory, fake_training, fake_prediction, with_test_cases, tmp_path
+):
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for path in with_test_cases.folder.glob("labelsT[rs]/*.nii.gz"):
+        shutil.copyfile(path, truth / path.name)
+    grid = grid_factory(truth=truth)
+    page = report(grid, benchmark(grid, num_processes=1, log=silent)).read_text(encoding="utf-8")
+    assert f"Measured against the known truth: Over {TEST_CASES} cases" in page
 
 
 def test_recalibrated_and_tuned_rows_have_not_seen_the_test_set(

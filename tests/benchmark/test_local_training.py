@@ -30,6 +30,22 @@ def test_each_cell_is_trained_once_and_told_when_it_begins_and_ends(grid_factory
     assert again == [f"[{n}/4] {cell.name}: done before" for n, cell in enumerate(grid.cells, start=1)]
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_another_process_did_meanwhile_is_not_told_to_be_trained_here(jobs, grid_factory, fake_training):
+    grid = grid_factory(trainers=TRAINERS[:1], folds=[0, 1, 2])
+    other, lines = grid_factory(trainers=TRAINERS[:1], folds=[2]), []
+
+    def log(line):
+        lines.append(line)
+        if len(lines) == 1:
+            benchmark(other, num_processes=1, only="train", log=silent)
+
+    benchmark(grid, num_processes=1, jobs=jobs, only="train", log=log)
+    assert f"[3/3] {grid.cells[2].name}: done before" in lines
+    assert len(fake_training) == 3
+    assert not any("; 2 left" in line for line in lines)
+
+
 def test_a_failed_training_does_not_lose_those_beside_it(grid_factory, fake_training):
     lines = []
     grid = grid_factory(trainers=("nnUNetTrainerBroken", *TRAINERS))
@@ -52,7 +68,7 @@ def with_cascade(monkeypatch):
         return replace(cell, configuration="3d_fullres") if cell.configuration == "2d" else None
 
     monkeypatch.setattr(BenchmarkGrid, "first_stage", first_stage)
-    monkeypatch.setattr(BenchmarkGrid, "_check_plans", lambda self, configurations: None)
+    monkeypatch.setattr(BenchmarkGrid, "_plans_of", lambda self, configurations: {})
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

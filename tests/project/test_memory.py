@@ -9,7 +9,7 @@ import pytest
 
 from nnunet_softlabel import memory
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.cases.sizes import processes_for
+from nnunet_softlabel.cases.sizes import processes_for_cases
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import WorkerError
 from nnunet_softlabel.formats.grid import Grid
@@ -130,12 +130,12 @@ def test_the_largest_case_is_found_among_small_ones(tmp_path: Path, monkeypatch,
         path = tmp_path / f"k{number}.nii.gz"
         write_image(path, np.random.default_rng(0).integers(0, 99, shape), Grid.without_geometry(shape))
         cases.append(Case(f"k{number}", [path], raters={"a": path}))
-    assert processes_for(cases, 8, Labels({"a": (1,)}), "convert") == 2
+    assert processes_for_cases(cases, 8, Labels({"a": (1,)}), "convert") == 2
     assert capsys.readouterr().out.startswith(
         "2 of 8 processes: 1.0 GiB of memory are free, and case k11 takes"
     )
     of_arrays = [Case("a", [np.zeros((2, 2))])]
-    assert processes_for(of_arrays, 8, Labels({"a": (1,)}), "convert") == 8
+    assert processes_for_cases(of_arrays, 8, Labels({"a": (1,)}), "convert") == 8
 
 
 def starved(number: int) -> int:
