@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def read_truth(
     path = truth.file(dataset, case)
     if truth.has_segments(path):
         reading = Reading(values, class_axis=truth.class_axis)
-        label_map = read_label_map(path, dataset.labels, reading, what=str(path))
+        with _own_flag():
+            label_map = read_label_map(path, dataset.labels, reading, what=str(path))
     else:
         array, own_grid = read_mask(path)
         label_map = LabelMap(_own_values(array, values, path), own_grid)
@@ -122,6 +124,15 @@ def read_truth(
             f"{path}: the truth lies elsewhere than the references ({error}); add --regrid, resample it onto "
             f"the image, or mend its header."
         ) from error
+
+
+@contextmanager
+def _own_flag() -> Iterator[None]:
+    """What is said of labels in raters' files is said of those of the truth, which have a flag of their own."""
+    try:
+        yield
+    except (DatasetError, UsageError) as error:
+        raise type(error)(str(error).replace("--labels", "--truth-labels")) from error
 
 
 def _own_values(array: NDArray[Any], values: Values, path: Path) -> NDArray[Any]:
@@ -153,7 +164,8 @@ def truth_values(dataset: SoftDataset, truth: Path | Truth, cases: Sequence[str]
     truth = Truth.of(truth)
     files = [truth.file(dataset, case) for case in cases]
     if truth.labels is not None:
-        return labels_of(dataset.folder, dataset.dataset_json, truth.labels)[1]
+        with _own_flag():
+            return labels_of(dataset.folder, dataset.dataset_json, truth.labels)[1]
     identity = dataset.labels.own_values
     said: Mapping[str, int] = dataset.about.get("label_values", {})
     named: dict[int | str, int] = {name: int(label) for name, label in said.items() if not name.isdigit()}

@@ -65,6 +65,16 @@ def test_a_channel_per_class(data, tmp_path, labels, place):
     np.testing.assert_array_equal(found, hard)
 
 
+def test_what_no_label_names_is_told_with_the_flag_of_the_truth(data, tmp_path):
+    for path in sorted((tmp_path / "truth").glob("*.nii.gz")):
+        mask = sitk.ReadImage(str(path), sitk.sitkUInt8)
+        sitk.WriteImage(sitk.JoinSeries([mask, mask]), str(path))
+    with pytest.raises(DatasetError, match="holds the channel 2, which no --truth-labels entry names"):
+        read(data, Truth(tmp_path / "truth", class_axis="last"))
+    with pytest.raises(UsageError, match="^--truth-labels: names other, but"):
+        read(data, Truth(tmp_path / "truth", ["other=1"]))
+
+
 def test_dicom_segments_by_label(data, tmp_path):
     pytest.importorskip("highdicom")
     for path in sorted((tmp_path / "truth").glob("*.nii.gz")):
