@@ -128,7 +128,7 @@ def read_truth(
 
 @contextmanager
 def _own_flag() -> Iterator[None]:
-    """What is said of labels in raters' files is said of those of the truth, which have a flag of their own."""
+    """What is said of labels in raters' files is said of the truth's, which have a flag of their own."""
     try:
         yield
     except (DatasetError, UsageError) as error:

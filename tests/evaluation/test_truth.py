@@ -71,7 +71,7 @@ def test_what_no_label_names_is_told_with_the_flag_of_the_truth(data, tmp_path):
         sitk.WriteImage(sitk.JoinSeries([mask, mask]), str(path))
     with pytest.raises(DatasetError, match="holds the channel 2, which no --truth-labels entry names"):
         read(data, Truth(tmp_path / "truth", class_axis="last"))
-    with pytest.raises(UsageError, match="^--truth-labels: names other, but"):
+    with pytest.raises(UsageError, match=r"^--truth-labels: names other, but"):
         read(data, Truth(tmp_path / "truth", ["other=1"]))
 
 
