@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from docs.studies.knees.__main__ import LABELS, LOSSES, Knees, cells, drawn, rater_corrected, run_cell, score
+from docs.studies.knees.__main__ import LABELS, LOSSES, Knees, cells, drawn, run_cell, score
+from docs.studies.shared.labels import rater_corrected
 from docs.studies.shared.small_network import NetworkBudget
 from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom

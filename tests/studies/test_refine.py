@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from docs.studies.refine import labels, scenes
-from docs.studies.refine.__main__ import cells, rate_error
+from docs.studies.refine.__main__ import DATA, cells, rate_error, run_cell
+from docs.studies.shared.small_network import NetworkBudget
 
 
 def test_knees_to_train_on_have_readers_who_miss_and_those_to_test_on_have_none():
@@ -41,8 +42,23 @@ def test_every_mark_is_the_outline_of_those_who_made_it():
 
 
 def test_no_cell_is_twice():
-    found = list(cells(5))
+    found = list(cells(DATA, range(5)))
     assert len(found) == len(set(found)) == 5 * 15
+
+
+def test_a_cell_has_every_label_and_the_mean_every_threshold(monkeypatch):
+    budget = NetworkBudget(iterations=2, batch_size=2, features=4, stages=3)
+    monkeypatch.setattr("docs.studies.refine.__main__.BUDGET", budget)
+    rows = run_cell(("knees", "missed", "1", "0.3", "0"))
+    assert [row["threshold"] for row in rows if row["label"] == "mean"] == [
+        "0.5",
+        "tuned",
+        "voxel rates",
+        "rates",
+    ]
+    untrained = {row["label"] for row in rows if "threshold" not in row}
+    assert untrained == {"lesion-wise without network"}
+    assert {"staple", "every mark", "anatomy", "lesion-wise"} < {row["label"] for row in rows}
 
 
 @pytest.mark.shared_data

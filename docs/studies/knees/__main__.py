@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from docs.studies.knees import tables
-from docs.studies.shared.labels import mean_in_bone_bright
+from docs.studies.shared.labels import mean_in_bone_bright, rater_corrected
 from docs.studies.shared.losses import balanced_start, expectation, fused, stock
 from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, mean_dice
 from docs.studies.shared.small_network import NetworkBudget, StudyLoss, normalised, predict, train
-from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote
+from nnunet_softlabel.fusion import RaterVotes, majority_vote, mean_vote
 from nnunet_softlabel.metrics.calibration import brier
 from nnunet_softlabel.metrics.lesions import case_score, count_lesions, detection_auc
 from nnunet_softlabel.metrics.overlap import NAN, precision, ratio, recall
@@ -139,14 +139,6 @@ def run_cell(cell: Cell) -> list[Row]:
 def _any_vote(votes: list[RaterVotes]) -> np.ndarray:
     """Slices in which some rater marked something, ``(N,)``."""
     return np.concatenate([v.votes.any(axis=(0, 1, 3, 4)) for v in votes])
-
-
-def rater_corrected(votes: list[RaterVotes]) -> float:
-    """(s + b) / 2 of the raters' mean rates, estimated from their votes alone."""
-    rates = estimate_rater_rates(votes)
-    sensitivity = np.mean([rates.sensitivity[name][0] for name in NAMES])
-    specificity = np.mean([rates.specificity[name][0] for name in NAMES])
-    return float((sensitivity + 1 - specificity) / 2)
 
 
 def score(truth: list[np.ndarray], probability: list[np.ndarray], threshold: float) -> Row:

@@ -1,7 +1,7 @@
 """Labels where readers miss and invent lesions, and networks that learn from them.
 
     python -m docs.studies.refine              # all cells that results.csv lacks
-    python -m docs.studies.refine --seeds 2    # seeds 0 and 1 only
+    python -m docs.studies.refine --data knees --seeds 2    # knees, seeds 0 and 1 only
     python -m docs.studies.refine --tables     # only rewrites tables.md
 
 Design and goals are in DESIGN.md, which was written before the first run.
@@ -9,7 +9,7 @@ Design and goals are in DESIGN.md, which was written before the first run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +17,23 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from docs.studies.refine import labels, scenes, tables
+from docs.studies.shared.labels import rater_corrected
 from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, mean_dice
 from docs.studies.shared.small_network import NetworkBudget, predict, train
+from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.losses import cross_entropy, dice_semimetric_loss
 from nnunet_softlabel.metrics.lesions import count_lesions
 
 RESULTS = Path(__file__).parent / "results.csv"
+DATA = ("knees", "scenes")
 KEY = ("data", "regime", "contrast", "correlation", "seed")
 SCORES = ("label_dice", "label_brier", "label_precision", "dice", "brier_near", "recall", "precision", "f1")
 COLUMNS = (*KEY, "label", "threshold", *SCORES, "worst_rate_error", "model")
 BUDGET = NetworkBudget(iterations=1000, optimizer="adamw")
 N_FOLDS = 3
-TRAINED = ("mean", "staple", "every mark", "lesion-wise")
+TRAINED = ("mean", "staple", "every mark", "anatomy", "lesion-wise", "lesion-wise, anatomy")
 NEAR_PIXELS = 5
 
 
@@ -61,11 +64,12 @@ def run_cell(cell: Cell) -> list[Row]:
     votes = labels.votes_of(training)
     made: dict[str, np.ndarray] = {"mean": labels.mean(votes), "staple": labels.pooled_staple(votes)}
     made["every mark"] = labels.every_mark(votes)
-    in_bone = labels.anatomy(training, votes)
-    if in_bone is not None:
-        made["anatomy"] = in_bone
     made["lesion-wise without network"], blind = labels.lesions(votes, None)
     made["lesion-wise"], model = labels.lesions(votes, cross_fitted(training, made["mean"], int(seed)))
+    for name, of in (("anatomy", "mean"), ("lesion-wise, anatomy", "lesion-wise")):
+        in_bone = labels.anatomy(training, made[of])
+        if in_bone is not None:
+            made[name] = in_bone
     models = {"lesion-wise without network": blind, "lesion-wise": model}
     predictions: dict[str, np.ndarray] = {}
     rows: list[Row] = []
@@ -83,15 +87,19 @@ def run_cell(cell: Cell) -> list[Row]:
         )
         rows += [
             row | {"threshold": how} | network_scores(test, predictions[name], at, how == "tuned")
-            for how, at in thresholds(name, test, predictions[name], model).items()
+            for how, at in thresholds(name, test, predictions[name], votes, model).items()
         ]
     return rows
 
 
 def thresholds(
-    name: str, test: scenes.Images, prediction: np.ndarray, model: DetectionModel
+    name: str,
+    test: scenes.Images,
+    prediction: np.ndarray,
+    votes: Sequence[RaterVotes],
+    model: DetectionModel,
 ) -> dict[str, float]:
-    """0.5; for the mean also the best on the first half of the images, and the one of the readers' rates."""
+    """0.5; for the mean also the best on the first half of the images, and those of the readers' rates."""
     if name != "mean":
         return {"0.5": 0.5}
     half = len(prediction) // 2
@@ -99,6 +107,7 @@ def thresholds(
     return {
         "0.5": 0.5,
         "tuned": best_threshold(test.truth[:half], prediction[:half]),
+        "voxel rates": rater_corrected(votes),
         "rates": 0.5 if model.is_mean else float(rates.sum() / 2),
     }
 
@@ -140,21 +149,27 @@ def rate_error(model: DetectionModel, true: np.ndarray) -> Row:
     return {"worst_rate_error": error, "model": model.name}
 
 
-def cells(n_seeds: int) -> Iterator[Cell]:
-    for seed in map(str, range(n_seeds)):
-        for regime in ("missed", "all"):
-            yield from (("knees", regime, "1", c, seed) for c in ("0.3", "0", "0.6"))
-        yield from (("knees", regime, "1", "0.3", seed) for regime in ("boundary", "false_positives"))
-        yield from (("scenes", regime, "", "", seed) for regime in scenes.SCENE_REGIMES)
-        yield from (("knees", regime, "0.15", "0.3", seed) for regime in ("missed", "boundary"))
+def cells(data: Sequence[str], seeds: Sequence[int]) -> Iterator[Cell]:
+    """Of all seeds the regimes at contrast 1 and correlation 0.3, then the scenes, then the other knees."""
+    every = [
+        *(("knees", regime, "1", "0.3") for regime in ("missed", "boundary", "false_positives", "all")),
+        *(("scenes", regime, "", "") for regime in scenes.SCENE_REGIMES),
+        *(("knees", regime, "1", c) for c in ("0", "0.6") for regime in ("missed", "all")),
+        *(("knees", regime, "0.15", "0.3") for regime in ("missed", "boundary")),
+    ]
+    main, rest = every[:9], every[9:]
+    for part in (main, rest):
+        yield from ((*cell, str(seed)) for seed in seeds for cell in part if cell[0] in data)
 
 
 def main() -> None:
     parser = study_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="Seeds 0, 1, ... (default 5).")
+    parser.add_argument("--data", nargs="+", default=DATA, choices=DATA, help="Default: both.")
     args = parser.parse_args()
     if not args.tables:
-        run_missing(RESULTS, cells(args.seeds), run_cell, key=KEY, columns=COLUMNS, jobs=args.jobs)
+        wanted = cells(args.data, range(args.seeds))
+        run_missing(RESULTS, wanted, run_cell, key=KEY, columns=COLUMNS, jobs=args.jobs)
     tables.write(RESULTS)
 
 

@@ -62,13 +62,13 @@ def lesions(
     return np.stack(fused), model
 
 
-def anatomy(images: Images, votes: Sequence[RaterVotes]) -> np.ndarray | None:
-    """Mean, bone mask and brightness; None where there is no bone, or lesions are not brighter."""
+def anatomy(images: Images, label: np.ndarray) -> np.ndarray | None:
+    """The label, bone mask and brightness; None where there is no bone, or lesions are not brighter."""
     if not images.bone.any():
         return None
     in_bone = [
-        apply_roi(mean_vote(v), [b], spacing_mm=images.spacing_mm, margin_mm=ROI_MARGIN_MM)
-        for v, b in zip(votes, images.bone, strict=True)
+        apply_roi(q[None], [b], spacing_mm=images.spacing_mm, margin_mm=ROI_MARGIN_MM)
+        for q, b in zip(label, images.bone, strict=True)
     ]
     parts = list(zip(images.image, images.bone, in_bone, strict=True))
     tissues = [estimate_tissue(i, b, q) for i, b, q in parts]

@@ -8,7 +8,7 @@ from operator import add
 
 import numpy as np
 
-from nnunet_softlabel.fusion import RaterVotes, mean_vote
+from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, mean_vote
 from nnunet_softlabel.priors.intensity import apply_intensity_prior
 from nnunet_softlabel.priors.lesions import LesionModel, lesion_statistics
 from nnunet_softlabel.priors.roi import apply_roi
@@ -49,3 +49,11 @@ def mean_in_bone_bright(
         apply_intensity_prior(q, k.image, k.bone_mask, t, lesions, raises_unmarked=raises_unmarked)
         for k, q, t in zip(knees, in_bone, tissues, strict=True)
     ]
+
+
+def rater_corrected(votes: Sequence[RaterVotes]) -> float:
+    """(s + b) / 2 of the mean rates of voxels, estimated from the raters' votes alone."""
+    rates = estimate_rater_rates(votes)
+    sensitivity = np.mean([s[0] for s in rates.sensitivity.values()])
+    specificity = np.mean([s[0] for s in rates.specificity.values()])
+    return float((sensitivity + 1 - specificity) / 2)
