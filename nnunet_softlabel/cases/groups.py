@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.cases.table import read_rows
+from nnunet_softlabel.cases.rows import read_rows
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.public import public
 

@@ -26,6 +26,11 @@ class RaterChannels:
     axis: ChannelAxis | None
     names: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse names without an axis."""
+        if self.names and self.axis is None:
+            raise UsageError("--rater-names belongs to --rater-axis; add it.")
+
     def raters_of(self, path: Path) -> dict[str, Source]:
         """Rater -> the channel.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import unicodedata
@@ -11,67 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_softlabel.cases.case import SINGLE_RATER, Case
+from nnunet_softlabel.arguments import Texts, as_texts
+from nnunet_softlabel.cases.case import Case, Source, source_name
 from nnunet_softlabel.cases.names import check_case_names, check_file_name
-from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.files import check_is_no_pipe
+from nnunet_softlabel.cases.raters import RaterChannels
+from nnunet_softlabel.cases.rows import NO, YES, Row, read_rows
+from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.channels import ChannelAxis
 from nnunet_softlabel.public import public
 
-SEPARATORS = (",", ";", "\t")
-YES, NO = {"1", "yes", "true", "x", "test", "ts"}, {"", "0", "no", "false", "train", "tr"}
 KNOWN_COLUMNS = ("case", "image", "rater", "mask", "group", "test", "ignore", "label")
 PREFIXES = ("image", "rater", "label", "roi")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table: its place, for messages, and its fields without the blanks around them."""
-
-    place: str
-    fields: Mapping[str, str]
-
-    def __getitem__(self, column: str) -> str:
-        return self.fields.get(column, "")
-
-
-def read_rows(path: Path, flag: str) -> tuple[list[Row], list[str]]:
-    """Rows and columns of a table with a header, separated by comma, semicolon or tab.
-
-    A byte order mark, CRLF, blanks around fields, and a first line ``sep=;`` (Excel) are understood; empty
-    rows are skipped. Rows are numbered as a spreadsheet shows them: the header is row 1.
-
-    Raises:
-        DatasetError: if it cannot be read, a row has more fields than the header, or a column is there twice.
-    """
-    check_is_no_pipe(path)
-    try:
-        raw = path.read_bytes()
-        encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-        text = raw.decode(encoding)
-        said = re.match(r"\s*\"?sep=([,;\t])\"?[ \t]*(?=\r|\n)", text, re.IGNORECASE)
-        text = text if said is None else "\n" + text[said.end() :].removeprefix("\r").removeprefix("\n")
-        header_line = next((line for line in text.splitlines() if line.strip()), "")
-        separator = max(SEPARATORS, key=header_line.count) if said is None else said[1]
-        reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-        rows = [[field.strip() for field in row] for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{flag} {path}: cannot be read ({error}); save it as CSV in UTF-8.") from error
-    filled = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
-    columns = filled[0][1] if filled else []
-    while columns and not columns[-1]:
-        columns = columns[:-1]
-    twice = next((column for column in columns if columns.count(column) > 1), None)
-    if twice is not None:
-        raise DatasetError(f"{path}: has two columns {twice!r}; keep one.")
-    found = []
-    for number, row in filled[1:]:
-        if any(row[len(columns) :]):
-            raise DatasetError(
-                f"{path}, row {number}: has more fields than the header; put quotes around a field that "
-                f"holds {separator!r}."
-            )
-        found.append(Row(f"{path}, row {number}", dict(zip(columns, row, strict=False))))
-    return found, columns
 
 
 @dataclass(frozen=True)
@@ -91,7 +39,13 @@ class CaseTable:
 
 @public
 def read_case_table(
-    path: Path, *, case_column: str = "case", needs_images: bool = True, label_names: Sequence[str] = ()
+    path: Path,
+    *,
+    case_column: str = "case",
+    needs_images: bool = True,
+    label_names: Sequence[str] = (),
+    rater_axis: ChannelAxis | None = None,
+    rater_names: Texts = (),
 ) -> CaseTable:
     """Read cases from a table, in long form (a row per mask) or wide form (a column per rater).
 
@@ -110,18 +64,30 @@ def read_case_table(
         case_column: name of the column of cases.
         needs_images: False if images come from elsewhere.
         label_names: what the column ``label`` may hold; empty: anything.
+        rater_axis: masks of rows without rater hold a channel per rater along this axis.
+        rater_names: names of these channels; none: 1, 2, 3, ...
 
     Raises:
+        UsageError: for an axis of raters where every row names its rater.
         DatasetError: naming the row of what does not fit, and files that are not there.
     """
+    channels = RaterChannels(rater_axis, tuple(as_texts(rater_names, "rater_names")))
     rows, columns = _with_known_columns(*read_rows(path, "--cases-csv"))
     layout = _Layout.of(path, columns, case_column, needs_images=needs_images)
+    if rater_axis is not None and not (layout.is_long and any(_has_channels(row) for row in rows)):
+        raise UsageError(
+            f"--cases-csv {path}: --rater-axis is for masks without rater, and every mask of the table has "
+            f"one; give a column mask and leave the rater empty, or leave out --rater-axis."
+        )
     collected: dict[str, _Collected] = {}
     for row in rows:
         name = row[case_column]
         if not name:
             raise DatasetError(f"{row.place}: has no {case_column}; fill the cell or remove the row.")
-        _collect(collected.setdefault(name, _Collected()), row, layout, path.parent)
+        found = collected.setdefault(name, _Collected())
+        _collect(found, row, layout, path.parent)
+        if layout.is_long:
+            _collect_mask(found, row, path.parent, channels)
     if not collected:
         raise DatasetError(f"--cases-csv {path}: has no row under its header; add one.")
     check_case_names(collected)
@@ -205,8 +171,8 @@ class _Collected:
     """What the rows of one case say, each with the row that said it first."""
 
     said: dict[str, tuple[str, str]] = field(default_factory=dict)  # column -> value, place
-    raters: dict[str, Path] = field(default_factory=dict)
-    soft: dict[str, Path] = field(default_factory=dict)
+    raters: dict[str, Source] = field(default_factory=dict)
+    soft: dict[str, Source] = field(default_factory=dict)
 
 
 def _collect(found: _Collected, row: Row, layout: _Layout, base: Path) -> None:
@@ -220,8 +186,6 @@ def _collect(found: _Collected, row: Row, layout: _Layout, base: Path) -> None:
                 f"{row.place}: {column} is {value!r}, but {before!r} in {place.rpartition(', ')[2]} of the "
                 f"same case; keep one."
             )
-    if layout.is_long:
-        _collect_mask(found, row, base)
     for column, rater in layout.rater_columns.items():
         if row[column]:
             _add(found.raters, rater, _file(row, column, base, is_rater=True), row, what="rater")
@@ -230,7 +194,12 @@ def _collect(found: _Collected, row: Row, layout: _Layout, base: Path) -> None:
             _add(found.soft, label, _file(row, column, base), row, what="label")
 
 
-def _collect_mask(found: _Collected, row: Row, base: Path) -> None:
+def _has_channels(row: Row) -> bool:
+    """True if the row has a mask of which neither a rater nor a label is named."""
+    return bool(row["mask"]) and not row["rater"] and not row["label"]
+
+
+def _collect_mask(found: _Collected, row: Row, base: Path, channels: RaterChannels) -> None:
     rater, label = row["rater"], row["label"]
     if not row["mask"]:
         if rater or label:
@@ -246,17 +215,29 @@ def _collect_mask(found: _Collected, row: Row, base: Path) -> None:
     path = _file(row, "mask", base)
     if label:
         _add(found.soft, label, path, row, what="label")
+    elif _has_channels(row):
+        for name, source in _raters_in(path, row, channels).items():
+            _add(found.raters, name, source, row, what="rater")
     else:
-        _add(found.raters, rater or SINGLE_RATER, path, row, what="rater")
+        _add(found.raters, rater, path, row, what="rater")
 
 
-def _add(known: dict[str, Path], name: str, path: Path, row: Row, *, what: str) -> None:
+def _raters_in(path: Path, row: Row, channels: RaterChannels) -> Mapping[str, Source]:
+    """One rater without name, or a rater per channel of the file."""
+    try:
+        return channels.raters_of(path)
+    except DatasetError as error:
+        raise DatasetError(f"{row.place}: {error}") from error
+
+
+def _add(known: dict[str, Source], name: str, source: Source, row: Row, *, what: str) -> None:
     check_file_name(name, f"{row.place}: {what}")
     if name in known:
         raise DatasetError(
-            f"{row.place}: {what} {name} has two files for this case, {known[name]} and {path}; keep one."
+            f"{row.place}: {what} {name} has two files for this case, {source_name(known[name])} and "
+            f"{source_name(source)}; keep one."
         )
-    known[name] = path
+    known[name] = source
 
 
 def _file(row: Row, column: str, base: Path, *, is_rater: bool = False) -> Path:
@@ -269,6 +250,8 @@ def _file(row: Row, column: str, base: Path, *, is_rater: bool = False) -> Path:
     if not path.exists():
         hint = "; if this column is no rater's, name the raters' columns rater:NAME" if is_rater else ""
         raise DatasetError(f"{row.place}: {column}: no such file {path}; correct the cell{hint}.")
+    if path.is_dir():
+        raise DatasetError(f"{row.place}: {column}: {path} is a folder; name a file of it.")
     return path
 
 

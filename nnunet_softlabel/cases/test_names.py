@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_softlabel.cases.table import NO, YES, read_rows
+from nnunet_softlabel.cases.rows import NO, YES, read_rows
 from nnunet_softlabel.errors import DatasetError, UsageError
 
 

@@ -47,8 +47,8 @@ def add_file_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rater-axis",
         choices=["first", "last"],
-        help="One file per case with a channel per rater, --raters without {rater}: last in a 4D volume or "
-        "RGB image, first in a TIFF stack.",
+        help="One file per case with a channel per rater (--raters without {rater}, or rows of --cases-csv "
+        "without rater): last in a 4D volume or RGB image, first in a TIFF stack.",
     )
     parser.add_argument(
         "--rater-names", nargs="+", default=[], metavar="NAME", help="Of these channels (default 1 2 3 ...)."
@@ -118,7 +118,7 @@ def check_file_flags(args: argparse.Namespace) -> None:
     if args.rater_names and args.rater_axis is None:
         raise UsageError("--rater-names belongs to --rater-axis; add it.")
     if names_all_files(args):
-        patterns |= {"--rater-axis": args.rater_axis}
+        patterns |= {"--rater-axis": args.rater_axis if args.rater_datasets else None}
         extra = [flag for flag, value in patterns.items() if value]
         if extra:
             flag = "--rater-datasets" if args.rater_datasets else "--cases-csv"
@@ -132,7 +132,12 @@ def table_of(args: argparse.Namespace, label_names: Sequence[str], *, needs_imag
     if args.rater_datasets:
         return CaseTable(args.cases_of_datasets)
     table = read_case_table(
-        args.cases_csv, case_column=args.case_column, needs_images=needs_images, label_names=label_names
+        args.cases_csv,
+        case_column=args.case_column,
+        needs_images=needs_images,
+        label_names=label_names,
+        rater_axis=args.rater_axis,
+        rater_names=args.rater_names,
     )
     if table.ignored_columns:
         print(f"Columns of {args.cases_csv} that are not used: {', '.join(table.ignored_columns)}")

@@ -33,6 +33,24 @@ def flat_array(path: Path) -> tuple[NDArray[Any], bool]:
     return (np.moveaxis(array, 0, -1) if axes == "SYX" else array), is_stack
 
 
+def label_indices(path: Path) -> NDArray[Any] | None:
+    """The indices ``(y, x)`` of a png or bmp with a palette of colours, which stand for labels; else None.
+
+    A palette of greys alone holds grey values, as in a png without palette. Errors are those of the readers.
+    """
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return None  # its reader gives indices anyway
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode != "P":
+            return None
+        colours = np.reshape(image.getpalette("RGB") or [0, 0, 0], (-1, 3))
+        if (colours == colours[:, :1]).all():
+            return None
+        return np.asarray(image)
+
+
 def write_flat(path: Path, array: NDArray[Any]) -> None:
     """Write ``(y, x)`` or ``(y, x, colours)``."""
     if path.suffix in (".tif", ".tiff"):

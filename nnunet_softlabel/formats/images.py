@@ -24,7 +24,7 @@ from nnunet_softlabel.formats.file_checks import (
     check_nifti_content,
     check_volume_before_reading,
 )
-from nnunet_softlabel.formats.flat_images import flat_array, without_alpha, write_flat
+from nnunet_softlabel.formats.flat_images import flat_array, label_indices, without_alpha, write_flat
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.nifti import is_nifti, read_header
 from nnunet_softlabel.formats.nifti_voxels import read_plain_nifti
@@ -190,13 +190,25 @@ def read_flat(path: Path) -> tuple[NDArray[Any], bool]:
 def read_mask(path: Path) -> tuple[NDArray[Any], Grid]:
     """Read a label map or probability map: one value per voxel.
 
-    Colour images whose channels are equal, and 1-bit images, are reduced to one channel.
+    Colour images whose channels are equal, and 1-bit images, are reduced to one channel. In a palette of
+    colours the index is the label.
 
     Raises:
         DatasetError: as `read_image`, and for colours.
     """
+    indices = _label_indices(path) if is_flat(path) else None
+    if indices is not None:
+        return indices, Grid.flat(indices.shape)
     array, grid = read_grey(path)
     return (array.astype(np.uint8) if array.dtype == bool else array), grid
+
+
+def _label_indices(path: Path) -> NDArray[Any] | None:
+    check_is_file(path)
+    try:
+        return label_indices(path)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
 
 
 def read_grey(path: Path) -> tuple[NDArray[Any], Grid]:
@@ -205,7 +217,10 @@ def read_grey(path: Path) -> tuple[NDArray[Any], Grid]:
     if array.ndim == 3 and is_flat(path):
         colours = array[..., :3]
         if not (colours == colours[..., :1]).all():
-            raise DatasetError(f"{path}: a colour image is no label map; store one grey value per label.")
+            raise DatasetError(
+                f"{path}: a colour image is no label map; store one grey value per label, or one index of a "
+                f"palette."
+            )
         array = colours[..., 0]
     return array, grid
 

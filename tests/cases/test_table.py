@@ -9,6 +9,7 @@ from nnunet_softlabel.cases.groups import read_groups
 from nnunet_softlabel.cases.table import read_case_table
 from nnunet_softlabel.cases.test_names import read_test_names
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.channels import Channel
 
 FILES = (
     "a.png",
@@ -135,6 +136,7 @@ def test_absolute_paths_and_unused_columns(write_table, tmp_path: Path) -> None:
         ("case,image,r1\na,a.png,a_r1.png,more\n", "row 2: has more fields than the header"),
         ("case,image,r1\n,a.png,a_r1.png\n", "row 2: has no case"),
         ("case,image,r1\n\n\na,a.png,no.png\n", "row 4: r1: no such file .*no.png"),
+        ("case,image,r1\na,.,a_r1.png\n", "row 2: image: .* is a folder; name a file of it"),
         ("case,image,r1\na,no.png,a_r1.png\n", "row 2: image: no such file .*no.png"),
         ("case,image,r1\na,,a_r1.png\n", "case a has no image; fill one cell"),
         (
@@ -154,6 +156,48 @@ def test_absolute_paths_and_unused_columns(write_table, tmp_path: Path) -> None:
 def test_errors_name_the_row(write_table, text: str | bytes, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         read_case_table(write_table(text), label_names=["lesion"])
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    """A TIFF of two pages."""
+    import numpy as np
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((2, 5, 6), np.uint8), photometric="minisblack")
+    return tmp_path / "stack.tif"
+
+
+def test_masks_without_rater_may_hold_a_channel_per_rater(write_table, tmp_path: Path, stack) -> None:
+    table = write_table("case,image,rater,mask\na,a.png,,stack.tif\nb,b.png,bob,b_r1.png\n")
+    a, b = read_case_table(table, rater_axis="first", rater_names=["anna", "bob"]).cases
+    assert a.raters == {"anna": Channel(stack, 0, "first"), "bob": Channel(stack, 1, "first")}
+    assert b.raters == {"bob": tmp_path / "b_r1.png"}
+    without = write_table("case,image,mask\na,a.png,stack.tif\n")
+    assert list(read_case_table(without, rater_axis="first").cases[0].raters) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (LONG, {"rater_axis": "first"}, "rater_axis is for masks without rater, and every mask"),
+        (WIDE, {"rater_axis": "first"}, "rater_axis is for masks without rater"),
+        (LONG, {"rater_names": ["x"]}, "rater_names belongs to rater_axis; add it"),
+        (
+            "case,image,mask\na,a.png,stack.tif\n",
+            {"rater_axis": "first", "rater_names": ["x"]},
+            "row 2: .*stack.tif: has 2 channels, but rater_names gives 1 names",
+        ),
+        (
+            "case,image,rater,mask\na,a.png,,stack.tif\na,a.png,2,a_r1.png\n",
+            {"rater_axis": "first"},
+            "row 3: rater 2 has two files for this case, channel 2 of .*stack.tif and .*a_r1.png",
+        ),
+    ],
+)
+def test_wrong_channels_of_raters_in_a_table(write_table, stack, text, options, message) -> None:
+    with pytest.raises((DatasetError, UsageError), match=message):
+        read_case_table(write_table(text), **options)
 
 
 def test_groups_are_read_by_the_same_reader(write_table) -> None:

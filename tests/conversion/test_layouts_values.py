@@ -126,6 +126,23 @@ def test_a_file_with_a_channel_per_rater(two_labels, stacked, nnunet_folders, ex
     assert "anna" in capsys.readouterr().out
 
 
+def test_a_table_of_files_with_a_channel_per_rater(
+    two_labels, stacked, nnunet_folders, expected, capsys
+) -> None:
+    table = two_labels.root / "t.csv"
+    rows = [f"{case},{two_labels.image(case)},{stacked / case}.nii.gz" for case in two_labels.cases]
+    table.write_text("\n".join(["case,image:MR,mask", *rows]), encoding="utf-8")
+    flags = ["--cases-csv", str(table), "--labels", *two_labels.labels]
+    assert run(*head(*flags)) == 2
+    assert "several channels in one file" in capsys.readouterr().err
+    flags += ["--rater-axis", "last", "--rater-names", "anna", "bob"]
+    assert run(*head(*flags)) == 0
+    assert check(nnunet_folders, expected)["raters"] == ["anna", "bob"]
+    capsys.readouterr()
+    assert run("inspect", *flags) == 0
+    assert "anna" in capsys.readouterr().out
+
+
 def test_files_with_a_channel_per_class(two_labels, nnunet_folders, expected, capsys) -> None:
     folder = two_labels.root / "classes"
     folder.mkdir()

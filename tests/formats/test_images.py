@@ -193,6 +193,36 @@ def test_coloured_mask_is_refused(tmp_path: Path) -> None:
         read_mask(tmp_path / "mask.png")
 
 
+@pytest.mark.parametrize("ending", [".png", ".PNG", ".bmp", ".tif"])
+def test_indices_of_a_palette_are_labels(tmp_path: Path, ending: str) -> None:
+    labels = np.arange(12, dtype=np.uint8).reshape(3, 4) % 3
+    image = Image.fromarray(labels).convert("P")
+    image.putdata(labels.ravel().tolist())
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    path = tmp_path / f"mask{ending}"
+    image.save(path)
+    array, grid = read_mask(path)
+    np.testing.assert_array_equal(array, labels)
+    assert grid.shape == (3, 4)
+
+
+def test_a_palette_of_greys_holds_grey_values(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 2))
+    image.putdata([0, 1, 0, 1])
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    image.save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png")[0].tolist() == [[255, 0], [255, 0]]
+    assert read_probability(tmp_path / "mask.png")[0].tolist() == [[1, 0], [1, 0]]
+
+
+def test_a_palette_of_colours_is_no_probability(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 2), 1)
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    image.save(tmp_path / "map.png")
+    with pytest.raises(DatasetError, match="a colour image is no label map"):
+        read_probability(tmp_path / "map.png")
+
+
 def test_stack_of_flat_images_is_refused(tmp_path: Path) -> None:
     io.imsave(tmp_path / "image.tif", np.zeros((7, 8, 9), np.uint8), check_contrast=False)
     with pytest.raises(DatasetError, match=r"image.tif: a stack of 7 flat images; convert it"):
