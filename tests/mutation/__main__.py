@@ -6,8 +6,8 @@
 
 A mutant is the code with one operator, comparison, constant or branch changed. It is killed when a fast test
 of its group fails. cosmic-ray makes mutants and runs the tests, in a copy of the tree. Mutants of annotations
-are left out: nothing runs them. What survived is printed with its difference; docs/reliability.md keeps the
-result.
+and signatures are left out: no value depends on them. What survived is printed with its difference;
+docs/reliability.md keeps the result.
 """
 
 from __future__ import annotations
@@ -80,24 +80,42 @@ GROUPS = {
         tuple(f"tests/evaluation/test_{t}.py" for t in ("map_fitting", "maps", "recalibration", "calibrate")),
     ),
     "significance": Group(
-        ("report/significance.py", "report/comparison.py"), ("tests/report/test_comparison.py",)
+        ("report/significance.py", "report/comparison.py"),
+        ("tests/report/test_comparison.py", "tests/report/test_verdict.py"),
     ),
 }  # fmt: skip
 
 
-def annotations(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations begin and end: (line, column), of lines from 1."""
+Place = tuple[int, int]
+
+
+def unheeded(source: str) -> Iterator[tuple[Place, Place]]:
+    """Where code is that no value depends on: (line, column) from and to; lines count from 1.
+
+    Annotations, signatures (``*`` before what must be named; defaults count), ``frozen`` of a dataclass.
+    """
     for node in ast.walk(ast.parse(source)):
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
-            if isinstance(part, ast.expr):
-                end = part.end_lineno or 0, part.end_col_offset or 0
-                yield (part.lineno, part.col_offset), end
+        parts: list[ast.expr | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        if isinstance(node, ast.ClassDef):
+            parts += node.decorator_list
+        yield from ((_begin(p), (p.end_lineno or 0, p.end_col_offset or 0)) for p in parts if p is not None)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            last = _begin(node)
+            defaults = [d for d in (*node.args.defaults, *node.args.kw_defaults) if d is not None]
+            for default in sorted(defaults, key=_begin):
+                yield last, _begin(default)
+                last = default.end_lineno or 0, default.end_col_offset or 0
+            yield last, _begin(node.body[0])
 
 
-def is_annotation(mutation: MutationSpec, folder: Path) -> bool:
-    """True if the mutant changes what only a type checker reads."""
+def _begin(node: ast.expr | ast.stmt) -> Place:
+    return node.lineno, node.col_offset
+
+
+def is_unheeded(mutation: MutationSpec, folder: Path) -> bool:
+    """True if no value depends on what the mutant changes."""
     source = (folder / mutation.module_path).read_text(encoding="utf-8")
-    return any(begin <= mutation.start_pos < end for begin, end in annotations(source))
+    return any(begin <= mutation.start_pos < end for begin, end in unheeded(source))
 
 
 def place(item: WorkItem) -> tuple[object, ...]:
@@ -108,7 +126,7 @@ def place(item: WorkItem) -> tuple[object, ...]:
 
 def leave_out(database: WorkDB, folder: Path, sample: int, seed: int) -> tuple[int, int]:
     """Mark all mutants but a sample as not to be run; how many there are, and how many are left."""
-    items = sorted((w for w in database.work_items if not is_annotation(w.mutations[0], folder)), key=place)
+    items = sorted((w for w in database.work_items if not is_unheeded(w.mutations[0], folder)), key=place)
     chosen = {w.job_id for w in random.Random(seed).sample(items, min(sample, len(items)))}
     skipped = [w.job_id for w in database.work_items if w.job_id not in chosen]
     database.set_multiple_results(skipped, WorkResult(WorkerOutcome.SKIPPED, "not in the sample"))

@@ -7,7 +7,13 @@ import pytest
 from scipy import stats
 
 from nnunet_softlabel.metrics.registry import BETTER
-from nnunet_softlabel.report.comparison import PRIMARY, case_values, compare, home_reference
+from nnunet_softlabel.report.comparison import (
+    PRIMARY,
+    case_values,
+    compare,
+    compare_pairs,
+    home_reference,
+)
 from nnunet_softlabel.report.significance import group_means, holm, mean_interval, rank_test
 
 
@@ -217,3 +223,14 @@ def test_holm_agrees_with_statsmodels(rng):
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p = rng.random(12) ** 3
     assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+
+
+@pytest.mark.parametrize(("primary", "tested"), [(None, {"dice"}), (("recall",), {"recall"})])
+def test_metrics_that_the_caller_calls_primary_are_the_family(rng, primary, tested):
+    values = rng.uniform(0.6, 0.9, 20)
+    runs = {
+        name: [r | {"recall": r["dice"] / 2} for r in rows_of(values + gain * (1 + values))]
+        for name, gain in (("stock", 0), ("APL", 0.02))
+    }
+    tests = compare_pairs(runs, [("stock", "APL")], margins=None, primary=primary)
+    assert {t.metric for t in tests if t.is_primary and np.isfinite(t.p_value)} == tested
