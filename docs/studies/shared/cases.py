@@ -17,6 +17,7 @@ from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_ra
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 LIDC, BUBIL, HIPPOCAMPUS = DATA / "lidc_nodules", DATA / "bubil_rat_smc", DATA / "msd_hippocampus"
+BRAIN_GROWTH, BRAIN_GROWTH_RATERS = DATA / "qubiq_brain_growth", 7
 TILE = 48  # pixels; a LIDC crop is 44 wide in the median
 WINDOW_HU = (-1000.0, 400.0)
 BUBIL_SIZE = (56, 64)  # about a sixteenth of the image
@@ -118,6 +119,27 @@ def hippocampus_cases() -> tuple[CaseData, ...]:
             )
         )
     return tuple(cases)
+
+
+@cache
+def brain_growth_cases() -> tuple[CaseData, ...]:
+    """White matter of newborns, at half the image's size; the same seven raters in every case."""
+    cases = []
+    for path in sorted((BRAIN_GROWTH / "images").glob("*.png")):
+        drawn = [
+            _halved(_flat(BRAIN_GROWTH / "raters" / str(r + 1) / path.name)) > 127.5
+            for r in range(BRAIN_GROWTH_RATERS)
+        ]
+        image = normalised(_halved(_flat(path)))
+        votes = np.stack(drawn)[:, None, None]
+        cases.append(CaseData(path.stem, path.stem, image[None], votes, None, (1.0, 1.0, 1.0)))
+    return tuple(cases)
+
+
+def _halved(flat: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels."""
+    height, width = flat.shape
+    return flat.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
 
 
 def read_volume(path: Path) -> np.ndarray:
