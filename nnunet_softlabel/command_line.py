@@ -122,10 +122,39 @@ def add_output(
 
 
 def add_truth(
-    parser: argparse.ArgumentParser, purpose: str = "Label maps of a known truth, one more reference."
+    parser: argparse.ArgumentParser,
+    purpose: str = "A known truth, one more reference: a folder, a pattern with {case}, a table, a data set.",
 ) -> None:
-    """``--truth``."""
-    parser.add_argument("--truth", type=Path, metavar="DIR", help=purpose)
+    """``--truth``, and how its files are read."""
+    parser.add_argument("--truth", type=Path, metavar="PLACE", help=purpose)
+    parser.add_argument(
+        "--truth-labels",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="Values, or names of segments, in the files of --truth.",
+    )
+    parser.add_argument(
+        "--truth-fusion",
+        choices=["mean"],
+        help="Several raters per case in --truth ({rater}, a table, --rater-axis): their mean is the truth.",
+    )
+    parser.add_argument(
+        "--regrid", choices=["nearest", "linear"], help="Put files of --truth on the grid of the image."
+    )
+    parser.add_argument(
+        "--class-axis",
+        choices=["first", "last"],
+        help="A file of --truth has a channel per class: --truth-labels lesion=1 is the first.",
+    )
+    parser.add_argument(
+        "--rater-axis", choices=["first", "last"], help="A file of --truth has a channel per rater."
+    )
+    parser.add_argument(
+        "--soft-scale",
+        type=float,
+        metavar="S",
+        help="Files of --truth are probability maps, and S is probability 1 (1, 100, 255).",
+    )
 
 
 def add_threshold(parser: argparse.ArgumentParser, purpose: str, *, default: str | None = "0.5") -> None:

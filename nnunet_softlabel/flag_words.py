@@ -40,7 +40,6 @@ ELSEWHERE: dict[str, str] = {
     "--regrid": "FileOptions(regrid=...)",
     "--soft-scale": "FileOptions(soft_scale=...)",
     "--class-axis": "class_axis of find_cases and of FileOptions",
-    "--truth-labels": "Truth(labels=...)",
     "--staple-scope": "Fusion(scope=...)",
     "--anonymous-raters": "Fusion(has_anonymous_raters=True)",
     "--weights": 'Fusion(options={"weights": ...})',
@@ -90,12 +89,21 @@ ELSEWHERE: dict[str, str] = {
     "-n": "name",
     "-f": "folds",
 }
+# the same where the files of a truth are meant: in functions that take one
+OF_TRUTH = {
+    "--truth-labels": "labels",
+    "--truth-fusion": "fusion",
+    "--regrid": "regrid",
+    "--class-axis": "class_axis",
+    "--rater-axis": "rater_axis",
+    "--soft-scale": "soft_scale",
+}
 SWITCHES = ("overwrite", "resume", "links_images", "has_single_rater", "with_cascade", "calibrated")
 # commands stay as they are: in backquotes, or up to the end of their clause
 COMMAND = re.compile(
     r"`[^`]*`|\b(?:nnUNetv2_\w+|nnunet_softlabel [a-z]|pip install)[^;,)]*?(?=[;,)]|\. |\.$|$)"
 )
-CHOICES = "case|dataset|brighter|darker|nearest|linear|first|last"
+CHOICES = "case|dataset|brighter|darker|nearest|linear|first|last|mean"
 FLAG = re.compile(r"(?<![\w/.-])--?[a-z][a-z-]*\b(?!\.\w)")
 
 
@@ -128,6 +136,8 @@ def word_for(flag: str, arguments: Collection[str]) -> str:
     for name in (*ARGUMENTS.get(flag, ()), own):
         if name in arguments:
             return f"{name}=True" if name in SWITCHES else name
+    if flag in OF_TRUTH and ("truth" in arguments or flag not in ELSEWHERE):
+        return f"Truth({OF_TRUTH[flag]}=...)"
     if flag in ELSEWHERE:
         word = ELSEWHERE[flag]
         return f"{word}=True" if word in SWITCHES else word

@@ -68,6 +68,9 @@ GROUPS = {
         "scores and report": (
             "--truth", "--threshold", "--primary", "--calibrate", "--test", "--margin",
         ),
+        "files of the truth": (
+            "--truth-labels", "--truth-fusion", "--regrid", "--class-axis", "--rater-axis", "--soft-scale",
+        ),
         "second round": ("--refine", "--refine-tr"),
         "where and when": ("--jobs", "--only", "--cluster", "--cluster-options", "--dry-run"),
     },

@@ -15,6 +15,7 @@ from nnunet_softlabel.benchmark.status import CellStatus
 from nnunet_softlabel.cases.splits import read_splits
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_threshold
+from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.formats.files import Json, read_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -67,7 +68,7 @@ class BenchmarkGrid:
         budget: epochs and iterations of all trainers alike; one that goes on from a trained model takes a
             tenth of the epochs.
         device: ``cuda``, ``cpu`` or ``mps``.
-        truth: folder of label maps of a known truth, or None.
+        truth: where the files of a known truth are, as in `evaluate`, or None.
         threshold: where probabilities are cut, for all trainers alike: a number, ``rater-corrected``, or
             ``tuned``, which tunes each fold's threshold on the validation cases of the other folds.
         calibrate: adds a recalibrated row for every trainer, by a method of `calibrate`; None adds none.
@@ -92,7 +93,7 @@ class BenchmarkGrid:
         plans: str = "nnUNetPlans",
         budget: Budget | None = None,
         device: str = "cuda",
-        truth: Path | None = None,
+        truth: Path | Truth | None = None,
         threshold: str = "0.5",
         calibrate: str | None = None,
         test: bool = False,

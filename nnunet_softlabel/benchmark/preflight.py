@@ -8,16 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
-from pathlib import Path
 
 from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
 from nnunet_softlabel.benchmark.held_out import is_predicted
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.references import read_references
-from nnunet_softlabel.evaluation.truth import read_truth, truth_values
 from nnunet_softlabel.formats.files import Json, read_json, visible
-from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.processes import for_each_case
 from nnunet_softlabel.training.trainer_path import trainer_path
@@ -178,11 +176,11 @@ def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str
         yield f"Case {strangers[0]}: is in splits_final.json, but has no soft label in {grid.dataset.folder}."
         return
     try:
-        values = {} if grid.truth is None else truth_values(grid.dataset, grid.truth, cases)
+        truth = None if grid.truth is None else KnownTruth.find(grid.dataset, grid.truth, cases)
     except DatasetError as error:
         yield str(error)
         return
-    job = partial(_reference_problem, dataset=grid.dataset, truth=grid.truth, values=values)
+    job = partial(_reference_problem, dataset=grid.dataset, truth=truth)
     found = for_each_case(job, cases, num_processes, title="references")
     yield from [problem for problem in found if problem]
 
@@ -233,21 +231,21 @@ def held_out_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str]:
             f"to -c."
         )
     try:
-        values = {} if grid.truth is None else truth_values(grid.dataset, grid.truth, cases)
+        truth = None if grid.truth is None else KnownTruth.find(grid.dataset, grid.truth, cases)
     except DatasetError as error:
         yield f"--test: {error}"
         return
-    job = partial(_reference_problem, dataset=grid.dataset, truth=grid.truth, values=values, split="Ts")
+    job = partial(_reference_problem, dataset=grid.dataset, truth=truth, split="Ts")
     yield from [p for p in for_each_case(job, cases, num_processes, title="test references") if p]
 
 
 def _reference_problem(
-    case: str, *, dataset: SoftDataset, truth: Path | None, values: Values, split: str = "Tr"
+    case: str, *, dataset: SoftDataset, truth: KnownTruth | None, split: str = "Tr"
 ) -> str:
     try:
         _, _, _, grid = read_references(dataset, case, split=split)
         if truth is not None:
-            read_truth(dataset, truth, case, grid=grid, values=values)
+            truth.read(case, grid)
     except DatasetError as error:
         return str(error)
     return ""

@@ -72,7 +72,7 @@ def read_rater_datasets(folders: Sequence[Path]) -> RaterDatasets:
                 raise DatasetError(f"Case {case}: {folder.name} has its image but no {label}; add one.")
             masks.setdefault(case, {})[rater] = label
     cases = [Case(case, files, raters=masks[case]) for case, files in sorted(images.items())]
-    own = {rater: _values(content) for rater, content in zip(raters, contents, strict=True)}
+    own = {rater: labels_as_texts(content) for rater, content in zip(raters, contents, strict=True)}
     labels = own[raters[0]]
     others = [
         f"{rater}:{name}={value}"
@@ -94,7 +94,7 @@ def _names(content: Mapping[str, Any], key: str) -> list[str]:
     return [str(name) for name in content["channel_names"].values()]
 
 
-def _values(content: Mapping[str, Any]) -> dict[str, str]:
+def labels_as_texts(content: Mapping[str, Any]) -> dict[str, str]:
     """Label -> its values as text."""
     return {
         name: ",".join(map(str, value if isinstance(value, list) else [value]))

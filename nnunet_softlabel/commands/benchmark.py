@@ -163,6 +163,7 @@ def run(args: argparse.Namespace) -> None:
         report,
         two_rounds,
     )
+    from nnunet_softlabel.evaluation.truth import truth_of_flags
 
     for flag, value in (
         ("--epochs", args.epochs),
@@ -193,7 +194,7 @@ def run(args: argparse.Namespace) -> None:
         plans=args.p,
         budget=Budget(args.epochs, args.iterations),
         device=args.device,
-        truth=args.truth,
+        truth=truth_of_flags(args),
         threshold=args.threshold,
         calibrate=args.calibrate,
         test=args.test,

@@ -34,21 +34,7 @@ def add_parser(commands: Commands) -> None:
     add_threshold(parser, "A number (default 0.5), tuned, or rater-corrected.")
     add_threshold_file(parser)
     add_calibration(parser)
-    add_truth(parser, "A known truth, one more reference: a folder, a pattern with {case}, or a table (CSV).")
-    parser.add_argument(
-        "--truth-labels",
-        nargs="+",
-        metavar="NAME=VALUE",
-        help="Values, or names of segments, in the files of --truth.",
-    )
-    parser.add_argument(
-        "--regrid", choices=["nearest", "linear"], help="Put files of --truth on the grid of the image."
-    )
-    parser.add_argument(
-        "--class-axis",
-        choices=["first", "last"],
-        help="A file of --truth has a channel per class: --truth-labels lesion=1 is the first.",
-    )
+    add_truth(parser)
     add_processes(parser)
     add_overwrite(parser, "Replace earlier results.")
     parser.set_defaults(run=run)
@@ -69,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         threshold=args.threshold,
         threshold_file=args.threshold_file,
         calibration=args.calibration,
-        truth=truth_of_flags(args.truth, args.truth_labels, args.regrid, args.class_axis),
+        truth=truth_of_flags(args),
         num_processes=args.np,
         overwrite=args.overwrite,
     )

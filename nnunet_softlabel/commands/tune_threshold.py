@@ -12,6 +12,7 @@ from nnunet_softlabel.command_line import (
     add_overwrite,
     add_predictions,
     add_processes,
+    add_truth,
 )
 
 
@@ -25,9 +26,12 @@ def add_parser(commands: Commands) -> None:
     add_output(parser, "The result; fold_X/thresholds.json is found by evaluate.", is_file=True)
     parser.add_argument(
         "--against",
-        choices=["consensus", "raters"],
+        choices=["consensus", "raters", "truth"],
         default="consensus",
-        help="The reference (default consensus).",
+        help="The reference (default consensus); truth needs --truth.",
+    )
+    add_truth(
+        parser, "The files of --against truth: a folder, a pattern with {case}, a table (CSV), a data set."
     )
     parser.add_argument(
         "--beta", type=float, default=1.0, help="Of F-beta; 1 (default) is Dice, more favours recall."
@@ -40,6 +44,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Tune and print the thresholds."""
+    from nnunet_softlabel.evaluation.truth import truth_of_flags
     from nnunet_softlabel.evaluation.tuning import format_tuned, tune_threshold
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -48,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
         args.i,
         args.o,
         against=args.against,
+        truth=truth_of_flags(args),
         beta=args.beta,
         calibration=args.calibration,
         num_processes=args.np,

@@ -20,13 +20,15 @@ not mark the case, or who did not answer a voxel, do not count there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.evaluation.known_truth import TrueCase, TrueChannel
+from nnunet_softlabel.evaluation.members import RaterMembers
 from nnunet_softlabel.formats.encoding import channels_of, consensus
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.metrics.calibration import near_object, reliability
@@ -58,7 +60,7 @@ class CaseData:
         spacing_mm: in the order of the axes.
         probabilities: foreground ``(C, *spatial)`` of the model.
         decision: label map ``(*spatial)`` of the model.
-        truth: label map ``(*spatial)`` if a truth is known.
+        truth: of the case, if it is known.
     """
 
     case: str
@@ -70,7 +72,7 @@ class CaseData:
     spacing_mm: tuple[float, ...]
     probabilities: NDArray[Any]
     decision: NDArray[Any]
-    truth: NDArray[Any] | None = None
+    truth: TrueCase | None = None
 
 
 @dataclass
@@ -95,11 +97,11 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
     rows: list[Row] = []
     tables: dict[str, dict[str, NDArray[Any]]] = {}
     lesions: dict[str, dict[str, ScoredLesions]] = {}
-    everyone = _Raters.of(data.raters, data.labels)
+    everyone = RaterMembers.of(data.raters, data.labels)
     mask = None if data.labels.ignore is None else data.hard != data.labels.ignore
     hard = channels_of(data.hard, data.labels)
     decision = channels_of(data.decision, data.labels)
-    truth = None if data.truth is None else channels_of(data.truth, data.labels)
+    truths = None if data.truth is None else data.truth.channels(data.labels)
     for index, name in enumerate(data.labels.names):
         marked = (data.soft[index] > 0) | hard[index]
         for members in everyone.members.values():
@@ -109,7 +111,7 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
             index=index,
             soft=data.soft[index],
             hard=hard[index],
-            truth=None if truth is None else truth[index],
+            truth=None if truths is None else truths[index],
             probability=data.probabilities[index],
             decision=decision[index],
             near=near,
@@ -135,42 +137,18 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
 
 def _scored_lesions(channel: _Channel) -> dict[str, ScoredLesions]:
     """Reference -> the model's lesions, where voxels count."""
-    references = {CONSENSUS: channel.hard, TRUTH: channel.truth}
-    probability = channel.probability if channel.mask is None else channel.probability * channel.mask
+    references = {CONSENSUS: (channel.hard, channel.mask)}
+    if channel.truth is not None:
+        masks = [mask for mask in (channel.mask, channel.truth.answered) if mask is not None]
+        references[TRUTH] = (channel.truth.mask, np.logical_and.reduce(masks) if masks else None)
     return {
         name: scored_lesions(
-            reference if channel.mask is None else reference & channel.mask,
-            probability,
+            reference if mask is None else reference & mask,
+            channel.probability if mask is None else channel.probability * mask,
             minimum_iou=channel.parameters.minimum_iou,
         )
-        for name, reference in references.items()
-        if reference is not None
+        for name, (reference, mask) in references.items()
     }
-
-
-@dataclass(frozen=True)
-class _Raters:
-    """Raters of a case: membership ``(C, *spatial)`` of each, and the voxels each answered (None: all)."""
-
-    members: dict[str, NDArray[Any]]
-    answered: dict[str, NDArray[Any] | None]
-
-    @classmethod
-    def of(cls, maps: Mapping[str, NDArray[Any]], labels: Labels) -> _Raters:
-        answered = {name: None if labels.ignore is None else m != labels.ignore for name, m in maps.items()}
-        return cls({name: channels_of(m, labels) for name, m in maps.items()}, answered)
-
-    def others(self, name: str) -> list[str]:
-        return [other for other in self.members if other != name]
-
-    def mean_of(self, names: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Mean of these raters over those who answered, and where anyone did (None: everywhere)."""
-        answered = [a for name in names if (a := self.answered[name]) is not None]
-        if not answered:
-            return np.asarray(np.mean([self.members[n] for n in names], axis=0, dtype=np.float32)), None
-        count = np.sum(answered, axis=0)
-        votes = np.sum([self.members[n] & a for n, a in zip(names, answered, strict=True)], axis=0)
-        return (votes / np.maximum(count, 1)).astype(np.float32), count > 0
 
 
 @dataclass(frozen=True)
@@ -180,7 +158,7 @@ class _Channel:
     index: int
     soft: NDArray[Any]
     hard: NDArray[Any]
-    truth: NDArray[Any] | None
+    truth: TrueChannel | None
     probability: NDArray[Any]
     decision: NDArray[Any]
     near: NDArray[Any]
@@ -200,12 +178,14 @@ class _Channel:
         prediction: NDArray[Any],
         hard_prediction: NDArray[Any],
         *masks: NDArray[Any] | None,
+        hard_reference: NDArray[Any] | None = None,
     ) -> Comparison:
         counted = [m for m in (self.mask, *masks) if m is not None]
+        is_mask = hard_reference is None and reference.dtype == bool
         return Comparison(
             reference=reference,
             prediction=prediction,
-            hard_reference=reference if reference.dtype == bool else None,
+            hard_reference=reference if is_mask else hard_reference,
             hard_prediction=hard_prediction,
             spacing_mm=self.spacing_mm,
             parameters=self.parameters,
@@ -213,21 +193,34 @@ class _Channel:
             mask=np.logical_and.reduce(counted) if counted else None,
         )
 
+    def compare_truth(
+        self,
+        truth: TrueChannel,
+        prediction: NDArray[Any],
+        decision: NDArray[Any],
+        *masks: NDArray[Any] | None,
+    ) -> Comparison:
+        """As `compare`; a truth of probabilities has a mask, too."""
+        masks = (truth.answered, *masks)
+        return self.compare(truth.reference, prediction, decision, *masks, hard_reference=truth.mask)
 
-def model_scores(channel: _Channel, raters: _Raters) -> dict[str, dict[str, float]]:
+
+def model_scores(channel: _Channel, raters: RaterMembers) -> dict[str, dict[str, float]]:
     """Reference -> metric -> value of the model."""
 
-    def against(reference: NDArray[Any], *masks: NDArray[Any] | None) -> dict[str, float]:
-        comparison = channel.compare(reference, channel.probability, channel.decision, *masks)
-        scores = measure(comparison)
+    def scores_of(comparison: Comparison) -> dict[str, float]:
+        reference, scores = comparison.reference, measure(comparison)
         scores["case_score"] = case_score(channel.probability, mask=comparison.mask)
         counted = reference if comparison.mask is None else reference[comparison.mask]
         scores["case_positive"] = float((counted > 0.5).any())
         return scores
 
+    def against(reference: NDArray[Any], *masks: NDArray[Any] | None) -> dict[str, float]:
+        return scores_of(channel.compare(reference, channel.probability, channel.decision, *masks))
+
     found = {SOFT: against(channel.soft), CONSENSUS: against(channel.hard)}
     if channel.truth is not None:
-        found[TRUTH] = against(channel.truth)
+        found[TRUTH] = scores_of(channel.compare_truth(channel.truth, channel.probability, channel.decision))
     for name, members in raters.members.items():
         found[f"rater:{name}"] = against(members[channel.index], raters.answered[name])
     if raters.members:
@@ -239,12 +232,16 @@ def model_scores(channel: _Channel, raters: _Raters) -> dict[str, dict[str, floa
     return found
 
 
-def ceiling_scores(channel: _Channel, raters: _Raters, labels: Labels) -> dict[str, dict[str, float]]:
+def ceiling_scores(channel: _Channel, raters: RaterMembers, labels: Labels) -> dict[str, dict[str, float]]:
     """Reference -> metric -> value of the raters themselves; see the table above."""
     found: dict[str, dict[str, float]] = {}
     if channel.truth is not None:
         found[TRUTH] = average(
-            measure(channel.compare(channel.truth, m[channel.index], m[channel.index], raters.answered[name]))
+            measure(
+                channel.compare_truth(
+                    channel.truth, m[channel.index], m[channel.index], raters.answered[name]
+                )
+            )
             for name, m in raters.members.items()
         )
     if len(raters.members) < 2:
@@ -273,7 +270,7 @@ def ceiling_scores(channel: _Channel, raters: _Raters, labels: Labels) -> dict[s
     return found
 
 
-def _pair_scores(channel: _Channel, raters: _Raters) -> dict[tuple[str, str], dict[str, float]]:
+def _pair_scores(channel: _Channel, raters: RaterMembers) -> dict[tuple[str, str], dict[str, float]]:
     """(prediction, reference) -> scores; what is symmetric is computed once per pair."""
     names = list(raters.members)
     pairs: dict[tuple[str, str], dict[str, float]] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.truth import Truth
+from nnunet_softlabel.evaluation.truth_files import files_of_truth, paths_of, with_dataset
 from nnunet_softlabel.formats.files import check_is_no_pipe
 from nnunet_softlabel.formats.predictions import UNREADABLE
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -35,13 +36,15 @@ def digest_of_scored(
     if predictions.calibration is not None:
         digest.update(predictions.calibration.digest.encode())
     if truth is not None:
-        digest.update(repr((Truth.of(truth).labels, Truth.of(truth).regrid)).encode())
+        truth = with_dataset(Truth.of(truth), dataset)
+        digest.update(truth.options.encode())
+    of_truth = {} if truth is None else files_of_truth(truth, dataset, cases)
     for case in cases:
         for folder in predictions.folders_of[case]:
             digest.update(f"\n{case}:{_checksums(folder / f'{case}.npz')}".encode())
         files = [dataset.label_file(case, split), *dataset.soft_files(case, split)]
         files += dataset.rater_files(case, split).values()
-        files += [] if truth is None else [Truth.of(truth).file(dataset, case)]
+        files += paths_of(of_truth[case]) if case in of_truth else []
         for path in files:
             check_is_no_pipe(path)
             try:
@@ -55,7 +58,7 @@ def digest_of_scored(
 
 
 def digest_of_folders(
-    dataset: SoftDataset, folders: Path | Sequence[Path], *, truth: Path | None = None
+    dataset: SoftDataset, folders: Path | Sequence[Path], *, truth: Path | Truth | None = None
 ) -> str:
     """`digest_of_scored` over all predicted training cases of one or several folders, not recalibrated."""
     found = Predictions.find(folders, file_ending=dataset.file_ending)

@@ -13,12 +13,12 @@ from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.case_scores import CaseData, CaseScores, score_case
 from nnunet_softlabel.evaluation.digests import digest_of_scored
 from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.records import ParametersRecord, Summary
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold, decide
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
-from nnunet_softlabel.evaluation.truth import Truth, read_truth, truth_values
-from nnunet_softlabel.formats.labels import Values
+from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
@@ -129,7 +129,7 @@ def score_folder(
     refuse_leak(rule, chosen)
     refuse_other_calibration(rule, found)
     dataset = dataset.for_predictions(found.folders[0])
-    values = {} if truth is None else truth_values(dataset, truth, chosen)
+    known = None if truth is None else KnownTruth.find(dataset, truth, chosen)
     digest = digest_of_scored(dataset, found, chosen, split=split, truth=truth)
     tolerance_from = "given"
     if parameters.tolerance_mm is None:
@@ -141,7 +141,7 @@ def score_folder(
         predictions=found,
         scoring=replace(scoring, parameters=parameters),
         threshold=rule,
-        truth_values=values,
+        truth=known,
     )
     scores = list(for_each_case(job, chosen, num_processes, title="evaluate"))
     summary: Summary = {
@@ -239,14 +239,12 @@ def score_files(
     predictions: Predictions,
     scoring: Scoring,
     threshold: Threshold,
-    truth_values: Values,
+    truth: KnownTruth | None = None,
 ) -> CaseScores:
     """Read one case and score it."""
     soft, hard, raters, grid = read_references(dataset, case, split=scoring.split)
     probabilities = predictions.read(case, dataset, soft.shape[1:])
-    known = None
-    if scoring.truth is not None:
-        known = read_truth(dataset, scoring.truth, case, grid=grid, values=truth_values)
+    known = None if truth is None else truth.read(case, grid)
     data = CaseData(
         case=case,
         group=str(dataset.about.get("groups", {}).get(case, "")),

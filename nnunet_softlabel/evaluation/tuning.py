@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.records import TunedThresholds
 from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.run import select_cases
-from nnunet_softlabel.evaluation.truth import Truth, read_truth, truth_values
+from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.files import check_can_be_made, refuse_another_kind, refuse_existing, write_json
-from nnunet_softlabel.formats.labels import Values
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
@@ -64,7 +64,7 @@ def tune_threshold(
         split: where the references are, Tr or Ts.
         cases: only these.
         against: the consensus, the mean over raters, or a known truth.
-        truth: folder of label maps of that truth.
+        truth: where the files of that truth are, as in `evaluate`.
         beta: of F-beta; 1 is Dice, more favours recall.
         calibration: recalibrates the probabilities first, as in `evaluate`.
         num_processes: spawned workers.
@@ -79,17 +79,21 @@ def tune_threshold(
     if not beta > 0:
         raise UsageError(f"--beta {beta}: must be positive; 1 is Dice.")
     if against == "truth" and truth is None:
-        raise UsageError("tuning against the truth needs the folder of its label maps.")
+        raise UsageError(
+            "--against truth: needs --truth, the folder of its label maps, a pattern or a table; add it."
+        )
+    if against != "truth" and truth is not None:
+        raise UsageError("--truth: belongs to --against truth; add it.")
     predicted = Predictions.find(predictions, file_ending=dataset.file_ending)
     predicted = predicted.with_calibration(calibration, dataset.labels)
     chosen = _cases_to_tune_on(dataset, predicted, split=split, cases=cases)
-    values = {} if truth is None else truth_values(dataset, truth, chosen)
+    known = KnownTruth.find(dataset, truth, chosen) if against == "truth" and truth is not None else None
     job = partial(
         _scores_of_candidates,
         dataset=dataset.for_predictions(predicted.folders[0]),
         predictions=predicted,
         split=split,
-        goal=_Goal(against, None if truth is None else Truth.of(truth), values, beta),
+        goal=_Goal(against, known, beta),
     )
     num_processes = predicted.processes_that_fit(num_processes, dataset.labels)
     found = list(for_each_case(job, chosen, num_processes, title="tune"))
@@ -154,11 +158,10 @@ def _cases_to_tune_on(
 
 @dataclass(frozen=True)
 class _Goal:
-    """What a good threshold agrees with; ``values`` are those of the truth's files, ``beta`` of F-beta."""
+    """What a good threshold agrees with; ``beta`` of F-beta."""
 
     against: Against
-    truth: Truth | None
-    values: Values
+    truth: KnownTruth | None
     beta: float
 
 
@@ -175,7 +178,7 @@ def _scores_of_candidates(
     _, hard, raters, grid = read_references(dataset, case, split=split)
     if goal.against == "truth":
         assert goal.truth is not None, "checked before the first case"
-        references = [read_truth(dataset, goal.truth, case, grid=grid, values=goal.values)]
+        references = [goal.truth.read(case, grid).label_map]
     else:
         references = list(raters.values()) if goal.against == "raters" else [hard]
         if not references:
