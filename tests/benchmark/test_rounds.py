@@ -8,6 +8,7 @@ import pytest
 from nnunet_softlabel.benchmark import (
     BenchmarkGrid,
     Budget,
+    ClusterJobs,
     SecondRound,
     report,
     results,
@@ -317,3 +318,43 @@ def test_the_command_tells_what_it_will_do_and_refuses_all_at_once(started, tmp_
     assert main([*arguments, "--refine-tr", TRAINER]) == 2
     assert "--refine-tr belongs to --refine." in capsys.readouterr().err
     assert started == []
+
+
+def test_of_several_configurations_and_seeds_the_first_makes_the_labels_and_all_train_again(
+    make_grid, started, quick, nnunet_folders
+):
+    plans = nnunet_folders.preprocessed / NAME / "nnUNetPlans.json"
+    content = read_json(plans)
+    content["configurations"]["2d"] = {"data_identifier": "images"}
+    write_json(plans, content)
+    grid = make_grid(trainers=[TRAINER], configurations=["3d_fullres", "2d"], seeds=[3, 4])
+    lines = []
+    rounds = both_rounds(grid, log=lines.append)
+    made_by = second_round.evidence_cells(grid, SecondRound(921))
+    assert {(c.trainer, c.configuration, c.seed) for c in made_by} == {(TRAINER, "3d_fullres", 3)}
+    assert any(f"12 trainings of {TRAINER} on {REFINED}" in line for line in lines)
+    assert started == [NAME] * 12 + [f"preprocessing {REFINED}"] + [REFINED] * 12
+    own = {(c.configuration, c.seed, c.fold) for c in rounds.grid.cells}
+    assert own == {(c.configuration, c.seed, c.fold) for c in grid.cells}
+
+
+def test_jobs_of_a_cluster_train_both_rounds(make_grid, started, quick, monkeypatch):
+    asked_of, cluster = [], ClusterJobs("local")
+
+    def benchmark(grid, *, cluster, **options):
+        asked_of.append((grid.dataset.folder.name, cluster))
+        return run.benchmark(grid, cluster=None, **options)
+
+    monkeypatch.setattr("nnunet_softlabel.benchmark.rounds.benchmark", benchmark)
+    both_rounds(make_grid(trainers=[TRAINER]), cluster=cluster)
+    assert asked_of == [(NAME, cluster), (REFINED, cluster)]
+
+
+def test_networks_of_both_rounds_predict_the_test_set(make_grid, started, quick, monkeypatch):
+    predicted = []
+    monkeypatch.setattr(
+        run, "predict_all", lambda grid, cells, log: predicted.append((grid.dataset.folder.name, len(cells)))
+    )
+    rounds = both_rounds(make_grid(trainers=[TRAINER], test=True))
+    assert predicted == [(NAME, N_FOLDS), (REFINED, N_FOLDS)]
+    assert rounds.grid.references.folder.name == NAME
