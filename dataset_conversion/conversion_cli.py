@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.command_line import Parser, add_overwrite, add_processes, exit_code_of
+from nnunet_softlabel.conversion.checks import new_dataset
+from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.run import convert
-from nnunet_softlabel.conversion.settings import Fusion, StapleScope
+from nnunet_softlabel.conversion.settings import Fusion, Running, StapleScope
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.fusion import FUSIONS
 
@@ -54,8 +57,8 @@ def run(
     name: str,
     labels: Sequence[str],
     channel_names: Sequence[str],
-    has_anonymous_raters: bool = False,
-    **options: Any,
+    fusion: Fusion | None = None,
+    priors: Priors | None = None,
 ) -> int:
     """Convert the cases and say where the result is; returns the exit code.
 
@@ -65,8 +68,8 @@ def run(
         name: of the data set.
         labels: as `convert` takes them.
         channel_names: nnU-Net's, one per channel.
-        has_anonymous_raters: rater 1 of one case is not rater 1 of another.
-        options: further arguments of `convert`.
+        fusion: what the data set says of its raters; the flags say how they are fused.
+        priors: as `convert` takes them.
     """
 
     def convert_them() -> None:
@@ -77,19 +80,14 @@ def run(
             raise UsageError(
                 f"{args.source}: holds none of the files this script expects; --help shows the tree."
             )
-        fusion = Fusion(args.fusion, scope=args.staple_scope, has_anonymous_raters=has_anonymous_raters)
         folder = convert(
             found,
-            dataset_id=args.d,
-            name=name,
+            new_dataset(args.d, name),
             labels=labels,
             channel_names=channel_names,
-            fusion=fusion,
-            num_processes=args.np,
-            overwrite=args.overwrite,
-            resume=args.resume,
-            show_progress=True,
-            **options,
+            fusion=replace(fusion or Fusion(), method=args.fusion, scope=args.staple_scope),
+            priors=priors,
+            running=Running(args.np, args.overwrite, args.resume, show_progress=True),
         )
         print(f"Data set written to {folder}")
         print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")

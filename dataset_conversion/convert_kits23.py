@@ -30,6 +30,7 @@ import numpy as np
 from conversion_cli import build_parser, run
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.settings import Fusion
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask
@@ -82,11 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args,
         cases(args.source),
         name="KiTS23",
-        has_anonymous_raters=True,
         labels=LABELS,
         channel_names=["CT"],
-        min_raters=2,
-        few_raters="drop",
+        fusion=Fusion(has_anonymous_raters=True, min_raters=2, few_raters="drop"),
     )
 
 

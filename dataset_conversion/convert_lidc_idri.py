@@ -38,6 +38,7 @@ from lidc_files import NAMESPACE, Outline, Voxel, draw, fill, kept_locale, read_
 from scipy.sparse.csgraph import connected_components
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.conversion.settings import Fusion
 from nnunet_softlabel.errors import DatasetError
 
 MARGIN_MM = 15.0
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name="LIDC",
         labels=["nodule=1"],
         channel_names=["CT"],
-        has_anonymous_raters=True,
+        fusion=Fusion(has_anonymous_raters=True),
     )
 
 

@@ -30,6 +30,7 @@ from conversion_cli import build_parser, run
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.groups import read_groups, with_groups
+from nnunet_softlabel.conversion.settings import Fusion
 
 
 def cases(source: Path) -> Iterator[Case]:
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name="LIDCNodules",
         labels=["nodule=1"],
         channel_names=["CT"],
-        has_anonymous_raters=True,
+        fusion=Fusion(has_anonymous_raters=True),
     )
 
 

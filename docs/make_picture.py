@@ -9,11 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from nnunet_softlabel.fusion import FUSIONS, RaterVotes
-from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom, phantom_raters
 
 
 def main() -> None:
-    knee = make_knee_phantom(5, shape=(24, 192, 192), n_lesions=3)
+    knee = make_knee_phantom(5, shape=(24, 192, 192), lesions=KneeLesions(number=3))
     drawn = phantom_raters(knee, "all", seed=5)
     votes = RaterVotes(drawn[:, None] > 0, ("1", "2", "3"), knee.spacing_mm)
     soft = FUSIONS["mean"](votes)[0]

@@ -16,29 +16,30 @@ EXPORTED = {
     name: f"nnunet_softlabel.{module}"
     for module, names in {
         "cases": (
-            "Case Channel FileOptions find_cases read_case_table read_groups read_rater_datasets with_groups "
-            "with_missing_raters with_test_cases"
+            "Case Channel FileOptions RaterFiles SoftFiles find_cases read_case_table read_groups "
+            "read_rater_datasets with_groups with_missing_raters with_test_cases"
         ),
         "conversion": "Fusion IntensityPrior Priors RoiPrior add_soft_labels convert",
         "formats.soft_dataset": "SoftDataset",
         "inspection": "inspect_raters measure_case write_inspection",
         "preprocessing": "preprocess",
-        "preprocessing.reduced_plans": "reduce_plans",
+        "preprocessing.reduced_plans": "NetworkSize reduce_plans",
         "refinement": "FirstRound refine",
         "conversion.settings": "Running",
-        "processes": "Workers",
+        "training.budget": "Budget",
         "training.run": "train",
         "training.stock_model": "export_stock",
         "training.trainer": "HardLabelTrainer SoftLabelTrainer",
-        "evaluation.run": "evaluate",
+        "evaluation.run": "Scoring evaluate",
         "evaluation.truth": "Truth",
-        "evaluation.tuning": "tune_threshold",
-        "evaluation.apply_threshold": "apply_threshold",
+        "evaluation.tuning": "TuningGoal tune_threshold",
+        "evaluation.apply_threshold": "ImageFiles apply_threshold",
         "evaluation.thresholds": "decide",
-        "evaluation.calibrate": "calibrate",
+        "evaluation.calibrate": "FitTarget calibrate",
         "evaluation.average": "apply_calibration average",
         "evaluation.maps": "write_maps",
-        "report.comparison": "PairedDifference compare",
+        "report.comparison": "Bootstrap PairedDifference compare",
+        "report.findings": "Findings Provenance",
         "report.page": "write_report",
         "report.runs": "RunResult",
         "errors": "DatasetError UsageError WorkerError",

@@ -94,7 +94,7 @@ def demo(
     set_environment(output)
     # imported after the environment is set, and only here: nnU-Net and torch take their time
     from nnunet_softlabel.benchmark import format_benchmark
-    from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
+    from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
 
     readers = readers or (WHO_MISS if variant == "refine" else READERS)
     number = size.num_training + size.num_validation
@@ -105,7 +105,7 @@ def demo(
     fuse_readers(output / "knees", has_anatomy=has_anatomy, num_processes=num_processes, overwrite=overwrite)
     step("nnU-Net plans and preprocesses")
     plan(output / "plan_and_preprocess.txt")
-    reduce_plans(DATASET_ID, patch_size=PATCH_SIZE, overwrite=overwrite)
+    reduce_plans(DATASET_ID, network=NetworkSize(patch_size=PATCH_SIZE), overwrite=overwrite)
     splits = [{"train": cases[: size.num_training], "val": cases[size.num_training :]}]
     if variant == "refine":  # every case needs a network that did not see it
         parts = [cases[i::REFINED_FOLDS] for i in range(REFINED_FOLDS)]
@@ -130,7 +130,16 @@ def train_and_report(
     log: Callable[[str], None],
 ) -> Path:
     """Train what the variant asks for, side by side, and write the page."""
-    from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, SecondRound, benchmark, report, two_rounds
+    from nnunet_softlabel.benchmark import (
+        BenchmarkGrid,
+        CellScoring,
+        SecondRound,
+        Trainings,
+        benchmark,
+        report,
+        two_rounds,
+    )
+    from nnunet_softlabel.training.budget import Budget
 
     refines = variant == "refine"
     trainers = (REFINED_TRAINER,) if refines else TRAINERS
@@ -138,13 +147,9 @@ def train_and_report(
     grid = BenchmarkGrid(
         DATASET_ID,
         output,
-        trainers=trainers,
-        folds=range(REFINED_FOLDS if refines else 1),
-        seeds=[seed],
-        plans=REDUCED,
-        budget=Budget(size.epochs, size.iterations),
-        device="cpu",
-        truth=output / "knees" / "truth",
+        Trainings(trainers, folds=range(REFINED_FOLDS if refines else 1), seeds=[seed], plans=REDUCED),
+        budget=Budget(size.epochs, size.iterations, device="cpu"),
+        scoring=CellScoring(truth=output / "knees" / "truth"),
     )
     # side by side with a thread each is faster than one after another with all cores
     jobs = len(grid.cells)
@@ -160,6 +165,7 @@ def fuse_readers(knees: Path, *, has_anatomy: bool, num_processes: int, overwrit
     """Convert the demo's knees into its soft-label data set."""
     from nnunet_softlabel.cases.find import find_cases
     from nnunet_softlabel.conversion.run import convert
+    from nnunet_softlabel.conversion.settings import Running
 
     found = find_cases(
         [str(knees / "images" / "{case}.nii.gz")],
@@ -169,13 +175,11 @@ def fuse_readers(knees: Path, *, has_anatomy: bool, num_processes: int, overwrit
     anatomy = Priors(RoiPrior(("bone",), margin_mm=2.0), IntensityPrior("brighter"))
     convert(
         found,
-        dataset_id=DATASET_ID,
-        name=DATASET_NAME,
+        f"Dataset{DATASET_ID}_{DATASET_NAME}",
         labels=["lesion=1"],
         channel_names=["MRI"],
         priors=anatomy if has_anatomy else None,
-        num_processes=num_processes,
-        overwrite=overwrite,
+        running=Running(num_processes, overwrite),
     )
 
 

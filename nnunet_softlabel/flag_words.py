@@ -9,8 +9,8 @@ from collections.abc import Collection
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "-i": ("predictions", "folders"),
     "-o": ("output", "file", "path", "folder", "name"),
-    "-d": ("dataset", "dataset_id"),
-    "-n": ("name",),
+    "-d": ("dataset_id", "dataset"),
+    "-n": ("name", "dataset"),
     "-c": ("configuration", "configurations"),
     "-f": ("fold", "folds"),
     "-p": ("plans",),
@@ -32,14 +32,13 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "--cascade": ("with_cascade",),
     "--link-images": ("links_images",),
     "--seed": ("seeds",),
-    "--single-rater": ("has_single_rater",),
 }
 # a flag -> what Python has for it, where the function itself has no such argument
 ELSEWHERE: dict[str, str] = {
     "--rater-labels": "FileOptions(rater_labels=...)",
     "--regrid": "FileOptions(regrid=...)",
     "--soft-scale": "FileOptions(soft_scale=...)",
-    "--class-axis": "class_axis of find_cases and of FileOptions",
+    "--class-axis": "axis of SoftFiles and class_axis of FileOptions",
     "--staple-scope": "Fusion(scope=...)",
     "--anonymous-raters": "Fusion(has_anonymous_raters=True)",
     "--weights": 'Fusion(options={"weights": ...})',
@@ -61,23 +60,34 @@ ELSEWHERE: dict[str, str] = {
     "--rater-datasets": "read_rater_datasets",
     "--into": "add_soft_labels",
     "--extra-files": "extra_files of find_cases",
-    "--rater-axis": "rater_axis of find_cases",
-    "--rater-names": "rater_names of find_cases",
-    "--single-rater": "has_single_rater of find_cases",
-    "--few-raters": "few_raters of convert",
+    "--rater-axis": "RaterFiles(axis=...)",
+    "--rater-names": "RaterFiles(names=...)",
+    "--single-rater": "RaterFiles(has_single_rater=True)",
+    "--min-raters": "Fusion(min_raters=...)",
+    "--few-raters": "Fusion(few_raters=...)",
     "--case-column": "case_column",
     "--group-column": "group_column",
-    "--truth": "Truth",
+    "--truth": "truth",
     "--labels": "labels",
     "--calibration": "calibration",
     "--threshold": "threshold",
     "--threshold-file": "threshold_file",
     "--split": "split",
+    "--against": "against",
+    "--beta": "beta",
     "--overwrite": "overwrite",
     "--resume": "resume",
     "--regions": "labels",
     "--iterations": "Budget(iterations=...)",
     "--epochs": "Budget(epochs=...)",
+    "--features": "NetworkSize(features=...)",
+    "--batch-size": "NetworkSize(batch_size=...)",
+    "--patch-size": "NetworkSize(patch_size=...)",
+    "--max-stages": "NetworkSize(max_stages=...)",
+    "--calibrate": "calibrate",
+    "-c": "configurations",
+    "-device": "device",
+    "-p": "plans",
     "--dark-foreground": "as_dark",
     "--refine": "SecondRound",
     "--refine-tr": "SecondRound(trainers=...)",
@@ -98,12 +108,20 @@ OF_TRUTH = {
     "--rater-axis": "rater_axis",
     "--soft-scale": "soft_scale",
 }
+WITH_A_TRUTH = ("truth", "scoring", "goal")
+# a flag -> an argument that is a record, and the flag's place in it
+IN_RECORDS: dict[str, tuple[str, str]] = {
+    "-np": ("running", "Running(num_processes=...)"),
+    "--overwrite": ("running", "Running(overwrite=True)"),
+    "--resume": ("running", "Running(resume=True)"),
+    "--link-images": ("files", "FileOptions(links_images=True)"),
+}
 SWITCHES = ("overwrite", "resume", "links_images", "has_single_rater", "with_cascade", "calibrated")
 # commands stay as they are: in backquotes, or up to the end of their clause
 COMMAND = re.compile(
     r"`[^`]*`|\b(?:nnUNetv2_\w+|nnunet_softlabel [a-z]|pip install)[^;,)]*?(?=[;,)]|\. |\.$|$)"
 )
-CHOICES = "case|dataset|brighter|darker|nearest|linear|first|last|mean"
+CHOICES = "case|dataset|brighter|darker|nearest|linear|first|last|mean|drop|refuse"
 FLAG = re.compile(r"(?<![\w/.-])--?[a-z][a-z-]*\b(?!\.\w)")
 
 
@@ -136,8 +154,10 @@ def word_for(flag: str, arguments: Collection[str]) -> str:
     for name in (*ARGUMENTS.get(flag, ()), own):
         if name in arguments:
             return f"{name}=True" if name in SWITCHES else name
-    if flag in OF_TRUTH and ("truth" in arguments or flag not in ELSEWHERE):
+    if flag in OF_TRUTH and (flag not in ELSEWHERE or any(name in arguments for name in WITH_A_TRUTH)):
         return f"Truth({OF_TRUTH[flag]}=...)"
+    if flag in IN_RECORDS and IN_RECORDS[flag][0] in arguments:
+        return IN_RECORDS[flag][1]
     if flag in ELSEWHERE:
         word = ELSEWHERE[flag]
         return f"{word}=True" if word in SWITCHES else word

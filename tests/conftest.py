@@ -264,7 +264,7 @@ def make_planned_dataset(
     from nnunet_softlabel.cases.find import find_cases
     from nnunet_softlabel.cases.groups import read_groups, with_groups
     from nnunet_softlabel.conversion.run import convert
-    from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
+    from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
     from nnunet_softlabel.preprocessing.run import preprocess
 
     with pytest.MonkeyPatch.context() as patch:
@@ -277,13 +277,13 @@ def make_planned_dataset(
         cases = with_groups(find_cases(folder.images, raters=[folder.rater_pattern]), groups, "cases.csv")
         raw = convert(
             cases,
-            dataset_id=dataset_id,
-            name="Tiny",
+            f"Dataset{dataset_id:03d}_Tiny",
             labels=folder.labels,
             channel_names=folder.channel_names,
         )
         plan_in_process(dataset_id, configurations)
-        reduce_plans(dataset_id, features=4, patch_size=[16, 24, 24], max_stages=3, with_cascade=with_cascade)
+        small = NetworkSize(features=4, patch_size=[16, 24, 24], max_stages=3)
+        reduce_plans(dataset_id, network=small, with_cascade=with_cascade)
         for configuration in configurations:
             preprocess(dataset_id, configuration)
         if with_cascade:

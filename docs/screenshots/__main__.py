@@ -24,12 +24,13 @@ WIDTH, HEIGHT = 1400, 1150
 def demo_page(folder: Path, work: Path, trainers: Sequence[str], name: str) -> Path:
     """The page of a demo that has been run, of some of its trainers; its own page stays as it is."""
     knees.set_environment(work)
-    from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark, report
+    from nnunet_softlabel.benchmark import BenchmarkGrid, CellScoring, Trainings, benchmark, report
+    from nnunet_softlabel.training.budget import Budget
 
     before = {path: path.read_bytes() for path in work.iterdir() if path.is_file()}
     grid = BenchmarkGrid(
-        knees.DATASET_ID, work, trainers=trainers, folds=[0], seeds=[0], plans=knees.REDUCED,
-        budget=Budget(8, 80), device="cpu", truth=work / "knees" / "truth",
+        knees.DATASET_ID, work, Trainings(trainers, folds=[0], plans=knees.REDUCED),
+        budget=Budget(8, 80, "cpu"), scoring=CellScoring(truth=work / "knees" / "truth"),
     )  # fmt: skip
     page = report(grid, benchmark(grid, only="report", log=print), commands=["nnunet_softlabel demo"])
     made = folder / name

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import Outcome
 from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATER, RATERS
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED, TUNED
@@ -44,12 +45,12 @@ def make_notes(
 
 def threshold_notes(grid: BenchmarkGrid, runs: Sequence[RunResult]) -> list[str]:
     """Where the threshold comes from, or what speaks for another one."""
-    if grid.threshold == TUNED:
+    if grid.scoring.threshold == TUNED:
         return [
             "Thresholds were tuned per trainer and fold on the validation cases of the other folds, "
             "never on the cases that they cut; they lie beside the models (thresholds.json)."
         ]
-    if grid.threshold == RATER_CORRECTED:
+    if grid.scoring.threshold == RATER_CORRECTED:
         return [
             "The threshold follows from the raters' error rates. It is meant for networks that learned the "
             "mean of the raters; for a trainer of the hard consensus it is only another number."
@@ -61,10 +62,10 @@ def threshold_notes(grid: BenchmarkGrid, runs: Sequence[RunResult]) -> list[str]
         if sensitivity < LOW_SENSITIVITY and shy:
             notes.append(
                 f"{class_name}: {', '.join(shy)}: recall lies more than {SHY_BY} below precision at the "
-                f"threshold {grid.threshold}. Of what one rater marked, another marked {sensitivity:.0%} "
-                f"on average. A lower threshold may serve better: `nnunet_softlabel benchmark` with "
-                f"--threshold tuned (nothing is trained again; it needs two folds), or "
-                f"`nnunet_softlabel tune-threshold`."
+                f"threshold {grid.scoring.threshold}. Of what one rater marked, another marked "
+                f"{sensitivity:.0%} on average. A lower threshold may serve better: "
+                f"`nnunet_softlabel benchmark` with --threshold tuned (nothing is trained again; it needs "
+                f"two folds), or `nnunet_softlabel tune-threshold`."
             )
     return notes
 

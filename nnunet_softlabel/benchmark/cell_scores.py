@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.digests import digest_of_folders
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.evaluation.thresholds import TUNED, read_thresholds
 from nnunet_softlabel.evaluation.tuning import tune_threshold
@@ -27,7 +28,7 @@ def score_cell(grid: BenchmarkGrid, cell: Cell, *, trained: Collection[Cell], nu
         DatasetError: if predictions are missing, or no other fold is there to tune on.
     """
     grid.refuse_other_labels()
-    if grid.threshold == TUNED:
+    if grid.scoring.threshold == TUNED:
         tune_on_other_folds(grid, cell, trained, num_processes=num_processes)
     if is_scored(grid, cell):
         return
@@ -35,9 +36,11 @@ def score_cell(grid: BenchmarkGrid, cell: Cell, *, trained: Collection[Cell], nu
         grid.references,
         grid.validation_folder(cell),
         grid.evaluation_folder(cell),
-        threshold=grid.threshold,
-        threshold_file=grid.threshold_file(cell) if grid.threshold == TUNED else None,
-        truth=grid.truth,
+        scoring=Scoring(
+            threshold=grid.scoring.threshold,
+            threshold_file=grid.threshold_file(cell) if grid.scoring.threshold == TUNED else None,
+            truth=grid.scoring.truth,
+        ),
         num_processes=num_processes,
         overwrite=True,
     )
@@ -51,13 +54,15 @@ def is_scored(grid: BenchmarkGrid, cell: Cell) -> bool:
         return False
     summary = read_json(folder / SUMMARY_FILE)
     found = summary.get("threshold", {})
-    if found.get("choice") != grid.threshold:
+    if found.get("choice") != grid.scoring.threshold:
         return False
-    if grid.threshold == TUNED:
+    if grid.scoring.threshold == TUNED:
         tuned = read_thresholds(grid.threshold_file(cell), grid.references.labels.names)
         if found.get("values") != tuned.values:
             return False
-    return bool(summary.get("digest") == digest_of_folders(grid.references, predictions, truth=grid.truth))
+    return bool(
+        summary.get("digest") == digest_of_folders(grid.references, predictions, truth=grid.scoring.truth)
+    )
 
 
 def tune_on_other_folds(

@@ -14,9 +14,10 @@ from typing import cast
 
 from filelock import Timeout
 
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.progress import validation_processes, wait_for_training
 from nnunet_softlabel.benchmark.records import CellRecord, StartedBy
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.locks import held_lock
@@ -84,7 +85,7 @@ def _train_locked(
     write_json(arguments_file, _arguments(grid, cell, continues=continues))
     grid.results_folder(cell).mkdir(parents=True, exist_ok=True)
     log = grid.log_file(cell)
-    command = [*grid.training_command, str(arguments_file), str(result_file)]
+    command = [*grid.commands.training, str(arguments_file), str(result_file)]
     process = start_supervised(
         grid, cell, command, lock=path.with_suffix(".training"), log=log, threads=threads
     )
@@ -129,7 +130,9 @@ def cell_environment(grid: BenchmarkGrid, cell: Cell, *, threads: int | None = N
         "nnUNet_results": str(grid.results_folder(cell)),
         "nnUNet_extTrainer": trainer_path(),
     }
-    if grid.device == "cpu":  # threads that wait by spinning are several times slower on a shared machine
+    if (
+        grid.budget.device == "cpu"
+    ):  # threads that wait by spinning are several times slower on a shared machine
         environment.setdefault("OMP_WAIT_POLICY", "passive")
     if threads is not None:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
@@ -147,7 +150,7 @@ def _arguments(grid: BenchmarkGrid, cell: Cell, *, continues: bool) -> TrainArgu
         "epochs": grid.budget.epochs,
         "iterations": grid.budget.iterations,
         "seed": cell.seed,
-        "device": grid.device,
+        "device": grid.budget.device,
         "continues": continues,
     }
 

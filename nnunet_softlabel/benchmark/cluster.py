@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnunet_softlabel.benchmark.cell_training import last_line, missing_model, recorded_outcome, train_cell
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out import is_predicted, predict_cell
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.public import public
@@ -60,7 +61,7 @@ class CellJob:
     def __call__(self) -> Outcome:
         """Run on the node."""
         outcome = train_cell(self.grid, self.cell)
-        if self.grid.test and outcome.is_done:
+        if self.grid.scoring.test and outcome.is_done:
             predict_cell(self.grid, self.cell)  # what it lacks is told when it is scored
         return outcome
 
@@ -91,7 +92,7 @@ def train_on_cluster(
             waits = f"waits for {needed.name}; run the same command again"
             outcome[cell.name] = Outcome(CellStatus.UNTRAINED, waits)
             log(f"{cell.name}: {outcome[cell.name]}")
-        elif not outcome[cell.name].is_done or (grid.test and not is_predicted(grid, cell)):
+        elif not outcome[cell.name].is_done or (grid.scoring.test and not is_predicted(grid, cell)):
             cells.append(cell)
     try:
         jobs = executor.submit_array([CellJob(grid, cell) for cell in cells]) if cells else []
@@ -127,7 +128,7 @@ def _executor(grid: BenchmarkGrid, cluster: ClusterJobs) -> Any:
         "timeout_min": TIMEOUT_MIN,
         "name": f"softlabel_{grid.dataset.folder.name}",
     }
-    if grid.device == "cuda":
+    if grid.budget.device == "cuda":
         options["gpus_per_node"] = 1
     for name, value in cluster.options.items():
         options[name if name in SHARED or name.startswith("slurm_") else f"slurm_{name}"] = value

@@ -3,79 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.benchmark.records import CellRecord, MadeWith
+from nnunet_softlabel.benchmark.settings import Cell, CellCommands, CellScoring, Trainings
 from nnunet_softlabel.benchmark.status import CellStatus
 from nnunet_softlabel.cases.splits import read_splits
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_threshold
-from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.formats.files import Json, read_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.public import public
+from nnunet_softlabel.training.budget import Budget
 from nnunet_softlabel.training.starts_from import starts_from
 
 # of a cell, in its record
 RECORDED = tuple(status.value for status in (CellStatus.STARTED, CellStatus.DONE, CellStatus.FAILED))
-TRAINING = (sys.executable, "-m", "nnunet_softlabel.training")
-PREDICTION = (sys.executable, "-m", "nnunet_softlabel.training.prediction")
-
-
-@public
-@dataclass(frozen=True)
-class Budget:
-    """How long every trainer trains; None leaves nnU-Net's own number."""
-
-    epochs: int | None = None
-    iterations: int | None = None
-
-
-@public
-@dataclass(frozen=True)
-class Cell:
-    """One training of the grid."""
-
-    trainer: str
-    configuration: str
-    fold: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """For files and messages."""
-        return f"{self.trainer}__{self.configuration}__fold_{self.fold}__seed_{self.seed}"
 
 
 @public
 class BenchmarkGrid:
     """The cells of a benchmark, their records and results under one folder.
 
+    >>> trainings = ns.benchmark.Trainings(["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced")
+    >>> [cell.name for cell in ns.benchmark.BenchmarkGrid(911, "bench", trainings).cells]
+    ['nnUNetTrainerSoftCE__3d_fullres__fold_0__seed_0']
+
     Args:
         dataset: id or name.
         output: the benchmark's folder.
-        trainers: class names; the first is the baseline.
-        configurations: such as ``3d_fullres``.
-        folds: of ``splits_final.json``.
-        seeds: each trains all the others.
-        plans: plans identifier.
-        budget: epochs and iterations of all trainers alike; one that goes on from a trained model takes a
-            tenth of the epochs.
-        device: ``cuda``, ``cpu`` or ``mps``.
-        truth: where the files of a known truth are, as in `evaluate`, or None.
-        threshold: where probabilities are cut, for all trainers alike: a number, ``rater-corrected``, or
-            ``tuned``, which tunes each fold's threshold on the validation cases of the other folds.
-        calibrate: adds a recalibrated row for every trainer, by a method of `calibrate`; None adds none.
-        test: predict the test images too, and score them; they are the main result then.
-        references: what predictions are scored against; None: the data set itself.
-        training_command: trains a cell, given a file of arguments and one for the result.
-        prediction_command: predicts the test images with a cell, given the same two.
+        trainings: trainers, configurations, folds and seeds.
+        budget: epochs and iterations of all trainers alike, and the device.
+        scoring: threshold, references, test images.
+        commands: what trains a cell and what predicts with it, if not this package.
 
     Raises:
         UsageError: for an unknown data set, plan or configuration, or a threshold that cannot be.
@@ -85,53 +50,40 @@ class BenchmarkGrid:
         self,
         dataset: int | str,
         output: Path,
+        trainings: Trainings,
         *,
-        trainers: Sequence[str],
-        configurations: Sequence[str] = ("3d_fullres",),
-        folds: Sequence[int] = (0, 1, 2, 3, 4),
-        seeds: Sequence[int] = (0,),
-        plans: str = "nnUNetPlans",
         budget: Budget | None = None,
-        device: str = "cuda",
-        truth: Path | Truth | None = None,
-        threshold: str = "0.5",
-        calibrate: str | None = None,
-        test: bool = False,
-        references: SoftDataset | None = None,
-        training_command: Sequence[str] = TRAINING,
-        prediction_command: Sequence[str] = PREDICTION,
+        scoring: CellScoring | None = None,
+        commands: CellCommands | None = None,
     ) -> None:
         self.dataset = SoftDataset.find(dataset)
-        self.references = self.dataset if references is None else references
-        self.output, self.plans, self.device, self.truth = output.absolute(), plans, device, truth
-        self.budget, self.threshold, self.calibrate = budget or Budget(), threshold, calibrate
-        self.test = test
-        self.training_command, self.prediction_command = tuple(training_command), tuple(prediction_command)
+        self.output, self.plans = output.absolute(), trainings.plans
+        self.budget, self.scoring = budget or Budget(), scoring or CellScoring()
+        self.commands = commands or CellCommands()
+        self.references = self.scoring.references or self.dataset
         base = find_dataset(environment_folder("nnUNet_preprocessed"), self.dataset.folder.name)
         self.preprocessed = base
-        self.plans_file = base / f"{plans}.json"
-        self._planned = self._plans_of(configurations)
-        _check_order(trainers)
-        if calibrate is not None and len(set(folds)) < 2:
+        self.plans_file = base / f"{self.plans}.json"
+        self._planned = self._plans_of(trainings.configurations)
+        _check_order(trainings.trainers)
+        self._check_scoring(number_of_folds=len(set(trainings.folds)))
+        # a second stage learns from what the first stages of all folds predict
+        self.cells = sorted(trainings.cells(), key=lambda cell: self.first_stage(cell) is not None)
+
+    def _check_scoring(self, *, number_of_folds: int) -> None:
+        """Refuse what cannot be scored before hours of training, not after."""
+        threshold, calibrate = self.scoring.threshold, self.scoring.calibrate
+        if calibrate is not None and number_of_folds < 2:
             raise UsageError(
                 f"--calibrate {calibrate}: each fold is recalibrated by the others; give at least two to -f."
             )
         if threshold != TUNED:
-            choose_threshold(threshold, self.dataset)  # refuse it before hours of training, not after
-        elif len(set(folds)) < 2:
+            choose_threshold(threshold, self.dataset)
+        elif number_of_folds < 2:
             raise UsageError(
                 f"--threshold {TUNED}: a fold's threshold is tuned on the validation cases of other folds; "
                 f"give at least two to -f."
             )
-        cells = [
-            Cell(trainer, configuration, fold, seed)
-            for seed in dict.fromkeys(seeds)
-            for fold in dict.fromkeys(folds)
-            for configuration in dict.fromkeys(configurations)
-            for trainer in dict.fromkeys(trainers)
-        ]
-        # a second stage learns from what the first stages of all folds predict
-        self.cells = sorted(cells, key=lambda cell: self.first_stage(cell) is not None)
 
     def _plans_of(self, configurations: Sequence[str]) -> Json:
         """Name of a configuration -> its plan; refuses names that the plans file does not have."""
@@ -199,7 +151,7 @@ class BenchmarkGrid:
 
     def evaluation_folder(self, cell: Cell) -> Path:
         """The scores of the cell's validation cases; another threshold has a folder of its own."""
-        suffix = "" if self.threshold == "0.5" else f"__threshold_{self.threshold}"
+        suffix = "" if self.scoring.threshold == "0.5" else f"__threshold_{self.scoring.threshold}"
         return self.output / "evaluation" / f"{cell.name}{suffix}"
 
     @property

@@ -10,8 +10,9 @@ from typing import TypedDict
 from filelock import Timeout
 
 from nnunet_softlabel.benchmark.cell_training import last_line, start_supervised
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.progress import duration, processes_for, wait_for_prediction
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import read_json, write_json
@@ -122,7 +123,7 @@ def _predict_locked(grid: BenchmarkGrid, cell: Cell) -> Outcome:
     arguments, result = record.with_suffix(".arguments"), record.with_suffix(".result")
     write_json(arguments, _arguments(grid, cell))
     log = held_out_log(grid, cell)
-    command = [*grid.prediction_command, str(arguments), str(result)]
+    command = [*grid.commands.prediction, str(arguments), str(result)]
     process = start_supervised(grid, cell, command, lock=record.with_suffix(".running"), log=log)
     code = wait_for_prediction(process, log, len(grid.test_cases))
     if code == BUSY:
@@ -145,7 +146,7 @@ def _arguments(grid: BenchmarkGrid, cell: Cell) -> PredictArguments:
         "images": [[str(path) for path in grid.dataset.image_files(case, "Ts")] for case in grid.test_cases],
         "output": str(held_out_folder(grid, cell)),
         "previous_stage": None if first is None else str(held_out_folder(grid, first)),
-        "device": grid.device,
+        "device": grid.budget.device,
         "num_processes": processes_for(grid, len(grid.test_cases), sizes),
     }
 

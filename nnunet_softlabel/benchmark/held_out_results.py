@@ -14,7 +14,7 @@ from nnunet_softlabel.benchmark.summary import difference_record, sentences_of, 
 from nnunet_softlabel.evaluation.tables import write_rows
 from nnunet_softlabel.evaluation.thresholds import TUNED
 from nnunet_softlabel.report.comparison import compare_pairs
-from nnunet_softlabel.report.held_out import HeldOut
+from nnunet_softlabel.report.findings import Findings
 from nnunet_softlabel.report.runs import RECALIBRATED, RunResult
 
 
@@ -24,7 +24,7 @@ def held_out_results(
     *,
     margins: Mapping[str, float] | None,
     primary: Sequence[str] | None,
-) -> HeldOut | None:
+) -> Findings | None:
     """Runs, tests and sentences of the test set; None if nothing of it is scored.
 
     Means are tested against the mean of the baseline, that one and every recalibrated row against its own
@@ -53,7 +53,7 @@ def held_out_results(
     comparisons = compare_pairs(rows_of, pairs, margins=margins, primary=primary)
     grid = every_round[0].grid
     sentences = sentences_of(grid, rows_of, pairs, comparisons, margins=margins, primary=primary)
-    return HeldOut(list(runs.values()), comparisons, sentences, held_out_notes(every_round))
+    return Findings(list(runs.values()), comparisons, sentences, held_out_notes(every_round))
 
 
 def _against(
@@ -81,12 +81,12 @@ def held_out_notes(every_round: Sequence[Round]) -> list[str]:
         for cell in each.cells
         if not is_predicted(each.grid, cell)
     ]
-    if grid.threshold == TUNED:
+    if grid.scoring.threshold == TUNED:
         notes.append(
             "Thresholds were tuned per trainer on the validation cases of all its folds. No test case was "
             "seen. The mean of the folds is cut at the threshold of single folds."
         )
-    if grid.calibrate is not None:
+    if grid.scoring.calibrate is not None:
         notes.append(
             "Recalibrated: single folds, with the map that was fitted on the validation cases of all folds. "
             "The mean of the folds is not recalibrated: this map was fitted on single networks."
@@ -94,7 +94,7 @@ def held_out_notes(every_round: Sequence[Round]) -> list[str]:
     return notes
 
 
-def held_out_summary(grid: BenchmarkGrid, test: HeldOut) -> HeldOutSummary:
+def held_out_summary(grid: BenchmarkGrid, test: Findings) -> HeldOutSummary:
     """For ``soft_summary.json``; writes ``test_metrics.csv``."""
     rows = [{"trainer": run.name, **row} for run in test.runs for row in run.rows]
     write_rows(grid.output / TEST_METRICS_FILE, rows, more_columns=["trainer"])

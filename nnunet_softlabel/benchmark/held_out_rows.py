@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out import held_out_folder, is_predicted
 from nnunet_softlabel.benchmark.recalibrated_rows import calibration_file, recalibrated_folder
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
 from nnunet_softlabel.evaluation.digests import digest_of_scored
 from nnunet_softlabel.evaluation.ensemble import Predictions
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.evaluation.thresholds import TUNED, read_thresholds
 from nnunet_softlabel.evaluation.tuning import tune_threshold
@@ -56,14 +57,14 @@ def rows_of(grid: BenchmarkGrid, cells: Sequence[Cell]) -> list[Row]:
     Recalibrated rows are of single folds: the map was fitted on single networks, and a mean is less sure.
     """
     base = grid.output / "test_scores"
-    base /= "0.5" if grid.threshold == "0.5" else f"threshold_{grid.threshold}"
+    base /= "0.5" if grid.scoring.threshold == "0.5" else f"threshold_{grid.scoring.threshold}"
     found = [Row("", (cell,), base / cell.name) for cell in cells]
     if len(cells) > 1:
         name = cells[0].name.replace(f"fold_{cells[0].fold}", "folds_" + "_".join(str(c.fold) for c in cells))
         found.append(Row(mean_suffix(len(cells)), tuple(cells), base / name))
     file = calibration_file(grid, cells[0])
     validated = all((recalibrated_folder(grid, cell) / SUMMARY_FILE).is_file() for cell in cells)
-    if grid.calibrate is not None and file.is_file() and validated:
+    if grid.scoring.calibrate is not None and file.is_file() and validated:
         found += [Row(RECALIBRATED, (cell,), base / f"{cell.name}__recalibrated", file) for cell in cells]
     return found
 
@@ -92,7 +93,7 @@ def score_held_out(
 def _score_row(grid: BenchmarkGrid, row: Row, cells: Sequence[Cell], *, num_processes: int) -> None:
     folders = [held_out_folder(grid, cell) for cell in row.cells]
     tuned = None
-    if grid.threshold == TUNED:
+    if grid.scoring.threshold == TUNED:
         tuned = row.folder / "thresholds.json"
         validation = [grid.validation_folder(cell) for cell in cells]
         tune_threshold(
@@ -109,12 +110,14 @@ def _score_row(grid: BenchmarkGrid, row: Row, cells: Sequence[Cell], *, num_proc
         grid.references,
         folders,
         row.folder,
-        split="Ts",
-        cases=grid.test_cases,
-        threshold=grid.threshold,
-        threshold_file=tuned,
-        calibration=row.calibration,
-        truth=grid.truth,
+        scoring=Scoring(
+            split="Ts",
+            cases=grid.test_cases,
+            threshold=grid.scoring.threshold,
+            threshold_file=tuned,
+            calibration=row.calibration,
+            truth=grid.scoring.truth,
+        ),
         num_processes=num_processes,
         overwrite=True,
     )
@@ -126,7 +129,7 @@ def _is_scored(grid: BenchmarkGrid, row: Row, folders: Sequence[Path], tuned: Pa
         return False
     summary = read_json(row.folder / SUMMARY_FILE)
     threshold = summary.get("threshold", {})
-    if threshold.get("choice") != grid.threshold:
+    if threshold.get("choice") != grid.scoring.threshold:
         return False
     if (
         tuned is not None
@@ -136,7 +139,7 @@ def _is_scored(grid: BenchmarkGrid, row: Row, folders: Sequence[Path], tuned: Pa
     found = Predictions.find(folders, file_ending=grid.references.file_ending)
     found = found.with_calibration(row.calibration, grid.references.labels)
     dataset = grid.references.for_predictions(folders[0])
-    digest = digest_of_scored(dataset, found, grid.test_cases, split="Ts", truth=grid.truth)
+    digest = digest_of_scored(dataset, found, grid.test_cases, split="Ts", truth=grid.scoring.truth)
     return bool(summary.get("digest") == digest)
 
 

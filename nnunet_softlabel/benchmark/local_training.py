@@ -9,8 +9,9 @@ from threading import Event
 from time import time
 
 from nnunet_softlabel.benchmark.cell_training import last_line, recorded_outcome, train_cell
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.progress import outcome_line, who_trains
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 
 Log = Callable[[str], None]
@@ -45,7 +46,7 @@ def _train_together(grid: BenchmarkGrid, log: Log, *, jobs: int) -> dict[str, Ou
     outcome: dict[str, Outcome] = {}
     waiting, since = list(grid.cells), dict[Cell, float]()
     running: dict[Future[Outcome], Cell] = {}
-    threads = max(1, (os.cpu_count() or 1) // jobs) if grid.device == "cpu" else None
+    threads = max(1, (os.cpu_count() or 1) // jobs) if grid.budget.device == "cpu" else None
     stop = Event()
     with ThreadPoolExecutor(jobs) as pool:
         try:

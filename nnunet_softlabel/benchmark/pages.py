@@ -20,10 +20,10 @@ FILES = (REPORT_FILE, METRICS_FILE, TEST_METRICS_FILE, SUMMARY_FILE)
 def asked_of(grid: BenchmarkGrid) -> Asked:
     """What tells one page of a benchmark from another."""
     asked: Asked = {
-        "threshold": grid.threshold,
-        "truth": None if grid.truth is None else str(grid.truth),
+        "threshold": grid.scoring.threshold,
+        "truth": None if grid.scoring.truth is None else str(grid.scoring.truth),
     }
-    return {**asked, "test": True} if grid.test else asked
+    return {**asked, "test": True} if grid.scoring.test else asked
 
 
 def keep_earlier_page(grid: BenchmarkGrid) -> list[Path]:

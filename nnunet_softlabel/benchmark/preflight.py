@@ -10,8 +10,9 @@ from functools import partial
 from io import StringIO
 
 from nnunet_softlabel.benchmark.cell_training import recorded_outcome
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out import is_predicted
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.references import read_references
@@ -43,7 +44,7 @@ def find_problems(grid: BenchmarkGrid, *, num_processes: int = 2, trains_here: b
         *_preprocessing_problems(grid),
         *_cascade_problems(grid),
         *_reference_problems(grid, num_processes),
-        *(held_out_problems(grid, num_processes) if grid.test else ()),
+        *(held_out_problems(grid, num_processes) if grid.scoring.test else ()),
         *_space_problems(grid),
     ]
 
@@ -66,7 +67,7 @@ def describe_grid(grid: BenchmarkGrid) -> list[str]:
         status = recorded_outcome(grid, cell)
         cases = len(grid.validation_cases(cell))
         lines.append(f"[{number}/{len(grid.cells)}] {cell.name}: {status}; {cases} validation cases")
-    if grid.test:
+    if grid.scoring.test:
         without = _images_without_references(grid)
         more = f"; {without} test images have no reference and are not predicted" if without else ""
         lines.append(f"test set: {len(grid.test_cases)} cases, predicted by each training{more}")
@@ -135,9 +136,9 @@ def _trainer_problems(grid: BenchmarkGrid) -> Iterator[str]:
 def _device_problems(grid: BenchmarkGrid) -> Iterator[str]:
     import torch
 
-    if grid.device == "cuda" and not torch.cuda.is_available():
+    if grid.budget.device == "cuda" and not torch.cuda.is_available():
         yield "-device cuda: torch finds no GPU here; add -device cpu, or mend the installation of torch."
-    if grid.device == "mps" and not torch.backends.mps.is_available():
+    if grid.budget.device == "mps" and not torch.backends.mps.is_available():
         yield "-device mps: torch finds no such device here; add -device cpu."
 
 
@@ -176,7 +177,9 @@ def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str
         yield f"Case {strangers[0]}: is in splits_final.json, but has no soft label in {grid.dataset.folder}."
         return
     try:
-        truth = None if grid.truth is None else KnownTruth.find(grid.dataset, grid.truth, cases)
+        truth = (
+            None if grid.scoring.truth is None else KnownTruth.find(grid.dataset, grid.scoring.truth, cases)
+        )
     except DatasetError as error:
         yield str(error)
         return
@@ -231,7 +234,9 @@ def held_out_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str]:
             f"to -c."
         )
     try:
-        truth = None if grid.truth is None else KnownTruth.find(grid.dataset, grid.truth, cases)
+        truth = (
+            None if grid.scoring.truth is None else KnownTruth.find(grid.dataset, grid.scoring.truth, cases)
+        )
     except DatasetError as error:
         yield f"--test: {error}"
         return
@@ -255,14 +260,15 @@ def _space_problems(grid: BenchmarkGrid) -> Iterator[str]:
     """Too little space for the probabilities even if they compress well."""
     missing = _missing(grid)
     needed = sum(map(partial(_prediction_bytes, grid), missing)) / COMPRESSION
-    if grid.test:
+    if grid.scoring.test:
         unpredicted = [cell for cell in grid.cells if cell in missing or not is_predicted(grid, cell)]
         needed += len(unpredicted) * _bytes_of(grid, grid.test_cases, "Ts") / COMPRESSION
     there = next(folder for folder in (grid.output, *grid.output.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
+        which = "validation and test" if grid.scoring.test else "validation"
         yield (
-            f"-o {grid.output}: probabilities of the {'validation and test' if grid.test else 'validation'} "
+            f"-o {grid.output}: probabilities of the {which} "
             f"cases take about {needed / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free there."
         )

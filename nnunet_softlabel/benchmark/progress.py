@@ -16,8 +16,9 @@ from time import sleep
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.records import CellRecord
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import Outcome
 
 POLL_SECONDS = 0.5

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.errors import DatasetError, UsageError, WorkerError
 from nnunet_softlabel.evaluation.calibrate import calibrate
 from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.evaluation.thresholds import TUNED
 from nnunet_softlabel.evaluation.tuning import tune_threshold
@@ -52,14 +53,19 @@ def score_recalibrated(
 def _score_model(
     grid: BenchmarkGrid, cells: Sequence[Cell], *, num_processes: int, log: Callable[[str], None]
 ) -> None:
-    assert grid.calibrate is not None
+    assert grid.scoring.calibrate is not None
     if len(cells) < 2:
         log(f"{cells[0].name}{RECALIBRATED}: no row: a fold is recalibrated by the others, and there is one.")
         return
     file = calibration_file(grid, cells[0])
     folders = [grid.validation_folder(cell) for cell in cells]
     found = calibrate(
-        grid.references, folders, file, method=grid.calibrate, num_processes=num_processes, overwrite=True
+        grid.references,
+        folders,
+        file,
+        method=grid.scoring.calibrate,
+        num_processes=num_processes,
+        overwrite=True,
     )
     if not found["written"]:
         log(f"{cells[0].trainer}{RECALIBRATED}: no row: {found['why']}")
@@ -67,7 +73,7 @@ def _score_model(
     for cell in cells:
         folder = recalibrated_folder(grid, cell)
         tuned = folder / "thresholds.json"
-        if grid.threshold == TUNED:
+        if grid.scoring.threshold == TUNED:
             others = [grid.validation_folder(other) for other in cells if other != cell]
             tune_threshold(
                 grid.references, others, tuned, calibration=file, num_processes=num_processes, overwrite=True
@@ -76,10 +82,12 @@ def _score_model(
             grid.references,
             grid.validation_folder(cell),
             folder,
-            threshold=grid.threshold,
-            threshold_file=tuned if grid.threshold == TUNED else None,
-            calibration=file,
-            truth=grid.truth,
+            scoring=Scoring(
+                threshold=grid.scoring.threshold,
+                threshold_file=tuned if grid.scoring.threshold == TUNED else None,
+                calibration=file,
+                truth=grid.scoring.truth,
+            ),
             num_processes=num_processes,
             overwrite=True,
         )
@@ -89,7 +97,7 @@ def recalibrated_cells(
     grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]
 ) -> dict[str, Sequence[Cell]]:
     """Rows of the page that have a recalibrated sister: all of their cells are scored."""
-    if grid.calibrate is None:
+    if grid.scoring.calibrate is None:
         return {}
     return {
         name: cells

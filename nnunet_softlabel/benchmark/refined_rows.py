@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.rounds import Rounds
 from nnunet_softlabel.benchmark.second_round import read_record
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED
 from nnunet_softlabel.report.runs import REFINED
 
@@ -65,8 +66,8 @@ def refined_notes(grid: BenchmarkGrid, rounds: Rounds) -> list[str]:
         "cases of the second round are among them. So refined rows may look a little too good on validation "
         "cases. The test set decides."
     )
-    if grid.threshold == RATER_CORRECTED:
+    if grid.scoring.threshold == RATER_CORRECTED:
         notes.append(f"Refined rows are cut at 0.5: {RATER_CORRECTED} is right for the mean only.")
-    if grid.calibrate is not None:
+    if grid.scoring.calibrate is not None:
         notes.append("Refined rows are not recalibrated: the references miss what the raters missed.")
     return notes

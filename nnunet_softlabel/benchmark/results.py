@@ -12,13 +12,14 @@ import numpy as np
 from nnunet_softlabel.benchmark.caveats import make_notes
 from nnunet_softlabel.benchmark.cell_scores import is_scored
 from nnunet_softlabel.benchmark.cell_training import recorded_outcome
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes, held_out_results, held_out_summary
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
 from nnunet_softlabel.benchmark.recalibrated_rows import recalibrated_cells, recalibrated_folder
 from nnunet_softlabel.benchmark.records import BenchmarkSummary
 from nnunet_softlabel.benchmark.refined_rows import Round, baselines_of_refined, refined_notes, refined_round
 from nnunet_softlabel.benchmark.rounds import Rounds
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import (
     difference_record,
@@ -36,6 +37,7 @@ from nnunet_softlabel.report.comparison import (
     compare_pairs,
     home_reference,
 )
+from nnunet_softlabel.report.findings import Findings, Provenance
 from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
 from nnunet_softlabel.report.runs import RECALIBRATED, REFINED, RunResult
@@ -59,9 +61,9 @@ def report(
     Those of another threshold or truth stay, under names that say so. One process writes at a time, and the
     page has all that any process has finished by then.
 
+    >>> trainings = ns.benchmark.Trainings(["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced")
     >>> grid = ns.benchmark.BenchmarkGrid(
-    ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced",
-    ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
+    ...     911, "bench", trainings, budget=ns.Budget(epochs=1, iterations=1, device="cpu"))
     >>> outcome = ns.benchmark.benchmark(grid, num_processes=1, log=lambda line: None)
     >>> ns.benchmark.report(grid, outcome).name
     'report.html'
@@ -140,8 +142,12 @@ def _report(
     sentences = sentences_of(
         grid, rows, pairs, comparisons, margins=margins, primary=primary, iterations=iterations
     )
-    test = held_out_results(every_round, baselines, margins=margins, primary=primary) if grid.test else None
-    notes += held_out_notes(every_round) if grid.test and test is None else []
+    test = (
+        held_out_results(every_round, baselines, margins=margins, primary=primary)
+        if grid.scoring.test
+        else None
+    )
+    notes += held_out_notes(every_round) if grid.scoring.test and test is None else []
     summary: BenchmarkSummary = {
         "settings": settings,
         "notes": notes,
@@ -155,16 +161,13 @@ def _report(
     write_json(grid.output / SUMMARY_FILE, summary)
     return write_report(
         grid.output / REPORT_FILE,
+        Findings(all_runs, comparisons, sentences, notes),
         title=f"{grid.dataset.folder.name}: {_title(list(runs))}",
-        runs=all_runs,
-        comparisons=comparisons,
         pictures=_pictures(every_round, trained_runs),
-        plan=settings,
-        commands=commands,
-        notes=notes,
-        sentences=sentences,
+        provenance=Provenance(
+            settings, commands, versions() | {name: metadata.version(name) for name in TRAINING_PACKAGES}
+        ),
         test=test,
-        package_versions=versions() | {name: metadata.version(name) for name in TRAINING_PACKAGES},
         overwrite=True,  # of this benchmark's own page, which grows with its cells
     )
 

@@ -60,9 +60,10 @@ def two_rounds(
     Hand the result to `report` for one page.
 
     Examples:
+        >>> trainings = ns.benchmark.Trainings(
+        ...     ["nnUNetTrainerSoftCE"], folds=[0, 1, 2], plans="nnUNetPlansReduced")
         >>> grid = ns.benchmark.BenchmarkGrid(
-        ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0, 1, 2], plans="nnUNetPlansReduced",
-        ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
+        ...     911, "bench", trainings, budget=ns.Budget(epochs=1, iterations=1, device="cpu"))
         >>> second = ns.benchmark.SecondRound(912)
         >>> rounds = ns.benchmark.two_rounds(grid, second, num_processes=1, log=lambda line: None)
         >>> rounds.why

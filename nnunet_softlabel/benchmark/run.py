@@ -34,9 +34,9 @@ def benchmark(
     """Train and evaluate every cell of a grid; a failed cell does not lose the others.
 
     Examples:
+        >>> trainings = ns.benchmark.Trainings(["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced")
         >>> grid = ns.benchmark.BenchmarkGrid(
-        ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced",
-        ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
+        ...     911, "bench", trainings, budget=ns.Budget(epochs=1, iterations=1, device="cpu"))
         >>> outcome = ns.benchmark.benchmark(grid, num_processes=1, log=lambda line: None)
         >>> [str(found) for found in outcome.values()]
         ['done']
@@ -60,7 +60,7 @@ def benchmark(
         outcome = (
             train_here(grid, log, jobs=jobs) if cluster is None else train_on_cluster(grid, cluster, log)
         )
-        if grid.test and cluster is None:
+        if grid.scoring.test and cluster is None:
             predict_all(grid, [cell for cell in grid.cells if outcome[cell.name].is_done], log)
     if only != "train":
         score(grid, outcome, num_processes=num_processes, log=log)
@@ -84,10 +84,10 @@ def score(
             except (DatasetError, WorkerError) as error:
                 outcome[cell.name] = Outcome(CellStatus.UNSCORED, str(error))
                 log(f"{cell.name}: not scored: {error}")
-        if grid.calibrate is not None:
+        if grid.scoring.calibrate is not None:
             scored = [cell for cell in trained if outcome[cell.name].is_done]
             score_recalibrated(grid, scored, num_processes=num_processes, log=log)
-        if grid.test:
+        if grid.scoring.test:
             score_held_out(grid, trained, num_processes=num_processes, log=log)
 
 

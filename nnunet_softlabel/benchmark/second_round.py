@@ -7,22 +7,22 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
 from nnunet_softlabel import __version__
 from nnunet_softlabel.benchmark.cell_training import last_line, start_supervised
-from nnunet_softlabel.benchmark.grid import BenchmarkGrid, Cell
+from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.progress import wait_to_end
-from nnunet_softlabel.conversion.checks import check_id_is_free, final_folder
+from nnunet_softlabel.benchmark.settings import Cell, Trainings
+from nnunet_softlabel.conversion.checks import check_id_is_free, final_folder, new_dataset
 from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.locks import held_lock
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
-from nnunet_softlabel.processes import Workers
 from nnunet_softlabel.public import public
 from nnunet_softlabel.refinement.run import FirstRound, check_can_refine, default_name, refine
 from nnunet_softlabel.refinement.summary import format_summary
@@ -129,7 +129,7 @@ def second_round_problems(grid: BenchmarkGrid, asked: SecondRound) -> Iterator[s
 
 def _refuse_taken(grid: BenchmarkGrid, asked: SecondRound) -> None:
     """Refuse an id under which anything lies that this benchmark did not make."""
-    final = final_folder(asked.dataset_id, default_name(grid.dataset))
+    final = final_folder(new_dataset(asked.dataset_id, default_name(grid.dataset)))
     check_id_is_free(final)
     if read_record(grid) is not None:
         return
@@ -196,7 +196,7 @@ def make_dataset(
             grid.dataset,
             first_round_of(grid, asked),
             dataset_id=asked.dataset_id,
-            running=Running(Workers(num_processes), resume=True),
+            running=Running(num_processes, resume=True),
         )
         record["is_mean"], record["found"] = found.is_mean, format_summary(found.summary)
         for line in record["found"].splitlines():
@@ -247,20 +247,22 @@ def second_grid(grid: BenchmarkGrid, asked: SecondRound, record: RefinedRecord) 
     return BenchmarkGrid(
         record["dataset"],
         grid.output / FOLDER,
-        trainers=trainers_of(grid, asked),
-        configurations=[cell.configuration for cell in grid.cells],
-        folds=[cell.fold for cell in grid.cells],
-        seeds=[cell.seed for cell in grid.cells],
-        plans=grid.plans,
+        Trainings(
+            trainers_of(grid, asked),
+            configurations=[cell.configuration for cell in grid.cells],
+            folds=[cell.fold for cell in grid.cells],
+            seeds=[cell.seed for cell in grid.cells],
+            plans=grid.plans,
+        ),
         budget=grid.budget,
-        device=grid.device,
-        truth=grid.truth,
-        # which belongs to networks that learned the mean
-        threshold="0.5" if grid.threshold == RATER_CORRECTED else grid.threshold,
-        test=grid.test,
-        references=grid.dataset,
-        training_command=grid.training_command,
-        prediction_command=grid.prediction_command,
+        scoring=replace(
+            grid.scoring,
+            # which belongs to networks that learned the mean
+            threshold="0.5" if grid.scoring.threshold == RATER_CORRECTED else grid.scoring.threshold,
+            calibrate=None,
+            references=grid.dataset,
+        ),
+        commands=grid.commands,
     )
 
 

@@ -54,7 +54,7 @@ def sentences_of(
         primary: as there.
         iterations: of one training; None if not to be told.
     """
-    if grid.truth is None:
+    if grid.scoring.truth is None:
         return verdict(rows, comparisons, iterations=iterations)
     tests = compare_pairs(rows, pairs, reference=TRUTH, margins=margins, primary=primary)
     return verdict(rows, tests, iterations=iterations, to="the known truth")
@@ -141,9 +141,9 @@ def _finite(value: float) -> float | None:
 def format_benchmark(folder: Path, *, reference: str | None = None) -> str:
     """The table for the terminal: each metric against its home reference, or all against the one given.
 
+    >>> trainings = ns.benchmark.Trainings(["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced")
     >>> grid = ns.benchmark.BenchmarkGrid(
-    ...     911, "bench", trainers=["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced",
-    ...     budget=ns.benchmark.Budget(epochs=1, iterations=1), device="cpu")
+    ...     911, "bench", trainings, budget=ns.Budget(epochs=1, iterations=1, device="cpu"))
     >>> outcome = ns.benchmark.benchmark(grid, num_processes=1, log=lambda line: None)
     >>> page = ns.benchmark.report(grid, outcome)
     >>> "SoftCE" in ns.benchmark.format_benchmark("bench")

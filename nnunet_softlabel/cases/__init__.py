@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnunet_softlabel.cases.case import Case, Source
+from nnunet_softlabel.cases.files import RaterFiles, SoftFiles
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.groups import read_groups, with_groups, with_test_cases
 from nnunet_softlabel.cases.label_maps import FileOptions
@@ -15,6 +16,8 @@ __all__ = [
     "Case",
     "Channel",
     "FileOptions",
+    "RaterFiles",
+    "SoftFiles",
     "Source",
     "find_cases",
     "read_case_table",

@@ -9,11 +9,12 @@ from pathlib import Path
 from nnunet_softlabel.arguments import Texts, as_texts
 from nnunet_softlabel.cases.case import Case, source_name
 from nnunet_softlabel.cases.extra_files import Extra, ExtraFiles
+from nnunet_softlabel.cases.files import AnyRaterFiles, SoftFiles, as_rater_files
 from nnunet_softlabel.cases.names import check_case_names, check_spelled_alike
 from nnunet_softlabel.cases.patterns import CaseMatcher, Pattern
-from nnunet_softlabel.cases.raters import RaterChannels, rater_pattern, with_raters
+from nnunet_softlabel.cases.raters import RaterChannels, with_raters
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.channels import Channel, ChannelAxis
+from nnunet_softlabel.formats.channels import Channel
 from nnunet_softlabel.public import public
 
 
@@ -21,16 +22,10 @@ from nnunet_softlabel.public import public
 def find_cases(
     images: Texts,
     *,
-    raters: Texts = (),
-    soft: str | None = None,
+    raters: AnyRaterFiles = (),
+    soft: SoftFiles | None = None,
     rois: Mapping[str, str] | None = None,
     ignore: str | None = None,
-    label_names: Texts = (),
-    has_single_rater: bool = False,
-    rater_axis: ChannelAxis | None = None,
-    rater_names: Texts = (),
-    class_axis: ChannelAxis | None = None,
-    label_channels: Mapping[str, int] | None = None,
     extra_files: ExtraFiles = "refuse",
     may_lack_raters: bool = False,
     notes: list[str] | None = None,
@@ -43,16 +38,10 @@ def find_cases(
 
     Args:
         images: one pattern with ``{case}`` per channel.
-        raters: patterns with ``{case}`` and ``{rater}``.
-        soft: pattern with ``{case}`` and ``{label}`` of ready probability maps.
+        raters: patterns with ``{case}`` and ``{rater}``, or `RaterFiles` that hold several raters, or one.
+        soft: ready probability maps.
         rois: ROI name -> pattern with ``{case}``.
         ignore: pattern with ``{case}`` of masks from which nothing is to be learnt; a case may have none.
-        label_names: what ``{label}`` may stand for.
-        has_single_rater: allows rater patterns without ``{rater}``.
-        rater_axis: files of rater patterns without ``{rater}`` hold a channel per rater along this axis.
-        rater_names: names of these channels; none: 1, 2, 3, ...
-        class_axis: files of a soft pattern without ``{label}`` hold a channel per label along this axis.
-        label_channels: label -> its channel there, from 1; None: in the order of the names.
         extra_files: whether raters' files, maps and masks without an image are refused or ignored.
         may_lack_raters: keep cases of which no rater has a file; see `with_missing_raters`.
         notes: gets a sentence for everything that was decided, such as the files that are ignored.
@@ -61,14 +50,12 @@ def find_cases(
         UsageError: for a wrong pattern, or one that fits no file.
         DatasetError: for images without raters, raters without images, missing channels.
     """
-    images, raters = as_texts(images, "images"), as_texts(raters, "raters")
-    label_names, rater_names = as_texts(label_names, "label_names"), as_texts(rater_names, "rater_names")
+    images, drawn = as_texts(images, "images"), as_rater_files(raters, "raters")
+    label_names = [] if soft is None else list(soft.labels)
     if not images:
         raise ValueError("images: give a pattern with {case} per channel, or one alone.")
     image_patterns = [Pattern(text, "--images", ["case"]) for text in images]
-    named = RaterChannels(rater_axis, tuple(rater_names))
-    rater_patterns = [rater_pattern(text, has_single_rater, named) for text in raters]
-    soft_pattern = None if soft is None else _soft_pattern(soft, label_names, class_axis)
+    rater_patterns, soft_pattern = drawn.parsed(), None if soft is None else soft.parsed()
     mask_patterns = {f"--roi {roi}": Pattern(text, "--roi", ["case"]) for roi, text in (rois or {}).items()}
     ignore_pattern = None if ignore is None else Pattern(ignore, "--ignore", ["case"])
     others = [*rater_patterns, soft_pattern, *mask_patterns.values(), ignore_pattern, *image_patterns[1:]]
@@ -84,10 +71,9 @@ def find_cases(
     masks = [*mask_patterns.values(), *([] if ignore_pattern is None else [ignore_pattern])]
     mask_files = {path for pattern in masks for path in pattern.files()}
     for pattern in rater_patterns:
-        _add_raters(cases, pattern, extra, mask_files=mask_files, channels=named)
-    if soft_pattern is not None and class_axis is not None and not soft_pattern.has("label"):
-        channels = label_channels or _numbered(label_names)
-        _add_soft_channels(cases, soft_pattern, extra, channels=channels, axis=class_axis)
+        _add_raters(cases, pattern, extra, mask_files=mask_files, channels=drawn.channels)
+    if soft is not None and soft.has_channels:
+        _add_soft_channels(cases, soft, extra)
     elif soft_pattern is not None:
         _add_soft(cases, soft_pattern, label_names, extra)
     for roi, pattern in zip(rois or {}, mask_patterns.values(), strict=True):
@@ -116,20 +102,6 @@ def check_have_raters(cases: Iterable[Case]) -> None:
         raise DatasetError(
             f"Case {without[0].name}: {image}has no rater's file{more}; add one or remove the image."
         )
-
-
-def _soft_pattern(text: str, label_names: Sequence[str], class_axis: ChannelAxis | None) -> Pattern:
-    pattern = Pattern(text, "--soft", ["case", "label"])
-    if not pattern.has("label") and len(label_names) > 1 and class_axis is None:
-        raise UsageError(
-            f"--soft {text}: needs {{label}}, since there are {len(label_names)} labels; for a channel per "
-            f"label in one file add --class-axis."
-        )
-    return pattern
-
-
-def _numbered(names: Sequence[str]) -> dict[str, int]:
-    return {name: number for number, name in enumerate(names, start=1)}
 
 
 def _files_by_case(pattern: Pattern) -> dict[str, str]:
@@ -244,17 +216,11 @@ def _add_raters(
         cases[case.name] = replace(case, raters=with_raters(case.name, case.raters, found))
 
 
-def _add_soft_channels(
-    cases: dict[str, Case],
-    pattern: Pattern,
-    extra: Extra,
-    *,
-    channels: Mapping[str, int],
-    axis: ChannelAxis,
-) -> None:
+def _add_soft_channels(cases: dict[str, Case], maps: SoftFiles, extra: Extra) -> None:
     """Probability maps that are channels of one file per case."""
-    for name, path in _files_of_all(cases, pattern, "file of probability maps", extra).items():
-        soft = {label: Channel(path, number - 1, axis) for label, number in channels.items()}
+    assert maps.axis is not None, "has channels"
+    for name, path in _files_of_all(cases, maps.parsed(), "file of probability maps", extra).items():
+        soft = {label: Channel(path, number - 1, maps.axis) for label, number in maps.channel_of.items()}
         cases[name] = replace(cases[name], soft=soft)
 
 

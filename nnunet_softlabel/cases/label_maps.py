@@ -64,19 +64,21 @@ class Reading:
 @public
 @dataclass(frozen=True)
 class FileOptions:
-    """How files are read, as the command line says it.
+    """How files are read, and images taken over.
 
     Attributes:
         rater_labels: ``["r2:lesion=3"]`` for raters who use other values.
         regrid: "nearest" or "linear" puts masks on another grid on that of the image.
         class_axis: "first" or "last": files hold a channel per class, channels count from 1.
         soft_scale: value of a probability map that stands for 1.
+        links_images: image files are linked instead of copied, where they need no change.
     """
 
     rater_labels: Sequence[str] = ()
     regrid: Regrid | None = None
     class_axis: ChannelAxis | None = None
     soft_scale: float | None = None
+    links_images: bool = False
 
     def reading(self, labels: Labels, values: Values) -> Reading:
         """The same with the labels of the data set.

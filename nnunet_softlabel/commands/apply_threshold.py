@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Apply and say how many."""
-    from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
+    from nnunet_softlabel.evaluation.apply_threshold import ImageFiles, apply_threshold
     from nnunet_softlabel.evaluation.thresholds import choose_threshold
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> None:
         args.o,
         threshold,
         dataset.labels,
-        file_ending=dataset.file_ending,
-        reader=dataset.reader,
+        files=ImageFiles(ending=dataset.file_ending, reader=dataset.reader),
         calibration=args.calibration,
         num_processes=args.np,
         overwrite=args.overwrite,

@@ -154,16 +154,18 @@ def run(args: argparse.Namespace) -> None:
     """Run the grid, print the table, say where the page is."""
     from nnunet_softlabel.benchmark import (
         BenchmarkGrid,
-        Budget,
+        CellScoring,
         ClusterJobs,
         Rounds,
         SecondRound,
+        Trainings,
         benchmark,
         format_benchmark,
         report,
         two_rounds,
     )
     from nnunet_softlabel.evaluation.truth import truth_of_flags
+    from nnunet_softlabel.training.budget import Budget
 
     for flag, value in (
         ("--epochs", args.epochs),
@@ -187,17 +189,9 @@ def run(args: argparse.Namespace) -> None:
     grid = BenchmarkGrid(
         args.d,
         args.o,
-        trainers=args.tr,
-        configurations=args.c,
-        folds=args.f,
-        seeds=args.seeds,
-        plans=args.p,
-        budget=Budget(args.epochs, args.iterations),
-        device=args.device,
-        truth=truth_of_flags(args),
-        threshold=args.threshold,
-        calibrate=args.calibrate,
-        test=args.test,
+        Trainings(args.tr, configurations=args.c, folds=args.f, seeds=args.seeds, plans=args.p),
+        budget=Budget(args.epochs, args.iterations, args.device),
+        scoring=CellScoring(args.threshold, args.calibrate, truth_of_flags(args), args.test),
     )
     if args.only != "report":
         _check(grid, second, args)
@@ -249,7 +243,7 @@ def _refuse_failures(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> Non
     killed = [name for name, what in outcome.items() if KILLED in what.why]
     if killed:
         raise UsageError(f"{len(killed)} cells are not scored; {killed[0]}: {outcome[killed[0]]}")
-    if grid.test:
+    if grid.scoring.test:
         refuse_unpredicted(grid, outcome)
     failed = [name for name, what in outcome.items() if what.status is CellStatus.FAILED]
     if failed:

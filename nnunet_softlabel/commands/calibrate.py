@@ -60,7 +60,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fit, print the scores before and after, and say what was written."""
-    from nnunet_softlabel.evaluation.calibrate import calibrate, page_beside
+    from nnunet_softlabel.evaluation.calibrate import FitTarget, calibrate, page_beside
     from nnunet_softlabel.evaluation.calibration_scores import format_scores
     from nnunet_softlabel.formats.files import refuse_existing
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         folders,
         file,
         method=args.method,
-        against=args.against,
+        target=FitTarget(against=args.against),
         num_processes=args.np,
         overwrite=args.overwrite,
         page_of=partial(calibration_page, file=file),

@@ -175,6 +175,7 @@ def found_cases(
         label_channels: label -> its channel, where a file has a channel per label.
         hard_label: where the hard label of a case is, with ``--into``.
     """
+    from nnunet_softlabel.cases.files import RaterFiles, SoftFiles
     from nnunet_softlabel.cases.find import find_cases
     from nnunet_softlabel.cases.missing import with_missing_raters
 
@@ -198,16 +199,10 @@ def found_cases(
     else:
         cases = find_cases(
             images,
-            raters=args.raters,
-            soft=args.soft,
+            raters=RaterFiles(args.raters, args.single_rater, args.rater_axis, args.rater_names),
+            soft=None if args.soft is None else SoftFiles(args.soft, label_channels, args.class_axis),
             rois=rois,
             ignore=args.ignore,
-            label_names=label_names,
-            has_single_rater=args.single_rater,
-            rater_axis=args.rater_axis,
-            rater_names=args.rater_names,
-            class_axis=args.class_axis,
-            label_channels=label_channels,
             extra_files=args.extra_files,
             may_lack_raters=True,
             notes=notes,

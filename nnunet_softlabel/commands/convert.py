@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nnunet_softlabel.cases.case import Case
     from nnunet_softlabel.cases.label_maps import FileOptions
     from nnunet_softlabel.conversion.prior_settings import Priors
-    from nnunet_softlabel.conversion.settings import Fusion
+    from nnunet_softlabel.conversion.settings import Fusion, Running
 
 
 class _Common(TypedDict):
@@ -31,11 +31,7 @@ class _Common(TypedDict):
     files: FileOptions
     fusion: Fusion
     priors: Priors
-    min_raters: int
-    num_processes: int
-    overwrite: bool
-    resume: bool
-    show_progress: bool
+    running: Running
 
 
 def add_parser(commands: Commands) -> None:
@@ -151,8 +147,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert and say where the result is."""
+    from nnunet_softlabel.conversion.checks import new_dataset
     from nnunet_softlabel.conversion.run import add_soft_labels, convert
-    from nnunet_softlabel.conversion.settings import Fusion
+    from nnunet_softlabel.conversion.settings import Running
     from nnunet_softlabel.conversion.summary import summary_of_cases, with_warnings
 
     take_rater_datasets(args)
@@ -165,13 +162,9 @@ def run(args: argparse.Namespace) -> None:
     common: _Common = {
         "labels": args.labels,
         "files": file_options(args),
-        "fusion": Fusion(args.fusion, fusion_options(args), args.staple_scope, args.anonymous_raters),
+        "fusion": _fusion_of(args),
         "priors": priors_of(args, cases),
-        "min_raters": args.min_raters,
-        "num_processes": args.np,
-        "overwrite": args.overwrite,
-        "resume": args.resume,
-        "show_progress": True,
+        "running": Running(args.np, args.overwrite, args.resume, show_progress=True),
     }
     if dataset is not None:
         missing_cases: Literal["refuse", "drop"] = "drop" if args.missing_raters == "drop" else "refuse"
@@ -183,16 +176,27 @@ def run(args: argparse.Namespace) -> None:
         return
     folder = convert(
         cases,
-        dataset_id=args.d,
-        name=args.n,
+        new_dataset(args.d, args.n),
         channel_names=channel_names,
-        few_raters=args.few_raters,
         **common,
     )
     print_moves(folder)
     print(f"Data set written to {folder}")
     print_detection(folder)
     print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
+
+
+def _fusion_of(args: argparse.Namespace) -> Fusion:
+    from nnunet_softlabel.conversion.settings import Fusion
+
+    return Fusion(
+        args.fusion,
+        fusion_options(args),
+        args.staple_scope,
+        args.anonymous_raters,
+        min_raters=args.min_raters,
+        few_raters=args.few_raters,
+    )
 
 
 def _print_preview(
@@ -208,8 +212,7 @@ def _print_preview(
         channel_names=channel_names,
         files=file_options(args),
         dataset=dataset,
-        min_raters=args.min_raters,
-        few_raters=args.few_raters,
+        fusion=_fusion_of(args),
         workers=Workers(args.np, show_progress=True),
     )
     print(with_warnings([*lines, "Nothing was written: --dry-run."], warnings))

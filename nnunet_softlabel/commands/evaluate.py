@@ -42,7 +42,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate and print the table."""
-    from nnunet_softlabel.evaluation.run import evaluate
+    from nnunet_softlabel.evaluation.run import Scoring, evaluate
     from nnunet_softlabel.evaluation.tables import format_table
     from nnunet_softlabel.evaluation.truth import truth_of_flags
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -51,11 +51,13 @@ def run(args: argparse.Namespace) -> None:
         SoftDataset.find(args.d),
         args.i,
         args.o,
-        split=args.split,
-        threshold=args.threshold,
-        threshold_file=args.threshold_file,
-        calibration=args.calibration,
-        truth=truth_of_flags(args),
+        scoring=Scoring(
+            split=args.split,
+            threshold=args.threshold,
+            threshold_file=args.threshold_file,
+            calibration=args.calibration,
+            truth=truth_of_flags(args),
+        ),
         num_processes=args.np,
         overwrite=args.overwrite,
     )

@@ -36,16 +36,13 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Reduce and say how to use the result."""
-    from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
+    from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
 
     path = reduce_plans(
         args.d,
         plans=args.p,
         name=args.o,
-        features=args.features,
-        batch_size=args.batch_size,
-        patch_size=args.patch_size,
-        max_stages=args.max_stages,
+        network=NetworkSize(args.features, args.batch_size, args.patch_size, args.max_stages),
         with_cascade=args.cascade,
         overwrite=args.overwrite,
     )

@@ -40,7 +40,6 @@ def run(args: argparse.Namespace) -> None:
     """Refine, say what was found and where it is."""
     from nnunet_softlabel.conversion.settings import Running
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
-    from nnunet_softlabel.processes import Workers
     from nnunet_softlabel.refinement import FirstRound, refine
     from nnunet_softlabel.refinement.summary import format_summary
 
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         name=args.n,
         adjudicated=args.adjudicated,
         links_images=args.link_images,
-        running=Running(Workers(args.np, show_progress=True), args.overwrite, args.resume),
+        running=Running(args.np, args.overwrite, args.resume, show_progress=True),
     )
     print(format_summary(found.summary))
     print(f"Data set written to {found.dataset}")

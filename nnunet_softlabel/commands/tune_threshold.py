@@ -45,16 +45,14 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Tune and print the thresholds."""
     from nnunet_softlabel.evaluation.truth import truth_of_flags
-    from nnunet_softlabel.evaluation.tuning import format_tuned, tune_threshold
+    from nnunet_softlabel.evaluation.tuning import TuningGoal, format_tuned, tune_threshold
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
     found = tune_threshold(
         SoftDataset.find(args.d),
         args.i,
         args.o,
-        against=args.against,
-        truth=truth_of_flags(args),
-        beta=args.beta,
+        goal=TuningGoal(args.against, truth_of_flags(args), args.beta),
         calibration=args.calibration,
         num_processes=args.np,
         overwrite=args.overwrite,

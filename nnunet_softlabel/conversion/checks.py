@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_group, check_spelling
 from nnunet_softlabel.cases.raters import check_are_no_outputs
-from nnunet_softlabel.conversion.settings import CaseSettings, StapleScope
+from nnunet_softlabel.conversion.settings import CaseSettings, Fusion, StapleScope
 from nnunet_softlabel.conversion.work_folder import UNFINISHED
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import visible
@@ -61,12 +62,48 @@ def check_arguments(cases: Sequence[Case], min_raters: int, num_processes: int) 
     check_are_no_outputs(cases)
 
 
-def final_folder(dataset_id: int, name: str) -> Path:
+def check_changes_labels_alone(fusion: Fusion, files: FileOptions) -> None:
+    """Refuse what only a new data set can have.
+
+    Raises:
+        UsageError: naming it.
+    """
+    if fusion.few_raters == "drop":
+        raise UsageError("--few-raters drop: the data set has these cases; leave it out.")
+    if files.links_images:
+        raise UsageError("--link-images: the images of the data set stay as they are; leave it out.")
+
+
+def new_dataset(dataset_id: int, name: str) -> str:
+    """``DatasetXXX_NAME``, nnU-Net's name of a data set.
+
+    >>> new_dataset(7, "Knee")
+    'Dataset007_Knee'
+
+    Raises:
+        UsageError: for an id or a name that cannot be.
+    """
     if not 1 <= dataset_id <= 999:
         raise UsageError(f"-d {dataset_id}: data set ids are 1 to 999.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise UsageError(f"-n {name}: a data set name is made of letters, digits, '_', '-' and '.'.")
-    final = environment_folder("nnUNet_raw") / f"Dataset{dataset_id:03d}_{name}"
+    return f"Dataset{dataset_id:03d}_{name}"
+
+
+def final_folder(dataset: str) -> Path:
+    """Where a new data set goes.
+
+    Raises:
+        UsageError: for another name, or one whose id is taken.
+    """
+    match = re.fullmatch(r"Dataset(\d{3})_(.*)", dataset)
+    if match is None:
+        raise UsageError(
+            f"dataset: {dataset!r} is no name of a data set; write it as 'Dataset501_Knee', with an id of "
+            f"three digits."
+        )
+    dataset_id = int(match[1])
+    final = environment_folder("nnUNet_raw") / new_dataset(dataset_id, match[2])
     bases = [final.parent, environment_folder("nnUNet_preprocessed")]
     if os.environ.get("nnUNet_results"):
         bases.append(environment_folder("nnUNet_results"))

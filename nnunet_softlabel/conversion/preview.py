@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from nnunet_softlabel.arguments import as_label_texts
 from nnunet_softlabel.cases.case import Case
@@ -13,7 +12,7 @@ from nnunet_softlabel.cases.sizes import processes_for_cases
 from nnunet_softlabel.conversion.checks import check_arguments, common_ending, labels_of, labels_of_cases
 from nnunet_softlabel.conversion.grids import moves_in_words, naming_all_grids
 from nnunet_softlabel.conversion.one_case.describe import look_at_case
-from nnunet_softlabel.conversion.settings import CaseSettings
+from nnunet_softlabel.conversion.settings import CaseSettings, Fusion
 from nnunet_softlabel.conversion.summary import contents_in_words, summary_of_contents
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
 from nnunet_softlabel.processes import Workers, run_jobs
@@ -26,8 +25,7 @@ def preview(
     channel_names: Sequence[str],
     files: FileOptions | None = None,
     dataset: Path | None = None,
-    min_raters: int = 1,
-    few_raters: Literal["refuse", "drop"] = "refuse",
+    fusion: Fusion | None = None,
     workers: Workers | None = None,
 ) -> tuple[list[str], list[str]]:
     """Read all files of a conversion and say what they hold. Labels are fused by mean; nothing is written.
@@ -38,8 +36,7 @@ def preview(
         channel_names: as for `convert`.
         files: as for `convert`.
         dataset: folder of the data set that gets soft labels, or None for a new one.
-        min_raters: as for `convert`.
-        few_raters: as for `convert`.
+        fusion: of which only the number of raters that a case needs counts.
         workers: that read; None: this process.
 
     Returns:
@@ -50,8 +47,8 @@ def preview(
         DatasetError: for files that are not what they should be.
     """
     cases = sorted(cases, key=lambda case: case.name)
-    workers = workers or Workers()
-    check_arguments(cases, min_raters, workers.number)
+    workers, fusion = workers or Workers(), fusion or Fusion()
+    check_arguments(cases, fusion.min_raters, workers.number)
     if dataset is None:
         own, values = labels_of_cases(cases, as_label_texts(labels or []))
         ending = common_ending(cases)
@@ -61,7 +58,7 @@ def preview(
         ending = content["file_ending"]
     settings = CaseSettings(
         own, (files or FileOptions()).reading(own, values), tuple(channel_names), ending,
-        min_raters=min_raters, few_raters=few_raters,
+        min_raters=fusion.min_raters, few_raters=fusion.few_raters,
     )  # fmt: skip
     with naming_all_grids(cases, settings):
         records = list(

@@ -19,6 +19,7 @@ from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits
 from nnunet_softlabel.conversion.case_records import CaseRecord
 from nnunet_softlabel.conversion.checks import (
     check_arguments,
+    check_changes_labels_alone,
     check_covers_training,
     check_id_is_free,
     check_settings,
@@ -52,7 +53,7 @@ from nnunet_softlabel.formats.exchange_state import WORK
 from nnunet_softlabel.formats.files import refuse_existing, write_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_labels import SoftLabels
-from nnunet_softlabel.processes import Workers, end_if_run_again
+from nnunet_softlabel.processes import end_if_run_again
 from nnunet_softlabel.public import public
 
 # what of a data set `add_soft_labels` replaces
@@ -62,21 +63,14 @@ EXCHANGED = ("softLabelsTr", "raterLabelsTr", CANDIDATES_FILE)
 @public
 def convert(
     cases: Iterable[Case],
+    dataset: str,
     *,
-    dataset_id: int,
-    name: str,
     labels: LabelTexts,
     channel_names: Texts,
     files: FileOptions | None = None,
     fusion: Fusion | str = "mean",
     priors: Priors | None = None,
-    links_images: bool = False,
-    min_raters: int = 1,
-    few_raters: Literal["refuse", "drop"] = "refuse",
-    num_processes: int = 1,
-    overwrite: bool = False,
-    resume: bool = False,
-    show_progress: bool = False,
+    running: Running | None = None,
 ) -> Path:
     """Fuse the raters of every case and write ``nnUNet_raw/DatasetXXX_NAME``.
 
@@ -84,27 +78,20 @@ def convert(
     both sides.
 
     >>> cases = ns.find_cases("images/{case}.nii.gz", raters="raters/{case}_{rater}.nii.gz")
-    >>> folder = ns.convert(cases, dataset_id=502, name="Knee", labels={"lesion": 1}, channel_names="MRI")
-    >>> folder.name
+    >>> ns.convert(cases, "Dataset502_Knee", labels={"lesion": 1}, channel_names="MRI").name
     'Dataset502_Knee'
 
     Args:
         cases: what to convert.
-        dataset_id: 1 to 999.
-        name: the data set's name without number.
+        dataset: name of the new data set, ``DatasetXXX_NAME``, as nnU-Net has it.
         labels: label -> its value or values in the raters' files, or as on the command line,
             ``["nodule=1"]``.
         channel_names: nnU-Net's, one per image channel; they choose the normalisation.
-        files: how files are read: values of single raters, other grids, scales.
-        fusion: how raters are merged; the name of a method stands for its defaults.
+        files: how files are read: values of single raters, other grids, scales; whether images are linked.
+        fusion: how raters are merged, and how many a case needs; the name of a method stands for its
+            defaults.
         priors: what anatomy says, applied after fusion; cases hold the masks in ``rois``.
-        links_images: link image files instead of copying them, where they need no change.
-        min_raters: fewer raters make a case unusable.
-        few_raters: refuse the conversion, or drop such a case.
-        num_processes: processes that convert cases.
-        overwrite: replace a data set or an unfinished conversion of the same name.
-        resume: complete a conversion that was killed; if it is complete, nothing is done.
-        show_progress: print a progress bar on stderr.
+        running: number of processes, what may be replaced or resumed.
 
     Returns:
         Folder of the data set.
@@ -117,23 +104,25 @@ def convert(
     cases = sorted(cases, key=lambda case: case.name)
     channel_names = as_texts(channel_names, "channel_names")
     parsed, values = labels_of_cases(cases, as_label_texts(labels))
-    check_arguments(cases, min_raters, num_processes)
-    how = Fusion.of(fusion)
+    how, running, files = Fusion.of(fusion), running or Running(), files or FileOptions()
+    check_arguments(cases, how.min_raters, running.num_processes)
     settings = CaseSettings(
-        parsed, (files or FileOptions()).reading(parsed, values), tuple(channel_names), common_ending(cases),
-        how.method, dict(how.options), min_raters, few_raters, staple_scope=how.scope,
-        has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(), links_images=links_images,
+        parsed, files.reading(parsed, values), tuple(channel_names), common_ending(cases),
+        how.method, dict(how.options), how.min_raters, how.few_raters, staple_scope=how.scope,
+        has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
+        links_images=files.links_images,
     )  # fmt: skip
     check_settings(settings)
     kept = [case for case in cases if not has_too_few_raters(case, settings)]
     if all(case.is_test for case in kept):
-        raise DatasetError(f"--min-raters {min_raters}: leaves no case to train on; lower it.")
-    final = final_folder(dataset_id, name)
+        raise DatasetError(f"--min-raters {how.min_raters}: leaves no case to train on; lower it.")
+    final = final_folder(dataset)
     work = final.with_name(f"{UNFINISHED}{final.name}")
     check_id_is_free(final)
     bring_back(work, final)
     splits_file = environment_folder("nnUNet_preprocessed") / final.name / "splits_final.json"
     splits = make_splits(kept) if kept[0].group is not None else None
+    overwrite, resume = running.overwrite, running.resume
     if resume and final.exists() and _is_complete(final, work, cases, settings):
         with claimed_id(final):
             if work.exists():  # killed before the splits were written
@@ -158,7 +147,6 @@ def convert(
         write_candidates(work / "dataset", records)
         put_in_place(work, final, then=partial(write_splits, splits_file, splits))
 
-    running = Running(Workers(num_processes, show_progress), overwrite, resume)
     with claimed_id(final):  # and checked again, for two may have begun at once
         _run(cases, work, settings, running, check=partial(check_id_is_free, final), finish=finish)
     return final
@@ -173,12 +161,8 @@ def add_soft_labels(
     files: FileOptions | None = None,
     fusion: Fusion | str = "mean",
     priors: Priors | None = None,
-    min_raters: int = 1,
     missing_cases: Literal["refuse", "drop"] = "refuse",
-    num_processes: int = 1,
-    overwrite: bool = False,
-    resume: bool = False,
-    show_progress: bool = False,
+    running: Running | None = None,
 ) -> Path:
     """Add soft labels to a data set in ``nnUNet_raw``; its images and hard labels stay untouched.
 
@@ -194,15 +178,11 @@ def add_soft_labels(
         dataset: folder ``nnUNet_raw/DatasetXXX_NAME``.
         labels: as on the command line, if the raters' values are not those of the data set.
         files: see `convert`.
-        fusion: see `convert`.
+        fusion: see `convert`; fewer raters in a case than it needs are an error.
         priors: see there.
-        min_raters: fewer raters in a case are an error.
         missing_cases: of the data set that are not among ``cases``: refuse, or leave them out of training.
             Their files stay; ``splits_final.json`` leaves them out, and our trainers do.
-        num_processes: processes that convert cases.
-        overwrite: replace soft labels that are already there.
-        resume: complete a conversion that was killed.
-        show_progress: print a progress bar on stderr.
+        running: number of processes; may replace soft labels that are already there.
 
     Returns:
         Folder of the data set.
@@ -216,17 +196,19 @@ def add_soft_labels(
     put_back(dataset)
     content = read_dataset_json(dataset)
     own, values = labels_of(dataset, content, None if labels is None else as_label_texts(labels))
-    check_arguments(cases, min_raters, num_processes)
+    how, running, files = Fusion.of(fusion), running or Running(), files or FileOptions()
+    overwrite, resume = running.overwrite, running.resume
+    check_arguments(cases, how.min_raters, running.num_processes)
+    check_changes_labels_alone(how, files)
     ending, work = content["file_ending"], dataset / WORK
     check_takes_soft_labels(dataset, content)
     left_out = check_covers_training(cases, dataset, ending, missing_cases)
     splits_file = environment_folder("nnUNet_preprocessed") / dataset.name / "splits_final.json"
     splits = splits_without(splits_file, left_out, cases, may_replace=overwrite or resume)
-    how = Fusion.of(fusion)
     settings = CaseSettings(
-        own, (files or FileOptions()).reading(own, values), tuple(content["channel_names"].values()), ending,
-        how.method, dict(how.options), min_raters, hard_labels=dataset / "labelsTr", staple_scope=how.scope,
-        has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
+        own, files.reading(own, values), tuple(content["channel_names"].values()), ending,
+        how.method, dict(how.options), how.min_raters, hard_labels=dataset / "labelsTr",
+        staple_scope=how.scope, has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
     )  # fmt: skip
     check_settings(settings)
     if resume and _is_complete(dataset, work, cases, settings):
@@ -244,7 +226,6 @@ def add_soft_labels(
         exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
         write_splits(splits_file, splits)
 
-    running = Running(Workers(num_processes, show_progress), overwrite, resume)
     _run(cases, work, settings, running, check=lambda: None, finish=finish)
     return dataset
 

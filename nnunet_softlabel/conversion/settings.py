@@ -19,6 +19,7 @@ from nnunet_softlabel.processes import Workers
 from nnunet_softlabel.public import public
 
 StapleScope = Literal["case", "dataset"]
+FewRaters = Literal["refuse", "drop"]
 
 
 @public
@@ -34,12 +35,16 @@ class Fusion:
         options: its keyword arguments.
         scope: with "staple", whether rates are estimated per case or once over all training cases.
         has_anonymous_raters: rater 1 of one case is not rater 1 of another, so rates are shared by all.
+        min_raters: fewer raters make a case unusable.
+        few_raters: refuse the conversion, or drop such a case.
     """
 
     method: str = "mean"
     options: Mapping[str, Any] = field(default_factory=dict)
     scope: StapleScope = "case"
     has_anonymous_raters: bool = False
+    min_raters: int = 1
+    few_raters: FewRaters = "refuse"
 
     @classmethod
     def of(cls, fusion: Fusion | str) -> Fusion:
@@ -56,15 +61,25 @@ class Fusion:
 class Running:
     """How a conversion works; its result does not depend on it.
 
+    >>> Running(num_processes=4, overwrite=True).resume
+    False
+
     Attributes:
-        workers: that convert cases.
-        overwrite: replace what is there.
-        resume: complete what was killed.
+        num_processes: processes that convert cases; 1 works in this one.
+        overwrite: replace a data set, or an unfinished conversion, of the same name.
+        resume: complete a conversion that was killed; if it is complete, nothing is done.
+        show_progress: print a progress bar on stderr.
     """
 
-    workers: Workers = field(default_factory=Workers)
+    num_processes: int = 1
     overwrite: bool = False
     resume: bool = False
+    show_progress: bool = False
+
+    @property
+    def workers(self) -> Workers:
+        """Those that convert cases."""
+        return Workers(self.num_processes, self.show_progress)
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,7 @@ class CaseSettings:
     fusion: str = "mean"
     fusion_options: Mapping[str, Any] = field(default_factory=dict)
     min_raters: int = 1
-    few_raters: Literal["refuse", "drop"] = "refuse"
+    few_raters: FewRaters = "refuse"
     hard_labels: Path | None = None
     staple_scope: StapleScope = "case"
     has_anonymous_raters: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,34 +25,49 @@ RECORD = "apply_threshold.json"  # tells that the folder holds no rater, and how
 
 
 @public
+@dataclass(frozen=True)
+class ImageFiles:
+    """How the images of predictions are stored.
+
+    >>> ImageFiles(".nii.gz").folder is None
+    True
+
+    Attributes:
+        ending: of the images.
+        folder: where ``CASE_0000<ending>`` gives the geometry; by default nnU-Net's own segmentation beside
+            the probabilities does.
+        reader: nnU-Net's reader of the images, if it turns axes; the plans beside the probabilities go first.
+    """
+
+    ending: str
+    folder: Path | None = None
+    reader: str | None = None
+
+
+@public
 def apply_threshold(
     predictions: Path | Sequence[Path],
     output: Path,
     threshold: Threshold | float | Mapping[str, float],
     labels: Labels,
     *,
-    file_ending: str,
-    images: Path | None = None,
-    reader: str | None = None,
+    files: ImageFiles,
     calibration: Path | str | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
 ) -> list[Path]:
     """Make segmentations of probability files, as nnU-Net would have, at another threshold: all, or none.
 
-    >>> masks = ns.apply_threshold("predictions", "masks", 0.4, {"lesion": 1}, file_ending=".nii.gz")
+    >>> masks = ns.apply_threshold("predictions", "masks", 0.4, {"lesion": 1}, files=ns.ImageFiles(".nii.gz"))
     >>> masks[0].name
     'knee_000.nii.gz'
 
     Args:
         predictions: folder with ``CASE.npz``; of several models the probabilities are averaged.
-        output: folder for ``CASE<file_ending>`` and ``apply_threshold.json``, which says how they were made.
+        output: folder for ``CASE<ending>`` and ``apply_threshold.json``, which says how they were made.
         threshold: a number, a number per channel, or a rule of `thresholds.choose_threshold`.
         labels: what the channels mean, also as ``{"nodule": 1}``.
-        file_ending: of the images.
-        images: where ``CASE_0000<file_ending>`` gives the geometry; by default nnU-Net's own segmentation
-            beside the probabilities does.
-        reader: nnU-Net's reader of the images, if it turns axes; the plans beside the probabilities go first.
+        files: how the images are stored.
         calibration: recalibrates the probabilities first, as in `evaluate`.
         num_processes: spawned workers.
         overwrite: replace earlier segmentations.
@@ -65,25 +80,25 @@ def apply_threshold(
         UsageError: if a file exists, the output cannot be made, or is the folder of the predictions.
     """
     threshold = Threshold.of(threshold, labels.names)
-    found = Predictions.find(predictions, file_ending=file_ending, with_masks=images is None)
+    ending, images = files.ending, files.folder
+    found = Predictions.find(predictions, file_ending=ending, with_masks=images is None)
     found = found.with_calibration(calibration, labels)
     refuse_other_calibration(threshold, found)
     found.refuse_as_output(output)
     cases = found.cases
     geometry = [
-        found.mask_file(case, file_ending) if images is None else images / f"{case}_0000{file_ending}"
-        for case in cases
+        found.mask_file(case, ending) if images is None else images / f"{case}_0000{ending}" for case in cases
     ]
     for case, source in zip(cases, geometry, strict=True):
         check_geometry(case, source)
-    names = [f"{case}{file_ending}" for case in cases]
+    names = [f"{case}{ending}" for case in cases]
     with staged(output, [*names, RECORD], overwrite=overwrite) as new:
         job = partial(
             _write_decision,
             predictions=found,
             threshold=threshold,
             labels=labels,
-            reader=reader_of_predictions(found.folders[0]) or reader,
+            reader=reader_of_predictions(found.folders[0]) or files.reader,
             is_segmentation=images is None,
         )
         jobs = list(zip(cases, geometry, [new / name for name in names], strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nnunet_softlabel.evaluation.ensemble import Predictions, refuse_recalibrate
 from nnunet_softlabel.evaluation.map_fitting import VoxelSample, Weighting, cross_fit, fit_map, sample_voxels
 from nnunet_softlabel.evaluation.recalibration import log_odds_of
 from nnunet_softlabel.evaluation.records import BeforeAfter, Calibrated, CalibrationContent
-from nnunet_softlabel.evaluation.run import select_cases
+from nnunet_softlabel.evaluation.run import Split, select_cases
 from nnunet_softlabel.formats.files import (
     check_can_be_made,
     refuse_another_kind,
@@ -38,15 +39,32 @@ DECISIVE = ("nll", "nll_near")  # a map must lower both
 
 
 @public
+@dataclass(frozen=True)
+class FitTarget:
+    """What the map of `calibrate` is fitted to.
+
+    >>> FitTarget("consensus").weighting
+    'roots'
+
+    Attributes:
+        against: the mean of the raters, the hard consensus, or the soft label as it was fused.
+        weighting: of the cases, of `map_fitting.WEIGHTINGS`.
+        split: where the references are, Tr or Ts.
+    """
+
+    against: Target = "raters"
+    weighting: Weighting = "roots"
+    split: Split = "Tr"
+
+
+@public
 def calibrate(
     dataset: SoftDataset,
     predictions: Path | Sequence[Path],
     file: Path,
     *,
     method: str = "isotonic",
-    against: Target = "raters",
-    weighting: Weighting = "roots",
-    split: str = "Tr",
+    target: FitTarget | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
     page_of: PageOf | None = None,
@@ -66,9 +84,7 @@ def calibrate(
         predictions: folders with ``CASE.npz`` of validation cases; a folder is a fold.
         file: where the result goes; beside the model, `evaluate` and `apply_calibration` find it.
         method: of `map_fitting.METHODS`.
-        against: the mean of the raters, the hard consensus, or the soft label as it was fused.
-        weighting: of the cases, of `map_fitting.WEIGHTINGS`.
-        split: where the references are, Tr or Ts.
+        target: what the map is fitted to.
         num_processes: spawned workers.
         overwrite: replace the file.
         page_of: makes a page that is written beside the file, of the same name with .html; None writes none.
@@ -80,16 +96,17 @@ def calibrate(
         UsageError: if the file is there, or if all cases are of one patient.
         DatasetError: if a prediction or a reference is missing or does not fit.
     """
+    target = target or FitTarget()
     refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
     check_can_be_made(file)
     refuse_another_kind(file, "parts", "calibrate")
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
     for folder in found.folders:
         refuse_recalibrated(folder)
-    cases, _ = select_cases(dataset, found, split=split, cases=None)
+    cases, _ = select_cases(dataset, found, split=target.split, cases=None)
     parts = parts_of(dataset, found, cases)
     dataset = dataset.for_predictions(found.folders[0])
-    references = References(dataset, split, against)
+    references = References(dataset, target.split, target.against)
     most = max(VOXELS // len(cases), FEWEST_VOXELS)
     draw = partial(_draw, predictions=found, references=references, most=most)
     num_processes = found.processes_that_fit(num_processes, dataset.labels)
@@ -97,8 +114,10 @@ def calibrate(
     samples = dict(zip(cases, drawn, strict=True))
     by_part = {name: [samples[case] for case in members] for name, members in parts.items()}
     _refuse_empty(by_part)
-    fit = partial(fit_map, method=method, has_regions=dataset.labels.has_regions, weighting=weighting)
-    maps = cross_fit(by_part, method=method, has_regions=dataset.labels.has_regions, weighting=weighting)
+    fit = partial(fit_map, method=method, has_regions=dataset.labels.has_regions, weighting=target.weighting)
+    maps = cross_fit(
+        by_part, method=method, has_regions=dataset.labels.has_regions, weighting=target.weighting
+    )
     of_all = fit(list(samples.values()))
     score = partial(before_and_after, predictions=found, references=references)
     map_of = {case: maps[name] for name, members in parts.items() for case in members}
@@ -111,8 +130,8 @@ def calibrate(
         "channels": list(dataset.labels.names),
         "has_regions": dataset.labels.has_regions,
         "method": method,
-        "against": against,
-        "weighting": weighting,
+        "against": target.against,
+        "weighting": target.weighting,
         "folders": [str(folder) for folder in found.folders],
         "models_averaged": found.models,
         "voxels_drawn": {"of_a_case_at_most": most, "in_all": sum(len(s.weight) for s in samples.values())},

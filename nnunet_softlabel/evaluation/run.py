@@ -30,26 +30,51 @@ Split = Literal["Tr", "Ts"]
 
 
 @public
+@dataclass(frozen=True)
+class Scoring:
+    """What is asked of predictions.
+
+    >>> Scoring(split="Ts").threshold
+    '0.5'
+
+    Attributes:
+        split: where the references are, Tr or Ts.
+        cases: only these.
+        threshold: a number, ``tuned`` or ``rater-corrected``; see `thresholds.decide`.
+        threshold_file: of a tuned threshold; by default ``thresholds.json`` in the folder of the predictions
+            or above it, which is beside the model for a validation folder.
+        calibration: file that recalibrates the probabilities first; cases that it has seen get the map that
+            has not seen them. `ensemble.SEARCHED` looks for ``calibration.json`` beside the predictions.
+        truth: of a known truth, as one more reference; a folder alone holds label maps ``CASE<ending>``.
+        parameters: of the metrics.
+        with_ceiling: score the raters among themselves too; the same for every model of a data set.
+    """
+
+    split: Split = "Tr"
+    cases: Sequence[str] | None = None
+    threshold: str | float = "0.5"
+    threshold_file: Path | None = None
+    calibration: Path | str | None = None
+    truth: Path | Truth | None = None
+    parameters: Parameters = field(default_factory=Parameters)
+    with_ceiling: bool = True
+
+
+@public
 def evaluate(
     dataset: SoftDataset,
     predictions: Path | Sequence[Path],
     output: Path,
     *,
-    split: Split = "Tr",
-    threshold: str | float = "0.5",
-    threshold_file: Path | None = None,
-    calibration: Path | str | None = None,
+    scoring: Scoring | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
-    cases: Sequence[str] | None = None,
-    truth: Path | Truth | None = None,
-    parameters: Parameters | None = None,
-    with_ceiling: bool = True,
 ) -> Summary:
     """Score nnU-Net's probabilities; also those of a trainer's ``fold_X/validation``, with split Tr.
 
     Examples:
-        >>> summary = ns.evaluate(501, "predictions", "scores", threshold=0.4, num_processes=1)
+        >>> scoring = ns.Scoring(threshold=0.4)
+        >>> summary = ns.evaluate(501, "predictions", "scores", scoring=scoring, num_processes=1)
         >>> summary["threshold"]["values"], sorted(path.name for path in Path("scores").iterdir())
         ({'lesion': 0.4}, ['soft_metrics.csv', 'soft_summary.json'])
 
@@ -58,18 +83,9 @@ def evaluate(
         predictions: nnU-Net's output with ``CASE.npz``; cases that the split does not know are listed, not
             scored. Several folders: of folds, or of models, whose probabilities are averaged.
         output: folder for ``soft_summary.json`` and ``soft_metrics.csv``; nothing is written on an error.
-        split: where the references are, Tr or Ts.
-        threshold: a number, ``tuned`` or ``rater-corrected``; see `thresholds.decide`.
-        threshold_file: of a tuned threshold; by default ``thresholds.json`` in the folder of the predictions
-            or above it, which is beside the model for a validation folder.
-        calibration: file that recalibrates the probabilities first; cases that it has seen get the map that
-            has not seen them. `ensemble.SEARCHED` looks for ``calibration.json`` beside the predictions.
+        scoring: which cases, the threshold, a recalibration, a known truth.
         num_processes: spawned workers; 1 works in this process.
         overwrite: replace earlier results.
-        cases: only these.
-        truth: folder of label maps ``CASE<ending>`` of a known truth, as one more reference; or a `Truth`.
-        parameters: of the metrics.
-        with_ceiling: score the raters among themselves too; the same for every model of a data set.
 
     Returns:
         The content of ``soft_summary.json``.
@@ -80,36 +96,10 @@ def evaluate(
     """
     with staged(output, (tables.METRICS_FILE, tables.SUMMARY_FILE), overwrite=overwrite) as new:
         scores, summary = score_folder(
-            dataset,
-            predictions,
-            Scoring(
-                split,
-                cases,
-                threshold,
-                threshold_file,
-                calibration,
-                truth=None if truth is None else Truth.of(truth),
-                parameters=parameters or Parameters(),
-                with_ceiling=with_ceiling,
-            ),
-            num_processes=num_processes,
+            dataset, predictions, scoring or Scoring(), num_processes=num_processes
         )
         tables.write_results(new, scores, summary)
     return summary
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What is asked of predictions; see `evaluate` for each."""
-
-    split: Split = "Tr"
-    cases: Sequence[str] | None = None
-    threshold: str | float = "0.5"
-    threshold_file: Path | None = None
-    calibration: Path | str | None = None
-    truth: Truth | None = None
-    parameters: Parameters = field(default_factory=Parameters)
-    with_ceiling: bool = True
 
 
 def score_folder(

@@ -16,7 +16,7 @@ from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.records import TunedThresholds
 from nnunet_softlabel.evaluation.references import read_references
-from nnunet_softlabel.evaluation.run import select_cases
+from nnunet_softlabel.evaluation.run import Split, select_cases
 from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.files import check_can_be_made, refuse_another_kind, refuse_existing, write_json
@@ -31,16 +31,34 @@ Against = Literal["consensus", "raters", "truth"]
 
 
 @public
+@dataclass(frozen=True)
+class TuningGoal:
+    """What a good threshold agrees with.
+
+    >>> TuningGoal("raters").beta
+    1.0
+
+    Attributes:
+        against: the consensus, the mean over raters, or a known truth.
+        truth: where the files of that truth are, as in `evaluate`.
+        beta: of F-beta; 1 is Dice, more favours recall.
+        split: where the references are, Tr or Ts.
+    """
+
+    against: Against = "consensus"
+    truth: Path | Truth | None = None
+    beta: float = 1.0
+    split: Split = "Tr"
+
+
+@public
 def tune_threshold(
     dataset: SoftDataset,
     predictions: Path | Sequence[Path],
     file: Path,
     *,
-    split: str = "Tr",
+    goal: TuningGoal | None = None,
     cases: Sequence[str] | None = None,
-    against: Against = "consensus",
-    truth: Path | Truth | None = None,
-    beta: float = 1.0,
     calibration: Path | str | None = None,
     num_processes: int = 2,
     overwrite: bool = False,
@@ -61,11 +79,8 @@ def tune_threshold(
         predictions: one or several folders with ``CASE.npz``, ``fold_X/validation`` for instance; cases that
             several models predicted are averaged.
         file: where the result goes; ``thresholds.json`` beside the fold's checkpoint is found by `evaluate`.
-        split: where the references are, Tr or Ts.
+        goal: what a good threshold agrees with.
         cases: only these.
-        against: the consensus, the mean over raters, or a known truth.
-        truth: where the files of that truth are, as in `evaluate`.
-        beta: of F-beta; 1 is Dice, more favours recall.
         calibration: recalibrates the probabilities first, as in `evaluate`.
         num_processes: spawned workers.
         overwrite: replace the file.
@@ -73,27 +88,28 @@ def tune_threshold(
     Returns:
         What is stored: ``thresholds``, the mean score at each candidate, and the cases.
     """
+    goal = goal or TuningGoal()
     refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
     check_can_be_made(file)
     refuse_another_kind(file, "thresholds", "tune-threshold")
-    if not beta > 0:
-        raise UsageError(f"--beta {beta}: must be positive; 1 is Dice.")
-    if against == "truth" and truth is None:
+    if not goal.beta > 0:
+        raise UsageError(f"--beta {goal.beta}: must be positive; 1 is Dice.")
+    if goal.against == "truth" and goal.truth is None:
         raise UsageError(
             "--against truth: needs --truth, the folder of its label maps, a pattern or a table; add it."
         )
-    if against != "truth" and truth is not None:
+    if goal.against != "truth" and goal.truth is not None:
         raise UsageError("--truth: belongs to --against truth; add it.")
     predicted = Predictions.find(predictions, file_ending=dataset.file_ending)
     predicted = predicted.with_calibration(calibration, dataset.labels)
-    chosen = _cases_to_tune_on(dataset, predicted, split=split, cases=cases)
-    known = KnownTruth.find(dataset, truth, chosen) if against == "truth" and truth is not None else None
+    chosen = _cases_to_tune_on(dataset, predicted, split=goal.split, cases=cases)
+    known = None if goal.truth is None else KnownTruth.find(dataset, goal.truth, chosen)
     job = partial(
         _scores_of_candidates,
         dataset=dataset.for_predictions(predicted.folders[0]),
         predictions=predicted,
-        split=split,
-        goal=_Goal(against, known, beta),
+        goal=goal,
+        truth=known,
     )
     num_processes = predicted.processes_that_fit(num_processes, dataset.labels)
     found = list(for_each_case(job, chosen, num_processes, title="tune"))
@@ -106,8 +122,8 @@ def tune_threshold(
             name: dict(zip(map(str, CANDIDATES), curve.round(6).tolist(), strict=True))
             for name, curve in zip(dataset.labels.names, mean, strict=True)
         },
-        "beta": beta,
-        "against": against,
+        "beta": goal.beta,
+        "against": goal.against,
         "dataset": dataset.folder.name,
         "cases": chosen,
         "models_averaged": predicted.models,
@@ -156,29 +172,20 @@ def _cases_to_tune_on(
     return [case for case in found if cases is None or case in set(cases)]
 
 
-@dataclass(frozen=True)
-class _Goal:
-    """What a good threshold agrees with; ``beta`` of F-beta."""
-
-    against: Against
-    truth: KnownTruth | None
-    beta: float
-
-
 def _scores_of_candidates(
     case: str,
     *,
     dataset: SoftDataset,
     predictions: Predictions,
-    split: str,
-    goal: _Goal,
+    goal: TuningGoal,
+    truth: KnownTruth | None,
 ) -> NDArray[Any]:
     """F-beta ``(channels, candidates)`` of one case."""
     labels = dataset.labels
-    _, hard, raters, grid = read_references(dataset, case, split=split)
+    _, hard, raters, grid = read_references(dataset, case, split=goal.split)
     if goal.against == "truth":
-        assert goal.truth is not None, "checked before the first case"
-        references = [goal.truth.read(case, grid).label_map]
+        assert truth is not None, "checked before the first case"
+        references = [truth.read(case, grid).label_map]
     else:
         references = list(raters.values()) if goal.against == "raters" else [hard]
         if not references:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, Source, source_name
 from nnunet_softlabel.cases.extra_files import ExtraFiles
+from nnunet_softlabel.cases.files import RaterFiles
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.label_maps import LabelMap, Reading, on_grid, read_label_map, read_source
 from nnunet_softlabel.cases.raters import cases_of_raters
@@ -85,9 +86,7 @@ def pattern_cases(
     if images:
         cases = find_cases(
             images,
-            raters=raters,
-            rater_axis=rater_axis,
-            rater_names=rater_names,
+            raters=RaterFiles(raters, axis=rater_axis, names=rater_names),
             extra_files=extra_files,
             notes=notes,
         )

@@ -20,6 +20,7 @@ from nnunet_softlabel.losses.entropy import (
     symmetric_cross_entropy,
 )
 from nnunet_softlabel.losses.fused.fused_loss import FusedSoftLoss
+from nnunet_softlabel.losses.fused.terms import TermWeights
 from nnunet_softlabel.losses.inputs import masked_mean, probabilities
 from nnunet_softlabel.losses.passive import (
     mean_absolute_error,
@@ -27,7 +28,12 @@ from nnunet_softlabel.losses.passive import (
     reverse_cross_entropy,
     total_variation,
 )
-from nnunet_softlabel.losses.region import dice_semimetric_loss, noise_robust_dice_loss, soft_dice_loss
+from nnunet_softlabel.losses.region import (
+    RegionSums,
+    dice_semimetric_loss,
+    noise_robust_dice_loss,
+    soft_dice_loss,
+)
 from nnunet_softlabel.losses.registry import ACTIVE, LOSSES, PASSIVE, REGION_TERMS, VOXEL_TERMS, get_loss
 from nnunet_softlabel.losses.targets import CompactTargetLoss, check_target, expand_target
 
@@ -42,6 +48,8 @@ __all__ = [
     "BalancedStart",
     "CompactTargetLoss",
     "FusedSoftLoss",
+    "RegionSums",
+    "TermWeights",
     "WeightedSum",
     "active_passive_loss",
     "brier_score",

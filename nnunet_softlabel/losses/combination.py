@@ -24,8 +24,7 @@ def active_passive_loss(
     target: Tensor,
     *,
     mode: Mode = "consistent",
-    active: str | None = None,
-    passive: str | None = None,
+    pair: tuple[str, str] | None = None,
     alpha: float = 1.0,
     beta: float = 1.0,
     mask: Tensor | None = None,
@@ -37,15 +36,15 @@ def active_passive_loss(
     tolerance theorem and is minimised at the majority class. Both are the same function on one-hot targets.
 
     >>> logits, target = torch.tensor([[[0.8], [0.2]]]).log(), torch.tensor([[[0.75], [0.25]]])
-    >>> round(active_passive_loss(logits, target, mode="expectation", active="nce", passive="mae").item(), 4)
+    >>> round(active_passive_loss(logits, target, mode="expectation", pair=("nce", "mae")).item(), 4)
     0.6609
 
     Args:
         logits: ``(B, K, *spatial)``, before the activation.
         target: probabilities, same shape as ``logits``.
         mode: ``consistent`` or ``expectation``.
-        active: a name in ``ACTIVE_OF_MODE[mode]``; None takes its first, ``nkl`` or ``nce``.
-        passive: a name in ``PASSIVE_OF_MODE[mode]``; None takes its first, ``tv`` or ``mae``.
+        pair: the active term, a name in ``ACTIVE_OF_MODE[mode]``, and the passive one, a name in
+            ``PASSIVE_OF_MODE[mode]``. None takes the first of each, NKL and TV or NCE and MAE.
         alpha: weight of the active term.
         beta: weight of the passive term; above 0 in ``consistent`` mode with three or more classes.
         mask: ``(B, 1, *spatial)``, True where a voxel counts. None counts all.
@@ -62,17 +61,17 @@ def active_passive_loss(
     check_weights(alpha=alpha, beta=beta)
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {list(get_args(Mode))}, got {mode!r}.")
-    active = _choose("active", active, mode, ACTIVE_OF_MODE[mode])
-    passive = _choose("passive", passive, mode, PASSIVE_OF_MODE[mode])
+    active, passive = pair or (ACTIVE_OF_MODE[mode][0], PASSIVE_OF_MODE[mode][0])
+    _check_choice("active", active, mode, ACTIVE_OF_MODE[mode])
+    _check_choice("passive", passive, mode, PASSIVE_OF_MODE[mode])
     active_value = ACTIVE[active](logits, target, mask=mask, activation=activation)
     passive_value = PASSIVE[passive](logits, target, mask=mask, activation=activation)
     return alpha * active_value + beta * passive_value
 
 
-def _choose(kind: str, name: str | None, mode: str, choices: tuple[str, ...]) -> str:
-    if name is not None and name not in choices:
-        raise ValueError(f"{kind} must be one of {list(choices)} in {mode} mode, got {name!r}.")
-    return name or choices[0]
+def _check_choice(kind: str, name: str, mode: str, choices: tuple[str, ...]) -> None:
+    if name not in choices:
+        raise ValueError(f"pair: {kind} must be one of {list(choices)} in {mode} mode, got {name!r}.")
 
 
 def class_balanced(

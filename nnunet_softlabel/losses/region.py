@@ -2,13 +2,12 @@
 
 ``logits``, ``target``, ``mask`` and the result are those of ``active.py``. Further arguments of all three:
 
-- ``batch_dice``: sum over the batch too, as nnU-Net does where its plan says so.
+- ``sums``: over what voxels are summed, a `RegionSums`.
 - ``include_background``: with softmax, count channel 0; with sigmoid every channel is foreground and counts.
-- ``smooth``: added to the denominator (and, in the usual Dice, to the numerator), as in nnU-Net.
-- ``ddp``: with ``batch_dice``, sum over the processes of ``torch.distributed`` as nnU-Net does.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,14 +15,33 @@ from torch import Tensor
 from .inputs import Activation, check_inputs, probabilities
 
 
+@dataclass(frozen=True)
+class RegionSums:
+    """Over what a region term sums its voxels, as nnU-Net's Dice loss does.
+
+    >>> RegionSums(batch_dice=True).ddp
+    False
+
+    Attributes:
+        batch_dice: over the batch too, as nnU-Net does where its plan says so.
+        smooth: added to the denominator (and, in the usual Dice, to the numerator).
+        ddp: with ``batch_dice``, over the processes of ``torch.distributed`` too.
+    """
+
+    batch_dice: bool = False
+    smooth: float = 1e-5
+    ddp: bool = False
+
+
+PER_SAMPLE = RegionSums()
+
+
 def dice_semimetric_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    batch_dice: bool = False,
+    sums: RegionSums = PER_SAMPLE,
     include_background: bool = False,
-    smooth: float = 1e-5,
-    ddp: bool = False,
     mask: Tensor | None = None,
     activation: Activation = "softmax",
 ) -> Tensor:
@@ -41,8 +59,8 @@ def dice_semimetric_loss(
     """
     p, q = _foreground(logits, target, mask, activation=activation, include_background=include_background)
     distance = (p - q).abs()
-    distance_sum, total = _region_sums([distance, p + q], mask, batch_dice=batch_dice, ddp=ddp)
-    return (distance_sum / (total + smooth).clamp_min(1e-8)).mean()
+    distance_sum, total = _region_sums([distance, p + q], mask, sums)
+    return (distance_sum / (total + sums.smooth).clamp_min(1e-8)).mean()
 
 
 def noise_robust_dice_loss(
@@ -50,10 +68,8 @@ def noise_robust_dice_loss(
     target: Tensor,
     *,
     gamma: float = 1.5,
-    batch_dice: bool = False,
+    sums: RegionSums = PER_SAMPLE,
     include_background: bool = False,
-    smooth: float = 1e-5,
-    ddp: bool = False,
     mask: Tensor | None = None,
     activation: Activation = "softmax",
 ) -> Tensor:
@@ -73,18 +89,16 @@ def noise_robust_dice_loss(
         raise ValueError(f"gamma must lie in [1, 2], got {gamma}.")
     p, q = _foreground(logits, target, mask, activation=activation, include_background=include_background)
     distance = (p - q).abs().pow(gamma)
-    distance_sum, total = _region_sums([distance, p + q], mask, batch_dice=batch_dice, ddp=ddp)
-    return (distance_sum / (total + smooth).clamp_min(1e-8)).mean()
+    distance_sum, total = _region_sums([distance, p + q], mask, sums)
+    return (distance_sum / (total + sums.smooth).clamp_min(1e-8)).mean()
 
 
 def soft_dice_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    batch_dice: bool = False,
+    sums: RegionSums = PER_SAMPLE,
     include_background: bool = False,
-    smooth: float = 1e-5,
-    ddp: bool = False,
     mask: Tensor | None = None,
     activation: Activation = "softmax",
 ) -> Tensor:
@@ -100,8 +114,8 @@ def soft_dice_loss(
         [1] Milletari et al., "V-Net", 3DV 2016; smoothing as in nnU-Net.
     """
     p, q = _foreground(logits, target, mask, activation=activation, include_background=include_background)
-    overlap, total = _region_sums([p * q, p + q], mask, batch_dice=batch_dice, ddp=ddp)
-    return 1 - ((2 * overlap + smooth) / (total + smooth).clamp_min(1e-8)).mean()
+    overlap, total = _region_sums([p * q, p + q], mask, sums)
+    return 1 - ((2 * overlap + sums.smooth) / (total + sums.smooth).clamp_min(1e-8)).mean()
 
 
 def _foreground(
@@ -114,15 +128,13 @@ def _foreground(
     return p[:, first:], target[:, first:].to(p.dtype)
 
 
-def _region_sums(
-    per_voxel: Sequence[Tensor], mask: Tensor | None, *, batch_dice: bool, ddp: bool
-) -> list[Tensor]:
+def _region_sums(per_voxel: Sequence[Tensor], mask: Tensor | None, over: RegionSums) -> list[Tensor]:
     """Sum each ``(B, C, *spatial)`` over space to ``(B, C)``, or over batch and processes too to ``(C,)``."""
     sums = [(x if mask is None else torch.where(mask, x, 0.0)).flatten(2).sum(dim=2) for x in per_voxel]
-    if not batch_dice:
+    if not over.batch_dice:
         return sums
     sums = [x.sum(dim=0) for x in sums]
-    return [_sum_over_processes(x) for x in sums] if ddp else sums
+    return [_sum_over_processes(x) for x in sums] if over.ddp else sums
 
 
 @torch.compiler.disable  # communication ends a graph, so end it here

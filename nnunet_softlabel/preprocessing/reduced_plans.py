@@ -27,15 +27,43 @@ NAMES_OF_NNUNET = ("dataset", "dataset_fingerprint", "splits_final")
 
 
 @public
+@dataclass(frozen=True)
+class NetworkSize:
+    """How small a network is, with its batches and patches.
+
+    >>> NetworkSize(features=4).batch_size
+    2
+
+    Attributes:
+        features: feature maps of the first stage; they double per stage.
+        batch_size: of every configuration.
+        patch_size: largest patch, in voxels along nnU-Net's axes; None keeps the plan's. Its last two numbers
+            bound 2d patches.
+        max_stages: most resolution stages of the network.
+    """
+
+    features: int = 8
+    batch_size: int = 2
+    patch_size: Sequence[int] | None = None
+    max_stages: int = 4
+
+    def check(self) -> None:
+        """Refuse a network that nnU-Net could not build, or would train into nothing."""
+        given = {"--features": self.features, "--batch-size": self.batch_size}
+        given |= {"--max-stages": self.max_stages}
+        given |= {"--patch-size": min(self.patch_size)} if self.patch_size is not None else {}
+        for flag, value in given.items():
+            if value < 1:
+                raise UsageError(f"{flag} {value}: takes numbers from 1.")
+
+
+@public
 def reduce_plans(
     dataset: int | str,
     *,
     plans: str = "nnUNetPlans",
     name: str = "nnUNetPlansReduced",
-    features: int = 8,
-    batch_size: int = 2,
-    patch_size: Sequence[int] | None = None,
-    max_stages: int = 4,
+    network: NetworkSize | None = None,
     with_cascade: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -45,18 +73,15 @@ def reduce_plans(
     ``3d_cascade_fullres`` to small ones. The images of ``3d_lowres`` are then preprocessed with
     ``nnUNetv2_preprocess -d DATASET -plans_name NAME -c 3d_lowres``.
 
-    >>> ns.reduce_plans(911, name="SmallPlans", features=4, patch_size=[16, 24, 24]).name
+    >>> size = ns.NetworkSize(features=4, patch_size=[16, 24, 24])
+    >>> ns.reduce_plans(911, name="SmallPlans", network=size).name
     'SmallPlans.json'
 
     Args:
         dataset: id or name, planned by nnU-Net.
         plans: identifier of the plan to reduce.
         name: identifier of the reduced plan.
-        features: feature maps of the first stage; they double per stage.
-        batch_size: of every configuration.
-        patch_size: largest patch, in voxels along nnU-Net's axes; None keeps the plan's. Its last two numbers
-            bound 2d patches.
-        max_stages: most resolution stages of the network.
+        network: its size, and that of its batches and patches.
         with_cascade: add the configurations of a cascade if the plan has none.
         overwrite: replace a reduced plan that is there.
 
@@ -69,7 +94,7 @@ def reduce_plans(
     """
     base = find_dataset(environment_folder("nnUNet_preprocessed"), dataset)
     target = base / f"{name}.json"
-    size = _Size(features, batch_size, patch_size, max_stages)
+    size = network or NetworkSize()
     size.check()
     reduced = read_plans(base, plans)
     _check_target(target, name, plans, overwrite=overwrite)
@@ -82,25 +107,6 @@ def reduce_plans(
                 _reduce(configuration, size)
     write_json(target, reduced)
     return target
-
-
-@dataclass(frozen=True)
-class _Size:
-    """Of the reduced network and its batches; see `reduce_plans`."""
-
-    features: int
-    batch_size: int
-    patch_size: Sequence[int] | None
-    max_stages: int
-
-    def check(self) -> None:
-        """Refuse a network that nnU-Net could not build, or would train into nothing."""
-        given = {"--features": self.features, "--batch-size": self.batch_size}
-        given |= {"--max-stages": self.max_stages}
-        given |= {"--patch-size": min(self.patch_size)} if self.patch_size is not None else {}
-        for flag, value in given.items():
-            if value < 1:
-                raise UsageError(f"{flag} {value}: takes numbers from 1.")
 
 
 def _check_target(target: Path, name: str, plans: str, *, overwrite: bool) -> None:
@@ -141,7 +147,7 @@ def _add_cascade(configurations: Json, plans: str, name: str) -> None:
     configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
 
 
-def _reduce(configuration: Json, size: _Size) -> None:
+def _reduce(configuration: Json, size: NetworkSize) -> None:
     planned, max_stages = configuration["patch_size"], size.max_stages
     wanted = list(planned)
     if size.patch_size is not None:

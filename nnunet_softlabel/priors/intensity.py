@@ -6,6 +6,7 @@ Three steps: :func:`estimate_tissue` per case; :func:`lesion_statistics` per cas
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -52,24 +53,52 @@ def log_likelihood_ratio(
     return 0.5 * x**2 - 0.5 * ((x - mean) / spread) ** 2 - np.log(spread)
 
 
+@dataclass(frozen=True)
+class IntensityRule:
+    """How intensity moves a label.
+
+    >>> IntensityRule(direction="darker").strength
+    1.0
+
+    Attributes:
+        strength: 0 changes nothing inside the ROI; 1 is Bayes' rule for a voxel by itself.
+        direction: what lesions are, compared with their tissue.
+        raises_unmarked: voxels that no rater marked for a channel may gain, too.
+        certainty: how far unanimous raters are to be trusted.
+        most_evidence: bound of the evidence.
+    """
+
+    strength: float = 1.0
+    direction: Literal["brighter", "darker"] = "brighter"
+    raises_unmarked: bool = False
+    certainty: float = CERTAINTY
+    most_evidence: float = MOST_EVIDENCE
+
+    def check(self) -> None:
+        """Refuse numbers that make no rule."""
+        if not 0.5 < self.certainty < 1:
+            raise ValueError(f"certainty must lie in (0.5, 1), got {self.certainty}")
+        if not 0 <= self.strength < np.inf or not 0 < self.most_evidence < np.inf:
+            raise ValueError(
+                f"strength must not be negative and most_evidence positive, got {self.strength} and "
+                f"{self.most_evidence}"
+            )
+
+
 def apply_intensity_prior(
     soft: NDArray[Any],
     image: NDArray[Any],
     roi: NDArray[Any],
+    *,
     tissue: TissueModel,
     lesions: LesionModel,
-    *,
-    strength: float = 1.0,
-    direction: Literal["brighter", "darker"] = "brighter",
+    rule: IntensityRule | None = None,
     exclusive: bool = True,
-    raises_unmarked: bool = False,
-    certainty: float = CERTAINTY,
-    most_evidence: float = MOST_EVIDENCE,
 ) -> NDArray[Any]:
     """``sigmoid(logit(q) + strength * llr)`` inside the ROI, 0 outside it.
 
-    What no rater marked (``q = 0``) stays 0 unless ``raises_unmarked``: every bright voxel would get a
-    little, which adds up to a lesion's volume in healthy bone.
+    What no rater marked (``q = 0``) stays 0 unless the rule says ``raises_unmarked``: every bright voxel
+    would get a little, which adds up to a lesion's volume in healthy bone.
 
     Where the raters are certain, the formula would change nothing: such a ``q`` counts as ``1 - certainty``
     or ``certainty`` if the evidence speaks against it, and stays exactly 0 or 1 otherwise, so that normal
@@ -79,7 +108,7 @@ def apply_intensity_prior(
 
     >>> soft, image = np.array([[0.0, 0.5, 0.5]], np.float32), np.array([100.0, 100.0, 180.0])
     >>> tissue, lesions = TissueModel(100.0, 20.0), ns.priors.LesionModel((3.0,), (1.0,))
-    >>> apply_intensity_prior(soft, image, np.ones(3, bool), tissue, lesions).round(2)
+    >>> apply_intensity_prior(soft, image, np.ones(3, bool), tissue=tissue, lesions=lesions).round(2)
     array([[0.  , 0.05, 0.95]], dtype=float32)
 
     Args:
@@ -88,24 +117,16 @@ def apply_intensity_prior(
         roi: ``(*spatial)``, not 0 where the models hold, say where :func:`roi_weights` are positive.
         tissue: of this case.
         lesions: of all cases.
-        strength: 0 changes nothing inside the ROI; 1 is Bayes' rule for a voxel by itself.
-        direction: what lesions are, compared with their tissue.
+        rule: strength, direction and bounds of the evidence.
         exclusive: channels are classes that compete (a softmax takes the place of the sigmoid), not regions.
-        raises_unmarked: voxels that no rater marked for a channel may gain, too.
-        certainty: how far unanimous raters are to be trusted.
-        most_evidence: bound of the evidence.
 
     Returns:
         ``(C, *spatial)`` float32.
     """
+    rule = rule or IntensityRule()
     check_shape("image", image, soft.shape[1:])
     check_shape("ROI", roi, soft.shape[1:])
-    if not 0.5 < certainty < 1:
-        raise ValueError(f"certainty must lie in (0.5, 1), got {certainty}")
-    if not 0 <= strength < np.inf or not 0 < most_evidence < np.inf:
-        raise ValueError(
-            f"strength must not be negative and most_evidence positive, got {strength} and {most_evidence}"
-        )
+    rule.check()
     if len(lesions.mean) != len(soft):
         raise ValueError(f"the lesion model has {len(lesions.mean)} channels, the soft label {len(soft)}")
     inside = roi != 0
@@ -113,9 +134,9 @@ def apply_intensity_prior(
     evidence = np.stack(
         [
             np.clip(
-                strength * log_likelihood_ratio(intensity, m, s, direction=direction),
-                -most_evidence,
-                most_evidence,
+                rule.strength * log_likelihood_ratio(intensity, m, s, direction=rule.direction),
+                -rule.most_evidence,
+                rule.most_evidence,
             )
             for m, s in zip(lesions.mean, lesions.spread, strict=True)
         ]
@@ -123,21 +144,19 @@ def apply_intensity_prior(
     q = soft[:, inside]
     changed = np.zeros(soft.shape, dtype=np.float32)
     if exclusive:
-        changed[:, inside] = _updated(q, evidence, certainty, raises_unmarked)
+        changed[:, inside] = _updated(q, evidence, rule)
     else:
         changed[:, inside] = np.concatenate(
-            [_updated(q[c : c + 1], evidence[c : c + 1], certainty, raises_unmarked) for c in range(len(q))]
+            [_updated(q[c : c + 1], evidence[c : c + 1], rule) for c in range(len(q))]
         )
     return changed
 
 
-def _updated(
-    q: NDArray[Any], evidence: NDArray[Any], certainty: float, raises_unmarked: bool
-) -> NDArray[Any]:
+def _updated(q: NDArray[Any], evidence: NDArray[Any], rule: IntensityRule) -> NDArray[Any]:
     """Bayes' rule for exclusive classes: ``(C, N)`` probabilities and log-likelihood ratios to background."""
-    background = np.clip(1 - q.sum(axis=0), 0, 1)
+    certainty, background = rule.certainty, np.clip(1 - q.sum(axis=0), 0, 1)
     # A certain voxel is opened only by evidence against it.
-    is_possible = (q > 0) | ((evidence > 0) & raises_unmarked)
+    is_possible = (q > 0) | ((evidence > 0) & rule.raises_unmarked)
     is_doubted = (background > 0) | ((q > 0) & (evidence < 0)).any(axis=0)
     odds = np.where(is_possible, np.clip(q, 1 - certainty, certainty) * np.exp(evidence), 0)
     rest = np.where(is_doubted, np.clip(background, 1 - certainty, certainty), 0)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_softlabel.cases.case import Adjudication, Case
+from nnunet_softlabel.cases.label_maps import FileOptions
+from nnunet_softlabel.conversion.checks import new_dataset
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, detection_models
 from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.conversion.settings import Fusion, Running
@@ -116,16 +118,12 @@ def refine(
     about = dataset.about
     made = convert(
         cases,
-        dataset_id=dataset_id,
-        name=name or default_name(dataset),
+        new_dataset(dataset_id, name or default_name(dataset)),
         labels=label_texts(dataset.labels),
         channel_names=list(dataset.dataset_json["channel_names"].values()),
         fusion=Fusion("lesion-wise", has_anonymous_raters=bool(about.get("has_anonymous_raters"))),
-        links_images=links_images,
-        num_processes=running.workers.number,
-        overwrite=running.overwrite,
-        resume=running.resume,
-        show_progress=running.workers.show_progress,
+        files=FileOptions(links_images=links_images),
+        running=running,
     )
     _record_origin(made, dataset, training)
     training_cases = {case.name: case for case in cases if not case.is_test}

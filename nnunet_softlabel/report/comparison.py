@@ -92,6 +92,23 @@ class PairedDifference:
         return self.p_holm < alpha and (self.difference.low > 0 or self.difference.high < 0)
 
 
+@public
+@dataclass(frozen=True)
+class Bootstrap:
+    """How the intervals of `compare` are made.
+
+    >>> Bootstrap(resamples=500).confidence
+    0.95
+
+    Attributes:
+        confidence: of the intervals.
+        resamples: of the patients.
+    """
+
+    confidence: float = CONFIDENCE
+    resamples: int = RESAMPLES
+
+
 def home_reference(metric: str) -> str:
     """The reference a metric is reported against: consensus (masks), soft (maps), raters (all together)."""
     if metric in RATERS_METRICS:
@@ -155,8 +172,7 @@ def compare(
     reference: str | None = None,
     primary: Sequence[str] | None = None,
     margins: Mapping[str, float] | None = None,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
+    bootstrap: Bootstrap | None = None,
 ) -> list[PairedDifference]:
     """All differences between two trainers; the primary ones are the family of Holm's correction.
 
@@ -175,8 +191,7 @@ def compare(
         reference: one for all metrics; None takes each metric's `home_reference`.
         primary: metrics that are tested and corrected for; the others only have intervals. None: all.
         margins: metric -> margin of non-inferiority, positive, in the metric's unit.
-        confidence: of the intervals.
-        resamples: of the bootstrap.
+        bootstrap: how the intervals are made.
 
     Raises:
         ValueError: for an unknown metric, or a margin that is not positive or has no direction to go with.
@@ -203,8 +218,7 @@ def compare(
                 case_values(second, **place),
                 names=names,
                 place=place,
-                confidence=confidence,
-                resamples=resamples,
+                bootstrap=bootstrap or Bootstrap(),
             )
             if test is not None:
                 tests.append(_with_margin(test, (margins or {}).get(metric)))
@@ -229,8 +243,7 @@ def _paired_difference(
     *,
     names: tuple[str, str],
     place: Mapping[str, str],
-    confidence: float,
-    resamples: int,
+    bootstrap: Bootstrap,
 ) -> PairedDifference | None:
     """One test; None if neither trainer has such a row."""
     if not first and not second:
@@ -259,7 +272,9 @@ def _paired_difference(
         reference=place["reference"],
         first_mean=mean_of_defined(a_values),
         second_mean=mean_of_defined(b_values),
-        difference=mean_interval(differences, groups, confidence=confidence, resamples=resamples),
+        difference=mean_interval(
+            differences, groups, confidence=bootstrap.confidence, resamples=bootstrap.resamples
+        ),
         p_value=p_value,
         effect_size=effect_size,
         wins=(better, len(pairs) - better - worse, worse),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -25,14 +25,14 @@ from nnunet_softlabel.report.comparison import (
     case_values,
     home_reference,
 )
-from nnunet_softlabel.report.held_out import HeldOut
+from nnunet_softlabel.report.findings import Findings, Provenance
 from nnunet_softlabel.report.markup import template_environment, with_code
 from nnunet_softlabel.report.methods import facts, methods_text
 from nnunet_softlabel.report.pictures import CasePicture
 from nnunet_softlabel.report.plots import class_plots, curve_plots, picture_panels, primary_plots
 from nnunet_softlabel.report.runs import RunResult
 from nnunet_softlabel.report.significance import Interval, mean_interval
-from nnunet_softlabel.report.verdict import Sentence, excludes_zero, verdict
+from nnunet_softlabel.report.verdict import excludes_zero, verdict
 
 MEAN_RESAMPLES = 2000  # of the intervals of means; those of differences come with the tests
 PICTURED_CASES, PLOTTED_CLASSES = 9, 4
@@ -41,39 +41,29 @@ PICTURED_CASES, PLOTTED_CLASSES = 9, 4
 @public
 def write_report(
     path: Path,
+    found: Findings,
     *,
     title: str,
-    runs: Sequence[RunResult],
-    comparisons: Sequence[PairedDifference] = (),
-    pictures: Sequence[CasePicture] = (),
     metrics: Sequence[str] = PRIMARY,
-    plan: Mapping[str, Any] | None = None,
-    commands: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    package_versions: Mapping[str, str] | None = None,
-    sentences: Sequence[Sentence] = (),
-    test: HeldOut | None = None,
+    pictures: Sequence[CasePicture] = (),
+    provenance: Provenance | None = None,
+    test: Findings | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the page.
 
     >>> summary = ns.evaluate(501, "predictions", "scores_b", num_processes=1)
-    >>> runs = [ns.RunResult.from_folders("SoftCE", ["scores_b"])]
-    >>> ns.write_report("report.html", title="Knees", runs=runs, metrics=["dice"]).name
+    >>> found = ns.Findings([ns.RunResult.from_folders("SoftCE", ["scores_b"])])
+    >>> ns.write_report("report.html", found, title="Knees", metrics=["dice"]).name
     'report.html'
 
     Args:
         path: of the HTML file.
+        found: on the validation cases.
         title: first line of the page.
-        runs: trainers, the baseline first.
-        comparisons: from `statistics.compare`, baseline against each other trainer.
-        pictures: at most 9 are shown.
         metrics: rows of the tables, each against its home reference.
-        plan: settings that all trainers share.
-        commands: that lead to this page.
-        notes: what a reader must know, failed trainings for instance.
-        package_versions: if they are not those of this environment.
-        sentences: the verdict; empty: made from the runs, without the length of their training.
+        pictures: at most 9 are shown.
+        provenance: plan, commands and versions.
         test: what was found on test images; shown first.
         overwrite: replace an earlier page.
 
@@ -81,9 +71,12 @@ def write_report(
         UsageError: if the page exists, or there is no run.
     """
     refuse_existing([path], overwrite=overwrite)
+    runs, comparisons = found.runs, found.comparisons
     if not runs:
         raise UsageError("a report needs at least one evaluated trainer.")
-    classes = list(dict.fromkeys(name for run in runs for name in run.classes))
+    origin = provenance or Provenance()
+    package_versions = origin.package_versions or versions()
+    classes = found.classes
     primary = list(dict.fromkeys(test.metric for test in comparisons if test.is_primary))
     primary.sort(key=lambda metric: metric not in PRIMARY_TESTS)
     page = environment().get_template("report.html.jinja").render(
@@ -99,21 +92,29 @@ def write_report(
         pictures=[picture_panels(picture) for picture in pictures[:PICTURED_CASES]],
         colour_bar=figures.colour_bar(),
         has_recalibrated=any(run.name.endswith(figures.RECALIBRATED) for run in runs),
-        plan=plan or {},
-        facts=facts(plan or {}, runs),
-        methods=methods_text(runs, comparisons, metrics, plan or {}, versions=package_versions or versions())
-        + (test.methods if test else ""),
-        commands=commands,
-        notes=notes,
-        versions=package_versions or versions(),
-        sentences=sentences if sentences else verdict({run.name: run.rows for run in runs}, comparisons),
+        plan=origin.plan,
+        facts=facts(origin.plan, runs),
+        methods=methods_text(runs, comparisons, metrics, origin.plan, versions=package_versions)
+        + (held_out_methods(test) if test else ""),
+        commands=origin.commands,
+        notes=found.notes,
+        versions=package_versions,
+        sentences=found.sentences or verdict({run.name: run.rows for run in runs}, comparisons),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path
 
 
-def held_out_summaries(test: HeldOut | None, metrics: Sequence[str]) -> list[Summary]:
+def held_out_methods(test: Findings) -> str:
+    """A sentence on the test images for the methods of the page."""
+    return (
+        f" {len(test.cases)} test images, which no network had seen, were predicted by each fold; single "
+        f"folds were scored, and the mean of the folds' probabilities."
+    )
+
+
+def held_out_summaries(test: Findings | None, metrics: Sequence[str]) -> list[Summary]:
     """The tables of the test set, one per class; empty without one."""
     if test is None:
         return []

@@ -11,7 +11,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import write_image
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.public import public
-from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom
+from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom
 from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
 
 SHAPE = (16, 48, 48)
@@ -67,7 +67,8 @@ def write_knees(
 
 
 def _write_knee(folder: Path, readers: Mapping[str, RaterSkill], name: str, seed: int) -> None:
-    knee = make_knee_phantom(seed, shape=SHAPE, n_lesions=1 + seed % 3, lesion_radius_mm=LESION_RADIUS_MM)
+    lesions = KneeLesions(number=1 + seed % 3, radius_mm=LESION_RADIUS_MM)
+    knee = make_knee_phantom(seed, shape=SHAPE, lesions=lesions)
     grid = Grid.upright(knee.image.shape, knee.spacing_mm)
     write_image(folder / "images" / f"{name}.nii.gz", knee.image, grid)
     write_image(folder / "truth" / f"{name}.nii.gz", knee.truth, grid)

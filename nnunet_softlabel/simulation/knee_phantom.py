@@ -43,25 +43,59 @@ class KneePhantom:
     spacing_mm: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class KneeLesions:
+    """The bone marrow lesions of a generated knee.
+
+    >>> KneeLesions(number=2).contrast
+    1.0
+
+    Attributes:
+        number: None: 0 to 3 at random, or 1 to 3 if ``fraction`` is given.
+        radius_mm: smallest and largest mean radius.
+        fraction: share of the image's voxels that is lesion; scales all radii to reach it.
+        contrast: 1 as usual, 0 as dark as the marrow, negative darker.
+        edge_mm: width in which a lesion's signal fades from 3/4 to 1/4.
+    """
+
+    number: int | None = None
+    radius_mm: tuple[float, float] = (5.0, 11.0)
+    fraction: float | None = None
+    contrast: float = 1.0
+    edge_mm: float = 3.0
+
+    def check(self) -> None:
+        """Refuse what cannot be drawn."""
+        if self.number is not None and self.number < 0:
+            raise ValueError(f"lesions: number must not be negative, got {self.number}")
+        if not 0 < self.radius_mm[0] <= self.radius_mm[1]:
+            raise ValueError(
+                f"lesions: radius_mm must be two positive numbers in order, got {self.radius_mm}"
+            )
+        if self.fraction is not None and (not 0 < self.fraction < 1 or self.number == 0):
+            raise ValueError(
+                f"lesions: fraction must lie in (0, 1) and needs a lesion, got {self.fraction} and "
+                f"number={self.number}"
+            )
+        if not self.edge_mm > 0:
+            raise ValueError(f"lesions: edge_mm must be positive, got {self.edge_mm}")
+
+
 def make_knee_phantom(
     seed: int,
     *,
     shape: Sequence[int] = (24, 64, 64),
     spacing_mm: Sequence[float] | None = None,
-    n_lesions: int | None = None,
-    lesion_radius_mm: tuple[float, float] = (5.0, 11.0),
-    lesion_fraction: float | None = None,
-    lesion_contrast: float = 1.0,
-    edge_mm: float = 3.0,
+    lesions: KneeLesions | None = None,
     noise: float = 4.0,
 ) -> KneePhantom:
     """A knee as fat-suppressed MRI shows it: dark marrow, bright fluid and cartilage, fuzzy bright lesions.
 
     The anatomy fills the field of view, whatever its size; lesions have their size in mm. Anatomy, vessels,
-    lesions and noise are drawn independently of each other: knees that differ only in ``lesion_contrast`` or
-    ``noise`` have the same truth.
+    lesions and noise are drawn independently of each other: knees that differ only in the contrast of
+    the lesions, or in ``noise``, have the same truth.
 
-    >>> knee = make_knee_phantom(0, shape=(8, 24, 24), n_lesions=1)
+    >>> knee = make_knee_phantom(0, shape=(8, 24, 24), lesions=ns.simulation.KneeLesions(number=1))
     >>> knee.image.shape, bool(knee.truth.any())
     ((8, 24, 24), True)
 
@@ -69,11 +103,7 @@ def make_knee_phantom(
         seed: the same seed gives the same knee, bit by bit.
         shape: three numbers, or two for one slice through a condyle.
         spacing_mm: voxel size in array order. None: a field of view of 96 x 128 x 128 mm.
-        n_lesions: None: 0 to 3 at random, or 1 to 3 if ``lesion_fraction`` is given.
-        lesion_radius_mm: smallest and largest mean radius.
-        lesion_fraction: share of the image's voxels that is lesion; scales all radii to reach it.
-        lesion_contrast: 1 as usual, 0 as dark as the marrow, negative darker.
-        edge_mm: width in which a lesion's signal fades from 3/4 to 1/4.
+        lesions: how many, how large and how bright.
         noise: standard deviation of the noise (Rician, so the image is never negative).
 
     Returns:
@@ -81,7 +111,7 @@ def make_knee_phantom(
     """
     grid = (1, *shape) if len(shape) == 2 else tuple(shape)
     spacing = _checked_spacing(shape, spacing_mm)
-    drawn = _Lesions(n_lesions, lesion_radius_mm, lesion_fraction, edge_mm)
+    drawn = lesions or KneeLesions()
     drawn.check()
     anatomy_rng, vessel_rng, lesion_rng, noise_rng = (
         np.random.default_rng([seed, part]) for part in range(4)
@@ -92,8 +122,8 @@ def make_knee_phantom(
     fields["vessel"] = draw_vessels(position, fields, vessel_rng)
     bone = fields["bone"] < 0
 
-    if n_lesions is None:
-        drawn = replace(drawn, number=int(lesion_rng.integers(0 if lesion_fraction is None else 1, 4)))
+    if drawn.number is None:
+        drawn = replace(drawn, number=int(lesion_rng.integers(0 if drawn.fraction is None else 1, 4)))
     spacing_3d = spacing if len(shape) == 3 else (1.0, *spacing)
     # Bone marrow lesions lie near the joint, often just below the cartilage.
     places = np.flatnonzero((fields["bone"] < -2.5) & (np.abs(position[1]) < 34))
@@ -101,7 +131,7 @@ def make_knee_phantom(
     truth = (profile >= 0.5) & bone
     image = paint(fields, pixel_mm, noise_rng)
     marrow = coverage(fields["bone"] + CORTEX_MM, pixel_mm)
-    image += lesion_contrast * LESION_ABOVE_MARROW * signal * marrow
+    image += drawn.contrast * LESION_ABOVE_MARROW * signal * marrow
     image = _acquire(np.maximum(image, 0), noise, noise_rng)
     bright = np.minimum(fields["vessel"], fields["effusion"]) < 0
     return KneePhantom(
@@ -123,32 +153,8 @@ def _checked_spacing(shape: Sequence[int], spacing_mm: Sequence[float] | None) -
     return tuple(float(s) for s in spacing_mm)
 
 
-@dataclass(frozen=True)
-class _Lesions:
-    """What is drawn into a bone; see `make_knee_phantom`."""
-
-    number: int | None
-    radius_mm: tuple[float, float]
-    fraction: float | None
-    edge_mm: float
-
-    def check(self) -> None:
-        """Refuse what cannot be drawn."""
-        if self.number is not None and self.number < 0:
-            raise ValueError(f"n_lesions must not be negative, got {self.number}")
-        if not 0 < self.radius_mm[0] <= self.radius_mm[1]:
-            raise ValueError(f"lesion_radius_mm must be two positive numbers in order, got {self.radius_mm}")
-        if self.fraction is not None and (not 0 < self.fraction < 1 or self.number == 0):
-            raise ValueError(
-                f"lesion_fraction must lie in (0, 1) and needs a lesion, got {self.fraction} and "
-                f"n_lesions={self.number}"
-            )
-        if not self.edge_mm > 0:
-            raise ValueError(f"edge_mm must be positive, got {self.edge_mm}")
-
-
 def _draw_lesions(
-    lesions: _Lesions,
+    lesions: KneeLesions,
     bone: NDArray[Any],
     places: NDArray[Any],
     spacing_mm: tuple[float, ...],
@@ -171,7 +177,7 @@ def _draw_lesions(
         in_bone = np.min(reach, axis=0)[bone < 0]
         if wanted > in_bone.size:
             share = in_bone.size / bone.size
-            raise ValueError(f"lesion_fraction {lesions.fraction} is more than bone, {share:.3f}")
+            raise ValueError(f"lesions: fraction {lesions.fraction} is more than bone, {share:.3f}")
         scale = np.partition(in_bone, wanted - 1)[wanted - 1]
     profile, signal = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     for rho, radius, bright in zip(reach, radii, brightness, strict=True):
@@ -215,7 +221,7 @@ def phantom_raters(
 ) -> NDArray[Any]:
     """What three raters of unlike skill draw on a phantom; false positives are bright spots, not lesions.
 
-    >>> knee = make_knee_phantom(0, shape=(8, 24, 24), n_lesions=1)
+    >>> knee = make_knee_phantom(0, shape=(8, 24, 24))
     >>> phantom_raters(knee, seed=0).shape  # three raters
     (3, 8, 24, 24)
 

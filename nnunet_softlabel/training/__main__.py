@@ -6,7 +6,10 @@ from pathlib import Path
 
 if __name__ == "__main__":  # nnU-Net's worker processes import this module again
     from nnunet_softlabel.formats.files import write_json
+    from nnunet_softlabel.training.budget import Budget
     from nnunet_softlabel.training.run import train
 
     arguments, result = map(Path, sys.argv[1:3])
-    write_json(result, train(**json.loads(arguments.read_text(encoding="utf-8"))))
+    asked = json.loads(arguments.read_text(encoding="utf-8"))
+    budget = Budget(asked.pop("epochs"), asked.pop("iterations"), asked.pop("device"))
+    write_json(result, train(**asked, budget=budget))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
@@ -13,20 +13,13 @@ from torch import Tensor, nn
 
 from nnunet_softlabel.cases.splits import refuse_random_fold
 from nnunet_softlabel.formats.files import Json
-from nnunet_softlabel.losses import BalancedStart, CompactTargetLoss, FusedSoftLoss
+from nnunet_softlabel.losses import BalancedStart, CompactTargetLoss, FusedSoftLoss, RegionSums, TermWeights
 from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.preprocessing.preparation import cases_left_out
 from nnunet_softlabel.training.foreground import PLENTY, foreground_share
 from nnunet_softlabel.training.records import OfNnunet
 
 START_KEY = "balanced_start"
-
-
-class LossOptions(TypedDict):
-    """What a plan says to a region term."""
-
-    batch_dice: bool
-    ddp: bool
 
 
 class LossTrainer(nnUNetTrainer):
@@ -59,9 +52,9 @@ class LossTrainer(nnUNetTrainer):
         raise NotImplementedError(f"{type(self).__name__} must define build_soft_loss()")
 
     @property
-    def loss_options(self) -> LossOptions:
+    def region_sums(self) -> RegionSums:
         """What the plan says to a region term: ``batch_dice``, and ``ddp`` if several GPUs share a batch."""
-        return {"batch_dice": self.configuration_manager.batch_dice, "ddp": self.is_ddp}
+        return RegionSums(batch_dice=self.configuration_manager.batch_dice, ddp=self.is_ddp)
 
     @property
     def activation(self) -> Activation:
@@ -73,14 +66,14 @@ class LossTrainer(nnUNetTrainer):
         """C, the number of foreground classes or regions."""
         return self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
 
-    def fused_loss(self, **weights: Any) -> FusedSoftLoss:
-        """DML + CE + NKL + TV in one computation, with the weights given (see `FusedSoftLoss`)."""
+    def fused_loss(self, **weights: float) -> FusedSoftLoss:
+        """DML + CE + NKL + TV in one computation; ``weights`` are those of `TermWeights`."""
         return FusedSoftLoss(
-            **weights,
+            TermWeights(**weights),
             activation=self.activation,
+            sums=self.region_sums,
             has_ignore=self.label_manager.has_ignore_label,
             compiles=self._do_i_compile(),
-            **self.loss_options,
         )
 
     def with_balanced_start(self, settled: FusedSoftLoss) -> BalancedStart:
@@ -179,11 +172,11 @@ class LossTrainer(nnUNetTrainer):
 def describe(loss: Any) -> str:
     """A loss in words for the log."""
     if isinstance(loss, FusedSoftLoss):
-        o = loss.options
-        voxel_terms = _sum_text({"CE": o.weight_ce, "NKL": o.weight_nkl, "TV": o.weight_tv})
-        if o.balanced and voxel_terms:
+        weights = loss.options.weights
+        voxel_terms = _sum_text({"CE": weights.ce, "NKL": weights.nkl, "TV": weights.tv})
+        if loss.options.balanced and voxel_terms:
             voxel_terms = f"class-balanced ({voxel_terms})"
-        return " + ".join(part for part in (_sum_text({"DML": o.weight_dml}), voxel_terms) if part)
+        return " + ".join(part for part in (_sum_text({"DML": weights.dml}), voxel_terms) if part)
     if isinstance(loss, BalancedStart):
         return f"{describe(loss.settled)}, after a start with {describe(loss.start)}"
     terms = getattr(loss, "terms", None)

@@ -30,7 +30,7 @@ class nnUNetTrainerAPLExpectation(SoftLabelTrainer):
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
         return WeightedSum(
-            (1.0, partial(dice_semimetric_loss, **self.loss_options)),
+            (1.0, partial(dice_semimetric_loss, sums=self.region_sums)),
             (1.0, partial(active_passive_loss, mode="expectation")),
         )
 
@@ -40,7 +40,7 @@ class nnUNetTrainerAPLNoDice(SoftLabelTrainer):
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
-        return self.fused_loss(weight_dml=0.0, weight_ce=0.0)
+        return self.fused_loss(dml=0.0, ce=0.0)
 
 
 class nnUNetTrainerSoftCE(SoftLabelTrainer):
@@ -48,7 +48,7 @@ class nnUNetTrainerSoftCE(SoftLabelTrainer):
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
-        return self.with_balanced_start(self.fused_loss(weight_nkl=0.0, weight_tv=0.0))
+        return self.with_balanced_start(self.fused_loss(nkl=0.0, tv=0.0))
 
 
 class nnUNetTrainerHardAPL(HardLabelTrainer):
@@ -79,7 +79,7 @@ class nnUNetTrainerSoftCEFineTune(StartsFromModel, SoftLabelTrainer):
 
     def build_soft_loss(self) -> Callable[..., Tensor]:
         """The recipe."""
-        return self.fused_loss(weight_nkl=0.0, weight_tv=0.0)
+        return self.fused_loss(nkl=0.0, tv=0.0)
 
 
 def _with_epochs(recipe: type[LossTrainer], epochs: int) -> type[LossTrainer]:

@@ -14,6 +14,7 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.public import public
+from nnunet_softlabel.training.budget import Budget
 from nnunet_softlabel.training.records import TrainingResult
 from nnunet_softlabel.training.starts_from import SHARE_OF_EPOCHS, starts_from
 
@@ -28,18 +29,15 @@ def train(
     trainer: str,
     *,
     plans: str = "nnUNetPlans",
-    epochs: int | None = None,
-    iterations: int | None = None,
-    val_iterations: int | None = None,
+    budget: Budget | None = None,
     seed: int | None = None,
-    device: str = "cuda",
     continues: bool = False,
 ) -> TrainingResult:
     """Train one fold and validate it with probabilities, as ``nnUNetv2_train ... --npz`` does.
 
     >>> done = ns.train(
     ...     911, "3d_fullres", 0, "nnUNetTrainerSoftCE", plans="nnUNetPlansReduced",
-    ...     epochs=1, iterations=1, device="cpu")
+    ...     budget=ns.Budget(epochs=1, iterations=1, device="cpu"))
     >>> done["epochs"], Path(done["folder"]).name
     (1, 'fold_0')
 
@@ -49,18 +47,16 @@ def train(
         fold: number, or ``all``.
         trainer: class name, nnU-Net's or one on ``nnUNet_extTrainer``.
         plans: plans identifier.
-        epochs: instead of the trainer's own number; a trainer that goes on from a trained model takes a
-            tenth.
-        iterations: per epoch, instead of the trainer's own number.
-        val_iterations: of the pseudo validation per epoch; None follows ``iterations`` in nnU-Net's
-            proportion.
+        budget: epochs, iterations per epoch, and the device; the pseudo validation follows the iterations in
+            nnU-Net's proportion.
         seed: of weights, augmentation and sampling (reproducible with ``nnUNet_n_proc_DA=0``).
-        device: ``cuda``, ``cpu`` or ``mps``.
         continues: from the last checkpoint, if there is one.
 
     Returns:
         What happened: seconds of training and of validation, peak memory, learning curves, result folder.
     """
+    budget = budget or Budget()
+    device = budget.device
     if seed is not None:
         set_seed(seed)
     if device == "cuda":
@@ -70,12 +66,12 @@ def train(
         str(dataset), configuration, fold, trainer, plans, continues, device=torch.device(device)
     )
     continues = continues and any(Path(instance.output_folder).glob("checkpoint_*.pth"))
-    if epochs is not None:
+    if budget.epochs is not None:
         is_new = starts_from(trainer) is None
-        instance.num_epochs = epochs if is_new else max(1, round(SHARE_OF_EPOCHS * epochs))
-    if iterations is not None:
-        instance.num_iterations_per_epoch = iterations
-        instance.num_val_iterations_per_epoch = val_iterations or max(1, iterations // 5)
+        instance.num_epochs = budget.epochs if is_new else max(1, round(SHARE_OF_EPOCHS * budget.epochs))
+    if budget.iterations is not None:
+        instance.num_iterations_per_epoch = budget.iterations
+        instance.num_val_iterations_per_epoch = max(1, budget.iterations // 5)
     instance.save_every = min(instance.save_every, max(1, instance.num_epochs // 10))
     maybe_load_checkpoint(instance, continues, False, None if continues else _pretrained(instance))
     started = time()

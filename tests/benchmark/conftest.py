@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_softlabel.benchmark import (
-    BenchmarkGrid,
-    Budget,
-    cell_training,
-)
+from nnunet_softlabel.benchmark import cell_training
 from tests.benchmark import fake_training as fake
-from tests.benchmark.grids import TRAINERS
+from tests.benchmark.grids import TRAINERS, grid_of
 
 
 @pytest.fixture
@@ -21,9 +17,8 @@ def grid_factory(planned_dataset, tmp_path):
             "trainers": TRAINERS,
             "folds": [0],
             "plans": "nnUNetPlansReduced",
-            "budget": Budget(1, 1),
         } | options
-        return BenchmarkGrid(planned_dataset.id, tmp_path / "benchmark", device="cpu", **options)
+        return grid_of(planned_dataset.id, tmp_path / "benchmark", **options)
 
     return make
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_softlabel.benchmark import (
-    Budget,
+    CellCommands,
     ClusterJobs,
     benchmark,
     report,
@@ -14,6 +14,7 @@ from nnunet_softlabel.benchmark import (
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.training.budget import Budget
 from tests.benchmark.grids import TRAINERS, silent
 
 
@@ -79,7 +80,7 @@ def test_a_fine_tuned_row_without_its_model_is_refused(grid_factory, trainers):
 def test_a_cell_made_with_something_else_is_refused(grid_factory, fake_training):
     benchmark(grid_factory(), num_processes=1, log=silent)
     with pytest.raises(UsageError, match="was made with iterations 1, this benchmark asks for 2"):
-        benchmark(grid_factory(budget=Budget(1, 2)), num_processes=1, log=silent)
+        benchmark(grid_factory(budget=Budget(1, 2, "cpu")), num_processes=1, log=silent)
 
 
 def test_a_cell_in_training_elsewhere_is_left_alone(grid_factory, fake_training):
@@ -137,7 +138,7 @@ def test_jobs_train_the_cells_and_lose_no_other(grid_factory, monkeypatch):
     lines = []
     grid = grid_factory(
         trainers=("nnUNetTrainerBroken", "nnUNetTrainer"),
-        training_command=[sys.executable, str(root / "tests" / "benchmark" / "fake_training.py")],
+        commands=CellCommands([sys.executable, str(root / "tests" / "benchmark" / "fake_training.py")]),
     )
     cluster = ClusterJobs("local", {"timeout_min": 5, "partition": "gpu"}, poll_seconds=0.2)
     outcome = benchmark(grid, num_processes=1, cluster=cluster, log=lines.append)
@@ -156,7 +157,7 @@ def test_a_job_that_dies_does_not_lose_the_others(grid_factory, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     lines = []
-    grid = grid_factory(trainers=TRAINERS[:1], training_command=["no-such-program"])
+    grid = grid_factory(trainers=TRAINERS[:1], commands=CellCommands(["no-such-program"]))
     cluster = ClusterJobs("local", poll_seconds=0.2)
     outcome = benchmark(grid, num_processes=1, cluster=cluster, log=lines.append)
     assert list(map(str, outcome.values())) == ["failed"]

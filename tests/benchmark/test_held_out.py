@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark, format_benchmark, held_out, report
+from nnunet_softlabel.benchmark import benchmark, format_benchmark, held_out, report
 from nnunet_softlabel.benchmark.cluster import CellJob
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes
 from nnunet_softlabel.benchmark.held_out_rows import rows_of, scored_rows
@@ -17,13 +17,13 @@ from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems
 from nnunet_softlabel.benchmark.refined_rows import Round
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.average import average
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.formats.encoding import with_background
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.images import write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.training.prediction import remove_cut_off
-from tests.benchmark.grids import TRAINERS, silent
+from tests.benchmark.grids import TRAINERS, grid_of, silent
 
 TEST_CASES = 2
 FOLDERS = ("images", "labels", "softLabels", "raterLabels")
@@ -55,9 +55,9 @@ def with_test_cases(planned_dataset, tmp_path, monkeypatch):
 @pytest.fixture
 def grid_factory(with_test_cases, planned_dataset, tmp_path):
     def make(**options):
-        options = {"trainers": TRAINERS, "folds": [0, 1], "budget": Budget(1, 1), "test": True} | options
-        options |= {"plans": "nnUNetPlansReduced", "device": "cpu"}
-        return BenchmarkGrid(planned_dataset.id, tmp_path / "benchmark", **options)
+        options = {"trainers": TRAINERS, "folds": [0, 1], "test": True} | options
+        options |= {"plans": "nnUNetPlansReduced"}
+        return grid_of(planned_dataset.id, tmp_path / "benchmark", **options)
 
     return make
 
@@ -117,7 +117,9 @@ def test_mean_of_folds_is_that_of_average(grid_factory, fake_training, fake_pred
     benchmark(grid, num_processes=1, log=silent)
     folders = [held_out.held_out_folder(grid, cell) for cell in grid.cells]
     average(grid.dataset, folders, tmp_path / "mean", num_processes=1)
-    expected = evaluate(grid.dataset, tmp_path / "mean", tmp_path / "scores", split="Ts", num_processes=1)
+    expected = evaluate(
+        grid.dataset, tmp_path / "mean", tmp_path / "scores", scoring=Scoring(split="Ts"), num_processes=1
+    )
     (row,) = [row for row in rows_of(grid, grid.cells) if len(row.cells) == 2]
     found = read_json(row.folder / "soft_summary.json")
     for metric in ("dice", "brier", "volume_error_abs"):

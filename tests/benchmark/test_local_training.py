@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from nnunet_softlabel.benchmark import benchmark
+from nnunet_softlabel.benchmark import CellCommands, benchmark
 from nnunet_softlabel.benchmark.cell_training import cell_environment
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.preflight import find_problems
@@ -114,7 +114,7 @@ time.sleep(600)
 def test_an_interrupt_ends_all_trainings(grid_factory, tmp_path):
     begun = tmp_path / "begun"
     begun.mkdir()
-    grid = grid_factory(training_command=[sys.executable, "-c", ENDLESS, str(begun)])
+    grid = grid_factory(commands=CellCommands([sys.executable, "-c", ENDLESS, str(begun)]))
 
     def interrupt(line):
         if line.startswith("[2/2]"):

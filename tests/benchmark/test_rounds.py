@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.benchmark import (
-    BenchmarkGrid,
-    Budget,
     ClusterJobs,
     SecondRound,
     report,
@@ -31,7 +29,7 @@ from nnunet_softlabel.refinement import summary
 from nnunet_softlabel.refinement.predictions import held_out_predictions
 from nnunet_softlabel.refinement.run import Refinement
 from tests.benchmark import fake_training as fake
-from tests.benchmark.grids import silent
+from tests.benchmark.grids import grid_of, silent
 
 SHAPE, FINDS = (3, 24, 32), {"a": 0.8, "b": 0.55, "c": 0.35}
 LESIONS, N_FOLDS = ((4, 3), (4, 20), (15, 10)), 3
@@ -81,7 +79,7 @@ def dataset(nnunet_folders, maps, tmp_path):
         image = (100 * truth + rng.normal(0, 3, SHAPE)).astype(np.int16)
         cases.append(Case(name, [lambda image=image: (image, grid)], drawn))
         write_image(tmp_path / "truth" / f"{name}.nii.gz", truth, grid)
-    folder = convert(cases, dataset_id=920, name="Missed", labels=["lesion=1"], channel_names=["MR"])
+    folder = convert(cases, "Dataset920_Missed", labels=["lesion=1"], channel_names=["MR"])
     assert folder.name == NAME
     preprocessed = nnunet_folders.preprocessed / NAME
     (preprocessed / "images").mkdir(parents=True)
@@ -127,8 +125,8 @@ def started(dataset, maps, monkeypatch):
 def make_grid(dataset, tmp_path):
     def make(**options):
         options = {"trainers": ["nnUNetTrainer", TRAINER], "folds": range(N_FOLDS)} | options
-        options = {"budget": Budget(1, 1), "device": "cpu", "truth": tmp_path / "truth"} | options
-        return BenchmarkGrid(NAME, tmp_path / "benchmark", **options)
+        options = {"truth": tmp_path / "truth"} | options
+        return grid_of(NAME, tmp_path / "benchmark", **options)
 
     return make
 
@@ -142,8 +140,8 @@ def quick(dataset, monkeypatch):
         held_out_predictions(training.folder(first), splits_of(NAME), names)  # refuses what a network saw
         cases = [Case(name, first.image_files(name), first.rater_files(name)) for name in names]
         made = convert(
-            cases, dataset_id=dataset_id, name="MissedRefined", labels=["lesion=1"], channel_names=["MR"],
-            fusion="majority", resume=running.resume, overwrite=running.overwrite,
+            cases, f"Dataset{dataset_id}_MissedRefined", labels=["lesion=1"], channel_names=["MR"],
+            fusion="majority", running=running,
         )  # fmt: skip
         return Refinement(made, {"labels": {}, "cases_to_look_at": {}}, is_mean=False)
 
@@ -271,7 +269,7 @@ def test_a_case_that_its_network_saw_is_refused(make_grid, started, quick, nnune
 def test_rater_corrected_is_for_the_mean_only(make_grid, started, quick):
     grid = make_grid(trainers=[TRAINER], threshold="rater-corrected")
     rounds = both_rounds(grid)
-    assert rounds.grid.threshold == "0.5"
+    assert rounds.grid.scoring.threshold == "0.5"
     assert any("Refined rows are cut at 0.5" in note for note in refined_notes(grid, rounds))
 
 

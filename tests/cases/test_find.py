@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.files import RaterFiles, SoftFiles
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.groups import read_groups, with_groups, with_test_cases
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -70,12 +71,10 @@ def test_single_rater_soft_labels_and_masks(make_files) -> None:
     make_files("r/b.png", "p/b_x.png", "p/b_y_z.png", "bone/b.png")
     a, b = find_cases(
         [f"{root}/i/{{case}}.png"],
-        raters=[f"{root}/r/{{case}}.png"],
-        soft=f"{root}/p/{{case}}_{{label}}.png",
+        raters=RaterFiles(f"{root}/r/{{case}}.png", has_single_rater=True),
+        soft=SoftFiles(f"{root}/p/{{case}}_{{label}}.png", ["x", "y_z"]),
         rois={"bone": f"{root}/bone/{{case}}.png"},
         ignore=f"{root}/skip/{{case}}.png",
-        label_names=["x", "y_z"],
-        has_single_rater=True,
     )
     assert a.raters == {"rater": root / "r/a.png"}
     assert a.soft == {"x": root / "p/a_x.png", "y_z": root / "p/a_y_z.png"}
@@ -89,7 +88,7 @@ def test_single_rater_soft_labels_and_masks(make_files) -> None:
         ([], {"images": ["i/x.png"]}, r"images .*x.png: needs \{case\}"),
         ([], {"images": ["i/{kase}.png"]}, r"unknown placeholder \{kase\}; known are \{case\}"),
         ([], {"images": ["j/{case}.png"]}, "images .*fits no file"),
-        ([], {"raters": ["r/{case}.png"]}, r"needs \{rater\} .* add has_single_rater=True"),
+        ([], {"raters": ["r/{case}.png"]}, r"needs \{rater\} .* add RaterFiles\(has_single_rater=True\)"),
         ([], {"raters": ["s/{case}_{rater}.png"]}, "raters .*s/{case}_{rater}.png: fits no file"),
         (["i/b.png"], {}, "Case b: image .*b.png has no rater's file; add one"),
         (["r/c_1.png"], {}, "c_1.png: rater's file of case 'c', which has no image"),
@@ -111,13 +110,14 @@ def test_files_that_do_not_fit_are_named(make_files, files: list[str], options: 
     given = {
         "images": ["i/{case}.png"],
         "raters": ["r/{case}_{rater}.png"],
-        "label_names": ["x", "y"],
     } | options
     for key in ("images", "raters"):
         given[key] = [f"{root}/{text}" for text in given[key]]
     for key in ("soft", "ignore"):
         if key in given:
             given[key] = f"{root}/{given[key]}"
+    if "soft" in given:
+        given["soft"] = SoftFiles(given["soft"], ["x", "y"])
     if "rois" in given:
         given["rois"] = {name: f"{root}/{text}" for name, text in given["rois"].items()}
     with pytest.raises((UsageError, DatasetError), match=message):
@@ -155,11 +155,11 @@ def test_masks_and_maps_with_a_forgotten_part_of_the_name(make_files, what, patt
     root = make_files("i/k1.png", "i/k2.png", "r/k1_1.png", "r/k2_1.png")
     make_files(*[f"m/k{i}_new{end}.png" for i in (1, 2) for end in (["_x"] if what == "soft" else [""])])
     given = {k: f"{root}/{v}" for k, v in pattern.items()} if what == "rois" else f"{root}/{pattern}"
+    given = SoftFiles(given, ["x"]) if what == "soft" else given
     with pytest.raises(UsageError, match=r"none of its 2 files fits an image; .* write \{case\}_new instead"):
         find_cases(
             [f"{root}/i/{{case}}.png"],
             raters=[f"{root}/r/{{case}}_{{rater}}.png"],
-            label_names=["x"],
             **{what: given},
         )
 
@@ -217,6 +217,16 @@ def test_wrong_test_cases_are_refused(names: list[str], message: str) -> None:
     cases = [Case("a", [], group="1"), Case("b", [], group="1"), Case("c", [], group="2")]
     with pytest.raises((UsageError, DatasetError), match=message):
         with_test_cases(cases, names)
+
+
+def test_maps_without_labels_are_refused_not_left_out(make_files) -> None:
+    root = make_files("i/a.png", "r/a_1.png", "p/a.png")
+    with pytest.raises(UsageError, match=r"^soft .*p/\{case\}.png: has no labels; name them with labels"):
+        find_cases(
+            f"{root}/i/{{case}}.png",
+            raters=f"{root}/r/{{case}}_{{rater}}.png",
+            soft=SoftFiles(f"{root}/p/{{case}}.png", []),
+        )
 
 
 @pytest.mark.parametrize("options", [{}, {"extra_files": "ignore"}])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_softlabel.cases.files import SoftFiles
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.patterns import Pattern
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -59,8 +60,9 @@ def test_two_files_of_one_rater_are_both_named(make_files) -> None:
 
 def test_two_maps_of_one_label_are_both_named(make_files) -> None:
     root = make_files("i/a.png", "p/x/a_l.png", "p/y/a_l.png")
+    maps = SoftFiles(f"{root}/p/*/{{case}}_{{label}}.png", ["l"])
     with pytest.raises(DatasetError, match=r"label l has two probability maps, .*x/a_l.png and .*y/a_l.png"):
-        find_cases([f"{root}/i/{{case}}.png"], soft=f"{root}/p/*/{{case}}_{{label}}.png", label_names=["l"])
+        find_cases([f"{root}/i/{{case}}.png"], soft=maps)
 
 
 def test_only_the_named_raters_count(make_files) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_softlabel.benchmark import BenchmarkGrid, Budget, benchmark
+from nnunet_softlabel.benchmark import BenchmarkGrid, Trainings, benchmark
 from nnunet_softlabel.cli import main
+from nnunet_softlabel.training.budget import Budget
 from tests.benchmark.conftest import fake_training
 from tests.process_tree import AT_GATE, GATE, OPEN, is_alive, wait_until, workers_at_gate
 from tests.scored_dataset import build, build_at
@@ -133,9 +134,11 @@ def test_a_killed_worker_of_one_cell_leaves_the_scoring_of_the_others(
     trainers = ["nnUNetTrainer", "nnUNetTrainerAPL"]
     output = tmp_path / "benchmark"
     grid = BenchmarkGrid(
-        planned_dataset.id, output, trainers=trainers, folds=[0, 1], plans="nnUNetPlansReduced",
-        budget=Budget(1, 1), device="cpu",
-    )  # fmt: skip
+        planned_dataset.id,
+        output,
+        Trainings(trainers, folds=[0, 1], plans="nnUNetPlansReduced"),
+        budget=Budget(1, 1, "cpu"),
+    )
     benchmark(grid, num_processes=1, only="train", log=lambda text: None)
     common = ["benchmark", "-d", str(planned_dataset.id), "-o", str(output), "--only", "report", "-np", "2"]
     rest = ["-p", "nnUNetPlansReduced", "-f", "0", "1", "--epochs", "1", "--iterations", "1"]

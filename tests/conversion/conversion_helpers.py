@@ -10,6 +10,7 @@ import numpy as np
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -39,6 +40,9 @@ def in_memory_cases(*rater_values: list[int], num_cases: int = 2, **options: Any
     return [Case(f"c{i}", [lambda: (image, GRID)], raters, **options) for i in range(num_cases)]
 
 
-def converted(cases: list[Case], labels: list[str], **options: Any) -> SoftDataset:
-    folder = convert(cases, dataset_id=901, name="T", labels=labels, channel_names=["MR"], **options)
+def converted(
+    cases: list[Case], labels: list[str], *, overwrite: bool = False, **options: Any
+) -> SoftDataset:
+    options = {"channel_names": ["MR"], "running": Running(overwrite=overwrite)} | options
+    folder = convert(cases, "Dataset901_T", labels=labels, **options)
     return SoftDataset(folder)

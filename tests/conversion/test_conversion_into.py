@@ -9,6 +9,7 @@ import pytest
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.conversion.run import add_soft_labels
+from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -74,7 +75,7 @@ def test_into_needs_every_training_case(plain_dataset: Path, rater_folder) -> No
 def test_into_maps_the_raters_values_by_name(nnunet_folders: Folders) -> None:
     dataset = converted(in_memory_cases([1, 2, 0]), ["a=1", "b=2"])
     cases = in_memory_cases([20, 10, 0])
-    add_soft_labels(cases, dataset.folder, labels=["a=20", "b=10"], overwrite=True)
+    add_soft_labels(cases, dataset.folder, labels=["a=20", "b=10"], running=Running(overwrite=True))
     soft = SoftDataset(dataset.folder).read_soft("c0").reshape(2, -1)[:, :3]
     np.testing.assert_array_equal(soft, [[1, 0, 0], [0, 1, 0]])
 
@@ -84,4 +85,4 @@ def test_into_refuses_unanswered_voxels_that_have_a_label(nnunet_folders: Folder
     with pytest.raises(
         DatasetError, match=r"c0.nii.gz: 1 voxels that no rater answered have a label; give them"
     ):
-        add_soft_labels(in_memory_cases([1, 2, 2]), dataset.folder, overwrite=True)
+        add_soft_labels(in_memory_cases([1, 2, 2]), dataset.folder, running=Running(overwrite=True))

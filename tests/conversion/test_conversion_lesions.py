@@ -11,6 +11,7 @@ import pytest
 
 from nnunet_softlabel.cases.case import Adjudication, Case
 from nnunet_softlabel.conversion.run import add_soft_labels, convert
+from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -40,7 +41,7 @@ def cases_with_misses(n: int = 60, raters: tuple[str, ...] = ("a", "b", "c")) ->
 
 def converted(cases: list[Case], **options) -> SoftDataset:
     folder = convert(
-        cases, dataset_id=902, name="L", labels=["lesion=1"], channel_names=["MR"], fusion="lesion-wise",
+        cases, "Dataset902_L", labels=["lesion=1"], channel_names=["MR"], fusion="lesion-wise",
         **options,
     )  # fmt: skip
     return SoftDataset(folder)
@@ -64,7 +65,7 @@ def test_a_lesion_that_one_reader_found_gets_more_than_a_third(nnunet_folders: S
 def test_few_cases_are_the_mean_of_convert_to_the_byte(nnunet_folders: SimpleNamespace) -> None:
     cases = cases_with_misses(4)
     lesion_wise = converted(cases)
-    mean = SoftDataset(convert(cases, dataset_id=903, name="M", labels=["lesion=1"], channel_names=["MR"]))
+    mean = SoftDataset(convert(cases, "Dataset903_M", labels=["lesion=1"], channel_names=["MR"]))
     for case in mean.cases():
         for one, two in zip(lesion_wise.soft_files(case), mean.soft_files(case), strict=True):
             assert one.read_bytes() == two.read_bytes()
@@ -83,8 +84,8 @@ def test_one_reader_is_refused(nnunet_folders: SimpleNamespace) -> None:
 
 def test_soft_labels_may_be_added_to_a_data_set(nnunet_folders: SimpleNamespace) -> None:
     cases = cases_with_misses()
-    folder = convert(cases, dataset_id=903, name="M", labels=["lesion=1"], channel_names=["MR"])
-    add_soft_labels(cases, folder, fusion="lesion-wise", overwrite=True)
+    folder = convert(cases, "Dataset903_M", labels=["lesion=1"], channel_names=["MR"])
+    add_soft_labels(cases, folder, fusion="lesion-wise", running=Running(overwrite=True))
     assert (folder / "lesion_candidates.json").is_file()
     assert converted(cases).about["fusion"] == SoftDataset(folder).about["fusion"]
 

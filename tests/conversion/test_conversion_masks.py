@@ -27,7 +27,7 @@ def test_interpolated_masks_are_refused(nnunet_folders, kind: str) -> None:
     cases = in_memory_cases([1, 1], [1], **options)
     priors = Priors(RoiPrior(("bone",))) if kind == "roi" else None
     with pytest.raises(DatasetError, match="holds fractions such as 1e-07, as interpolation leaves them"):
-        convert(cases, dataset_id=901, name="T", labels=["a=1"], channel_names=["MR"], priors=priors)
+        convert(cases, "Dataset901_T", labels=["a=1"], channel_names=["MR"], priors=priors)
     assert list(nnunet_folders.raw.iterdir()) == []
 
 
@@ -37,7 +37,7 @@ def test_arrays_of_every_type_are_taken_from_python(nnunet_folders, dtype: type)
     rater[0, 0, :2] = 1
     image = np.arange(24).reshape(GRID.shape).astype(dtype)
     cases = [Case(f"c{i}", [lambda: (image, GRID)], {"1": rater}) for i in range(2)]
-    convert(cases, dataset_id=901, name="T", labels=["a=1"], channel_names=["MR"])
+    convert(cases, "Dataset901_T", labels=["a=1"], channel_names=["MR"])
 
 
 def test_inner_region_likelier_than_the_outer_is_refused(nnunet_folders) -> None:
@@ -45,7 +45,7 @@ def test_inner_region_likelier_than_the_outer_is_refused(nnunet_folders) -> None
     soft = {"whole": np.full(GRID.shape, 0.2, np.float32), "core": np.full(GRID.shape, 0.6, np.float32)}
     cases = [Case(f"c{i}", [lambda: (image, GRID)], soft=soft) for i in range(2)]
     with pytest.raises(DatasetError, match="region core is likelier than whole, which contains it"):
-        convert(cases, dataset_id=901, name="T", labels=["whole=1,2", "core=2"], channel_names=["MR"])
+        convert(cases, "Dataset901_T", labels=["whole=1,2", "core=2"], channel_names=["MR"])
 
 
 @pytest.mark.parametrize("weight", [3e38, 1e-40, 1e300])

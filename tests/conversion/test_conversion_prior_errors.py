@@ -11,6 +11,7 @@ import pytest
 from nnunet_softlabel.conversion import Fusion
 from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
 from nnunet_softlabel.conversion.run import add_soft_labels
+from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -140,7 +141,7 @@ def test_rates_need_a_fused_training_case(nnunet_folders: Folders) -> None:
 
 def test_added_soft_labels_take_priors(nnunet_folders: Folders) -> None:
     dataset = converted(intensity_cases(), ["a=1"])
-    add_soft_labels(intensity_cases(), dataset.folder, priors=BRIGHT_BONE, overwrite=True)
+    add_soft_labels(intensity_cases(), dataset.folder, priors=BRIGHT_BONE, running=Running(overwrite=True))
     changed = SoftDataset(dataset.folder)
     assert changed.read_soft("c0")[0, 1, 2, 12] > 0.9
     assert [step["name"] for step in changed.about["prior"]["steps"]] == ["roi", "intensity"]

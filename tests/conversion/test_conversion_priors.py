@@ -18,6 +18,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
 from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, write_image
@@ -26,7 +27,7 @@ from nnunet_softlabel.inspection.run import prior_effects
 from nnunet_softlabel.priors.intensity import apply_intensity_prior
 from nnunet_softlabel.priors.lesions import lesion_statistics
 from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
-from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom, phantom_raters
 from tests.conversion.conversion_helpers import converted, in_memory_cases, run, tree
 from tests.conversion.prior_helpers import (
     BRIGHT_BONE,
@@ -44,7 +45,7 @@ EVERYTHING = ["--fusion", "staple", "--staple-scope", "dataset", "--intensity-pr
 
 def knee_cases(regime: str, n: int = 4) -> tuple[list[Case], list[Any]]:
     """Small generated knees, each with two lesions and three raters."""
-    knees = [make_knee_phantom(seed, shape=(12, 32, 32), n_lesions=2) for seed in range(n)]
+    knees = [make_knee_phantom(seed, shape=(12, 32, 32), lesions=KneeLesions(number=2)) for seed in range(n)]
     cases = []
     for seed, knee in enumerate(knees):
         spacing_mm = tuple(float(s) for s in knee.spacing_mm[::-1])
@@ -123,7 +124,7 @@ def test_intensity_is_the_pure_functions_over_all_cases(nnunet_folders: Folders)
         parts.append((image, inside, soft, tissue, lesion_statistics(image, inside, soft, tissue)))
     model = (parts[0][4] + parts[1][4]).model()
     for case, (image, inside, soft, tissue, _) in zip(cases, parts, strict=True):
-        expected = apply_intensity_prior(soft * inside, image, inside, tissue, model)
+        expected = apply_intensity_prior(soft * inside, image, inside, tissue=tissue, lesions=model)
         np.testing.assert_array_equal(dataset.read_soft(case.name), expected)
         record = dataset.about["prior"]["records"][case.name]
         assert TissueModel(**record["tissue"]) == tissue
@@ -173,12 +174,12 @@ def test_another_image_channel(nnunet_folders: Folders) -> None:
         image, grid = case.images[0]()
         cases.append(replace(case, images=[ImageInMemory(np.ones_like(image), grid), *case.images]))
     priors = Priors(BRIGHT_BONE.roi, IntensityPrior("brighter", channel=1))
-    options: dict[str, Any] = {"dataset_id": 901, "name": "T", "labels": ["a=1"], "channel_names": ["x", "y"]}
+    options: dict[str, Any] = {"dataset": "Dataset901_T", "labels": ["a=1"], "channel_names": ["x", "y"]}
     dataset = SoftDataset(convert(cases, priors=priors, **options))
     assert dataset.read_soft("c0")[0, 1, 2, 12] > 0.9
     message = r"Case c0: IntensityPrior\(direction='brighter'\): the normal tissue in the ROI has no spread"
     with pytest.raises(DatasetError, match=message):
-        convert(cases, priors=BRIGHT_BONE, overwrite=True, **options)
+        convert(cases, priors=BRIGHT_BONE, running=Running(overwrite=True), **options)
 
 
 def test_knees_whose_raters_miss_lesions_get_a_better_label(nnunet_folders: Folders) -> None:

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.conversion.run import convert
+from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from tests.conversion.conversion_helpers import run
@@ -112,8 +113,9 @@ def test_from_python(two_labels, nnunet_folders, expected) -> None:
     for case in two_labels.cases:
         rewrite(two_labels.rater(case, "2"), lambda i: sitk.Expand(i, (2, 2, 2), sitk.sitkNearestNeighbor))
     cases = find_cases(two_labels.images, raters=[two_labels.rater_pattern])
-    options: dict[str, Any] = {"dataset_id": 901, "name": "Tiny", "channel_names": ["MR"]}
+    options: dict[str, Any] = {"dataset": "Dataset901_Tiny", "channel_names": ["MR"]}
     convert(cases, labels=two_labels.labels, files=FileOptions(regrid="nearest"), **options)
+    options["running"] = Running(overwrite=True)
     check(nnunet_folders, expected)
     for files, message in (
         ({"regrid": "cubic"}, "regrid: 'cubic' is none of 'nearest', 'linear'"),
@@ -121,6 +123,6 @@ def test_from_python(two_labels, nnunet_folders, expected) -> None:
         ({"soft_scale": -1}, r"FileOptions\(soft_scale=\.\.\.\) -1: give the value that means 1"),
     ):
         with pytest.raises(UsageError, match=message):
-            convert(cases, labels=two_labels.labels, files=FileOptions(**files), **options, overwrite=True)
+            convert(cases, labels=two_labels.labels, files=FileOptions(**files), **options)
     with pytest.raises(DatasetError, match="holds numbers, but labels gives none"):
-        convert(cases, labels=["part1", "part2"], **options, overwrite=True)
+        convert(cases, labels=["part1", "part2"], **options)

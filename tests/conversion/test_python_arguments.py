@@ -24,10 +24,10 @@ def test_texts_one_pattern_and_a_mapping_of_labels_give_the_same_bytes(
 ) -> None:
     lists = ns.find_cases([rater_folder.images[0]], raters=[rater_folder.rater_pattern])
     single = ns.find_cases(str(rater_folder.images[0]), raters=str(rater_folder.rater_pattern))
-    options = {"dataset_id": 901, "name": "Tiny", "num_processes": 1}
-    ns.convert(lists, labels=["lesion=1"], channel_names=["MR"], **options)
+    ns.convert(lists, "Dataset901_Tiny", labels=["lesion=1"], channel_names=["MR"])
     expected = tree(nnunet_folders.raw)
-    ns.convert(single, labels={"lesion": 1}, channel_names="MR", overwrite=True, **options)
+    again = ns.Running(overwrite=True)
+    ns.convert(single, "Dataset901_Tiny", labels={"lesion": 1}, channel_names="MR", running=again)
     assert tree(nnunet_folders.raw) == expected
 
 
@@ -58,31 +58,72 @@ def test_a_case_names_the_argument_of_the_wrong_kind(options: dict, message: str
         ({"labels": {"lesion": None}}, "labels: 'lesion' needs a label value"),
         ({"labels": 1}, "labels: expected a text or a list of texts, got int 1"),
         ({"channel_names": {"0": "MR"}}, "channel_names: expected a text or a list of texts"),
-        ({"dataset_id": "901"}, "dataset_id: expected a whole number, got str '901'"),
-        ({"num_processes": 1.5}, "num_processes: expected a whole number, got float 1.5"),
-        ({"min_raters": None}, "min_raters: expected a whole number"),
+        ({"dataset": 901}, "dataset: expected a text, got int 901"),
+        ({"running": 1.5}, "running: expected a Running or None, got float 1.5"),
+        ({"priors": "bone"}, "priors: expected a Priors or None, got str 'bone'"),
         ({"fusion": 3}, "fusion: expected a Fusion or a text, got int 3"),
     ],
 )
 def test_an_argument_of_the_wrong_kind_is_named_and_leaves_nothing(
     found, nnunet_folders: SimpleNamespace, options: dict, message: str
 ) -> None:
-    usual = {"dataset_id": 901, "name": "Tiny", "labels": {"lesion": 1}, "channel_names": ["MR"]}
+    usual = {"dataset": "Dataset901_Tiny", "labels": {"lesion": 1}, "channel_names": ["MR"]}
     with pytest.raises(TypeError, match=message):
         ns.convert(found, **{**usual, **options})
     assert not list(nnunet_folders.raw.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ns.Running(num_processes=1.5), "num_processes: expected a whole number, got float 1.5"),
+        (lambda: ns.Fusion(min_raters=None), "min_raters: expected a whole number"),
+        (lambda: ns.FileOptions(links_images="yes"), "links_images: expected True or False"),
+    ],
+)
+def test_a_record_names_the_argument_of_the_wrong_kind(make, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", ["Knee", "501", "Dataset1_Knee", "Dataset501", "dataset501_Knee"])
+def test_a_new_data_set_has_the_name_that_nnunet_gives_it(found, nnunet_folders, name: str) -> None:
+    with pytest.raises(ns.UsageError, match=f"^dataset: '{name}' is no name of a data set; write it as"):
+        ns.convert(found, name, labels={"lesion": 1}, channel_names="MR")
+    with pytest.raises(ns.UsageError, match=r"^dataset 0: data set ids are 1 to 999"):
+        ns.convert(found, "Dataset000_Knee", labels={"lesion": 1}, channel_names="MR")
+    with pytest.raises(ns.UsageError, match=r"^dataset a b: a data set name is made of letters"):
+        ns.convert(found, "Dataset501_a b", labels={"lesion": 1}, channel_names="MR")
+    assert not list(nnunet_folders.raw.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fusion": ns.Fusion(few_raters="drop")}, r"^Fusion\(few_raters='drop'\): the data set has"),
+        ({"files": ns.FileOptions(links_images=True)}, r"^FileOptions\(links_images=True\): the images of"),
+    ],
+)
+def test_soft_labels_for_a_data_set_take_its_cases_and_images(
+    found, nnunet_folders, options: dict, message: str
+) -> None:
+    folder = ns.convert(found, "Dataset901_Tiny", labels={"lesion": 1}, channel_names="MR")
+    before = tree(folder)
+    with pytest.raises(ns.UsageError, match=message):
+        ns.add_soft_labels(found, folder, running=ns.Running(overwrite=True), **options)
+    assert tree(folder) == before
+
+
 def test_what_is_no_case_is_named(nnunet_folders: SimpleNamespace) -> None:
     with pytest.raises(TypeError, match=r"cases: expected a list; each item: a Case, got str 'a\.nii\.gz'"):
-        ns.convert(["a.nii.gz"], dataset_id=901, name="T", labels={"a": 1}, channel_names=["MR"])
+        ns.convert(["a.nii.gz"], "Dataset901_T", labels={"a": 1}, channel_names=["MR"])
 
 
 @pytest.mark.parametrize("error", [TypeError, RuntimeError, OSError, KeyError])
 def test_any_exception_leaves_nothing_that_blocks_the_next_call(
     found, nnunet_folders: SimpleNamespace, monkeypatch, error: type[Exception]
 ) -> None:
-    usual = {"dataset_id": 901, "name": "Tiny", "labels": {"lesion": 1}, "channel_names": ["MR"]}
+    usual = {"dataset": "Dataset901_Tiny", "labels": {"lesion": 1}, "channel_names": ["MR"]}
 
     def fails(*args: object, **options: object) -> None:
         raise error("of no kind that a user causes")
@@ -101,7 +142,7 @@ def test_a_function_that_fails_leaves_nothing(nnunet_folders: SimpleNamespace) -
 
     case = ns.Case("c", [source], raters={"a": source})
     with pytest.raises(TypeError, match="not this way"):
-        ns.convert(case, dataset_id=901, name="T", labels={"a": 1}, channel_names="MR")
+        ns.convert(case, "Dataset901_T", labels={"a": 1}, channel_names="MR")
     assert not list(nnunet_folders.raw.iterdir())
 
 

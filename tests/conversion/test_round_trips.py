@@ -82,7 +82,7 @@ def converted(drawn: Drawn, folder: Path, monkeypatch: pytest.MonkeyPatch) -> So
     raters = {name: folder / name / f"case{drawn.ending}" for name in drawn.raters}
     case = Case("case", folder / f"case{drawn.ending}", raters)
     labels = {**drawn.labels, **({"ignore": (IGNORE,)} if drawn.has_ignore else {})}
-    convert([case], dataset_id=901, name="T", labels=labels, channel_names="MR")
+    convert([case], "Dataset901_T", labels=labels, channel_names="MR")
     return SoftDataset.find(901)
 
 

@@ -66,7 +66,7 @@ def ct(shape=(4, 12, 10), seed=0):
 
 def to_dataset(cases, **options):
     """Convert in this process; returns the folder and its dataset.json."""
-    folder = convert(list(cases), dataset_id=501, name="Set", **options)
+    folder = convert(list(cases), "Dataset501_Set", **options)
     return folder, json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
 
 

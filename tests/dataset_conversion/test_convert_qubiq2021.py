@@ -91,12 +91,14 @@ def test_real_brain_growth_has_seven_raters_who_roughly_agree(shared_data, tmp_p
     for kind in ("images", "raters"):
         (tmp_path / "plain" / kind).symlink_to(real / kind)
     challenge = list(convert_qubiq2021.cases(tmp_path / "challenge", "brain-growth"))
-    options = {"channel_names": ["MRI"], "num_processes": 1}
-    first = convert(challenge, dataset_id=501, name="Challenge", labels=["brain_growth=1"], **options)
+    options = {
+        "channel_names": ["MRI"],
+    }
+    first = convert(challenge, "Dataset501_Challenge", labels=["brain_growth=1"], **options)
     patterns = [f"{tmp_path}/plain/images/{{case:{','.join(names)}}}.png"]
     raters = [f"{tmp_path}/plain/raters/{{rater}}/{{case:{','.join(names)}}}.png"]
     plain = find_cases(patterns, raters=raters)
-    second = convert(plain, dataset_id=502, name="Plain", labels=["brain_growth=255"], **options)
+    second = convert(plain, "Dataset502_Plain", labels=["brain_growth=255"], **options)
     for name in names:
         soft = SoftDataset(first).read_soft(name)[:, 0]
         np.testing.assert_allclose(soft, SoftDataset(second).read_soft(name), atol=1e-4)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from scipy.special import expit, logit
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.average import apply_calibration, average
-from nnunet_softlabel.evaluation.calibrate import calibrate
+from nnunet_softlabel.evaluation.calibrate import FitTarget, calibrate
 from nnunet_softlabel.evaluation.calibration_file import read_calibration
 from nnunet_softlabel.evaluation.consistency import stock_threshold
 from nnunet_softlabel.evaluation.ensemble import SEARCHED, Predictions
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.thresholds import Threshold, decide
 from nnunet_softlabel.evaluation.tuning import tune_threshold
 from nnunet_softlabel.formats.images import read_mask, write_image
@@ -76,7 +77,9 @@ def test_the_scores_are_those_of_evaluate(folds, tmp_path):
     file = tmp_path / "model" / "calibration.json"
     scores = calibrate(data.dataset, folders, file, num_processes=1)["scores"]["lesion"]
     for state, calibration in (("before", None), ("after", SEARCHED)):
-        summary = evaluate(data.dataset, folders, tmp_path / state, calibration=calibration, num_processes=1)
+        summary = evaluate(
+            data.dataset, folders, tmp_path / state, scoring=Scoring(calibration=calibration), num_processes=1
+        )
         means = summary["mean"]["model"]["soft"]["lesion"]
         for metric, pair in scores.items():
             assert means[metric]["mean"] == pytest.approx(pair[state], abs=1e-6), metric
@@ -162,7 +165,12 @@ def test_no_method_reports_and_writes_nothing(folds, tmp_path):
 def test_every_method_runs_on_classes_and_regions(build, tmp_path, labels, method, against):
     data = build(labels)
     found = calibrate(
-        data.dataset, data.predictions, tmp_path / "c.json", method=method, against=against, num_processes=1
+        data.dataset,
+        data.predictions,
+        tmp_path / "c.json",
+        method=method,
+        target=FitTarget(against=against),
+        num_processes=1,
     )
     assert set(found["scores"]) == set(labels.names)
     for scores in found["scores"].values():
@@ -213,7 +221,7 @@ def test_recalibrating_twice_is_refused(folds, tmp_path):
     with pytest.raises(UsageError, match="recalibrated probabilities already"):
         calibrate(data.dataset, out, tmp_path / "c2.json", num_processes=1)
     with pytest.raises(UsageError, match="recalibrated probabilities already"):
-        evaluate(data.dataset, out, tmp_path / "o3", calibration=file, num_processes=1)
+        evaluate(data.dataset, out, tmp_path / "o3", scoring=Scoring(calibration=file), num_processes=1)
     evaluate(data.dataset, out, tmp_path / "o4", num_processes=1)  # as they are
     assert not (tmp_path / "o2").exists()
 
@@ -236,13 +244,14 @@ def test_a_threshold_tuned_on_other_probabilities_is_refused(folds, tmp_path):
     calibrate(data.dataset, folders, file, num_processes=1)
     tuned = tmp_path / "t.json"
     tune_threshold(data.dataset, folders[0], tuned, calibration=file, num_processes=1)
-    arguments = {"threshold": "tuned", "threshold_file": tuned, "num_processes": 1}
+    raw = Scoring(threshold="tuned", threshold_file=tuned)
+    recalibrated = replace(raw, calibration=file)
     with pytest.raises(UsageError, match="tuned on probabilities recalibrated"):
-        evaluate(data.dataset, folders[1], tmp_path / "o", **arguments)
-    evaluate(data.dataset, folders[1], tmp_path / "o", calibration=file, **arguments)
+        evaluate(data.dataset, folders[1], tmp_path / "o", scoring=raw, num_processes=1)
+    evaluate(data.dataset, folders[1], tmp_path / "o", scoring=recalibrated, num_processes=1)
     tune_threshold(data.dataset, folders[0], tuned, num_processes=1, overwrite=True)
     with pytest.raises(UsageError, match="tuned on the network's own"):
-        evaluate(data.dataset, folders[1], tmp_path / "o2", calibration=file, **arguments)
+        evaluate(data.dataset, folders[1], tmp_path / "o2", scoring=recalibrated, num_processes=1)
 
 
 def test_commands_from_fitting_to_scores(folds, tmp_path, monkeypatch, capsys):
@@ -406,12 +415,17 @@ def test_what_is_there_is_replaced_only_when_asked(build, tmp_path):
 
 
 def test_folds_are_tuned_and_cut_as_one(folds, tmp_path):
-    from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
+    from nnunet_softlabel.evaluation.apply_threshold import ImageFiles, apply_threshold
 
     data, folders = folds
     rule = Threshold("0.3", {"lesion": 0.3})
     files = apply_threshold(
-        folders, tmp_path / "o", rule, data.dataset.labels, file_ending=".nii.gz", num_processes=1
+        folders,
+        tmp_path / "o",
+        rule,
+        data.dataset.labels,
+        files=ImageFiles(ending=".nii.gz"),
+        num_processes=1,
     )
     assert [file.name for file in files] == [f"case{i}.nii.gz" for i in range(8)]
     tuned = tune_threshold(data.dataset, folders, tmp_path / "t.json", num_processes=1)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
+from nnunet_softlabel.evaluation.apply_threshold import ImageFiles, apply_threshold
 from nnunet_softlabel.evaluation.digests import digest_of_scored
 from nnunet_softlabel.evaluation.ensemble import Predictions
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.thresholds import Threshold
 from nnunet_softlabel.evaluation.tuning import tune_threshold
 from nnunet_softlabel.formats.grid import Grid
@@ -38,7 +38,12 @@ COMMANDS = {
     "evaluate": lambda d, out: evaluate(d.dataset, d.predictions, out, num_processes=1),
     "tune": lambda d, out: tune_threshold(d.dataset, d.predictions, out, num_processes=1),
     "apply": lambda d, out: apply_threshold(
-        d.predictions, out, LOW, d.dataset.labels, file_ending=d.dataset.file_ending, num_processes=1
+        d.predictions,
+        out,
+        LOW,
+        d.dataset.labels,
+        files=ImageFiles(ending=d.dataset.file_ending),
+        num_processes=1,
     ),
 }
 
@@ -114,7 +119,9 @@ def with_truth(build, tmp_path):
 def test_a_truth_with_values_that_no_label_has_is_refused(with_truth, tmp_path, value):
     data, truth = with_truth(value)
     with pytest.raises(DatasetError, match=r"case\d.nii.gz: the truth holds the value .* expected 0, 1"):
-        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, truth=truth)
+        evaluate(
+            data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(truth=truth)
+        )
 
 
 def test_a_truth_in_the_values_of_the_raters_is_the_same_truth(with_truth, tmp_path):
@@ -124,7 +131,11 @@ def test_a_truth_in_the_values_of_the_raters_is_the_same_truth(with_truth, tmp_p
         shutil.rmtree(tmp_path / "predictions", ignore_errors=True)
         data, truth = with_truth(value, values={0: 0, 255: 1})
         out = tmp_path / f"out{value}"
-        found.append(evaluate(data.dataset, data.predictions, out, num_processes=1, truth=truth)["mean"])
+        found.append(
+            evaluate(data.dataset, data.predictions, out, num_processes=1, scoring=Scoring(truth=truth))[
+                "mean"
+            ]
+        )
     assert found[0] == found[1]
     assert found[0]["model"]["truth"]["lesion"]["dice"]["mean"] > 0.8
 
@@ -135,14 +146,18 @@ def test_a_truth_in_the_values_of_the_raters_is_the_same_truth(with_truth, tmp_p
 def test_a_truth_that_lies_elsewhere_is_refused(with_truth, tmp_path, geometry):
     data, truth = with_truth(np.uint8(1), **geometry)
     with pytest.raises(DatasetError, match="lies elsewhere than the references"):
-        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, truth=truth)
+        evaluate(
+            data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(truth=truth)
+        )
 
 
 def test_a_missing_truth_is_named_before_the_work(with_truth, tmp_path):
     data, truth = with_truth(np.uint8(1))
     (truth / "case1.nii.gz").unlink()
     with pytest.raises(DatasetError, match=r"Case case1: truth .* holds no case1"):
-        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, truth=truth)
+        evaluate(
+            data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(truth=truth)
+        )
 
 
 def test_the_digest_of_scores_changes_with_all_that_is_scored(with_truth, tmp_path):
@@ -175,13 +190,17 @@ def test_the_digest_of_scores_changes_with_all_that_is_scored(with_truth, tmp_pa
 @pytest.mark.parametrize("reader", [None, "NibabelIOWithReorient"])
 def test_a_truth_is_turned_as_the_references_are(with_truth, tmp_path, reader):
     data, truth = with_truth(np.uint8(1))
-    straight = evaluate(data.dataset, data.predictions, tmp_path / "a", num_processes=1, truth=truth)
+    straight = evaluate(
+        data.dataset, data.predictions, tmp_path / "a", num_processes=1, scoring=Scoring(truth=truth)
+    )
     if reader is not None:  # what nnU-Net would have stored with this reader: LPS is turned to RAS
         (data.predictions / "plans.json").write_text(json.dumps({"image_reader_writer": reader}))
         for path in data.predictions.glob("*.npz"):
             p = np.load(path)["probabilities"]
             np.savez_compressed(path, probabilities=p[:, :, ::-1, ::-1])
-    turned = evaluate(data.dataset, data.predictions, tmp_path / "b", num_processes=1, truth=truth)
+    turned = evaluate(
+        data.dataset, data.predictions, tmp_path / "b", num_processes=1, scoring=Scoring(truth=truth)
+    )
     for reference in ("truth", "consensus", "soft"):
         first, second = (found["mean"]["model"][reference]["lesion"] for found in (straight, turned))
         assert second["soft_dice"]["mean"] == pytest.approx(first["soft_dice"]["mean"])

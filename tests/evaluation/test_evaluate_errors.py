@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, write_image
 
@@ -68,7 +68,9 @@ def test_bad_input_is_named_and_nothing_is_written(build, tmp_path, damage):
 def test_wrong_arguments_are_refused(build, tmp_path, arguments, error, message):
     data = build(cases=2)
     with pytest.raises(error, match=message):
-        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, **arguments)
+        evaluate(
+            data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(**arguments)
+        )
 
 
 def test_a_case_without_reference_asked_for_by_name_is_refused(build, tmp_path):
@@ -76,7 +78,13 @@ def test_a_case_without_reference_asked_for_by_name_is_refused(build, tmp_path):
     for path in data.dataset.soft_files("case1"):
         path.unlink()
     with pytest.raises(DatasetError, match=r"Case case1: .* no reference"):
-        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, cases=["case1"])
+        evaluate(
+            data.dataset,
+            data.predictions,
+            tmp_path / "out",
+            num_processes=1,
+            scoring=Scoring(cases=["case1"]),
+        )
 
 
 def test_a_truth_of_another_shape_is_refused(build, tmp_path):
@@ -86,4 +94,6 @@ def test_a_truth_of_another_shape_is_refused(build, tmp_path):
     path = truth / "case0.nii.gz"
     write_image(path, *_smaller(path))
     with pytest.raises(DatasetError, match="the truth has shape"):
-        evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, truth=truth)
+        evaluate(
+            data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(truth=truth)
+        )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.tables import COLUMNS, format_table, read_rows
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
 from nnunet_softlabel.formats.images import read_mask, write_image
@@ -184,14 +184,18 @@ def test_raters_may_be_missing_for_a_case(build, tmp_path):
 
 def test_ceiling_can_be_left_out(build, tmp_path):
     data = build(cases=2)
-    summary = evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, with_ceiling=False)
+    summary = evaluate(
+        data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(with_ceiling=False)
+    )
     assert list(summary["mean"]) == ["model"]
 
 
 def test_truth_is_one_more_reference(build, tmp_path):
     data = build(cases=2)
     truth = data.dataset.folder / "raterLabelsTr" / "bob"
-    summary = evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, truth=truth)
+    summary = evaluate(
+        data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(truth=truth)
+    )
     same = summary["mean"]["model"]
     assert same["truth"]["lesion"]["dice"] == same["rater:bob"]["lesion"]["dice"]
     assert summary["mean"]["rater"]["truth"]["lesion"]["dice"]["mean"] < 1
@@ -248,7 +252,9 @@ def test_predicted_cases_outside_the_split_are_listed(build, tmp_path):
 def test_tolerance_can_be_given(build, tmp_path):
     data = build(cases=2)
     given = Parameters(tolerance_mm=3.5)
-    summary = evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1, parameters=given)
+    summary = evaluate(
+        data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(parameters=given)
+    )
     assert (summary["parameters"]["tolerance_mm"], summary["parameters"]["tolerance_from"]) == (3.5, "given")
 
 

@@ -19,6 +19,7 @@ from nnunet_softlabel.simulation import knee_files
 from tests.scored_dataset import Builder, Evaluated
 
 ONE = {"num_processes": 1}
+NIFTI = ns.ImageFiles(".nii.gz")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def score_and_report(dataset: Any, predictions: Any, output: Any) -> None:
     if not folder.exists():
         ns.evaluate(dataset, predictions, folder, **ONE)
     runs = [ns.RunResult.from_folders("SoftCE", [folder])]
-    ns.write_report(output, title="Balls", runs=runs, metrics=["dice"], package_versions={"a": "1"})
+    origin = ns.Provenance(package_versions={"a": "1"})
+    ns.write_report(output, ns.Findings(runs), title="Balls", metrics=["dice"], provenance=origin)
 
 
 def small_knees(folder: Any) -> None:
@@ -61,8 +63,8 @@ def small_knees(folder: Any) -> None:
 
 CALLS = {
     "evaluate": Call(
-        lambda data, found, out: ns.evaluate(data, found, out, threshold=0.4, **ONE),
-        lambda data, found, out: ns.evaluate(data, found, out, threshold=0.4, **ONE),
+        lambda data, found, out: ns.evaluate(data, found, out, scoring=ns.Scoring(threshold=0.4), **ONE),
+        lambda data, found, out: ns.evaluate(data, found, out, scoring=ns.Scoring(threshold=0.4), **ONE),
         (run, "score_files"),
     ),
     "tune_threshold": Call(
@@ -77,10 +79,10 @@ CALLS = {
     ),
     "apply_threshold": Call(
         lambda data, found, out: ns.apply_threshold(
-            found, out, 0.4, Labels({"lesion": (1,)}), file_ending=".nii.gz", **ONE
+            found, out, 0.4, Labels({"lesion": (1,)}), files=NIFTI, **ONE
         ),
         lambda data, found, out: ns.apply_threshold(
-            found, out, {"lesion": 0.4}, {"lesion": 1}, file_ending=".nii.gz", **ONE
+            found, out, {"lesion": 0.4}, {"lesion": 1}, files=NIFTI, **ONE
         ),
         (apply_threshold, "_write_decision"),
     ),
@@ -183,20 +185,26 @@ def test_a_data_set_is_found_by_folder_name_and_id(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda d, p, o: ns.evaluate(d, p, o, split="Tx"), "^split: 'Tx' is none of 'Tr', 'Ts'"),
-        (lambda d, p, o: ns.evaluate(d, p, o, threshold=1.5), "^threshold 1.5: give a number"),
+        (lambda d, p, o: ns.Scoring(split="Tx"), "^split: 'Tx' is none of 'Tr', 'Ts'"),
+        (
+            lambda d, p, o: ns.evaluate(d, p, o, scoring=ns.Scoring(threshold=1.5)),
+            "^threshold 1.5: give a number",
+        ),
         (lambda d, p, o: ns.evaluate(d, [], o), "^predictions: name at least one folder"),
         (lambda d, p, o: ns.evaluate(d, [p, p], o), "^predictions: .* is given twice"),
-        (lambda d, p, o: ns.tune_threshold(d, p, o, beta=-1), "^beta -1.0: must be positive"),
-        (lambda d, p, o: ns.tune_threshold(d, p, o, against="truth"), "truth"),
+        (
+            lambda d, p, o: ns.tune_threshold(d, p, o, goal=ns.TuningGoal(beta=-1)),
+            "^beta -1.0: must be positive",
+        ),
+        (lambda d, p, o: ns.tune_threshold(d, p, o, goal=ns.TuningGoal(against="truth")), "truth"),
         (lambda d, p, o: ns.average(d, p, o), "^folders: name at least two"),
         (lambda d, p, o: ns.write_maps(d, p, p), "^output .*: the predictions themselves"),
         (
-            lambda d, p, o: ns.apply_threshold(p, o, {"a": 0.3}, {"lesion": 1}, file_ending=".nii.gz"),
+            lambda d, p, o: ns.apply_threshold(p, o, {"a": 0.3}, {"lesion": 1}, files=NIFTI),
             "^threshold {'a': 0.3}: give a number for each of lesion",
         ),
         (
-            lambda d, p, o: ns.apply_threshold(p, o, 0.3, {"lesion": 255}, file_ending=".nii.gz"),
+            lambda d, p, o: ns.apply_threshold(p, o, 0.3, {"lesion": 255}, files=NIFTI),
             "^labels: values of a data set count from 1",
         ),
         (lambda d, p, o: ns.decide(np.zeros((2, 3)), {"lesion": 1}, 2), "^threshold 2"),

@@ -17,7 +17,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.digests import digest_of_folders
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.references import read_references
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.truth import TRUTH_FLAGS, Truth, truth_of_flags
 from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
@@ -230,7 +230,11 @@ def test_scores_against_a_soft_truth_are_those_against_the_soft_label(build, tmp
     place = tmp_path / "raters" / "{rater}" / "{case}.nii.gz"
     shutil.copytree(made.dataset.folder / "raterLabelsTr", tmp_path / "raters")
     found = evaluate(
-        made.dataset, made.predictions, tmp_path / "out", truth=Truth(place, fusion="mean"), num_processes=1
+        made.dataset,
+        made.predictions,
+        tmp_path / "out",
+        scoring=Scoring(truth=Truth(place, fusion="mean")),
+        num_processes=1,
     )
     model = found["mean"]["model"]
     assert model["truth"]["lesion"]["brier"]["mean"] == pytest.approx(

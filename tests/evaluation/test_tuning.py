@@ -10,10 +10,10 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.raters import check_are_no_outputs
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.apply_threshold import apply_threshold
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.apply_threshold import ImageFiles, apply_threshold
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.thresholds import Threshold
-from nnunet_softlabel.evaluation.tuning import format_tuned, tune_threshold
+from nnunet_softlabel.evaluation.tuning import TuningGoal, format_tuned, tune_threshold
 from nnunet_softlabel.formats.encoding import channels_of, with_background
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask
@@ -40,7 +40,9 @@ def test_tuning_finds_the_low_threshold_that_low_probabilities_need(build, tmp_p
 def test_more_weight_on_recall_lowers_the_threshold(build, tmp_path):
     data = build()
     tuned = [
-        tune_threshold(data.dataset, data.predictions, tmp_path / f"{b}.json", beta=b, num_processes=1)
+        tune_threshold(
+            data.dataset, data.predictions, tmp_path / f"{b}.json", goal=TuningGoal(beta=b), num_processes=1
+        )
         for b in (0.5, 3.0)
     ]
     assert tuned[1]["thresholds"]["lesion"] < tuned[0]["thresholds"]["lesion"]
@@ -58,7 +60,7 @@ def test_several_folds_are_tuned_together_and_cases_can_be_chosen(build, tmp_pat
         folders,
         tmp_path / "t.json",
         cases=["case1", "case3"],
-        against="raters",
+        goal=TuningGoal(against="raters"),
         num_processes=1,
     )
     assert found["cases"] == ["case1", "case3"]
@@ -68,7 +70,11 @@ def test_tuning_against_the_truth(build, tmp_path):
     data = build()
     truth = data.dataset.folder / "raterLabelsTr" / "eve"  # the one who draws the largest balls
     found = tune_threshold(
-        data.dataset, data.predictions, tmp_path / "t.json", against="truth", truth=truth, num_processes=1
+        data.dataset,
+        data.predictions,
+        tmp_path / "t.json",
+        goal=TuningGoal(against="truth", truth=truth),
+        num_processes=1,
     )
     assert found["thresholds"]["lesion"] < 0.5
 
@@ -85,14 +91,19 @@ def test_scores_on_the_tuning_cases_are_refused(build, tmp_path):
     file = data.predictions.parent / "thresholds.json"
     tune_threshold(data.dataset, data.predictions, file, cases=["case0", "case1"], num_processes=1)
     with pytest.raises(UsageError, match="chose it"):
-        evaluate(data.dataset, data.predictions, tmp_path / "out", threshold="tuned", num_processes=1)
+        evaluate(
+            data.dataset,
+            data.predictions,
+            tmp_path / "out",
+            scoring=Scoring(threshold="tuned"),
+            num_processes=1,
+        )
     assert not (tmp_path / "out").exists()
     summary = evaluate(
         data.dataset,
         data.predictions,
         tmp_path / "out",
-        threshold="tuned",
-        cases=["case2", "case3"],
+        scoring=Scoring(threshold="tuned", cases=["case2", "case3"]),
         num_processes=1,
     )
     assert summary["threshold"]["choice"] == "tuned"
@@ -101,8 +112,8 @@ def test_scores_on_the_tuning_cases_are_refused(build, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"beta": 0}, UsageError, "beta 0"),
-        ({"against": "truth"}, UsageError, "folder of its label maps"),
+        ({"goal": TuningGoal(beta=0)}, UsageError, "beta 0"),
+        ({"goal": TuningGoal(against="truth")}, UsageError, "folder of its label maps"),
         ({"cases": ["case9"]}, DatasetError, "Case case9: no prediction"),
     ],
 )
@@ -116,7 +127,13 @@ def test_wrong_arguments_are_refused(build, tmp_path, arguments, error, message)
 def test_tuning_against_raters_needs_raters(build, tmp_path):
     data = build(raters=())
     with pytest.raises(DatasetError, match="tune against the consensus"):
-        tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", against="raters", num_processes=1)
+        tune_threshold(
+            data.dataset,
+            data.predictions,
+            tmp_path / "t.json",
+            goal=TuningGoal(against="raters"),
+            num_processes=1,
+        )
 
 
 def test_tuning_overwrites_only_when_asked(build, tmp_path):
@@ -132,7 +149,12 @@ def test_applied_threshold_keeps_the_geometry(build, tmp_path, ending):
     data = build(ending=ending)
     rule = Threshold("0.2", {"lesion": 0.2})
     files = apply_threshold(
-        data.predictions, tmp_path / "out", rule, data.dataset.labels, file_ending=ending, num_processes=1
+        data.predictions,
+        tmp_path / "out",
+        rule,
+        data.dataset.labels,
+        files=ImageFiles(ending=ending),
+        num_processes=1,
     )
     assert [f.name for f in files] == [f"case{i}{ending}" for i in range(4)]
     hard, grid = read_mask(files[0])
@@ -156,8 +178,7 @@ def test_half_applied_is_what_nnunet_exported(build, tmp_path):
         tmp_path / "out",
         rule,
         labels,
-        file_ending=".nii.gz",
-        images=images,
+        files=ImageFiles(ending=".nii.gz", folder=images),
         num_processes=1,
     )
     assert set(np.unique(read_mask(files[0])[0])) == {0, 1, 2}
@@ -167,15 +188,14 @@ def test_applying_is_refused_where_it_would_do_harm(build, tmp_path):
     data = build()
     rule, labels = Threshold("0.2", {"lesion": 0.2}), data.dataset.labels
     with pytest.raises(UsageError, match="nnU-Net's own segmentations"):
-        apply_threshold(data.predictions, data.predictions, rule, labels, file_ending=".nii.gz")
+        apply_threshold(data.predictions, data.predictions, rule, labels, files=ImageFiles(ending=".nii.gz"))
     with pytest.raises(DatasetError, match="Case case0: its geometry"):
         apply_threshold(
             data.predictions,
             tmp_path / "out",
             rule,
             labels,
-            file_ending=".nii.gz",
-            images=tmp_path,
+            files=ImageFiles(ending=".nii.gz", folder=tmp_path),
             num_processes=1,
         )
     assert not (tmp_path / "out").exists()
@@ -185,12 +205,12 @@ def test_applying_is_refused_where_it_would_do_harm(build, tmp_path):
             tmp_path / "out",
             rule,
             labels,
-            file_ending=".nii.gz",
+            files=ImageFiles(ending=".nii.gz"),
             overwrite=True,
             num_processes=1,
         )
     with pytest.raises(UsageError, match=r"pass overwrite=True\."):
-        apply_threshold(data.predictions, tmp_path / "out", rule, labels, file_ending=".nii.gz")
+        apply_threshold(data.predictions, tmp_path / "out", rule, labels, files=ImageFiles(ending=".nii.gz"))
 
 
 def test_the_command_prints_score_before_and_after_and_the_number_of_cases(

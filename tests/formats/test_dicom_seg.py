@@ -75,9 +75,7 @@ def test_convert_takes_dicom(tmp_path: Path, drawn, nnunet_folders) -> None:
     write_dicom(tmp_path / "a_2.dcm", {"Bone": drawn["Bone"]})
     raters = {rater: tmp_path / f"a_{rater}.dcm" for rater in "12"}
     cases = [Case("a", [tmp_path / "a.nii.gz"], raters)]
-    folder = convert(
-        cases, dataset_id=901, name="T", labels=["lesion=Lesion", "bone=Bone"], channel_names=["CT"]
-    )
+    folder = convert(cases, "Dataset901_T", labels=["lesion=Lesion", "bone=Bone"], channel_names=["CT"])
     soft = SoftDataset(folder).read_soft("a")
     np.testing.assert_array_equal(soft[0], drawn["Lesion"] / 2)
     np.testing.assert_array_equal(soft[1], drawn["Bone"])

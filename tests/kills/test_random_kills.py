@@ -29,8 +29,9 @@ KILLS = int(os.environ.get("KILLS", "3"))
 # the program of the command line, with a stand-in for real trainings
 PROGRAM = """
 import sys
-import nnunet_softlabel.benchmark.grid as grid
-grid.BenchmarkGrid.__init__.__wrapped__.__kwdefaults__["training_command"] = (sys.executable, {fake!r})
+import nnunet_softlabel.benchmark.settings as settings
+defaults = ((sys.executable, {fake!r}), settings.PREDICTION)
+settings.CellCommands.__init__.__wrapped__.__defaults__ = defaults
 from nnunet_softlabel.cli import main
 sys.exit(main(sys.argv[1:]))
 """

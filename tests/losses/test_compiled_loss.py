@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from nnunet_softlabel.formats.encoding import SCALE
-from nnunet_softlabel.losses import FusedSoftLoss
+from nnunet_softlabel.losses import FusedSoftLoss, RegionSums, TermWeights
 from nnunet_softlabel.losses.fused import fused_loss as fused_loss_module
 from nnunet_softlabel.losses.fused import plain
 
@@ -58,7 +58,8 @@ def train_and_validate(loss, shapes=SHAPES, channels=3, dtype=torch.float32):
 
 def test_all_scales_of_deep_supervision_share_their_graphs(backend, activation):
     counter = backend(CompileCounterWithBackend("aot_eager"))
-    settings = {"activation": activation, "batch_dice": True, "has_ignore": activation == "sigmoid"}
+    sums = RegionSums(batch_dice=True)
+    settings = {"activation": activation, "sums": sums, "has_ignore": activation == "sigmoid"}
     for loss in (FusedSoftLoss(balanced=True, **settings), FusedSoftLoss(**settings)):
         for shape in SHAPES:
             logits, target = make_inputs(shape)
@@ -76,7 +77,7 @@ def test_all_scales_of_deep_supervision_share_their_graphs(backend, activation):
 
 def test_a_compiled_loss_gives_what_the_cpu_gives(backend):
     backend("aot_eager")
-    for options in ({}, {"balanced": True}, {"weight_nkl": 0.0, "weight_tv": 0.0, "has_ignore": True}):
+    for options in ({}, {"balanced": True}, {"weights": TermWeights(nkl=0.0, tv=0.0), "has_ignore": True}):
         train_and_validate(FusedSoftLoss(**options))
 
 

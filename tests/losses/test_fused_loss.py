@@ -10,6 +10,8 @@ from torch import Tensor, multiprocessing, nn
 from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.losses import (
     FusedSoftLoss,
+    RegionSums,
+    TermWeights,
     class_balanced,
     cross_entropy,
     dice_semimetric_loss,
@@ -37,8 +39,7 @@ def reference(
 
 
 def fused(weights=(1, 1, 1, 1), **options) -> FusedSoftLoss:
-    names = ("weight_dml", "weight_ce", "weight_nkl", "weight_tv")
-    return FusedSoftLoss(**dict(zip(names, weights, strict=True)), **options)
+    return FusedSoftLoss(TermWeights(*weights), **options)
 
 
 def compact_target(channels: int, activation: str, *, has_ignore: bool = False) -> Tensor:
@@ -73,7 +74,7 @@ def test_fused_loss_is_the_sum_of_its_terms(
     compact[:, :, 4] = 0  # else nothing but the rounded voxels is without foreground
     target, mask = expand_target(compact, activation=activation, has_ignore=has_ignore)
     logits = 3 * torch.randn(2, channels, 13, 7, dtype=torch.float64)
-    options = {"activation": activation, "batch_dice": batch_dice, "balanced": balanced}
+    options = {"activation": activation, "sums": RegionSums(batch_dice=batch_dice), "balanced": balanced}
     expected = value_and_gradient(lambda z: reference(z, target, mask, weights, **options), logits)
     if is_compact:
         result = value_and_gradient(fused(weights, has_ignore=has_ignore, **options), logits, compact)
@@ -110,7 +111,11 @@ def test_the_plain_sum_for_other_devices_is_the_fused_loss(
 ):
     compact = compact_target(channels, activation, has_ignore=has_ignore)
     loss = fused(
-        weights, activation=activation, has_ignore=has_ignore, batch_dice=has_ignore, balanced=balanced
+        weights,
+        activation=activation,
+        has_ignore=has_ignore,
+        sums=RegionSums(batch_dice=has_ignore),
+        balanced=balanced,
     )
     logits = 3 * torch.randn(2, channels, 13, 7, dtype=torch.float64)
     expected = value_and_gradient(loss, logits, compact)
@@ -242,11 +247,12 @@ def _compare_with_the_whole_batch(rank: int, folder: str) -> None:
     logits = torch.randn(2, 3, 40, generator=generator, dtype=torch.float64)
     target = torch.softmax(torch.randn(2, 3, 40, generator=generator, dtype=torch.float64), dim=1)
     mine = slice(rank, rank + 1)
-    shared = fused((1, 0, 0, 0), batch_dice=True, ddp=True)
+    shared = fused((1, 0, 0, 0), sums=RegionSums(batch_dice=True, ddp=True))
     plain_module.BACKEND = "aot_eager"  # in this process only
-    whole = value_and_gradient(lambda z: reference(z, target, None, (1, 0, 0, 0), batch_dice=True), logits)
+    in_one = RegionSums(batch_dice=True)
+    whole = value_and_gradient(lambda z: reference(z, target, None, (1, 0, 0, 0), sums=in_one), logits)
     for loss in (
-        lambda z: dice_semimetric_loss(z, target[mine], batch_dice=True, ddp=True),
+        lambda z: dice_semimetric_loss(z, target[mine], sums=shared.options.sums),
         lambda z: shared(z, target[mine]),
         lambda z: plain_module.plain_loss(z, target[mine], None, shared.options)[0],
         lambda z: plain_module.compiled_loss(z, target[mine], None, shared.options)[0],
@@ -271,7 +277,7 @@ def test_fused_loss_on_the_gpu_is_that_on_the_cpu(channels, activation, has_igno
     compact = compact_target(channels, activation, has_ignore=has_ignore)
     target, mask = expand_target(compact, activation=activation, has_ignore=has_ignore)
     logits = (3 * torch.randn(2, channels, 13, 7)).to(dtype)
-    options = {"activation": activation, "batch_dice": has_ignore}
+    options = {"activation": activation, "sums": RegionSums(batch_dice=has_ignore)}
     expected = value_and_gradient(lambda z: reference(z.double(), target, mask, **options), logits)
     on_gpu = value_and_gradient(fused(has_ignore=has_ignore, **options), logits.cuda(), compact.cuda())
     assert on_gpu[1].dtype == dtype

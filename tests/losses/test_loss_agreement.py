@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from nnunet_softlabel.losses import (
     LOSSES,
+    RegionSums,
     WeightedSum,
     cross_entropy,
     dice_semimetric_loss,
@@ -101,9 +102,10 @@ def test_region_terms_worked_by_hand():
     logits = torch.stack([1 - p, p]).log()[None]
     q = torch.tensor([1, 0.25], dtype=torch.float64)
     target = torch.stack([1 - q, q])[None]
-    assert dice_semimetric_loss(logits, target, smooth=0).item() == pytest.approx(1 / 4)
-    assert noise_robust_dice_loss(logits, target, smooth=0).item() == pytest.approx(0.5**1.5 / 2)
-    assert soft_dice_loss(logits, target, smooth=0).item() == pytest.approx(1 - 9 / 16)
+    sums = RegionSums(smooth=0)
+    assert dice_semimetric_loss(logits, target, sums=sums).item() == pytest.approx(1 / 4)
+    assert noise_robust_dice_loss(logits, target, sums=sums).item() == pytest.approx(0.5**1.5 / 2)
+    assert soft_dice_loss(logits, target, sums=sums).item() == pytest.approx(1 - 9 / 16)
 
 
 def test_cross_entropy_is_that_of_torch(logits, target):
@@ -124,7 +126,7 @@ def test_region_terms_are_one_plus_the_dice_loss_of_nnunet(logits, target, mask,
     dice = MemoryEfficientSoftDiceLoss(softmax, batch_dice=batch_dice, do_bg=False, smooth=1e-5, ddp=False)
     mask = mask if is_masked else None
     hard = one_hot(target.argmax(1), 3).movedim(-1, 1).float()
-    options = {"batch_dice": batch_dice, "mask": mask}
+    options = {"sums": RegionSums(batch_dice=batch_dice), "mask": mask}
     expected = 1 + dice(logits, hard, loss_mask=mask)
     torch.testing.assert_close(dice_semimetric_loss(logits, hard, **options), expected)
     expected = 1 + dice(logits, target, loss_mask=mask)
@@ -143,7 +145,8 @@ def test_dml_is_the_soft_label_dice_of_monai(logits, target, batch_dice, include
         smooth_nr=1e-5,
         smooth_dr=1e-5,
     )
-    ours = dice_semimetric_loss(logits, target, batch_dice=batch_dice, include_background=include_background)
+    sums = RegionSums(batch_dice=batch_dice)
+    ours = dice_semimetric_loss(logits, target, sums=sums, include_background=include_background)
     torch.testing.assert_close(ours, theirs(logits, target))
 
 

@@ -121,8 +121,6 @@ def test_both_modes_agree_on_hard_targets(activation, logits):
 
 
 def test_active_passive_loss_is_the_weighted_sum_of_its_terms(logits, target):
-    loss = active_passive_loss(
-        logits, target, mode="expectation", active="nfl", passive="nnce", alpha=2, beta=0.5
-    )
+    loss = active_passive_loss(logits, target, mode="expectation", pair=("nfl", "nnce"), alpha=2, beta=0.5)
     expected = 2 * ACTIVE["nfl"](logits, target) + 0.5 * PASSIVE["nnce"](logits, target)
     torch.testing.assert_close(loss, expected)

@@ -25,6 +25,7 @@ from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.report.comparison import compare
+from nnunet_softlabel.report.findings import Findings
 from nnunet_softlabel.report.page import write_report
 from nnunet_softlabel.report.pictures import case_picture, pick_cases
 from nnunet_softlabel.report.runs import RunResult
@@ -85,7 +86,7 @@ def time_report(dataset: SoftDataset, predictions: Path, scores: Path, path: Pat
         case_picture(dataset, case, folders, class_name="nodule", caption=text)
         for case, text in pick_cases(base.rows, class_name="nodule").items()
     ]
-    write_report(path, title="LIDC", runs=runs, comparisons=tests, pictures=pictures)
+    write_report(path, Findings(runs, tests), title="LIDC", pictures=pictures)
     return time.perf_counter() - start
 
 

@@ -16,7 +16,7 @@ os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 import numpy as np
 
 from nnunet_softlabel.fusion import FUSIONS, RaterVotes, estimate_rater_rates
-from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom, phantom_raters
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def make_votes(seed: int, shape: tuple[int, ...]) -> RaterVotes:
-    knee = make_knee_phantom(seed, shape=shape, n_lesions=3)
+    knee = make_knee_phantom(seed, shape=shape, lesions=KneeLesions(number=3))
     drawn = phantom_raters(knee, "all", seed=seed)
     return RaterVotes(drawn[:, None] > 0, ("1", "2", "3"), knee.spacing_mm)
 

@@ -82,7 +82,7 @@ def prepare(folder: Path, classes: int) -> None:
         for seed in range(5)
     ]
     labels = [f"class{i}={i}" for i in range(1, classes + 1)]
-    convert(cases, dataset_id=990, name="Speed", labels=labels, channel_names=["MR"])
+    convert(cases, "Dataset990_Speed", labels=labels, channel_names=["MR"])
     plan_in_process(990, ("3d_fullres",))
     preprocess(990, "3d_fullres")
 

@@ -27,6 +27,7 @@ from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.losses import (
     CompactTargetLoss,
     FusedSoftLoss,
+    TermWeights,
     WeightedSum,
     cross_entropy,
     dice_semimetric_loss,
@@ -45,11 +46,11 @@ MIB = 2**20
 def build(name: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name; nnU-Net's as its trainer builds it, its Dice compiled on a GPU."""
     if name == DEFAULT:
-        return FusedSoftLoss(weight_nkl=0.0, weight_tv=0.0)
+        return FusedSoftLoss(TermWeights(nkl=0.0, tv=0.0))
     if name == FUSED:
         return FusedSoftLoss()
     if name == START:
-        return FusedSoftLoss(weight_nkl=0.0, weight_tv=0.0, balanced=True)
+        return FusedSoftLoss(TermWeights(nkl=0.0, tv=0.0), balanced=True)
     if name == FULL_START:
         return FusedSoftLoss(balanced=True)
     if name == UNFUSED:

@@ -55,7 +55,7 @@ def write_first_round(source: SoftDataset, root: Path, number: int, dataset_id: 
             raters[rater].parent.mkdir(parents=True, exist_ok=True)
             write_image(raters[rater], drawn * np.uint8(rng.random() > misses), grid)
         cases.append(Case(name, source.image_files(name), raters))
-    made = convert(cases, dataset_id=dataset_id, name="Missed", labels=["nodule=1"], channel_names=["CT"])
+    made = convert(cases, f"Dataset{dataset_id}_Missed", labels=["nodule=1"], channel_names=["CT"])
     folds = [names[k::FOLDS] for k in range(FOLDS)]
     splits = [{"train": [n for n in names if n not in fold], "val": fold} for fold in folds]
     (root / "nnUNet_preprocessed" / made.name).mkdir()

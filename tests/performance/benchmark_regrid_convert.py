@@ -22,7 +22,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
-from nnunet_softlabel import FileOptions, convert, find_cases
+from nnunet_softlabel import FileOptions, Running, convert, find_cases
 from nnunet_softlabel.formats import regrid
 
 in_resampler = {"seconds": 0.0, "calls": 0.0}
@@ -69,13 +69,11 @@ def _seconds(base: Path, method: regrid.Regrid) -> float:
     start = time.process_time()
     convert(
         cases,
-        dataset_id=999,
-        name="Benchmark",
+        "Dataset999_Benchmark",
         labels=["one=1", "two=2", "three=3"],
         channel_names=["MR"],
         files=FileOptions(regrid=method),
-        num_processes=1,
-        overwrite=True,
+        running=Running(num_processes=1, overwrite=True),
     )
     return time.process_time() - start
 

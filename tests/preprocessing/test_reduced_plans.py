@@ -9,7 +9,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import read_json
-from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
+from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
 from tests.conversion.conversion_helpers import run, tree
 
 
@@ -20,7 +20,8 @@ def own(planned_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 def test_reduced_network_can_be_built_and_run(own, configuration: str) -> None:
-    path = reduce_plans(911, name="Small", features=2, batch_size=3, patch_size=[10, 17, 20], max_stages=3)
+    size = NetworkSize(features=2, batch_size=3, patch_size=[10, 17, 20], max_stages=3)
+    path = reduce_plans(911, name="Small", network=size)
     manager = PlansManager(read_json(path)).get_configuration(configuration)
     assert manager.batch_size == 3
     assert len(manager.network_arch_init_kwargs["features_per_stage"]) <= 3

@@ -11,7 +11,7 @@ import pytest
 from nnunet_softlabel import priors
 from nnunet_softlabel.conversion.one_case.apply_priors import expected_volume_mm3
 from nnunet_softlabel.fusion import RaterVotes, mean_vote
-from nnunet_softlabel.priors.intensity import apply_intensity_prior, log_likelihood_ratio
+from nnunet_softlabel.priors.intensity import IntensityRule, apply_intensity_prior, log_likelihood_ratio
 from nnunet_softlabel.priors.lesions import (
     LEAST_CONTRAST,
     LesionModel,
@@ -21,9 +21,10 @@ from nnunet_softlabel.priors.lesions import (
 )
 from nnunet_softlabel.priors.roi import apply_roi, roi_weights
 from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
-from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom, phantom_raters
 
 UNIT = TissueModel(median=0.0, spread=1.0)
+UNIT_MODELS = {"tissue": UNIT, "lesions": LesionModel((2.0,), (1.0,))}
 
 
 def line(*values: float) -> np.ndarray:
@@ -32,8 +33,9 @@ def line(*values: float) -> np.ndarray:
 
 def with_prior(q: np.ndarray, image: np.ndarray, **options: object) -> np.ndarray:
     """The prior on one channel of one row, with unit tissue and lesions at 2 with spread 1."""
-    roi = np.ones(image.shape, dtype=np.uint8)
-    return apply_intensity_prior(q[None], image, roi, UNIT, LesionModel((2.0,), (1.0,)), **options)[0]  # type: ignore[arg-type]
+    exclusive = bool(options.pop("exclusive", True))
+    rule, roi = IntensityRule(**options), np.ones(image.shape, dtype=np.uint8)  # type: ignore[arg-type]
+    return apply_intensity_prior(q[None], image, roi, **UNIT_MODELS, rule=rule, exclusive=exclusive)[0]
 
 
 def test_roi_is_untouched_inside_and_zero_outside() -> None:
@@ -153,8 +155,8 @@ def test_asked_for_intensity_overrules_all_raters() -> None:
 def test_outside_the_roi_is_zero() -> None:
     soft = np.full((1, 1, 2), 0.5, dtype=np.float32)
     roi = np.array([[True, False]])
-    model = LesionModel((2.0,), (1.0,))
-    np.testing.assert_allclose(apply_intensity_prior(soft, line(1, 1), roi, UNIT, model)[0], [[0.5, 0]])
+    changed = apply_intensity_prior(soft, line(1, 1), roi, **UNIT_MODELS)
+    np.testing.assert_allclose(changed[0], [[0.5, 0]])
 
 
 def test_classes_compete_by_bayes_rule() -> None:
@@ -162,7 +164,7 @@ def test_classes_compete_by_bayes_rule() -> None:
     soft = np.array([[[0.2]], [[0.3]]], dtype=np.float32)
     model = LesionModel((2.0, 1.0), (1.0, 1.0))
     weights = np.array([0.2 * np.exp(2), 0.3 * np.exp(1.5)])
-    changed = apply_intensity_prior(soft, line(2), np.ones((1, 1)), UNIT, model)
+    changed = apply_intensity_prior(soft, line(2), np.ones((1, 1)), tissue=UNIT, lesions=model)
     np.testing.assert_allclose(changed.ravel(), weights / (weights.sum() + 0.5), rtol=1e-5)
 
 
@@ -173,7 +175,7 @@ def test_random_labels_stay_probabilities(exclusive: bool) -> None:
     soft[:, :3], soft[0, 3:5], soft[1, 3:5] = 0, 1, 0
     model = LesionModel((2.0, 3.0), (1.0, 2.0))
     changed = apply_intensity_prior(
-        soft, rng.normal(0, 4, (9, 9)), np.ones((9, 9)), UNIT, model, exclusive=exclusive
+        soft, rng.normal(0, 4, (9, 9)), np.ones((9, 9)), tissue=UNIT, lesions=model, exclusive=exclusive
     )
     assert changed.dtype == np.float32
     assert changed.min() >= 0
@@ -184,7 +186,7 @@ def test_random_labels_stay_probabilities(exclusive: bool) -> None:
 
 def knees_with_priors(contrast: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth, mean vote, and mean vote with both priors of twelve knees whose raters miss most lesions."""
-    knees = [make_knee_phantom(seed, lesion_contrast=contrast, n_lesions=2) for seed in range(12)]
+    knees = [make_knee_phantom(seed, lesions=KneeLesions(contrast=contrast, number=2)) for seed in range(12)]
     means, tissues = [], []
     for seed, knee in enumerate(knees):
         votes = phantom_raters(knee, "all", seed=seed)[:, None] == 1
@@ -199,7 +201,7 @@ def knees_with_priors(contrast: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
         (lesion_statistics(k.image, k.bone_mask, q, t) for (k, q), t in zip(pairs, tissues, strict=True)),
     ).model()
     after = [
-        apply_intensity_prior(q, k.image, k.bone_mask, t, lesions)
+        apply_intensity_prior(q, k.image, k.bone_mask, tissue=t, lesions=lesions)
         for (k, q), t in zip(pairs, tissues, strict=True)
     ]
     return np.stack([k.truth for k in knees]), np.concatenate(means), np.concatenate(after)
@@ -233,7 +235,12 @@ def test_dark_lesions_are_refused_as_brighter_and_recovered_as_darker() -> None:
         log_likelihood_ratio(line(0), -2.0, 1.0)
     roi = np.ones((1, 2))
     changed = apply_intensity_prior(
-        line(0.3, 0.3)[None], line(-3, 0), roi, UNIT, LesionModel((-2.0,), (1.0,)), direction="darker"
+        line(0.3, 0.3)[None],
+        line(-3, 0),
+        roi,
+        tissue=UNIT,
+        lesions=LesionModel((-2.0,), (1.0,)),
+        rule=IntensityRule(direction="darker"),
     )
     assert changed[0, 0, 0] > 0.5 > 0.3 > changed[0, 0, 1]
 
@@ -296,4 +303,4 @@ def test_wrong_options_are_refused(options: dict, message: str) -> None:
 def test_a_model_of_other_channels_is_refused() -> None:
     soft, roi = np.zeros((2, 1, 1), dtype=np.float32), np.ones((1, 1))
     with pytest.raises(ValueError, match="the lesion model has 1 channels, the soft label 2"):
-        apply_intensity_prior(soft, line(1), roi, UNIT, LesionModel((2.0,), (1.0,)))
+        apply_intensity_prior(soft, line(1), roi, **UNIT_MODELS)

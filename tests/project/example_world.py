@@ -38,7 +38,7 @@ def make_world(world: Path) -> None:
         names = ns.simulation.write_knees(".", seed=0, number=4)
         cases = ns.find_cases(**PATTERNS)
         options = {"labels": {"lesion": 1}, "channel_names": "MRI"}
-        folder = ns.convert(cases, dataset_id=501, name="Knees", **options)
+        folder = ns.convert(cases, "Dataset501_Knees", **options)
         dataset = ns.SoftDataset(folder)
         for place, blur in (("predictions", 0.7), ("predictions_b", 1.2)):
             _predict(dataset, world / place, blur)

@@ -105,7 +105,7 @@ for path in files:
     if not path.exists():
         sitk.WriteImage(sitk.Image(3, 4, 5, sitk.sitkUInt8), str(path))
 cases = [ns.Case(path.name[0], path, raters={"anna": path, "bob": path}) for path in files]
-ns.convert(cases, dataset_id=901, name="T", labels={"x": 1}, channel_names="CT", num_processes=2)
+ns.convert(cases, "Dataset901_T", labels={"x": 1}, channel_names="CT", running=ns.Running(2))
 """
 
 

@@ -170,6 +170,9 @@ def test_every_flag_of_a_message_has_words_for_python() -> None:
     ("message", "arguments", "expected"),
     [
         ("--min-raters 3: leaves no case.", ["min_raters"], "min_raters 3: leaves no case."),
+        ("--min-raters 3: leaves no case.", ["fusion"], "Fusion(min_raters=...) 3: leaves no case."),
+        ("use --few-raters drop", ["fusion"], "use Fusion(few_raters='drop')"),
+        ("add --overwrite", ["running"], "add Running(overwrite=True)"),
         ("add --overwrite, or take another -d and -n", ["overwrite", "dataset_id", "name"],
          "add overwrite=True, or take another dataset_id and name"),
         ("add --regrid.", ["cases"], "add FileOptions(regrid=...)."),

@@ -54,7 +54,7 @@ def first_round(nnunet_folders: SimpleNamespace) -> SimpleNamespace:
         image = (100 * p + rng.normal(0, 3, SHAPE)).astype(np.int16)
         cases.append(Case(f"c{i:02d}", [partial(_given, image)], drawn))
         maps[f"c{i:02d}"] = p
-    folder = convert(cases, dataset_id=910, name="First", labels=["lesion=1"], channel_names=["MR"])
+    folder = convert(cases, "Dataset910_First", labels=["lesion=1"], channel_names=["MR"])
     results = nnunet_folders.results / folder.name / "nnUNetTrainerSoftCE__nnUNetPlans__3d_fullres"
     names = sorted(maps)
     splits = [

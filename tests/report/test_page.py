@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.report import figures
 from nnunet_softlabel.report.comparison import compare
+from nnunet_softlabel.report.findings import Findings, Provenance
 from nnunet_softlabel.report.methods import facts, methods_text
 from nnunet_softlabel.report.page import duration, mean_text, number, p_value, range_text, write_report
 from nnunet_softlabel.report.pictures import case_picture, pick_cases, slice_through
@@ -66,13 +67,10 @@ def page(stock, scores):
     pictures[0] = replace(pictures[0], case=EVIL)
     path = write_report(
         scores / "new" / "report.html",
+        Findings(runs, tests, notes=["Fold 3 failed."]),
         title="Balls",
-        runs=runs,
-        comparisons=tests,
         pictures=pictures,
-        plan={"patch_size": [8, 16, 16]},
-        commands=["nnunet_softlabel benchmark -d 900"],
-        notes=["Fold 3 failed."],
+        provenance=Provenance({"patch_size": [8, 16, 16]}, ["nnunet_softlabel benchmark -d 900"]),
     )
     return path.read_text(encoding="utf-8")
 
@@ -117,7 +115,7 @@ def test_nothing_is_marked_where_nothing_is_significant(stock, tmp_path):
     _, run = stock
     other = replace(run, name="nnUNetTrainerAPL")
     tests = compare(run.rows, other.rows, names=(run.name, other.name))
-    page = write_report(tmp_path / "r.html", title="x", runs=[run, other], comparisons=tests).read_text(
+    page = write_report(tmp_path / "r.html", Findings([run, other], tests), title="x").read_text(
         encoding="utf-8"
     )
     table = page[page.index("<table>") : page.index("</table>")]
@@ -127,7 +125,7 @@ def test_nothing_is_marked_where_nothing_is_significant(stock, tmp_path):
 
 def test_one_trainer_without_extras_is_a_page(stock, tmp_path):
     _, run = stock
-    page = write_report(tmp_path / "r.html", title="x", runs=[RunResult(run.name, run.rows)]).read_text(
+    page = write_report(tmp_path / "r.html", Findings([RunResult(run.name, run.rows)]), title="x").read_text(
         encoding="utf-8"
     )
     assert "Tests" not in page
@@ -137,9 +135,15 @@ def test_one_trainer_without_extras_is_a_page(stock, tmp_path):
 def test_many_classes_keep_their_tables(build, tmp_path):
     names = [f"organ{i}" for i in range(1, 7)]
     data = build(Labels({name: (i,) for i, name in enumerate(names, start=1)}), cases=2)
-    evaluate(data.dataset, data.predictions, tmp_path / "scores", num_processes=1, with_ceiling=False)
+    evaluate(
+        data.dataset,
+        data.predictions,
+        tmp_path / "scores",
+        num_processes=1,
+        scoring=Scoring(with_ceiling=False),
+    )
     run = RunResult.from_folders("nnUNetTrainer", [tmp_path / "scores"])
-    page = write_report(tmp_path / "r.html", title="x", runs=[run], metrics=["dice"]).read_text(
+    page = write_report(tmp_path / "r.html", Findings([run]), title="x", metrics=["dice"]).read_text(
         encoding="utf-8"
     )
     assert "Not plotted: organ5, organ6" in page
@@ -160,14 +164,14 @@ def test_pages_are_overwritten_only_when_asked(stock, tmp_path):
     path = tmp_path / "r.html"
     path.write_text("mine")
     with pytest.raises(UsageError, match=r"pass overwrite=True\."):
-        write_report(path, title="x", runs=[run])
+        write_report(path, Findings([run]), title="x")
     assert path.read_text(encoding="utf-8") == "mine"
-    write_report(path, title="x", runs=[run], metrics=["dice"], overwrite=True)
+    write_report(path, Findings([run]), title="x", metrics=["dice"], overwrite=True)
 
 
 def test_no_trainer_is_refused(tmp_path):
     with pytest.raises(UsageError, match="at least one"):
-        write_report(tmp_path / "r.html", title="x", runs=[])
+        write_report(tmp_path / "r.html", Findings([]), title="x")
 
 
 def test_best_median_and_worst_are_picked(stock):
@@ -225,7 +229,7 @@ def test_every_picture_has_a_text_and_cases_a_legend(page):
 def test_a_page_without_raters_has_no_column_of_raters(stock, tmp_path):
     _, run = stock
     own = replace(run, rows=[row for row in run.rows if row["prediction"] == "model"])
-    page = write_report(tmp_path / "r.html", title="x", runs=[own]).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "r.html", Findings([own]), title="x").read_text(encoding="utf-8")
     assert '<th class="ceiling">' not in page
     assert "among themselves" not in page
     assert "Raters were scored" not in page
@@ -235,18 +239,20 @@ def test_a_page_without_raters_has_no_column_of_raters(stock, tmp_path):
 def test_cases_are_joined_unless_there_are_many(stock, tmp_path, monkeypatch):
     _, run = stock
     told = "; a line joins a case"
-    page = write_report(tmp_path / "few.html", title="x", runs=[run]).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "few.html", Findings([run]), title="x").read_text(encoding="utf-8")
     assert told in page
     assert "in every case, a line joins a case" in page
     monkeypatch.setattr(figures, "MOST_JOINED", 3)
-    page = write_report(tmp_path / "many.html", title="x", runs=[run]).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "many.html", Findings([run]), title="x").read_text(encoding="utf-8")
     assert "a line joins a case" not in page
 
 
 def test_words_between_backticks_are_code_and_stay_escaped(stock, tmp_path):
     _, run = stock
     note = f"see `tune-threshold` {EVIL}"
-    page = write_report(tmp_path / "r.html", title="x", runs=[run], notes=[note]).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "r.html", Findings([run], notes=[note]), title="x").read_text(
+        encoding="utf-8"
+    )
     assert "<code>tune-threshold</code>" in page
     assert "<script" not in page
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunet_softlabel.report.comparison import compare, primary_tests
+from nnunet_softlabel.report.comparison import Bootstrap, compare, primary_tests
 from nnunet_softlabel.report.significance import rank_test, smallest_rank_p
 from nnunet_softlabel.report.verdict import dead_network, describe_difference, verdict
+
+QUICK = Bootstrap(resamples=500)
 
 NAN = float("nan")
 
@@ -25,7 +27,7 @@ def rows(dice: np.ndarray, *, brier: float = 0.02, patients: int | None = None, 
 
 def say(first: list[dict], second: list[dict], **options: object) -> list[str]:
     tests = compare(
-        first, second, names=("Stock", "Soft"), metrics=["dice", "brier_near"], resamples=500,
+        first, second, names=("Stock", "Soft"), metrics=["dice", "brier_near"], bootstrap=QUICK,
         primary=["dice", "brier_near"], margins=options.pop("margins", None),
     )  # fmt: skip
     return [s.text for s in verdict({"Stock": first, "Soft": second}, tests, **options)]
@@ -85,7 +87,7 @@ def advised(runs: dict[str, list[dict]]) -> str:
         test
         for name in others
         for test in compare(
-            runs[first], runs[name], names=(first, name), metrics=["dice", "brier_near"], resamples=500,
+            runs[first], runs[name], names=(first, name), metrics=["dice", "brier_near"], bootstrap=QUICK,
             primary=["dice", "brier_near"],
         )
     ]  # fmt: skip
@@ -120,7 +122,7 @@ def test_what_seems_worse_is_said_with_the_advice(base):
     for second_rows, start in ((second, "Use Soft: "), (second[:10], "No test decides. Soft looks better")):
         tests = compare(
             first[: len(second_rows)], second_rows, names=("Stock", "Soft"), metrics=["dice", "precision"],
-            primary=["dice"], resamples=500,
+            primary=["dice"], bootstrap=QUICK,
         )  # fmt: skip
         (text,) = [
             s.text for s in verdict({"Stock": first, "Soft": second_rows}, tests) if s.kind == "advice"
@@ -158,7 +160,12 @@ def test_a_signed_error_has_no_better_side(base):
     for own in (first, second):
         own[:] = [{**row, "reference": "soft"} for row in own]
     (test,) = compare(
-        first, second, names=("a", "b"), metrics=["volume_error"], primary=["volume_error"], resamples=500
+        first,
+        second,
+        names=("a", "b"),
+        metrics=["volume_error"],
+        primary=["volume_error"],
+        bootstrap=QUICK,
     )
     assert describe_difference(test).startswith("different ")
 
@@ -169,7 +176,12 @@ def test_a_signed_error_has_no_better_side(base):
 )
 def test_an_end_that_is_not_zero_does_not_look_like_zero(base, change, written):
     (test,) = compare(
-        rows(base), rows(base + change), names=("a", "b"), metrics=["dice"], primary=["dice"], resamples=200
+        rows(base),
+        rows(base + change),
+        names=("a", "b"),
+        metrics=["dice"],
+        primary=["dice"],
+        bootstrap=QUICK,
     )
     assert f"({written}" in describe_difference(test)
 
@@ -241,7 +253,7 @@ def test_trainers_beside_a_dead_baseline_are_compared_in_the_table(base):
     tests = [
         test
         for name in ("Soft", "APL")
-        for test in compare(dead, runs[name], names=("Stock", name), metrics=["dice"], resamples=500)
+        for test in compare(dead, runs[name], names=("Stock", name), metrics=["dice"], bootstrap=QUICK)
     ]
     assert [s.text for s in verdict(runs, tests) if s.kind == "advice"] == [
         "The baseline has not learned: compare Soft and APL in the table."

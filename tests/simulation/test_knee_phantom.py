@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import (
+    KneeLesions,
+    KneePhantom,
+    make_knee_phantom,
+    phantom_raters,
+)
 from nnunet_softlabel.simulation.simulated_raters import RATER_REGIMES
 
 
 @pytest.fixture(scope="module")
 def knee() -> KneePhantom:
-    return make_knee_phantom(0, n_lesions=2)
+    return make_knee_phantom(0, lesions=KneeLesions(number=2))
 
 
 def test_same_seed_same_knee() -> None:
@@ -55,7 +60,9 @@ def test_lesions_lie_in_bone_and_distractors_are_none(knee: KneePhantom) -> None
 
 
 def test_lesions_fade_at_their_edge() -> None:
-    sharp, fuzzy = (make_knee_phantom(1, n_lesions=1, edge_mm=edge, noise=0.0) for edge in (0.5, 8.0))
+    sharp, fuzzy = (
+        make_knee_phantom(1, noise=0.0, lesions=KneeLesions(number=1, edge_mm=edge)) for edge in (0.5, 8.0)
+    )
     rim = sharp.truth & ~ndimage.binary_erosion(sharp.truth)
     np.testing.assert_array_equal(sharp.truth, fuzzy.truth)
     assert fuzzy.image[rim == 1].mean() < 0.9 * sharp.image[rim == 1].mean()
@@ -64,7 +71,7 @@ def test_lesions_fade_at_their_edge() -> None:
 @pytest.mark.parametrize("n_lesions", [0, 1])
 def test_number_of_lesions(n_lesions: int) -> None:
     # One irregular lesion may be cut by the bone's outline, but a single one stays one or nearly one piece.
-    truth = make_knee_phantom(2, n_lesions=n_lesions).truth
+    truth = make_knee_phantom(2, lesions=KneeLesions(number=n_lesions)).truth
     assert truth.any() == (n_lesions > 0)
 
 
@@ -75,32 +82,32 @@ def test_some_knees_are_healthy() -> None:
 
 @pytest.mark.parametrize("fraction", [0.05, 0.01, 0.002])
 def test_lesion_fraction_is_met(fraction: float) -> None:
-    truth = make_knee_phantom(3, lesion_fraction=fraction).truth
+    truth = make_knee_phantom(3, lesions=KneeLesions(fraction=fraction)).truth
     assert truth.mean() == pytest.approx(fraction, abs=1.01 / truth.size)
 
 
 def test_contrast_and_noise_leave_the_truth_alone() -> None:
-    plain = make_knee_phantom(4, n_lesions=2)
-    hidden = make_knee_phantom(4, n_lesions=2, lesion_contrast=0.0, noise=8.0)
+    plain = make_knee_phantom(4, lesions=KneeLesions(number=2))
+    hidden = make_knee_phantom(4, noise=8.0, lesions=KneeLesions(number=2, contrast=0.0))
     np.testing.assert_array_equal(plain.truth, hidden.truth)
 
 
 def test_lesion_without_contrast_cannot_be_seen() -> None:
-    hidden = make_knee_phantom(4, n_lesions=2, lesion_contrast=0.0)
-    none = make_knee_phantom(4, n_lesions=0)
+    hidden = make_knee_phantom(4, lesions=KneeLesions(number=2, contrast=0.0))
+    none = make_knee_phantom(4, lesions=KneeLesions(number=0))
     np.testing.assert_array_equal(hidden.image, none.image)
 
 
 def test_two_dimensions() -> None:
-    slice_ = make_knee_phantom(0, shape=(96, 80), lesion_fraction=0.02)
+    slice_ = make_knee_phantom(0, shape=(96, 80), lesions=KneeLesions(fraction=0.02))
     assert slice_.image.shape == slice_.truth.shape == (96, 80)
     assert slice_.spacing_mm == (128 / 96, 128 / 80)
     assert slice_.truth.mean() == pytest.approx(0.02, abs=1e-3)
 
 
 def test_spacing_scales_lesions_not_anatomy() -> None:
-    coarse = make_knee_phantom(6, n_lesions=1)
-    fine = make_knee_phantom(6, n_lesions=1, spacing_mm=(2.0, 1.0, 1.0))
+    coarse = make_knee_phantom(6, lesions=KneeLesions(number=1))
+    fine = make_knee_phantom(6, spacing_mm=(2.0, 1.0, 1.0), lesions=KneeLesions(number=1))
     np.testing.assert_array_equal(coarse.bone_mask, fine.bone_mask)
     assert fine.truth.sum() > 3 * coarse.truth.sum()
 
@@ -109,7 +116,7 @@ def test_spacing_scales_lesions_not_anatomy() -> None:
 def test_raters_of_a_regime_make_its_errors(regime: str) -> None:
     missed = added = 0
     for seed in range(10):
-        knee = make_knee_phantom(seed, n_lesions=2)
+        knee = make_knee_phantom(seed, lesions=KneeLesions(number=2))
         drawn = phantom_raters(knee, regime, seed=seed)
         assert drawn.shape == (3, *knee.truth.shape)
         assert drawn.dtype == np.uint8
@@ -133,12 +140,12 @@ def test_unknown_regime_is_refused(knee: KneePhantom) -> None:
     [
         ({"shape": (4,)}, "shape must hold two or three"),
         ({"spacing_mm": (1.0, 1.0)}, "spacing_mm must hold 3"),
-        ({"n_lesions": -1}, "n_lesions must not be negative"),
-        ({"lesion_radius_mm": (5.0, 4.0)}, "in order"),
-        ({"lesion_fraction": 0.0}, "must lie in"),
-        ({"lesion_fraction": 0.1, "n_lesions": 0}, "needs a lesion"),
-        ({"lesion_fraction": 0.6}, "more than bone"),
-        ({"edge_mm": 0.0}, "edge_mm must be positive"),
+        ({"lesions": KneeLesions(number=-1)}, "number must not be negative"),
+        ({"lesions": KneeLesions(radius_mm=(5.0, 4.0))}, "in order"),
+        ({"lesions": KneeLesions(fraction=0.0)}, "must lie in"),
+        ({"lesions": KneeLesions(fraction=0.1, number=0)}, "needs a lesion"),
+        ({"lesions": KneeLesions(fraction=0.6)}, "more than bone"),
+        ({"lesions": KneeLesions(edge_mm=0.0)}, "edge_mm must be positive"),
     ],
 )
 def test_wrong_arguments_are_refused(options: dict, message: str) -> None:

@@ -9,13 +9,13 @@ from docs.studies.knees.__main__ import LABELS, LOSSES, Knees, cells, drawn, run
 from docs.studies.shared.labels import rater_corrected
 from docs.studies.shared.small_network import NetworkBudget
 from nnunet_softlabel.fusion import RaterVotes
-from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom
+from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom
 
 
 @pytest.fixture(scope="module")
 def few_knees():
     knees = [
-        make_knee_phantom(seed, shape=(8, 32, 32), n_lesions=n)
+        make_knee_phantom(seed, shape=(8, 32, 32), lesions=KneeLesions(number=n))
         for seed, n in ((1, 1), (2, 2), (3, 1), (4, 0))
     ]
     votes = [
@@ -26,7 +26,7 @@ def few_knees():
 
 
 def test_unanimous_readers_draw_the_truth():
-    knee = make_knee_phantom(7, shape=(8, 32, 32), n_lesions=2)
+    knee = make_knee_phantom(7, shape=(8, 32, 32), lesions=KneeLesions(number=2))
     np.testing.assert_array_equal(drawn(knee, "unanimous", 0), np.stack([knee.truth] * 3))
 
 

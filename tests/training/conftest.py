@@ -215,6 +215,7 @@ def trained(
     planned_one_class: PlannedDataset, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[PlannedDataset, Path]]:
     """A data set and the results of ``nnUNetTrainerAPL``: 3d_fullres and 2d, fold 0, with probabilities."""
+    from nnunet_softlabel.training.budget import Budget
     from nnunet_softlabel.training.run import train
     from nnunet_softlabel.training.trainer_path import trainer_path
 
@@ -225,8 +226,8 @@ def trained(
         patch.setenv("nnUNet_extTrainer", trainer_path())
         _without_processes_and_plots(patch)
         for configuration in ("3d_fullres", "2d"):
-            options = {"epochs": 2, "iterations": 2, "val_iterations": 1, "seed": 1, "device": "cpu"}
-            train(planned_one_class.id, configuration, 0, "nnUNetTrainerAPL", plans=REDUCED, **options)
+            options = {"plans": REDUCED, "budget": Budget(2, 2, "cpu"), "seed": 1}
+            train(planned_one_class.id, configuration, 0, "nnUNetTrainerAPL", **options)
     return planned_one_class, results / "results"
 
 

@@ -18,7 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.formats.files import read_json
-from nnunet_softlabel.losses import CompactTargetLoss, FusedSoftLoss, dice_semimetric_loss, soft_dice_loss
+from nnunet_softlabel.losses import (
+    CompactTargetLoss,
+    FusedSoftLoss,
+    RegionSums,
+    TermWeights,
+    dice_semimetric_loss,
+    soft_dice_loss,
+)
 from nnunet_softlabel.preprocessing import preparation as preprocessing
 from nnunet_softlabel.preprocessing.preparation import Preparation
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerAPLExpectation
@@ -79,16 +86,20 @@ def one_hot_to_index(compact):
 
 
 def region_loss(function, *, ddp):
-    return CompactTargetLoss(partial(function, batch_dice=True, ddp=ddp))
+    return CompactTargetLoss(partial(function, sums=RegionSums(batch_dice=True, ddp=ddp)))
+
+
+def fused_loss(*, ddp, **options):
+    return FusedSoftLoss(sums=RegionSums(batch_dice=True, ddp=ddp), **options)
 
 
 LOSSES = {
     "nnunet_dice": nnunets_dice,
     "dml": partial(region_loss, dice_semimetric_loss),
     "soft_dice": partial(region_loss, soft_dice_loss),
-    "fused_dml": partial(FusedSoftLoss, batch_dice=True, weight_ce=0.0, weight_nkl=0.0, weight_tv=0.0),
-    "fused": partial(FusedSoftLoss, batch_dice=True),
-    "fused_sigmoid": partial(FusedSoftLoss, batch_dice=True, activation="sigmoid"),
+    "fused_dml": partial(fused_loss, weights=TermWeights(ce=0.0, nkl=0.0, tv=0.0)),
+    "fused": fused_loss,
+    "fused_sigmoid": partial(fused_loss, activation="sigmoid"),
 }
 ON_ONE_HOT = ["nnunet_dice", "dml", "soft_dice", "fused_dml"]
 

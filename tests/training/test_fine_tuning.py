@@ -11,6 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.training.budget import Budget
 from nnunet_softlabel.training.fine_tuning import bare
 from nnunet_softlabel.training.recipes import TRAINERS, nnUNetTrainerSoftCEFineTune
 from nnunet_softlabel.training.run import train
@@ -118,7 +119,7 @@ def test_what_a_trainer_starts_from_is_known_by_its_name():
     }
 
 
-OPTIONS = {"plans": REDUCED, "epochs": 10, "iterations": 1, "val_iterations": 1, "device": "cpu"}
+OPTIONS = {"plans": REDUCED, "budget": Budget(10, 1, "cpu")}
 FINE_TUNE = "nnUNetTrainerSoftCEFineTune"
 
 

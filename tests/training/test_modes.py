@@ -10,7 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_softlabel.formats.encoding import IGNORED, SCALE
 from nnunet_softlabel.formats.files import read_json
-from nnunet_softlabel.preprocessing.reduced_plans import reduce_plans
+from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
 from nnunet_softlabel.training import recipes
 from nnunet_softlabel.training.recipes import (
     nnUNetTrainerAPL,
@@ -248,9 +248,7 @@ def test_residual_encoder_plans_train(trainer_factory, planned_dataset, tmp_path
         copied.id,
         plans="nnUNetResEncUNetMPlans",
         name="Small",
-        features=4,
-        patch_size=[16, 24, 24],
-        max_stages=3,
+        network=NetworkSize(features=4, patch_size=[16, 24, 24], max_stages=3),
     )
     trainer = trainer_factory(nnUNetTrainerAPL, copied, configuration, plans=plans.stem)
     assert "Residual" in trainer.configuration_manager.network_arch_class_name
@@ -269,7 +267,7 @@ def test_masked_normalisation_is_on_and_keeps_the_outside_zero(trainer_factory, 
 
 def test_expectation_recipe_equals_its_formula_on_regions(trainer_factory, planned_regions_dataset):
     """DML + NCE + MAE of nnUNetTrainerAPLExpectation, with the ignore mask, from the pure functions."""
-    from nnunet_softlabel.losses import active_passive_loss, dice_semimetric_loss, expand_target
+    from nnunet_softlabel.losses import RegionSums, active_passive_loss, dice_semimetric_loss, expand_target
 
     trainer = trainer_factory(nnUNetTrainerAPLExpectation, planned_regions_dataset)
     trainer.initialize()
@@ -279,7 +277,7 @@ def test_expectation_recipe_equals_its_formula_on_regions(trainer_factory, plann
     compact[:, :, 0] = IGNORED
     target, mask = expand_target(compact, activation="sigmoid", has_ignore=True)
     options = {"mask": mask, "activation": "sigmoid"}
-    expected = dice_semimetric_loss(logits, target, batch_dice=True, **options)
+    expected = dice_semimetric_loss(logits, target, sums=RegionSums(batch_dice=True), **options)
     expected = expected + active_passive_loss(logits, target, mode="expectation", **options)
     torch.testing.assert_close(trainer.loss.loss(logits, compact), expected)
 

@@ -60,7 +60,7 @@ class _StockLossOnSoftLabels(SoftLabelTrainer):
 
         from nnunet_softlabel.losses import WeightedSum, cross_entropy, soft_dice_loss
 
-        return WeightedSum((1.0, partial(soft_dice_loss, **self.loss_options)), (1.0, cross_entropy))
+        return WeightedSum((1.0, partial(soft_dice_loss, sums=self.region_sums)), (1.0, cross_entropy))
 
 
 class _NoSpatial:
@@ -84,7 +84,7 @@ def test_one_step_with_stocks_loss_gives_stocks_weights(
     if ours is nnUNetTrainerHardAPL:
         fused = nnUNetTrainerHardAPL.fused_loss
         monkeypatch.setattr(
-            nnUNetTrainerHardAPL, "build_soft_loss", lambda self: fused(self, weight_nkl=0.0, weight_tv=0.0)
+            nnUNetTrainerHardAPL, "build_soft_loss", lambda self: fused(self, nkl=0.0, tv=0.0)
         )
     unchanged = SpatialTransform.get_parameters
 

@@ -36,9 +36,7 @@ NO_START, READER = "DML+CE", "one reader, against the others"
 LOSSES = ("stock", "HardBCE", SOFT_CE, APL, NO_START, READER)
 FEW_LOSSES = ("stock", SOFT_CE, APL)
 SOFT_CE_ALONE = "CE"
-LOSS = CANDIDATES | {
-    SOFT_CE_ALONE: Candidate("soft", lambda: fused(weight_dml=0.0, weight_nkl=0.0, weight_tv=0.0))
-}
+LOSS = CANDIDATES | {SOFT_CE_ALONE: Candidate("soft", lambda: fused(dml=0.0, nkl=0.0, tv=0.0))}
 N_RATERS, N_CASES = ("1", "2", "3"), ("25", "50", "100", "all")
 SAME, BY_LOT = "one, always the same", "one, drawn by lot"
 KEY = ("experiment", "variant", "fold", "loss")

@@ -19,11 +19,11 @@ from torch import Tensor
 from docs.studies.defaults import tables
 from docs.studies.shared import images
 from docs.studies.shared.cases import LIDC
-from docs.studies.shared.losses import fused, stock
+from docs.studies.shared.losses import BATCH, fused, stock
 from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, score_images
 from docs.studies.shared.small_network import NetworkBudget, StudyLoss, predict, train
-from nnunet_softlabel.losses import BalancedStart, FusedSoftLoss
+from nnunet_softlabel.losses import BalancedStart, FusedSoftLoss, TermWeights
 
 RESULTS = Path(__file__).parent / "results.csv"
 SEEDS = range(5)
@@ -50,7 +50,7 @@ def with_start(*, ends_itself: bool, **weights: float) -> Callable[[int], tuple[
     """A fused loss with the package's start, or with one that always lasts its quarter."""
 
     def make(iterations: int) -> tuple[StudyLoss, BalancedStart]:
-        settled = FusedSoftLoss(batch_dice=True, **weights)
+        settled = FusedSoftLoss(TermWeights(**weights), sums=BATCH)
         start = BalancedStart(settled.with_balance(), settled, window=25 if ends_itself else iterations)
         start.set_length(iterations)
 
@@ -66,19 +66,19 @@ def with_start(*, ends_itself: bool, **weights: float) -> Callable[[int], tuple[
 
 def last_part_ce(loss: StudyLoss, share: float) -> StudyLoss:
     """Cross entropy alone in the last part of a training."""
-    ce = fused(weight_dml=0.0, weight_nkl=0.0, weight_tv=0.0)
+    ce = fused(dml=0.0, nkl=0.0, tv=0.0)
     return lambda z, q, progress: (ce if progress >= 1 - share else loss)(z, q, progress)
 
 
-DML_CE = {"weight_nkl": 0.0, "weight_tv": 0.0}
+DML_CE = {"nkl": 0.0, "tv": 0.0}
 RECIPES = {
     "stock": Recipe("majority", plain(stock)),
     "DML+CE, no start": Recipe("soft", plain(fused(**DML_CE))),
     "DML+CE, start of a quarter": Recipe("soft", with_start(ends_itself=False, **DML_CE)),
     "DML+CE, start ends itself": Recipe("soft", with_start(ends_itself=True, **DML_CE)),
-    "0.3 DML+CE, no start": Recipe("soft", plain(fused(weight_dml=0.3, **DML_CE))),
+    "0.3 DML+CE, no start": Recipe("soft", plain(fused(dml=0.3, **DML_CE))),
     "DML+CE, last fifth CE": Recipe("soft", plain(last_part_ce(fused(**DML_CE), 0.2))),
-    "CE, no start": Recipe("soft", plain(fused(weight_dml=0.0, **DML_CE))),
+    "CE, no start": Recipe("soft", plain(fused(dml=0.0, **DML_CE))),
 }
 STARTS = ("stock", "DML+CE, no start", "DML+CE, start of a quarter", "DML+CE, start ends itself")
 ENDINGS = ("stock", "DML+CE, no start", "0.3 DML+CE, no start", "DML+CE, last fifth CE", "CE, no start")

@@ -25,7 +25,12 @@ from nnunet_softlabel.fusion import RaterVotes, majority_vote, mean_vote
 from nnunet_softlabel.metrics.calibration import brier
 from nnunet_softlabel.metrics.lesions import case_score, count_lesions, detection_auc
 from nnunet_softlabel.metrics.overlap import NAN, precision, ratio, recall
-from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import (
+    KneeLesions,
+    KneePhantom,
+    make_knee_phantom,
+    phantom_raters,
+)
 from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
 
 RESULTS = Path(__file__).parent / "results.csv"
@@ -45,9 +50,9 @@ LABELS = {
     "anatomy": mean_in_bone_bright,
 }
 LOSSES: dict[str, StudyLoss] = {
-    "BCE": fused(weight_dml=0.0, weight_nkl=0.0, weight_tv=0.0),
+    "BCE": fused(dml=0.0, nkl=0.0, tv=0.0),
     "Dice+CE": stock,
-    "DML+CE": fused(weight_nkl=0.0, weight_tv=0.0),
+    "DML+CE": fused(nkl=0.0, tv=0.0),
     "SoftCE": balanced_start(0.0),
     "APL": balanced_start(1.0),
     "APL, no balanced start": fused(),
@@ -78,7 +83,7 @@ class Knees:
 def knees_of(regime: str, contrast: str, seed: str) -> Knees:
     first = 1_000_000 + 1000 * int(seed)
     seeds = range(first, first + N_TRAINING + N_TUNING + N_TEST)
-    knees = [make_knee_phantom(s, lesion_contrast=float(contrast)) for s in seeds]
+    knees = [make_knee_phantom(s, lesions=KneeLesions(contrast=float(contrast))) for s in seeds]
     votes = [
         RaterVotes(drawn(knee, regime, s)[:, None] == 1, NAMES, knee.spacing_mm)
         for s, knee in zip(seeds[:N_TRAINING], knees[:N_TRAINING], strict=True)

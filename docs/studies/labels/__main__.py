@@ -23,7 +23,12 @@ from docs.studies.shared.labels import Labels, lesion_model, mean_in_bone, mean_
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, majority_vote, mean_vote, staple
 from nnunet_softlabel.metrics.lesions import count_lesions, lesion_precision, lesion_recall
 from nnunet_softlabel.metrics.overlap import dice, soft_dice
-from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import (
+    KneeLesions,
+    KneePhantom,
+    make_knee_phantom,
+    phantom_raters,
+)
 from nnunet_softlabel.simulation.simulated_raters import RATER_REGIMES
 
 SEEDS = range(1000, 1060)  # 0 to 39 were used to tune the phantom and the priors
@@ -95,7 +100,7 @@ def run(*, raises_unmarked: bool) -> None:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for contrast in CONTRASTS:
-            knees = [make_knee_phantom(seed, lesion_contrast=contrast) for seed in SEEDS]
+            knees = [make_knee_phantom(seed, lesions=KneeLesions(contrast=contrast)) for seed in SEEDS]
             for regime in RATER_REGIMES:
                 for row in cell_rows(knees, regime, contrast, raises_unmarked=raises_unmarked):
                     writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})

@@ -24,7 +24,7 @@ from docs.studies.lidc.tables import METRICS, SHARES, THRESHOLDS
 from docs.studies.shared.cases import LIDC
 from docs.studies.shared.resumable import Cell, Row, run_missing
 from nnunet_softlabel.evaluation.case_scores import MODEL
-from nnunet_softlabel.evaluation.run import evaluate
+from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.tables import read_rows
 from nnunet_softlabel.formats.files import write_csv
 from nnunet_softlabel.formats.predictions import read_probabilities
@@ -91,7 +91,7 @@ def run_cell(cell: Cell, *, work: Path) -> list[Row]:
     run_benchmark(report, "-tr", trainer, "-f", fold, "--only", "train")
     folder = report / "results" / "seed_0" / name / f"{trainer}__{PLANS}__2d" / f"fold_{fold}" / "validation"
     dataset, scores = SoftDataset.find(DATASET), work / "scores" / f"{trainer}_{fold}"
-    evaluate(dataset, folder, scores, num_processes=1, overwrite=True, with_ceiling=False)
+    evaluate(dataset, folder, scores, num_processes=1, overwrite=True, scoring=Scoring(with_ceiling=False))
     return rows_of(dataset, folder, scores / "soft_metrics.csv", dict(zip(KEY, cell, strict=True)))
 
 

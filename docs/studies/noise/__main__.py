@@ -22,6 +22,7 @@ from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, mean_dice
 from docs.studies.shared.small_network import NetworkBudget, StudyLoss, predict, train
 from nnunet_softlabel.losses import (
+    RegionSums,
     WeightedSum,
     active_passive_loss,
     cross_entropy,
@@ -39,7 +40,7 @@ BUDGET = NetworkBudget(iterations=1200, batch_size=4, optimizer="adamw")
 CROP_BUDGET = NetworkBudget(iterations=1000, batch_size=16, optimizer="adamw", stages=3)
 
 apl = partial(partial, active_passive_loss)
-dice = partial(soft_dice_loss, batch_dice=True)
+dice = partial(soft_dice_loss, sums=RegionSums(batch_dice=True))
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "Dice+CE": WeightedSum((1.0, dice), (1.0, cross_entropy)),
     "Dice+APL 1/1": WeightedSum((1.0, dice), (1.0, active_passive_loss)),

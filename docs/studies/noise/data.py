@@ -11,7 +11,12 @@ from scipy import ndimage
 from docs.studies.shared.labels import mean_in_bone_bright
 from docs.studies.shared.small_network import normalised
 from nnunet_softlabel.fusion import RaterVotes, majority_vote, mean_vote
-from nnunet_softlabel.simulation.knee_phantom import KneePhantom, make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import (
+    KneeLesions,
+    KneePhantom,
+    make_knee_phantom,
+    phantom_raters,
+)
 from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
 
 SIZE, SHARE, CROP = 64, 0.05, 16
@@ -31,7 +36,7 @@ class Sections:
 def knee(seed: int) -> KneePhantom:
     """A section with about `SHARE` of lesion."""
     drawn = SHARE * 1.5 ** np.random.default_rng([seed, 77]).uniform(-1, 1)
-    return make_knee_phantom(seed, shape=(SIZE, SIZE), lesion_fraction=drawn)
+    return make_knee_phantom(seed, shape=(SIZE, SIZE), lesions=KneeLesions(fraction=drawn))
 
 
 @lru_cache(maxsize=3)

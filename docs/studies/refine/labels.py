@@ -77,7 +77,10 @@ def anatomy(images: Images, label: np.ndarray) -> np.ndarray | None:
             add, (lesion_statistics(i, b, q, t) for (i, b, q), t in zip(parts, tissues, strict=True))
         ).model()
         return np.stack(
-            [apply_intensity_prior(q, i, b, t, model)[0] for (i, b, q), t in zip(parts, tissues, strict=True)]
+            [
+                apply_intensity_prior(q, i, b, tissue=t, lesions=model)[0]
+                for (i, b, q), t in zip(parts, tissues, strict=True)
+            ]
         )
     except ValueError:  # lesions that are not brighter
         return None

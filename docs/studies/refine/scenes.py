@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from docs.studies.shared.cases import TILE, lidc_cases
 from docs.studies.shared.small_network import normalised
-from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom, phantom_raters
 
 N_TRAINING, N_TEST = 60, 60
 KNEE_SHAPE = (64, 64)
@@ -55,7 +55,7 @@ def knees(regime: str, contrast: float, correlation: float, seed: int) -> tuple[
 
 
 def _knees(seeds: range, regime: str | None, contrast: float, correlation: float) -> Images:
-    phantoms = [make_knee_phantom(s, shape=KNEE_SHAPE, lesion_contrast=contrast) for s in seeds]
+    phantoms = [make_knee_phantom(s, shape=KNEE_SHAPE, lesions=KneeLesions(contrast=contrast)) for s in seeds]
     truth = np.stack([p.truth == 1 for p in phantoms])
     votes = np.zeros((len(truth), 0, *KNEE_SHAPE), bool)
     if regime is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from docs.studies.shared.cases import TILE, lidc_cases
 from docs.studies.shared.small_network import normalised
-from nnunet_softlabel.simulation.knee_phantom import make_knee_phantom, phantom_raters
+from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom, phantom_raters
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def knees(seeds: range, *, fraction: float, regime: str, size: int = 64) -> Imag
     for seed in seeds:
         drawn = fraction * 1.5 ** np.random.default_rng([seed, 77]).uniform(-1, 1)
         few = 1 if fraction < 0.005 else None  # a lesion of two pixels is none
-        knee = make_knee_phantom(seed, shape=(size, size), lesion_fraction=drawn, n_lesions=few)
+        knee = make_knee_phantom(seed, shape=(size, size), lesions=KneeLesions(fraction=drawn, number=few))
         image.append(normalised(knee.image))
         soft.append(phantom_raters(knee, regime, seed=seed).astype(np.float32).mean(axis=0))
         truth.append(knee.truth == 1)

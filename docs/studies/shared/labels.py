@@ -9,7 +9,7 @@ from operator import add
 import numpy as np
 
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates, mean_vote
-from nnunet_softlabel.priors.intensity import apply_intensity_prior
+from nnunet_softlabel.priors.intensity import IntensityRule, apply_intensity_prior
 from nnunet_softlabel.priors.lesions import LesionModel, lesion_statistics
 from nnunet_softlabel.priors.roi import apply_roi
 from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
@@ -45,8 +45,9 @@ def mean_in_bone_bright(
 ) -> Labels:
     """ROI, then the intensity prior with its other defaults."""
     in_bone, tissues, lesions = lesion_model(knees, votes)
+    rule = IntensityRule(raises_unmarked=raises_unmarked)
     return [
-        apply_intensity_prior(q, k.image, k.bone_mask, t, lesions, raises_unmarked=raises_unmarked)
+        apply_intensity_prior(q, k.image, k.bone_mask, tissue=t, lesions=lesions, rule=rule)
         for k, q, t in zip(knees, in_bone, tissues, strict=True)
     ]
 

@@ -10,29 +10,32 @@ from torch import Tensor
 from docs.studies.shared.small_network import StudyLoss
 from nnunet_softlabel.losses import (
     FusedSoftLoss,
+    RegionSums,
+    TermWeights,
     active_passive_loss,
     cross_entropy,
     dice_semimetric_loss,
     soft_dice_loss,
 )
 
+BATCH = RegionSums(batch_dice=True)
 WARM_UP = 0.25  # share of the training with cross entropy alone
 
 
 def fused(**weights: float) -> StudyLoss:
     """DML + CE + NKL + TV with other weights."""
-    loss = FusedSoftLoss(batch_dice=True, **weights)
+    loss = FusedSoftLoss(TermWeights(**weights), sums=BATCH)
     return lambda logits, target, progress: loss(logits, target)
 
 
 def stock(logits: Tensor, target: Tensor, progress: float) -> Tensor:
     """nnU-Net's Dice + CE."""
-    return soft_dice_loss(logits, target, batch_dice=True) + cross_entropy(logits, target)
+    return soft_dice_loss(logits, target, sums=BATCH) + cross_entropy(logits, target)
 
 
 def expectation(logits: Tensor, target: Tensor, progress: float) -> Tensor:
     """DML + NCE + MAE, the target put in linearly."""
-    return dice_semimetric_loss(logits, target, batch_dice=True) + active_passive_loss(
+    return dice_semimetric_loss(logits, target, sums=BATCH) + active_passive_loss(
         logits, target, mode="expectation"
     )
 
@@ -54,7 +57,7 @@ def warmed_up(loss: StudyLoss) -> StudyLoss:
 
 def balanced_start(weight: float) -> StudyLoss:
     """DML + CE + weight * (NKL + TV), its voxel terms balanced as above in the first quarter."""
-    settled = fused(weight_nkl=weight, weight_tv=weight)
+    settled = fused(nkl=weight, tv=weight)
 
     def voxel_terms(logits: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         apl = active_passive_loss(logits, target, mask=mask) if weight else 0.0
@@ -65,7 +68,7 @@ def balanced_start(weight: float) -> StudyLoss:
             return settled(logits, target, progress)
         is_marked = target[:, :1] < 1
         terms = 0.5 * (voxel_terms(logits, target, is_marked) + voxel_terms(logits, target, ~is_marked))
-        return dice_semimetric_loss(logits, target, batch_dice=True) + terms
+        return dice_semimetric_loss(logits, target, sums=BATCH) + terms
 
     return switched
 
@@ -79,7 +82,7 @@ class Candidate:
 
 
 def _off(*names: str) -> dict[str, float]:
-    return {f"weight_{name}": 0.0 for name in names}
+    return {name: 0.0 for name in names}
 
 
 CANDIDATES: dict[str, Candidate] = {
@@ -87,7 +90,7 @@ CANDIDATES: dict[str, Candidate] = {
     "HardBCE": Candidate("majority", lambda: fused(**_off("dml", "nkl", "tv"))),
     "DML+CE": Candidate("soft", lambda: fused(**_off("nkl", "tv"))),
     "DML+CE+NKL+TV": Candidate("soft", fused),
-    "DML+CE+0.1(NKL+TV)": Candidate("soft", lambda: fused(weight_nkl=0.1, weight_tv=0.1)),
+    "DML+CE+0.1(NKL+TV)": Candidate("soft", lambda: fused(nkl=0.1, tv=0.1)),
     "DML+NCE+MAE": Candidate("soft", lambda: expectation),
     "NKL+TV": Candidate("soft", lambda: fused(**_off("dml", "ce"))),
     "DML+NKL+TV": Candidate("soft", lambda: fused(**_off("ce"))),
@@ -95,8 +98,8 @@ CANDIDATES: dict[str, Candidate] = {
     "balanced NKL+TV": Candidate("soft", lambda: balanced),
     "CE, then NKL+TV": Candidate("soft", lambda: warmed_up(fused(**_off("dml", "ce")))),
     "CE, then DML+NKL+TV": Candidate("soft", lambda: warmed_up(fused(**_off("ce")))),
-    "DML+10NKL+0.1TV": Candidate("soft", lambda: fused(weight_ce=0.0, weight_nkl=10.0, weight_tv=0.1)),
-    "DML+NKL+9.21TV": Candidate("soft", lambda: fused(weight_ce=0.0, weight_tv=9.21)),
+    "DML+10NKL+0.1TV": Candidate("soft", lambda: fused(ce=0.0, nkl=10.0, tv=0.1)),
+    "DML+NKL+9.21TV": Candidate("soft", lambda: fused(ce=0.0, tv=9.21)),
     # the second round, after the first had shown that only a balanced average never collapses
     "balanced start, DML+CE": Candidate("soft", lambda: balanced_start(0.0)),
     "balanced start, DML+CE+0.1(NKL+TV)": Candidate("soft", lambda: balanced_start(0.1)),

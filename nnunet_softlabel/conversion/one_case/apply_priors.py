@@ -15,7 +15,7 @@ from nnunet_softlabel.conversion.one_case.read import LoadedCase
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.soft_labels import PriorOfCase
-from nnunet_softlabel.priors.intensity import apply_intensity_prior
+from nnunet_softlabel.priors.intensity import IntensityRule, apply_intensity_prior
 from nnunet_softlabel.priors.lesions import LesionStatistics, lesion_statistics
 from nnunet_softlabel.priors.roi import apply_roi
 from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
@@ -65,12 +65,10 @@ def _with_intensity(
         fused.soft,
         image_channel(loaded, intensity.channel),
         tissue_mask,
-        tissue,
-        lesions,
-        strength=intensity.strength,
-        direction=intensity.direction,
+        tissue=tissue,
+        lesions=lesions,
+        rule=IntensityRule(intensity.strength, intensity.direction, intensity.raises_unmarked),
         exclusive=not settings.labels.has_regions,
-        raises_unmarked=intensity.raises_unmarked,
     )
     return np.where(tissue_mask, changed, fused.soft)
 

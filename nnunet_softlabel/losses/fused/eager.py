@@ -91,7 +91,7 @@ class VoxelWeights:
 
 def _voxel_weights(sums: Sums, options: FusedOptions, *, tv_factor: float) -> VoxelWeights:
     weights = torch.tensor(
-        [options.weight_ce, options.weight_nkl, options.weight_tv * tv_factor], dtype=torch.float64
+        [options.weights.ce, options.weights.nkl, options.weights.tv * tv_factor], dtype=torch.float64
     )
     if not options.balanced:
         return VoxelWeights(weights / sums.count, weights / sums.count)
@@ -111,13 +111,13 @@ def _second_pass(patch: Patch, terms: DistanceTerms, weights: VoxelWeights) -> T
         torch.sub(chunk.p, chunk.q, out=difference)
         # two products with a column: addcmul is twice as slow where it has to broadcast
         sign, distance = torch.sign(difference, out=d), None
-        if options.balanced and options.weight_tv:
+        if options.balanced and options.weights.tv:
             tv = weights.of(chunk, 2)
             distance = torch.abs(difference, out=spare).sum(0, keepdim=True).mul_(tv)
             sign.mul_(torch.add(slope[chunk.index], tv, out=spare)).sub_(shift[chunk.index])
         else:
             sign.mul_(slope[chunk.index]).sub_(shift[chunk.index])
-        weight_nkl = weights.of(chunk, 1) if options.weight_nkl else None
+        weight_nkl = weights.of(chunk, 1) if options.weights.nkl else None
         part = turn_terms(chunk, weights.of(chunk, 0), weight_nkl)
         chunk.weighted(chunk.p)
         value = chunk.weighted(part).sum()

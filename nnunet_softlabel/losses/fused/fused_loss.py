@@ -7,19 +7,21 @@ from torch import Tensor, nn
 
 from nnunet_softlabel.losses.fused import eager as fused_eager
 from nnunet_softlabel.losses.fused.plain import PlainLoss, compiled_loss, plain_loss
-from nnunet_softlabel.losses.fused.terms import FusedOptions
+from nnunet_softlabel.losses.fused.terms import FusedOptions, TermWeights
 from nnunet_softlabel.losses.inputs import (
     Activation,
     check_activation,
     check_inputs,
     check_mask,
-    check_weights,
 )
+from nnunet_softlabel.losses.region import PER_SAMPLE, RegionSums
 from nnunet_softlabel.losses.targets import is_compact
+
+ALL_ALIKE = TermWeights()
 
 
 class FusedSoftLoss(nn.Module):
-    """``weight_dml * DML + weight_ce * CE + weight_nkl * NKL + weight_tv * TV`` in one computation.
+    """DML + CE + NKL + TV, each with its weight, in one computation.
 
     The same value and gradient as the weighted sum of ``dice_semimetric_loss``, ``cross_entropy``,
     ``normalized_kl_divergence`` and ``total_variation``. On the CPU in a fraction of the time and memory: no
@@ -31,20 +33,15 @@ class FusedSoftLoss(nn.Module):
 
     >>> logits = torch.zeros(1, 2, 4, requires_grad=True)
     >>> target = torch.tensor([[[0.5, 0.5, 1.0, 1.0], [0.5, 0.5, 0.0, 0.0]]])
-    >>> FusedSoftLoss(weight_nkl=0.0, weight_tv=0.0)(logits, target).backward()
+    >>> FusedSoftLoss(ns.losses.TermWeights(nkl=0.0, tv=0.0))(logits, target).backward()
     >>> logits.grad[0, 1].sign()
     tensor([-1., -1.,  1.,  1.])
 
     Args:
-        weight_dml: weight of the Dice semimetric loss, over foreground channels.
-        weight_ce: weight of the cross entropy.
-        weight_nkl: weight of the active term.
-        weight_tv: weight of the passive term.
+        weights: of the terms.
         activation: ``softmax`` over classes or ``sigmoid`` per channel.
-        batch_dice: sum DML over the batch.
-        smooth: added to the denominator of DML.
+        sums: over what DML sums its voxels.
         has_ignore: whether compact targets may mark ignored voxels.
-        ddp: with ``batch_dice``, sum DML over the processes of ``torch.distributed``.
         balanced: CE, NKL and TV are averaged over voxels with any foreground in the target and over the
             others, half and half, as ``class_balanced`` does. For the start of a training.
         compiles: use torch.compile on a GPU; nnU-Net's ``nnUNet_compile=F`` sets it to False.
@@ -56,37 +53,19 @@ class FusedSoftLoss(nn.Module):
 
     def __init__(
         self,
+        weights: TermWeights = ALL_ALIKE,
         *,
-        weight_dml: float = 1.0,
-        weight_ce: float = 1.0,
-        weight_nkl: float = 1.0,
-        weight_tv: float = 1.0,
         activation: Activation = "softmax",
-        batch_dice: bool = False,
-        smooth: float = 1e-5,
+        sums: RegionSums = PER_SAMPLE,
         has_ignore: bool = False,
-        ddp: bool = False,
         balanced: bool = False,
         compiles: bool = True,
     ) -> None:
         super().__init__()
         check_activation(activation)
-        weights = {
-            "weight_dml": weight_dml,
-            "weight_ce": weight_ce,
-            "weight_nkl": weight_nkl,
-            "weight_tv": weight_tv,
-        }
-        check_weights(**weights)
         self.activation: Activation = activation
         self.options = FusedOptions(
-            **weights,
-            sigmoid=activation == "sigmoid",
-            batch_dice=batch_dice,
-            smooth=smooth,
-            has_ignore=has_ignore,
-            ddp=ddp,
-            balanced=balanced,
+            weights, sums, sigmoid=activation == "sigmoid", has_ignore=has_ignore, balanced=balanced
         )
         self.compiles = compiles
         self.volumes: Tensor | None = None
@@ -95,15 +74,10 @@ class FusedSoftLoss(nn.Module):
         """The same loss with class-balanced voxel terms."""
         o = self.options
         return FusedSoftLoss(
-            weight_dml=o.weight_dml,
-            weight_ce=o.weight_ce,
-            weight_nkl=o.weight_nkl,
-            weight_tv=o.weight_tv,
+            o.weights,
             activation=self.activation,
-            batch_dice=o.batch_dice,
-            smooth=o.smooth,
+            sums=o.sums,
             has_ignore=o.has_ignore,
-            ddp=o.ddp,
             balanced=True,
             compiles=self.compiles,
         )

@@ -17,10 +17,10 @@ from nnunet_softlabel.losses.active import normalized_kl_divergence
 from nnunet_softlabel.losses.balanced_start import foreground_volumes
 from nnunet_softlabel.losses.combination import class_balanced
 from nnunet_softlabel.losses.entropy import cross_entropy
-from nnunet_softlabel.losses.fused.terms import FusedOptions
+from nnunet_softlabel.losses.fused.terms import FusedOptions, TermWeights
 from nnunet_softlabel.losses.inputs import Activation, at_least_float32
 from nnunet_softlabel.losses.passive import total_variation
-from nnunet_softlabel.losses.region import dice_semimetric_loss
+from nnunet_softlabel.losses.region import PER_SAMPLE, dice_semimetric_loss
 from nnunet_softlabel.losses.targets import expand_target, is_compact
 
 PlainLoss = Callable[[Tensor, Tensor, Tensor | None, FusedOptions], tuple[Tensor, Tensor]]
@@ -45,21 +45,19 @@ def plain_loss(
         target, ignored = expand_target(target, activation=activation, has_ignore=options.has_ignore)
         mask = mask if ignored is None else ignored
     value = logits[:0].sum()  # 0, and a gradient of 0
-    if options.weight_dml:
+    if options.weights.dml:
         dml = dice_semimetric_loss(
             logits,
             target,
             mask=mask,
             activation=activation,
-            batch_dice=options.batch_dice,
-            smooth=options.smooth,
-            ddp=options.ddp,
+            sums=options.sums,
         )
-        value = value + options.weight_dml * dml
+        value = value + options.weights.dml * dml
     for weight, term in (
-        (options.weight_ce, cross_entropy),
-        (options.weight_nkl, normalized_kl_divergence),
-        (options.weight_tv, total_variation),
+        (options.weights.ce, cross_entropy),
+        (options.weights.nkl, normalized_kl_divergence),
+        (options.weights.tv, total_variation),
     ):
         if weight:
             loss = partial(class_balanced, loss=term) if options.balanced else term
@@ -103,7 +101,7 @@ def _can_compile(device: str) -> bool:
 
     Asked once, before the first real loss: a backward pass that fails to compile could not be taken back.
     """
-    options = FusedOptions(1.0, 1.0, 0.0, 0.0, False, False, 1e-5, False, False)
+    options = FusedOptions(TermWeights(nkl=0.0, tv=0.0), PER_SAMPLE)
     logits = torch.zeros((2, 2, 64), device=device, requires_grad=True)
     target = torch.full((2, 1, 64), SCALE // 2, dtype=torch.int16, device=device)
     try:

@@ -5,20 +5,45 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
+from nnunet_softlabel.losses.inputs import check_weights
+from nnunet_softlabel.losses.region import RegionSums
+
+
+@dataclass(frozen=True)
+class TermWeights:
+    """What each term of a `FusedSoftLoss` is multiplied with; 0 leaves the term out.
+
+    >>> TermWeights(nkl=0.0, tv=0.0).ce
+    1.0
+
+    Attributes:
+        dml: of the Dice semimetric loss, over foreground channels.
+        ce: of the cross entropy.
+        nkl: of the active term, the normalised KL divergence.
+        tv: of the passive term, the total variation.
+
+    Raises:
+        ValueError: for a weight below 0.
+    """
+
+    dml: float = 1.0
+    ce: float = 1.0
+    nkl: float = 1.0
+    tv: float = 1.0
+
+    def __post_init__(self) -> None:
+        named = {"dml": self.dml, "ce": self.ce, "nkl": self.nkl, "tv": self.tv}
+        check_weights(**{f"weights: {name}": weight for name, weight in named.items()})
+
 
 @dataclass(frozen=True)
 class FusedOptions:
     """The settings of a ``FusedSoftLoss``; see there."""
 
-    weight_dml: float
-    weight_ce: float
-    weight_nkl: float
-    weight_tv: float
-    sigmoid: bool
-    batch_dice: bool
-    smooth: float
-    has_ignore: bool
-    ddp: bool
+    weights: TermWeights
+    sums: RegionSums
+    sigmoid: bool = False
+    has_ignore: bool = False
     balanced: bool = False
 
 
@@ -55,17 +80,17 @@ def distance_terms(
     value = tv_slope * distance.sum()
     region_distance, region_total = distance[:, first:], total[:, first:]
     processes = 1
-    if options.batch_dice:
+    if options.sums.batch_dice:
         region_distance, region_total = region_distance.sum(0, True), region_total.sum(0, True)
-        if options.ddp:
+        if options.sums.ddp:
             sums = torch.stack([region_distance, region_total])
             distributed.all_reduce(sums)
             region_distance, region_total = sums
             processes = distributed.get_world_size()
-    denominator = (region_total + options.smooth).clamp_min(1e-8)
+    denominator = (region_total + options.sums.smooth).clamp_min(1e-8)
     ratio = region_distance / denominator
     # The other processes' losses hold our sums too and, with nnU-Net's AllGatherGrad, send their gradient.
-    slope = options.weight_dml * processes / (ratio.numel() * denominator)
+    slope = options.weights.dml * processes / (ratio.numel() * denominator)
     slopes, shifts = torch.zeros_like(distance), torch.zeros_like(distance)
     slopes[:, first:], shifts[:, first:] = slope, slope * ratio
-    return DistanceTerms(value + options.weight_dml * ratio.mean(), slopes + tv_slope, shifts)
+    return DistanceTerms(value + options.weights.dml * ratio.mean(), slopes + tv_slope, shifts)
