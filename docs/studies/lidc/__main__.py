@@ -2,6 +2,7 @@
 
     python -m docs.studies.lidc --work FOLDER                 # runs what results.csv lacks, then the tables
     python -m docs.studies.lidc --work FOLDER --recalibrate   # makes recalibrated.csv, then the tables
+    python -m docs.studies.lidc --work FOLDER --default-plan  # makes fold0_default_plan.csv, then the tables
     python -m docs.studies.lidc --tables                      # only rewrites tables.md
 
 ``FOLDER`` gets nnU-Net's raw, preprocessed and result folders and may be thrown away afterwards. The design
@@ -56,9 +57,11 @@ CONVERT = (
     "--groups", f"{LIDC}/cases.csv", "--group-column", "patient", "--anonymous-raters",
 )  # fmt: skip
 TRAIN = (
-    "nnunet_softlabel", "benchmark", "-d", DATASET, "-c", "2d", "-p", PLANS,
-    "--epochs", "15", "--iterations", "100", "-device", "cpu", "-np", "1",
+    "nnunet_softlabel", "benchmark", "-d", DATASET, "-c", "2d", "-device", "cpu", "-np", "1",
 )  # fmt: skip
+REDUCED = ("-p", PLANS, "--epochs", "15", "--iterations", "100")
+# nnU-Net's own network, patch and batch; its schedule is 1000 epochs of 250 iterations
+DEFAULT_PLAN = ("-p", "nnUNetPlans", "--epochs", "8", "--iterations", "25")
 
 
 def set_environment(work: Path) -> None:
@@ -88,7 +91,7 @@ def run_cell(cell: Cell, *, work: Path) -> list[Row]:
     """Train one trainer on one fold; a row for every case of the fold's validation part."""
     trainer, fold = cell
     report, name = work / "report", f"Dataset{DATASET}_LIDC"
-    run_benchmark(report, "-tr", trainer, "-f", fold, "--only", "train")
+    run_benchmark(report, *REDUCED, "-tr", trainer, "-f", fold, "--only", "train")
     folder = report / "results" / "seed_0" / name / f"{trainer}__{PLANS}__2d" / f"fold_{fold}" / "validation"
     dataset, scores = SoftDataset.find(DATASET), work / "scores" / f"{trainer}_{fold}"
     evaluate(dataset, folder, scores, num_processes=1, overwrite=True, scoring=Scoring(with_ceiling=False))
@@ -104,15 +107,27 @@ def run_benchmark(report: Path, *flags: str) -> None:
 def recalibrate(work: Path) -> None:
     """Stock and the default on all folds, as trained and recalibrated: a row for every case of each."""
     report = work / "report"
-    trainers = ("-tr", tables.BASE, tables.DEFAULT, "-f", *FOLDS)
+    trainers = (*REDUCED, "-tr", tables.BASE, tables.DEFAULT, "-f", *FOLDS)
     run_benchmark(report, *trainers, "--only", "train")
     run_benchmark(report, *trainers, "--only", "report", "--calibrate", "isotonic")
+    write_scores(report, tables.RECALIBRATED)
+
+
+def default_plan(work: Path) -> None:
+    """Stock and the default on fold 0 with nnU-Net's own plan: a row for every case of each."""
+    report = work / "default_plan"
+    run_benchmark(report, *DEFAULT_PLAN, "-tr", tables.BASE, tables.DEFAULT, "-f", "0")
+    write_scores(report, tables.OWN_PLAN)
+
+
+def write_scores(report: Path, path: Path) -> None:
+    """The scores of every trainer and case of a benchmark, each metric against its home reference."""
     found: dict[tuple[str, str], Row] = {}
     for scored in read_rows(report / "soft_metrics.csv"):
         key = (str(scored["trainer"]), str(scored["case"]))
         row = found.setdefault(key, {"trainer": key[0], "case": key[1], "group": str(scored["group"])})
         row.update(home_scores(scored))
-    write_csv(tables.RECALIBRATED, ("trainer", "case", "group", *METRICS), found.values())
+    write_csv(path, ("trainer", "case", "group", *METRICS), found.values())
 
 
 def home_scores(scored: Mapping[str, object]) -> Row:
@@ -179,6 +194,7 @@ def main() -> None:
     parser.add_argument(
         "--recalibrate", action="store_true", help="Only stock and the default, recalibrated."
     )
+    parser.add_argument("--default-plan", action="store_true", help="Only fold 0, with nnU-Net's own plan.")
     args = parser.parse_args()
     if args.work is not None:
         work = args.work.resolve()
@@ -186,6 +202,8 @@ def main() -> None:
         prepare(work)
     if args.work is not None and args.recalibrate:
         recalibrate(work)
+    elif args.work is not None and args.default_plan:
+        default_plan(work)
     elif args.work is not None:
         job = partial(run_cell, work=work)
         run_missing(RESULTS, cells(), job, key=KEY, columns=COLUMNS, jobs=args.jobs)

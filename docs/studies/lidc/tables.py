@@ -19,6 +19,7 @@ AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 HERE = Path(__file__).parent
 PAGE = HERE / "tables.md"
 RECALIBRATED = HERE / "recalibrated.csv"  # of the two trainers that were trained again
+OWN_PLAN = HERE / "fold0_default_plan.csv"  # two trainers
 FIRST_RUN = HERE / "fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
 NODULE, BASE, DEFAULT = "nodule", "nnUNetTrainer", "nnUNetTrainerSoftCE"
 METRICS = (
@@ -40,11 +41,15 @@ def write(path: Path) -> None:
         f"{differences(of_trainer, DEFAULT, others)}"
     )
     recalibrated = {"Recalibrated": recalibration()} if RECALIBRATED.is_file() else {}
+    own_plan = {}
+    if OWN_PLAN.is_file():
+        own_plan = {"Fold 0 with nnU-Net's own plan": comparison(as_soft_metrics(read_rows(OWN_PLAN)))}
     write_tables(
         PAGE,
         {
             "Five folds": folds,
             **recalibrated,
+            **own_plan,
             "What is marked, by the readers' votes": f"{votes(rows)}\n\n{same_volume(rows)}",
             "The first run: fold 0, five trainers": comparison(read_soft_metrics(FIRST_RUN)),
         },
