@@ -20,10 +20,10 @@ from nnunet_softlabel.conversion.case_records import CandidatesRecord, LesionsRe
 from nnunet_softlabel.conversion.one_case.apply_priors import lesions_of
 from nnunet_softlabel.conversion.one_case.fuse import (
     LESION_WISE,
+    channel_of,
     count_votes,
     fuse_case,
     known_of,
-    votes_of,
 )
 from nnunet_softlabel.conversion.one_case.read import load_case
 from nnunet_softlabel.conversion.prior_settings import Priors
@@ -83,7 +83,8 @@ def count_case(case: Case, work: Path, settings: CaseSettings) -> VotesRecord:
     """First pass of STAPLE over the data set: how many voxels of a case got which votes."""
     loaded = load_case(case, replace(settings, priors=Priors()))
     try:
-        counts = count_votes(votes_of(loaded, settings), loaded.ignored)
+        assert loaded.raters is not None, "a case with raters was chosen"
+        counts = count_votes(loaded.raters, loaded.ignored)
     except ValueError as error:  # too many raters
         raise DatasetError(
             f"Case {case.name}: {error}; leave raters out, or use --staple-scope case."
@@ -96,20 +97,23 @@ def count_case(case: Case, work: Path, settings: CaseSettings) -> VotesRecord:
 def find_lesions(case: Case, work: Path, settings: CaseSettings) -> CandidatesRecord:
     """First pass of lesion-wise fusion: the candidates of a case, and who marked them."""
     loaded = load_case(case, replace(settings, priors=Priors()))
-    votes, maps = votes_of(loaded, settings), loaded.probabilities
-    found = [
-        find_candidates(votes, channel, None if maps is None else maps[channel]).candidates
-        for channel in range(votes.n_channels)
-    ]
+    found: list[tuple[Candidate, ...]] = []
+    agreement = []
+    for channel in range(len(settings.labels.names)):
+        if loaded.raters is None:  # a hard label stands in
+            found.append(())
+            continue
+        votes, probability = loaded.raters.channel(channel), channel_of(loaded, channel)
+        found.append(find_candidates(votes, 0, probability).candidates)
+        if probability is not None:
+            (mean,) = mean_vote(votes)
+            agreement.append([float(np.minimum(mean, probability).sum()), float((mean + probability).sum())])
     record: CandidatesRecord = {
         "case": case.name,
         "candidates": [[c.to_json() for c in channel] for channel in found],
     }
-    if maps is not None:
-        mean = mean_vote(votes)
-        record["agreement"] = [
-            [float(np.minimum(q, p).sum()), float((q + p).sum())] for q, p in zip(mean, maps, strict=True)
-        ]
+    if agreement:
+        record["agreement"] = agreement
     write_json(record_file(work, case.name, "candidates"), record)
     return record
 

@@ -145,7 +145,9 @@ def hash_files(files: Sequence[Path]) -> str:
     """One word for the content of files."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ outline from those who marked it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,22 +79,37 @@ def fuse_lesions(
     known: Sequence[Sequence[bool | None]] | None = None,
 ) -> FusedLesions:
     """As `lesion_wise`, with the candidates and how they were judged."""
-    soft = mean_vote(raters)
+    soft = np.empty(raters.votes.shape[1:], np.float32)
     candidates, posteriors = [], []
     for channel in range(raters.n_channels):
-        probability = None if probabilities is None else probabilities[channel]
-        fixed = known[channel] if known else None
-        found = find_candidates(raters, channel, probability)
-        model = models[channel] if models else estimate_detection([found.candidates])
-        posterior = judged(found, model, fixed)
-        if not np.isnan(posterior).all():
-            soft[channel] = lesion_label(
-                raters, soft[channel], found, posterior, probability=probability, known=fixed
-            )
-        candidates.append(found.candidates)
+        soft[channel], found, posterior = fuse_channel(
+            raters,
+            channel,
+            model=models[channel] if models else None,
+            probability=None if probabilities is None else probabilities[channel],
+            known=known[channel] if known else None,
+        )
+        candidates.append(found)
         posteriors.append(posterior)
     soft = share_excess(soft, exclusive=raters.exclusive)
     return FusedLesions(soft, tuple(candidates), tuple(posteriors))
+
+
+def fuse_channel(
+    raters: RaterVotes,
+    channel: int,
+    *,
+    model: DetectionModel | None = None,
+    probability: NDArray[Any] | None = None,
+    known: Sequence[bool | None] | None = None,
+) -> tuple[NDArray[Any], tuple[Candidate, ...], NDArray[Any]]:
+    """One channel of `fuse_lesions`, before classes share 1: label ``(*spatial)``, candidates, posteriors."""
+    soft = mean_vote(replace(raters, votes=raters.votes[:, channel : channel + 1]))[0]
+    found = find_candidates(raters, channel, probability)
+    posterior = judged(found, model or estimate_detection([found.candidates]), known)
+    if not np.isnan(posterior).all():
+        soft = lesion_label(raters, soft, found, posterior, probability=probability, known=known)
+    return soft, found.candidates, posterior
 
 
 def judged(

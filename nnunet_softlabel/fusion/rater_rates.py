@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -65,6 +65,18 @@ class RaterRates:
     def has(self, name: str) -> bool:
         """True if the rater's rates are known."""
         return name in self.sensitivity or ANYONE in self.sensitivity
+
+    def of_channels(self, channels: Sequence[int]) -> RaterRates:
+        """The rates on some channels alone."""
+
+        def chosen(values: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(values[channel] for channel in channels)
+
+        return RaterRates(
+            {name: chosen(values) for name, values in self.sensitivity.items()},
+            {name: chosen(values) for name, values in self.specificity.items()},
+            chosen(self.prevalence),
+        )
 
     def of(self, name: str, channel: int) -> tuple[float, float]:
         """Sensitivity and specificity of a rater, or of anyone if the rates are shared."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,19 @@ class RaterVotes:
             second: index of another.
             channel: one, or all channels together.
         """
+        both, total = self.overlap_of_pair(first, second, channel)
+        return 2 * both / total if total else float("nan")
+
+    def overlap_of_pair(self, first: int, second: int, channel: int | slice = slice(None)) -> tuple[int, int]:
+        """Voxels that two raters both marked, and the sum of what each marked, as for `dice_of_pair`."""
         one, other = self.votes[first, channel], self.votes[second, channel]
         if self.answered is not None:
             both = self.answered[first] & self.answered[second]
             one, other = one & both, other & both
-        total = np.count_nonzero(one) + np.count_nonzero(other)
-        return float(2 * np.count_nonzero(one & other) / total) if total else float("nan")
+        total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
+        return int(np.count_nonzero(one & other)), total
 
-    def cropped(self, box: tuple[slice, ...]) -> RaterVotes:
+    def cropped(self, box: Box) -> RaterVotes:
         """The same raters within a box of the image; arrays are views."""
         inside = (slice(None), slice(None), *box)
         answered = None if self.answered is None else self.answered[inside[1:]]
@@ -121,14 +128,18 @@ class RaterVotes:
         return any(votes.sum(axis=0, dtype=np.uint8).max() > 1 for votes in self.votes)
 
 
-def marked_box(raters: RaterVotes, *, margin_mm: float) -> tuple[slice, ...] | None:
+def marked_box(raters: RaterVotes, *, margin_mm: float) -> Box | None:
     """Slices of the smallest box around everything any rater marked, widened by a margin; None if nothing is.
 
     The margin is rounded up to whole voxels and cut at the image's edge.
     """
-    marked = raters.votes.any(axis=(0, 1))
+    return box_of(raters.votes.any(axis=(0, 1)), raters.spacing_mm, margin_mm=margin_mm)
+
+
+def box_of(marked: NDArray[Any], spacing_mm: Sequence[float], *, margin_mm: float) -> Box | None:
+    """As `marked_box`, around the True of a mask."""
     box = []
-    for axis, (size, spacing) in enumerate(zip(marked.shape, raters.spacing_mm, strict=True)):
+    for axis, (size, spacing) in enumerate(zip(marked.shape, spacing_mm, strict=True)):
         others = tuple(a for a in range(marked.ndim) if a != axis)
         positions = np.flatnonzero(np.any(marked, axis=others))
         if positions.size == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,26 +41,63 @@ def shape_based_average(
     References:
         [1] Rohlfing and Maurer, "Shape-based averaging", IEEE Transactions on Image Processing 16, 2007.
     """
+    soft = np.zeros(raters.votes.shape[1:], dtype=np.float32)
+    box = marked_box(raters, margin_mm=margin_of_shape(raters.spacing_mm, slope_mm, max_distance_mm))
+    if box is None:
+        return soft
+    inside = raters.cropped(box)
+    answered = [None] * raters.n_raters if inside.answered is None else inside.answered
+    for channel in range(raters.n_channels):
+        masks = zip(inside.votes[:, channel], answered, strict=True)
+        soft[channel][box] = shape_of_channel(
+            masks, raters.spacing_mm, slope_mm=slope_mm, max_distance_mm=max_distance_mm
+        )
+    return share_excess(soft, exclusive=raters.exclusive)
+
+
+def margin_of_shape(
+    spacing_mm: Sequence[float], slope_mm: float = 1.0, max_distance_mm: float = 10.0
+) -> float:
+    """How far around everything marked the result is not 0: beyond, all distances exceed the slope."""
     if not 0 < slope_mm <= max_distance_mm < np.inf:
         raise ValueError(
             f"slope_mm must be positive and at most max_distance_mm, which must be finite, "
             f"got {slope_mm} and {max_distance_mm}"
         )
-    soft = np.zeros(raters.votes.shape[1:], dtype=np.float32)
-    # Farther from everything marked than slope_mm, every rater's distance exceeds it: the result is 0.
-    box = marked_box(raters, margin_mm=slope_mm + max(raters.spacing_mm))
-    if box is None:
-        return soft
-    inside = raters.cropped(box)
-    answers = np.zeros(inside.spatial_shape, dtype=np.float32)
-    answers += inside.n_answers()
-    for channel in range(raters.n_channels):
-        here = soft[channel][box]
-        for rater, votes in enumerate(inside.counted_votes()):
-            distance = signed_distance_mm(votes[channel], raters.spacing_mm)
-            np.clip(distance, -max_distance_mm, max_distance_mm, out=distance)
-            here += distance if inside.answered is None else distance * inside.answered[rater]
-        here /= np.maximum(answers, 1)
-        np.clip(0.5 - here / (2 * slope_mm), 0, 1, out=here)
-        here *= answers > 0
-    return share_excess(soft, exclusive=raters.exclusive)
+    return slope_mm + max(spacing_mm)
+
+
+def shape_of_channel(
+    masks: Iterable[tuple[NDArray[Any], NDArray[Any] | None]],
+    spacing_mm: Sequence[float],
+    *,
+    slope_mm: float = 1.0,
+    max_distance_mm: float = 10.0,
+) -> NDArray[Any]:
+    """One channel of `shape_based_average`, before classes share 1; raters are asked for one by one.
+
+    Args:
+        masks: of each rater, bool ``(*spatial)``: what was marked, and where there is an answer (None: all).
+        spacing_mm: voxel size in array order.
+        slope_mm: see `shape_based_average`, like the argument after it.
+        max_distance_mm: see there.
+
+    Returns:
+        ``(*spatial)`` float32.
+    """
+    total: NDArray[Any] | None = None
+    answers: Any = np.float32(0)
+    for mask, answered in masks:
+        distance = signed_distance_mm(mask if answered is None else mask & answered, spacing_mm)
+        np.clip(distance, -max_distance_mm, max_distance_mm, out=distance)
+        if answered is not None:
+            distance *= answered
+        total = distance if total is None else np.add(total, distance, out=total)
+        answers = answers + (np.float32(1) if answered is None else answered)
+    assert total is not None, "there is a rater"
+    total /= np.maximum(answers, 1)
+    total /= 2 * slope_mm
+    np.subtract(0.5, total, out=total)
+    np.clip(total, 0, 1, out=total)
+    total *= answers > 0
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.rater_votes import RaterVotes, marked_box
 from nnunet_softlabel.fusion.voting import mean_vote
+
+VOXELS_OF_SLAB = 1 << 20
 
 
 def spatially_varying_label_smoothing(raters: RaterVotes, *, sigma_voxels: float = 1.0) -> NDArray[Any]:
@@ -36,23 +39,54 @@ def spatially_varying_label_smoothing(raters: RaterVotes, *, sigma_voxels: float
         [1] Islam and Glocker, "Spatially Varying Label Smoothing: Capturing Uncertainty from Expert
             Annotations", IPMI 2021.
     """
-    if not 0 < sigma_voxels < np.inf:
-        raise ValueError(f"sigma_voxels must be positive, got {sigma_voxels}")
+    check_sigma(sigma_voxels)
     soft = mean_vote(raters)
     box = marked_box(raters, margin_mm=max(raters.spacing_mm))
     if box is None:
         return soft
-    answered = np.minimum(raters.cropped(box).n_answers(), 1)
-    weight = 1 if raters.answered is None else _neighbours_mean(answered.astype(np.float32), sigma_voxels)
-    for channel in range(raters.n_channels):
-        own = soft[channel][box]
-        around = _neighbours_mean(own, sigma_voxels)
-        if raters.answered is not None:
-            # Without an answering neighbour a voxel is all its own.
-            around = np.where(weight > 0, around / np.where(weight > 0, weight, 1), own) * answered
-        own += around
-        own /= 2
+    answered = None if raters.answered is None else raters.cropped(box).n_answers() > 0
+    for channel in soft:
+        channel[box] = smoothed_channel(channel[box], answered, sigma_voxels=sigma_voxels)
     return soft
+
+
+def check_sigma(sigma_voxels: float) -> None:
+    """Refuse a width that is none."""
+    if not 0 < sigma_voxels < np.inf:
+        raise ValueError(f"sigma_voxels must be positive, got {sigma_voxels}")
+
+
+def smoothed_channel(
+    mean: NDArray[Any], answered: NDArray[Any] | None, *, sigma_voxels: float = 1.0
+) -> NDArray[Any]:
+    """One channel of `spatially_varying_label_smoothing`, slab by slab.
+
+    Args:
+        mean: vote, float32 ``(*spatial)``.
+        answered: bool ``(*spatial)``, where anybody did; None: everywhere.
+        sigma_voxels: of the Gaussian weights.
+
+    Returns:
+        ``(*spatial)`` float32.
+    """
+    result = np.empty_like(mean)
+    thickness = max(1, VOXELS_OF_SLAB // math.prod(mean.shape[1:]))
+    for start in range(0, len(mean), thickness):
+        stop = min(start + thickness, len(mean))
+        first = max(start - 1, 0)  # neighbours of the slab
+        around = slice(first, stop + 1)
+        smooth = _smoothed(mean[around], None if answered is None else answered[around], sigma_voxels)
+        result[start:stop] = smooth[start - first : stop - first]
+    return result
+
+
+def _smoothed(own: NDArray[Any], answered: NDArray[Any] | None, sigma_voxels: float) -> NDArray[Any]:
+    around = _neighbours_mean(own, sigma_voxels)
+    if answered is not None:
+        weight = _neighbours_mean(answered.astype(np.float32), sigma_voxels)
+        # Without an answering neighbour a voxel is all its own.
+        around = np.where(weight > 0, around / np.where(weight > 0, weight, 1), own) * answered
+    return (own + around) / 2
 
 
 def _neighbours_mean(values: NDArray[Any], sigma_voxels: float) -> NDArray[Any]:

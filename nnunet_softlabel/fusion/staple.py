@@ -49,8 +49,7 @@ def staple(raters: RaterVotes, *, rates: RaterRates | None = None, margin_mm: fl
         [1] Warfield, Zou and Wells, "Simultaneous truth and performance level estimation (STAPLE)", IEEE
             Transactions on Medical Imaging 23, 2004.
     """
-    if not margin_mm >= 0:
-        raise ValueError(f"margin_mm must not be negative, got {margin_mm}")
+    check_margin(margin_mm)
     if rates is not None and len(rates.prevalence) != raters.n_channels:
         raise ValueError(
             f"rates are for {len(rates.prevalence)} channels, the votes have {raters.n_channels}"
@@ -72,6 +71,12 @@ def staple(raters: RaterVotes, *, rates: RaterRates | None = None, margin_mm: fl
         total = soft.sum(axis=0)
         soft /= np.where(nobody_says_background & (total > 0), total, np.maximum(total, 1))
     return soft
+
+
+def check_margin(margin_mm: float) -> None:
+    """Refuse a negative margin."""
+    if not margin_mm >= 0:
+        raise ValueError(f"margin_mm must not be negative, got {margin_mm}")
 
 
 def _posterior_log_odds(

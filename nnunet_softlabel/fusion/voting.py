@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -72,16 +72,31 @@ def agreement_weights(raters: RaterVotes) -> dict[str, float]:
     >>> {name: round(weight, 2) for name, weight in agreement_weights(raters).items()}
     {'ann': 0.83, 'bob': 0.67, 'eve': 0.83}
     """
-    dice = np.full((raters.n_raters, raters.n_raters), np.nan)
+    return weights_of_overlaps(raters.names, pair_overlaps(raters))
+
+
+def pair_overlaps(raters: RaterVotes) -> NDArray[Any]:
+    """``(R, R, 2)`` voxels that two raters both marked, and the sum of what each marked.
+
+    Over all channels, and the voxels that both answered. Of parts of an image, add them up.
+    """
+    overlaps = np.zeros((raters.n_raters, raters.n_raters, 2), np.int64)
     for first in range(raters.n_raters):
         for second in range(first + 1, raters.n_raters):
-            of_pair = raters.dice_of_pair(first, second)
-            # two who marked nothing agree
-            dice[first, second] = dice[second, first] = 1.0 if np.isnan(of_pair) else of_pair
-    weights = np.ones(1) if raters.n_raters == 1 else np.nanmean(dice, axis=1)
+            overlaps[first, second] = overlaps[second, first] = raters.overlap_of_pair(first, second)
+    return overlaps
+
+
+def weights_of_overlaps(names: Sequence[str], overlaps: NDArray[Any]) -> dict[str, float]:
+    """`agreement_weights` from `pair_overlaps`."""
+    both, total = overlaps[..., 0], overlaps[..., 1]
+    # two who marked nothing agree
+    dice = np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
+    np.fill_diagonal(dice, np.nan)
+    weights = np.ones(1) if len(names) == 1 else np.nanmean(dice, axis=1)
     if not weights.any():
-        weights = np.ones(raters.n_raters)
-    return dict(zip(raters.names, weights.tolist(), strict=True))
+        weights = np.ones(len(names))
+    return dict(zip(names, weights.tolist(), strict=True))
 
 
 def majority_vote(raters: RaterVotes) -> NDArray[Any]:

@@ -102,9 +102,25 @@ def lesion_statistics(
     Returns:
         Numbers to be added up over cases.
     """
+    return statistics_of(agreed_intensities(image, roi, soft, tissue, agreed_above=agreed_above))
+
+
+def agreed_intensities(
+    image: NDArray[Any],
+    roi: NDArray[Any],
+    soft: NDArray[Any],
+    tissue: TissueModel,
+    *,
+    agreed_above: float = AGREED_ABOVE,
+) -> list[NDArray[Any]]:
+    """What `lesion_statistics` adds up: per channel ``(N,)`` float64."""
     check_shape("image", image, soft.shape[1:])
     check_shape("ROI", roi, soft.shape[1:])
-    agreed = [tissue.normalise(image[(roi != 0) & (q > agreed_above)]).astype(np.float64) for q in soft]
+    return [tissue.normalise(image[(roi != 0) & (q > agreed_above)]).astype(np.float64) for q in soft]
+
+
+def statistics_of(agreed: Sequence[NDArray[Any]]) -> LesionStatistics:
+    """From `agreed_intensities`; of parts of an image, concatenate them."""
     return LesionStatistics(
         tuple(x.size for x in agreed),
         tuple(float(x.sum()) for x in agreed),

@@ -54,9 +54,20 @@ def estimate_tissue(
     Returns:
         The model.
     """
+    return tissue_of_values(unmarked(image, roi, soft, exclude_above=exclude_above), cut=cut)
+
+
+def unmarked(
+    image: NDArray[Any], roi: NDArray[Any], soft: NDArray[Any], *, exclude_above: float = 0.0
+) -> NDArray[Any]:
+    """Intensities of the ROI's voxels that nobody marked, ``(N,)`` float64; see `estimate_tissue`."""
     check_shape("image", image, soft.shape[1:])
     check_shape("ROI", roi, soft.shape[1:])
-    intensity = image[(roi != 0) & (soft.max(axis=0) <= exclude_above)].astype(np.float64)
+    return image[(roi != 0) & (soft.max(axis=0) <= exclude_above)].astype(np.float64)
+
+
+def tissue_of_values(intensity: NDArray[Any], *, cut: float = 3.0) -> TissueModel:
+    """The model of `unmarked` intensities; of parts of an image, concatenate them."""
     while True:
         if intensity.size < FEWEST_VOXELS:
             raise ValueError(

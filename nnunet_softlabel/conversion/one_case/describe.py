@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.case_records import CaseRecord, Contents
@@ -15,6 +13,7 @@ from nnunet_softlabel.conversion.one_case.fuse import fuse_case
 from nnunet_softlabel.conversion.one_case.read import LoadedCase, load_case
 from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
 
 
 def look_at_case(case: Case, settings: CaseSettings) -> CaseRecord:
@@ -28,35 +27,50 @@ def look_at_case(case: Case, settings: CaseSettings) -> CaseRecord:
         record["is_dropped"] = True
         return record
     loaded = load_case(case, settings)
-    record |= describe(fuse_case(case, loaded, settings).soft, loaded, settings.labels)
+    soft = fuse_case(case, loaded, settings).soft
+    expected = [float(packed.whole().sum(dtype=np.float64)) for packed in soft]
+    record |= describe(soft, loaded, settings.labels, expected)
     record["moved"] = {what: move.to_json() for what, move in loaded.moved.items()}
     return record
 
 
-def describe(soft: NDArray[Any], loaded: LoadedCase, labels: Labels) -> Contents:
-    """What a soft label ``(C, *spatial)`` and its raters hold."""
+def describe(
+    soft: Sequence[PackedMap], loaded: LoadedCase, labels: Labels, expected: Sequence[float]
+) -> Contents:
+    """What a soft label and its raters hold.
+
+    Args:
+        soft: one map per channel.
+        loaded: with the raters.
+        labels: of the channels.
+        expected: sum of each channel.
+    """
     maps = list(loaded.rater_maps.values())
-    if labels.ignore is not None:
-        maps = [np.where(label_map == labels.ignore, 0, label_map) for label_map in maps]
-    marked = np.any([label_map > 0 for label_map in maps], axis=0) if maps else soft.max(axis=0) > 0
-    disputed = (
-        np.any([label_map != maps[0] for label_map in maps[1:]], axis=0) if len(maps) > 1 else marked & False
-    )
+    marked = disputed = n_soft = 0
+    for index in range(soft[0].n_chunks):
+        if not is_zero_in_all(soft, index):
+            values = stacked(soft, index)
+            n_soft += int(np.count_nonzero(((values > 0) & (values < 1)).any(axis=0)))
+            marked += 0 if maps else int(np.count_nonzero(values.max(axis=0) > 0))
+        if maps and not is_zero_in_all(maps, index):
+            drawn = np.stack([packed.get(index) for packed in maps])
+            if labels.ignore is not None:
+                drawn[drawn == labels.ignore] = 0
+            marked += int(np.count_nonzero(drawn.any(axis=0)))
+            disputed += int(np.count_nonzero((drawn[1:] != drawn[0]).any(axis=0)))
     return {
-        "marked_mm3": float(marked.sum() * np.prod(loaded.grid.spacing_mm)),
-        "disputed_share": float(disputed.sum() / marked.sum()) if marked.any() else 0.0,
-        "soft_voxels": int(((soft > 0) & (soft < 1)).any(axis=0).sum()),
+        "marked_mm3": float(marked * np.prod(loaded.grid.spacing_mm)),
+        "disputed_share": float(disputed / marked) if marked else 0.0,
+        "soft_voxels": n_soft,
         "pairs": _pairs(loaded.rater_maps),
-        "expected_voxels": {
-            name: float(q.sum(dtype=np.float64)) for name, q in zip(labels.names, soft, strict=True)
-        },
+        "expected_voxels": dict(zip(labels.names, expected, strict=True)),
     }
 
 
-def _pairs(maps: Mapping[str, NDArray[Any]]) -> list[tuple[str, str, bool]]:
+def _pairs(maps: Mapping[str, PackedMap]) -> list[tuple[str, str, bool]]:
     """Every two raters, and whether they drew the same; pairs who drew nothing tell nothing."""
     return [
-        (first, second, np.array_equal(maps[first], maps[second]))
+        (first, second, maps[first].equals(maps[second]))
         for first, second in combinations(sorted(maps), 2)
         if maps[first].any() or maps[second].any()
     ]

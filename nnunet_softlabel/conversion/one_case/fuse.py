@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.rater_maps import RaterMaps
+from nnunet_softlabel.conversion.one_case.fuse_raters import fuse_raters, shared_to_one
 from nnunet_softlabel.conversion.one_case.read import LoadedCase
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.encoding import channels_of_raters
-from nnunet_softlabel.fusion import FUSIONS, RaterCounts, RaterVotes
+from nnunet_softlabel.formats.packed import PackedMap
+from nnunet_softlabel.fusion import RaterCounts
 from nnunet_softlabel.fusion.candidate import Candidate
 from nnunet_softlabel.fusion.lesion_candidates import find_candidates
-from nnunet_softlabel.fusion.lesions import FusedLesions, fuse_lesions
+from nnunet_softlabel.fusion.lesions import fuse_channel
 from nnunet_softlabel.fusion.rater_rates import MOST_RATERS, CountsJson
 
 LESION_WISE = "lesion-wise"
+
+
+@dataclass(frozen=True)
+class JudgedLesions:
+    """How lesion-wise fusion judged the candidates.
+
+    Attributes:
+        candidates: per channel.
+        posteriors: per channel, the probability of each candidate to be a lesion; NaN: the mean stays.
+    """
+
+    candidates: tuple[tuple[Candidate, ...], ...]
+    posteriors: tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True)
@@ -28,31 +43,32 @@ class Fused:
     """A fused case.
 
     Attributes:
-        soft: foreground probabilities, float32 ``(C, *spatial)``; 0 where ``ignored``.
-        ignored: bool ``(*spatial)``, True where nothing is to be learnt (nobody answered, or masked), or
-            None if the labels know no ignore value.
-        votes: what was fused; None for ready probability maps.
+        soft: foreground probabilities, one float32 map per channel; 0 where ``ignored``.
+        ignored: bool, True where nothing is to be learnt (nobody answered, or masked), or None if the labels
+            know no ignore value.
+        raters: what was fused; None for ready probability maps.
         lesions: how lesion-wise fusion judged the candidates; None for any other.
     """
 
-    soft: NDArray[Any]
-    ignored: NDArray[Any] | None
-    votes: RaterVotes | None
-    lesions: FusedLesions | None = None
+    soft: list[PackedMap]
+    ignored: PackedMap | None
+    raters: RaterMaps | None
+    lesions: JudgedLesions | None = None
 
     def counted(self) -> CountsJson | None:
         """How many voxels got which votes, as JSON; None for maps, and for too many raters to count."""
-        if self.votes is None or self.votes.n_raters > MOST_RATERS:
+        if self.raters is None or len(self.raters.names) > MOST_RATERS:
             return None
-        return count_votes(self.votes, self.ignored).to_json()
+        return count_votes(self.raters, self.ignored).to_json()
 
 
-def count_votes(votes: RaterVotes, ignored: NDArray[Any] | None) -> RaterCounts:
-    """The votes outside what is ignored."""
-    if ignored is not None and ignored.any():
-        answered = np.broadcast_to(~ignored, (votes.n_raters, *ignored.shape))
-        votes = replace(votes, answered=answered if votes.answered is None else answered & votes.answered)
-    return RaterCounts.of(votes)
+def count_votes(raters: RaterMaps, ignored: PackedMap | None) -> RaterCounts:
+    """The votes outside what is ignored.
+
+    Raises:
+        ValueError: for too many raters.
+    """
+    return raters.counts(ignored)
 
 
 def fuse_case(case: Case, loaded: LoadedCase, settings: CaseSettings) -> Fused:
@@ -61,51 +77,77 @@ def fuse_case(case: Case, loaded: LoadedCase, settings: CaseSettings) -> Fused:
     Raises:
         DatasetError: if the fusion cannot work with these raters.
     """
-    ignored = loaded.ignored
-    votes: RaterVotes | None = None
-    lesions: FusedLesions | None = None
-    if loaded.soft is None:
-        votes = votes_of(loaded, settings)
-        if votes.answered is not None:
-            nobody = np.asarray(~votes.answered.any(axis=0))
-            ignored = nobody if ignored is None else ignored | nobody
-        if settings.fusion == LESION_WISE:
-            lesions = _fuse_lesions(case, votes, loaded, settings)
-            soft = lesions.soft
-        else:
-            soft = _fuse(case, votes, settings)
+    lesions: JudgedLesions | None = None
+    raters = loaded.raters if loaded.soft is None else None
+    ignored = loaded.ignored if raters is None else _with_unanswered(raters, loaded.ignored)
+    if raters is None:
+        assert loaded.soft is not None, "a case has raters or a soft label"
+        soft = list(loaded.soft)
+    elif settings.fusion == LESION_WISE:
+        soft, lesions = _fuse_lesions(case, raters, loaded, settings)
     else:
-        soft = loaded.soft
-    if ignored is not None:
-        soft = np.where(ignored, np.float32(0), soft)
-    return Fused(soft.astype(np.float32, copy=False), ignored, votes, lesions)
+        soft = _fuse(case, raters, settings)
+    return Fused(_without(ignored, soft), ignored, raters, lesions)
 
 
-def votes_of(loaded: LoadedCase, settings: CaseSettings) -> RaterVotes:
-    """The raters' label maps as votes on channels."""
-    labels, maps = settings.labels, list(loaded.rater_maps.values())
-    answered = None
-    if labels.ignore is not None:
-        answered = np.stack([label_map != labels.ignore for label_map in maps])
-    return RaterVotes(
-        channels_of_raters(maps, labels),
-        tuple(loaded.rater_maps),
-        answered=answered,
-        spacing_mm=loaded.grid.spacing_of_axes_mm,
-        exclusive=not labels.has_regions,
-    )
+def _with_unanswered(raters: RaterMaps, ignored: PackedMap | None) -> PackedMap | None:
+    """What is masked, or answered by nobody."""
+    if raters.labels.ignore is None:
+        return ignored
+    both = PackedMap(raters.shape, bool)
+    for index in range(both.n_chunks) if ignored is not None else []:
+        both.put(index, ignored.get(index))
+    for chunk in raters.chunks():
+        assert chunk.answered is not None, "there is an ignore value"
+        both.put(chunk.index, both.get(chunk.index) | ~chunk.answered.any(axis=0))
+    return both
 
 
-def _fuse_lesions(case: Case, votes: RaterVotes, loaded: LoadedCase, settings: CaseSettings) -> FusedLesions:
+def _without(ignored: PackedMap | None, soft: Sequence[PackedMap]) -> list[PackedMap]:
+    """The soft label, 0 where it is ignored."""
+    if ignored is None:
+        return list(soft)
+    kept = []
+    for packed in soft:
+        own = PackedMap(packed.shape, np.float32)
+        for index in range(own.n_chunks):
+            if not packed.is_zero(index):
+                own.put(index, np.where(ignored.get(index), np.float32(0), packed.get(index)))
+        kept.append(own)
+    return kept
+
+
+def _fuse_lesions(
+    case: Case, raters: RaterMaps, loaded: LoadedCase, settings: CaseSettings
+) -> tuple[list[PackedMap], JudgedLesions]:
     models, names = settings.estimates.detection, settings.labels.names
-    known = None
+    known: list[list[bool | None]] | None = None
     if case.adjudicated:
-        found = [find_candidates(votes, c, _channel(loaded, c)).candidates for c in range(len(names))]
+        found = [candidates_of(raters, c, channel_of(loaded, c)) for c in range(len(names))]
         known = [known_of(case, name, own) for name, own in zip(names, found, strict=True)]
-    return fuse_lesions(votes, models=models, probabilities=loaded.probabilities, known=known)
+    soft, candidates, posteriors = [], [], []
+    for channel in range(len(names)):
+        label, own, posterior = fuse_channel(
+            raters.channel(channel),
+            0,
+            model=models[channel] if models else None,
+            probability=channel_of(loaded, channel),
+            known=known[channel] if known else None,
+        )
+        soft.append(PackedMap.of(label))
+        candidates.append(own)
+        posteriors.append(posterior)
+    shared = shared_to_one(soft, exclusive=not settings.labels.has_regions)
+    return shared, JudgedLesions(tuple(candidates), tuple(posteriors))
 
 
-def _channel(loaded: LoadedCase, channel: int) -> NDArray[Any] | None:
+def candidates_of(raters: RaterMaps, channel: int, probability: NDArray[Any] | None) -> tuple[Candidate, ...]:
+    """The candidates of one channel."""
+    return find_candidates(raters.channel(channel), 0, probability).candidates
+
+
+def channel_of(loaded: LoadedCase, channel: int) -> NDArray[Any] | None:
+    """What a network says of a channel; None without one."""
     return None if loaded.probabilities is None else loaded.probabilities[channel]
 
 
@@ -131,13 +173,13 @@ def known_of(case: Case, label: str, candidates: Sequence[Candidate]) -> list[bo
     return [said[n].is_real if n in said else None for n in range(1, len(candidates) + 1)]
 
 
-def _fuse(case: Case, votes: RaterVotes, settings: CaseSettings) -> NDArray[Any]:
+def _fuse(case: Case, raters: RaterMaps, settings: CaseSettings) -> list[PackedMap]:
     options = dict(settings.fusion_options)
     if settings.estimates.rates is not None:
         options["rates"] = settings.estimates.rates
         _check_has_rates(case, settings)
     try:
-        return FUSIONS[settings.fusion](votes, **options)
+        return fuse_raters(raters, settings.fusion, options)
     except ValueError as error:
         raise DatasetError(f"Case {case.name}: --fusion {settings.fusion}: {error}") from error
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,20 @@ from nnunet_softlabel.cases.case import Case, source_name
 from nnunet_softlabel.conversion.case_records import CaseRecord, JudgedJson
 from nnunet_softlabel.conversion.one_case.apply_priors import apply_priors
 from nnunet_softlabel.conversion.one_case.describe import describe
-from nnunet_softlabel.conversion.one_case.fuse import Fused, fuse_case
+from nnunet_softlabel.conversion.one_case.fuse import Fused, JudgedLesions, fuse_case
 from nnunet_softlabel.conversion.one_case.read import LoadedCase, load_case
 from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
 from nnunet_softlabel.conversion.sources import digest_of_case
 from nnunet_softlabel.conversion.work_folder import record_file
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import consensus
-from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.files import hash_files, write_json
 from nnunet_softlabel.formats.flat_images import is_stored_as_read
 from nnunet_softlabel.formats.images import file_ending, is_flat, read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
 from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import soft_ending, soft_files
-from nnunet_softlabel.fusion.lesions import FusedLesions
 
 
 def write_case(case: Case, work: Path, settings: CaseSettings) -> CaseRecord:
@@ -54,8 +54,8 @@ def write_case(case: Case, work: Path, settings: CaseSettings) -> CaseRecord:
             record["votes"] = fused.counted()
         if fused.lesions is not None:
             record["lesions"] = _judged(fused.lesions, settings.labels)
-        _write_files(case, loaded, fused, work / "dataset", settings=settings)
-        record |= describe(fused.soft, loaded, settings.labels)
+        expected = _write_files(case, loaded, fused, work / "dataset", settings=settings)
+        record |= describe(fused.soft, loaded, settings.labels, expected)
         record["moved"] = {what: move.to_json() for what, move in loaded.moved.items()}
         record["sizes"] = _sizes(case, loaded, len(fused.soft), work / "dataset", settings=settings)
         record["hash"] = _hash_of_soft(record, work / "dataset")
@@ -92,11 +92,10 @@ def _sizes(
 
 
 def _hash_of_soft(record: CaseRecord, folder: Path) -> str:
-    files = [folder / name for name in sorted(record["sizes"]) if name.startswith("softLabels")]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return hash_files([folder / name for name in sorted(record["sizes"]) if name.startswith("softLabels")])
 
 
-def _judged(lesions: FusedLesions, labels: Labels) -> dict[str, list[JudgedJson]]:
+def _judged(lesions: JudgedLesions, labels: Labels) -> dict[str, list[JudgedJson]]:
     """Label name -> its candidates, numbered from 1, with the probability to be a lesion (None: the mean)."""
     return {
         name: [
@@ -109,22 +108,43 @@ def _judged(lesions: FusedLesions, labels: Labels) -> dict[str, list[JudgedJson]
 
 def _write_files(
     case: Case, loaded: LoadedCase, fused: Fused, folder: Path, *, settings: CaseSettings
-) -> None:
+) -> list[float]:
+    """Write one file after the other, of which one is in memory; the sum of each channel."""
     split, ending = "Ts" if case.is_test else "Tr", settings.ending
-    soft, ignored = fused.soft, fused.ignored
     if settings.hard_labels is None:
         _write_images(case, loaded, _made(folder / f"images{split}"), settings)
-        hard = consensus(soft, settings.labels, ignored)
+        hard = consensus_of(fused.soft, settings.labels, fused.ignored)
         write_image(_made(folder / f"labels{split}") / f"{case.name}{ending}", hard, loaded.grid)
+        del hard
     else:
-        _check_hard_label(case, ignored, settings)
-    files = soft_files(_made(folder / f"softLabels{split}"), case.name, len(soft), soft_ending(ending))
-    for path, channel in zip(files, soft, strict=True):
+        _check_hard_label(case, fused.ignored, settings)
+    files = soft_files(_made(folder / f"softLabels{split}"), case.name, len(fused.soft), soft_ending(ending))
+    expected = []
+    for path, packed in zip(files, fused.soft, strict=True):
+        channel = packed.whole()
         write_probability(path, channel, loaded.grid)
+        expected.append(float(channel.sum(dtype=np.float64)))
     for rater, label_map in loaded.rater_maps.items():
         write_image(
-            _made(folder / f"raterLabels{split}" / rater) / f"{case.name}{ending}", label_map, loaded.grid
+            _made(folder / f"raterLabels{split}" / rater) / f"{case.name}{ending}",
+            label_map.whole(),
+            loaded.grid,
         )
+    return expected
+
+
+def consensus_of(soft: Sequence[PackedMap], labels: Labels, ignored: PackedMap | None) -> NDArray[Any]:
+    """See `consensus`, chunk by chunk."""
+    hard: NDArray[Any] | None = None
+    for index in range(soft[0].n_chunks):
+        is_ignored = None if ignored is None else ignored.get(index)
+        if hard is not None and is_zero_in_all(soft, index) and (is_ignored is None or not is_ignored.any()):
+            continue
+        chunk = consensus(stacked(soft, index), labels, is_ignored)
+        hard = np.zeros(soft[0].shape, chunk.dtype) if hard is None else hard
+        hard.reshape(-1)[soft[0].part(index)] = chunk
+    assert hard is not None, "there is a chunk"
+    return hard
 
 
 def _made(folder: Path) -> Path:
@@ -132,12 +152,12 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _check_hard_label(case: Case, ignored: NDArray[Any] | None, settings: CaseSettings) -> None:
+def _check_hard_label(case: Case, ignored: PackedMap | None, settings: CaseSettings) -> None:
     """Refuse voxels that nobody answered and a hard label that is there already does not ignore."""
     if ignored is None or not ignored.any() or settings.hard_labels is None:
         return
     path = settings.hard_labels / f"{case.name}{settings.ending}"
-    unmarked = int((ignored & (read_mask(path)[0] != settings.labels.ignore)).sum())
+    unmarked = int((ignored.whole() & (read_mask(path)[0] != settings.labels.ignore)).sum())
     if unmarked:
         raise DatasetError(
             f"{path}: {unmarked} voxels that no rater answered have a label; "
@@ -149,7 +169,8 @@ def _write_images(case: Case, loaded: LoadedCase, folder: Path, settings: CaseSe
     ending = settings.ending
     for channel, (source, array) in enumerate(zip(case.images, loaded.images, strict=True)):
         target = folder / f"{case.name}_{channel:04d}{ending}"
-        if isinstance(source, Path) and _may_be_copied(source, array, ending):
+        if array is None or (isinstance(source, Path) and _may_be_copied(source, array, ending)):
+            assert isinstance(source, Path), "only files are not kept"
             if settings.links_images:
                 target.unlink(missing_ok=True)  # of a run that was cut off
                 target.symlink_to(source.resolve())
