@@ -30,7 +30,7 @@ class PerVoxel:
 
 # Measured by tests/performance/benchmark_memory.py, rounded up.
 PER_VOXEL = {
-    "convert": PerVoxel(26, per_label=16),
+    "convert": PerVoxel(20, per_label=0.2),
     "inspect": PerVoxel(28, per_label=3.5),
     "preprocess": PerVoxel(10, per_label=15),
     "evaluate": PerVoxel(60, per_label=30),

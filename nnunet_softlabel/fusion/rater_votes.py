@@ -133,7 +133,8 @@ def marked_box(raters: RaterVotes, *, margin_mm: float) -> Box | None:
 
     The margin is rounded up to whole voxels and cut at the image's edge.
     """
-    return box_of(raters.votes.any(axis=(0, 1)), raters.spacing_mm, margin_mm=margin_mm)
+    marked = np.asarray(raters.votes.any(axis=(0, 1)))
+    return box_of(marked, raters.spacing_mm, margin_mm=margin_mm)
 
 
 def box_of(marked: NDArray[Any], spacing_mm: Sequence[float], *, margin_mm: float) -> Box | None:

@@ -44,7 +44,7 @@ def spatially_varying_label_smoothing(raters: RaterVotes, *, sigma_voxels: float
     box = marked_box(raters, margin_mm=max(raters.spacing_mm))
     if box is None:
         return soft
-    answered = None if raters.answered is None else raters.cropped(box).n_answers() > 0
+    answered = None if raters.answered is None else np.asarray(raters.cropped(box).n_answers() > 0)
     for channel in soft:
         channel[box] = smoothed_channel(channel[box], answered, sigma_voxels=sigma_voxels)
     return soft

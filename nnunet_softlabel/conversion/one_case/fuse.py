@@ -95,8 +95,9 @@ def _with_unanswered(raters: RaterMaps, ignored: PackedMap | None) -> PackedMap 
     if raters.labels.ignore is None:
         return ignored
     both = PackedMap(raters.shape, bool)
-    for index in range(both.n_chunks) if ignored is not None else []:
-        both.put(index, ignored.get(index))
+    if ignored is not None:
+        for index in range(both.n_chunks):
+            both.put(index, ignored.get(index))
     for chunk in raters.chunks():
         assert chunk.answered is not None, "there is an ignore value"
         both.put(chunk.index, both.get(chunk.index) | ~chunk.answered.any(axis=0))
