@@ -154,3 +154,31 @@ def test_rates_of_another_shape_are_one_line(build, rates):
     data = build(cases=1, about={"rater_rates": rates})
     with pytest.raises(DatasetError, match=r"--threshold rater-corrected cannot be used: .*rater_rates"):
         choose_threshold("rater-corrected", data.dataset)
+
+
+def test_numbers_of_python_callers_must_lie_between_0_and_1():
+    assert Threshold.of(0.3, ["a", "b"]).values == {"a": 0.3, "b": 0.3}
+    assert Threshold.of({"a": 0.3, "b": 0.6}, ["a", "b"]).values == {"a": 0.3, "b": 0.6}
+    for wrong in (0, 1, 1.5, {"a": 0.5, "b": 1}):
+        with pytest.raises(UsageError, match=r"give numbers in \(0, 1\)"):
+            Threshold.of(wrong, ["a", "b"])
+    with pytest.raises(UsageError, match="give a number for each of a, b"):
+        Threshold.of({"a": 0.5}, ["a", "b"])
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.0, True, "0.5"])
+def test_a_file_of_thresholds_holds_numbers_between_0_and_1(build, tmp_path, value):
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps({"thresholds": {"lesion": value}, "cases": ["x"]}))
+    with pytest.raises(DatasetError, match=r"the threshold of lesion is .*expected a number between 0 and 1"):
+        choose_threshold("tuned", build().dataset, threshold_file=file)
+
+
+def test_rates_that_are_missing_are_named_with_their_file(build, tmp_path):
+    dataset = build(about={"rater_rates": {}}).dataset
+    with pytest.raises(DatasetError, match=r"dataset\.json holds no rater_rates for lesion"):
+        rater_corrected(dataset)
+    file = tmp_path / "rater_rates.json"
+    file.write_text(json.dumps({"rater_rates": {"liver": RATES["lesion"]}}))
+    with pytest.raises(DatasetError, match=r"tmp.*rater_rates\.json holds no rater_rates for lesion"):
+        rater_corrected(dataset, rates_file=file)

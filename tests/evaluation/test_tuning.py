@@ -16,7 +16,7 @@ from nnunet_softlabel.evaluation.thresholds import Threshold
 from nnunet_softlabel.evaluation.tuning import TuningGoal, format_tuned, tune_threshold
 from nnunet_softlabel.formats.encoding import channels_of, with_background
 from nnunet_softlabel.formats.files import read_json
-from nnunet_softlabel.formats.images import read_mask
+from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
 from tests.scored_dataset import predict_again
 
@@ -237,3 +237,57 @@ def test_a_threshold_at_the_edge_of_the_search_is_warned_of(build, tmp_path):
     found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
     assert found["thresholds"]["lesion"] == 0.02
     assert "Warning: lesion: the threshold 0.02 lies at the edge of the search" in format_tuned(found)
+
+
+def test_the_file_may_lie_in_folders_that_are_not_there_yet(build, tmp_path):
+    data = build()
+    file = tmp_path / "new" / "deep" / "t.json"
+    found = tune_threshold(data.dataset, data.predictions, file, num_processes=1)
+    assert read_json(file) == found
+
+
+def test_without_a_goal_the_score_is_dice_against_the_consensus(build, tmp_path):
+    data = build()
+    found = [
+        tune_threshold(data.dataset, data.predictions, tmp_path / f"{i}.json", goal=goal, num_processes=1)
+        for i, goal in enumerate([None, TuningGoal("consensus", beta=1.0)])
+    ]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("against", ["consensus", "raters"])
+def test_ignored_voxels_choose_nothing(build, tmp_path, against):
+    labels = Labels({"lesion": (1,)}, ignore=2)
+    data, scores = build(labels), []
+    for number, spoiled in enumerate((False, True)):
+        for case in ("case0", "case1", "case2", "case3"):
+            label_map, grid = data.dataset.read(data.dataset.label_file(case))
+            label_map[:, :5] = 2  # the consensus ignores these rows
+            write_image(data.dataset.label_file(case), label_map, grid)
+            p = np.load(data.predictions / f"{case}.npz")["probabilities"][1:]
+            if spoiled:
+                p[:, :, :5] = 0.9
+            predict_again(data, case, with_background(p))
+        found = tune_threshold(
+            data.dataset, data.predictions, tmp_path / f"{number}.json", goal=TuningGoal(against),
+            num_processes=1,
+        )  # fmt: skip
+        scores.append(found["score"])
+    assert scores[0] == scores[1]
+    assert 0.5 < max(scores[0]["lesion"].values())
+
+
+def test_voxels_that_one_rater_ignores_are_not_held_against_the_network(build, tmp_path):
+    data = build(Labels({"lesion": (1,)}, ignore=2), raters=("ann",))
+    for case in ("case0", "case1", "case2", "case3"):
+        path = data.dataset.rater_files(case)["ann"]
+        label_map, grid = data.dataset.read(path)
+        label_map[:, :5] = 2
+        write_image(path, label_map, grid)
+        p = channels_of(label_map, data.dataset.labels).astype(np.float32) * 0.9
+        p[:, :, :5] = 0.9
+        predict_again(data, case, with_background(p))
+    found = tune_threshold(
+        data.dataset, data.predictions, tmp_path / "t.json", goal=TuningGoal("raters"), num_processes=1
+    )
+    assert found["score"]["lesion"]["0.5"] == 1
