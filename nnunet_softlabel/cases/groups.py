@@ -81,11 +81,20 @@ def with_test_cases(cases: Sequence[Case], names: Iterable[str]) -> list[Case]:
     marked = [replace(case, is_test=case.is_test or case.name in chosen) for case in cases]
     if all(case.is_test for case in marked):
         raise UsageError("--test-cases: nothing is left to train on.")
-    test_groups = {case.group for case in marked if case.is_test and case.group is not None}
-    for case in marked:
+    check_groups_are_whole(marked)
+    return marked
+
+
+def check_groups_are_whole(cases: Sequence[Case]) -> None:
+    """Refuse a group that is both trained on and tested on.
+
+    Raises:
+        DatasetError: naming a case of it.
+    """
+    test_groups = {case.group for case in cases if case.is_test and case.group is not None}
+    for case in cases:
         if not case.is_test and case.group in test_groups:
             raise DatasetError(
                 f"--test-cases: group {case.group} has case {case.name} in training and others in the "
                 f"test set; put whole groups on one side."
             )
-    return marked

@@ -127,6 +127,8 @@ class _Layout:
 
     @classmethod
     def of(cls, path: Path, columns: Sequence[str], case_column: str, *, needs_images: bool) -> _Layout:
+        if not columns:
+            raise DatasetError(f"--cases-csv {path}: is empty; write a header and a row per mask.")
         if case_column not in columns:
             raise DatasetError(
                 f"--cases-csv {path}: has no column {case_column!r}; its columns are {', '.join(columns)} "
@@ -134,6 +136,7 @@ class _Layout:
             )
         numbered = sorted(c for c in columns if re.fullmatch(r"image_\d{4}", c))
         named = [c for c in columns if c.startswith("image:")]
+        _check_numbers(path, numbered, has_first="image" in columns)
         images = [*(["image"] if "image" in columns else []), *numbered, *named]
         if needs_images and not images:
             raise DatasetError(
@@ -159,6 +162,17 @@ class _Layout:
             raters, rest = {column: column for column in rest}, ()
         return cls(
             tuple(images), tuple(c.removeprefix("image:") for c in named), is_long, raters, labels, rois, rest
+        )
+
+
+def _check_numbers(path: Path, numbered: Sequence[str], *, has_first: bool) -> None:
+    """Refuse a gap in ``image_0000``, ``image_0001``: a column may be misspelt."""
+    numbers = [int(column[-4:]) for column in numbered]
+    firsts = (1,) if has_first else (0, 1)
+    if numbers and (numbers[0] not in firsts or numbers != [*range(numbers[0], numbers[0] + len(numbers))]):
+        raise DatasetError(
+            f"--cases-csv {path}: has the columns {', '.join((*['image'] * has_first, *numbered))}; number "
+            f"them without a gap, image_0000, image_0001."
         )
 
 
@@ -232,6 +246,8 @@ def _raters_in(path: Path, row: Row, channels: RaterChannels) -> Mapping[str, So
 
 def _add(known: dict[str, Source], name: str, source: Source, row: Row, *, what: str) -> None:
     check_file_name(name, f"{row.place}: {what}")
+    if known.get(name) == source:
+        raise DatasetError(f"{row.place}: {what} {name} is there twice, with one file; remove a row.")
     if name in known:
         raise DatasetError(
             f"{row.place}: {what} {name} has two files for this case, {source_name(known[name])} and "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.groups import check_groups_are_whole
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_group, check_spelling
 from nnunet_softlabel.cases.raters import check_are_no_outputs
@@ -59,6 +60,9 @@ def check_arguments(cases: Sequence[Case], min_raters: int, num_processes: int) 
             )
         if case.group is not None:
             check_group(case.group, f"Case {case.name}: group")
+    if all(case.is_test for case in cases):
+        raise UsageError("--test-cases: nothing is left to train on.")
+    check_groups_are_whole(cases)
     check_are_no_outputs(cases)
 
 

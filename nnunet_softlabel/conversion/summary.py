@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.conversion.case_records import CaseRecord
@@ -41,7 +42,21 @@ def summary_of_cases(cases: Sequence[Case], *, has_split: bool = True) -> tuple[
             warnings.append(f"Rater {rater} has {len(having)} of {len(cases)} cases only.")
     if raters and not maps and all(len(case.raters) < 2 for case in cases):
         warnings.append("No case has two raters: all labels will be hard.")
+    warnings += _shared_files(cases)
     return lines, warnings
+
+
+def _shared_files(cases: Sequence[Case]) -> list[str]:
+    """Files that stand for two cases: a slip of a table, or one image on both sides of a split."""
+    images = [(case.name, source) for case in cases for source in case.images]
+    masks = [(case.name, source) for case in cases for source in case.raters.values()]
+    warnings = []
+    for what, sources in (("image", images), ("rater's file", masks)):
+        owner: dict[Path, str] = {}
+        for name, source in sources:
+            if isinstance(source, Path) and owner.setdefault(source, name) != name:
+                warnings.append(f"Cases {owner[source]} and {name} have the same {what}, {source}.")
+    return warnings[:MOST_NAMES]
 
 
 def _without(names: Sequence[str]) -> str:

@@ -60,6 +60,10 @@ SAME = {
     "columns in another order": "mask,rater,case,image\n"
     "a_r1.png,r1,a,a.png\na_r2.png,r2,a,a.png\nb_r1.png,r1,b,b.png\n",
     "capitals in the header": LONG.replace("case,image,rater,mask", "Case,IMAGE,Rater,Mask"),
+    "BIDS' empty cells": WIDE.replace("b_r1.png,", "b_r1.png,n/a"),
+    "a quoted name with the other separator": WIDE.replace("case,image", 'case,"image"').replace(
+        "r1,r2", 'rater:r1,"rater:r2",";;;;;"'
+    ),
     "paths of Windows": LONG.replace("a_r1.png", ".\\a_r1.png"),
 }
 
@@ -126,7 +130,14 @@ def test_absolute_paths_and_unused_columns(write_table, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no column 'case'"),
+        ("", "is empty; write a header"),
+        (" \n,,\n", "is empty; write a header"),
+        ("case;image;r1\na,a.png,a_r1.png\n", "row 2: is separated by ',', the header by ';'; use one"),
+        ('case,image,rater,mask\na,a.png,"r1,a_r1.png\nb,b.png,r1,b_r1.png"\n', "row 2: a field holds a line"),
+        ("case,image_0000,image_0002,r1\n", "has the columns image_0000, image_0002; number them without"),
+        ("case,image,image_0000,r1\n", "has the columns image, image_0000; number them"),
+        ("case,image_0002,r1\n", "has the columns image_0002; number them without a gap"),
+        (LONG + "b,b.png,r1,b_r1.png\n", "row 5: rater r1 is there twice, with one file; remove a row"),
         ("name,image\n", r"has no column 'case'; its columns are name, image \(case_column\)"),
         ("case,image,r1\n", "has no row under its header"),
         ("case,rater,mask\na,r1,a_r1.png\n", "has no column of images"),
@@ -198,6 +209,13 @@ def test_masks_without_rater_may_hold_a_channel_per_rater(write_table, tmp_path:
 def test_wrong_channels_of_raters_in_a_table(write_table, stack, text, options, message) -> None:
     with pytest.raises((DatasetError, UsageError), match=message):
         read_case_table(write_table(text), **options)
+
+
+def test_a_table_that_is_not_there_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"absent.csv: no such file"):
+        read_case_table(tmp_path / "absent.csv")
+    with pytest.raises(DatasetError, match=r"is a folder"):
+        read_case_table(tmp_path)
 
 
 def test_groups_are_read_by_the_same_reader(write_table) -> None:

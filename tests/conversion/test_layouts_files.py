@@ -60,6 +60,18 @@ def test_a_table_may_hold_raters_for_a_data_set_that_is_there(two_labels, nnunet
     check(nnunet_folders, expected, "Dataset900_Plain")
 
 
+def test_a_table_with_a_group_on_both_sides_is_refused(two_labels, nnunet_folders, capsys) -> None:
+    group = {"case_00": "p", "case_01": "p", "case_02": "q"}
+    for tests in (("case_00",), tuple(two_labels.cases)):
+        table = write_table(
+            two_labels, two_labels.root / "t.csv", group=group.get, test=lambda case, t=tests: int(case in t)
+        )
+        assert run(*head("--cases-csv", str(table), "--labels", *two_labels.labels)) == 2
+    error = capsys.readouterr().err
+    assert "group p has case case_01 in training and others in the test set" in error
+    assert "nothing is left to train on" in error
+
+
 def test_a_table_beside_patterns_is_refused(two_labels, nnunet_folders, capsys) -> None:
     table = write_table(two_labels, two_labels.root / "t.csv")
     assert run(*two_labels.arguments(), "--cases-csv", str(table)) == 2

@@ -37,6 +37,14 @@ def test_rater_with_test_cases_only_few_cases_or_alone_is_a_warning() -> None:
     assert summary_of_cases([case("a", "r1")])[1] == ["No case has two raters: all labels will be hard."]
 
 
+def test_a_file_of_two_cases_is_a_warning() -> None:
+    found = [Case(name, ["i.png"], {"r": f"{name}.png", "s": "e.png"}) for name in "ab"]
+    assert summary_of_cases(found)[1] == [
+        "Cases a and b have the same image, i.png.",
+        "Cases a and b have the same rater's file, e.png.",
+    ]
+
+
 def test_dry_run_prints_that_and_writes_nothing(rater_folder, nnunet_folders, capsys) -> None:
     assert run(*rater_folder.arguments(), "--dry-run") == 0
     assert "4 cases: 4 for training, 0 for testing." in (printed := capsys.readouterr().out)
