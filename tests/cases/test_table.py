@@ -133,7 +133,7 @@ def test_absolute_paths_and_unused_columns(write_table, tmp_path: Path) -> None:
         ("", "is empty; write a header"),
         (" \n,,\n", "is empty; write a header"),
         ("case;image;r1\na,a.png,a_r1.png\n", "row 2: is separated by ',', the header by ';'; use one"),
-        ('case,image,rater,mask\na,a.png,"r1,a_r1.png\nb,b.png,r1,b_r1.png"\n', "row 2: a field holds a line"),
+        ('case,image,rater,mask\na,a.png,"r1,a_r1.png\nb,b.png,r1,b_r1.png"\n', "row 2: a field holds"),
         ("case,image_0000,image_0002,r1\n", "has the columns image_0000, image_0002; number them without"),
         ("case,image,image_0000,r1\n", "has the columns image, image_0000; number them"),
         ("case,image_0002,r1\n", "has the columns image_0002; number them without a gap"),
