@@ -30,10 +30,6 @@ RECORDED = tuple(status.value for status in (CellStatus.STARTED, CellStatus.DONE
 class BenchmarkGrid:
     """The cells of a benchmark, their records and results under one folder.
 
-    >>> trainings = ns.benchmark.Trainings(["nnUNetTrainerSoftCE"], folds=[0], plans="nnUNetPlansReduced")
-    >>> [cell.name for cell in ns.benchmark.BenchmarkGrid(911, "bench", trainings).cells]
-    ['nnUNetTrainerSoftCE__3d_fullres__fold_0__seed_0']
-
     Args:
         dataset: id or name.
         output: the benchmark's folder.

@@ -39,10 +39,10 @@ def cases_with_misses(n: int = 60, raters: tuple[str, ...] = ("a", "b", "c")) ->
     return cases
 
 
-def converted(cases: list[Case], **options) -> SoftDataset:
+def converted(cases: list[Case], **running) -> SoftDataset:
     folder = convert(
         cases, "Dataset902_L", labels=["lesion=1"], channel_names=["MR"], fusion="lesion-wise",
-        **options,
+        running=Running(**running),
     )  # fmt: skip
     return SoftDataset(folder)
 

@@ -2,6 +2,7 @@ import convert_kits23
 import numpy as np
 import pytest
 
+from nnunet_softlabel.conversion.settings import Fusion
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.images import read_grid, read_mask, write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -35,8 +36,7 @@ def test_regions_hold_the_share_of_annotations_and_single_ones_are_dropped(kidne
         convert_kits23.cases(kidneys),
         labels=convert_kits23.LABELS,
         channel_names=["CT"],
-        min_raters=2,
-        few_raters="drop",
+        fusion=Fusion(min_raters=2, few_raters="drop"),
     )
     assert content["soft_labels"]["dropped_cases"] == ["case_00586"]
     assert content["regions_class_order"] == [1, 3, 2]
