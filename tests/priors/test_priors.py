@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import reduce
 from operator import add
 
@@ -13,6 +14,7 @@ from nnunet_softlabel.conversion.one_case.apply_priors import expected_volume_mm
 from nnunet_softlabel.fusion import RaterVotes, mean_vote
 from nnunet_softlabel.priors.intensity import IntensityRule, apply_intensity_prior, log_likelihood_ratio
 from nnunet_softlabel.priors.lesions import (
+    FEWEST_VOXELS,
     LEAST_CONTRAST,
     LesionModel,
     LesionStatistics,
@@ -304,3 +306,21 @@ def test_a_model_of_other_channels_is_refused() -> None:
     soft, roi = np.zeros((2, 1, 1), dtype=np.float32), np.ones((1, 1))
     with pytest.raises(ValueError, match="the lesion model has 1 channels, the soft label 2"):
         apply_intensity_prior(soft, line(1), roi, **UNIT_MODELS)
+
+
+def test_a_certain_voxel_is_opened_by_weak_evidence_against_it_and_by_no_other() -> None:
+    weak = with_prior(line(1.0), line(0.9))  # 2 x - 2 = -0.2
+    assert 0.5 < weak[0, 0] < IntensityRule().certainty
+    assert with_prior(line(1.0), line(1.1))[0, 0] == 1
+
+
+def test_as_many_agreed_voxels_as_are_needed_make_a_model() -> None:
+    n = FEWEST_VOXELS
+    assert LesionStatistics((n,), (3.0 * n,), (10.0 * n,)).model().mean == (3.0,)
+    with pytest.raises(ValueError, match=f"needs {n} of each"):
+        LesionStatistics((n - 1,), (3.0 * n,), (10.0 * n,)).model()
+
+
+def test_statistics_come_back_from_json() -> None:
+    found = LesionStatistics((50, 60), (1.5, 2.5), (3.5, 4.5))
+    assert LesionStatistics.from_json(json.loads(json.dumps(found.to_json()))) == found
