@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import Outcome
-from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATER, RATERS
+from nnunet_softlabel.evaluation.case_scores import RATER
+from nnunet_softlabel.evaluation.comparisons import CONSENSUS, RATERS
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED, TUNED
 from nnunet_softlabel.metrics.overlap import mean_of_defined
 from nnunet_softlabel.report.comparison import case_values

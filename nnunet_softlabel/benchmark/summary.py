@@ -12,7 +12,8 @@ import numpy as np
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.records import BenchmarkSummary, Difference, TrainerSummary
 from nnunet_softlabel.benchmark.status import Outcome
-from nnunet_softlabel.evaluation.case_scores import TRUTH, Row
+from nnunet_softlabel.evaluation.case_scores import Row
+from nnunet_softlabel.evaluation.comparisons import TRUTH
 from nnunet_softlabel.evaluation.tables import SUMMARY_FILE, four_digits, means
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.metrics.registry import TITLES

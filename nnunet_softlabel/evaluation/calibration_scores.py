@@ -16,6 +16,7 @@ from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, recalibr
 from nnunet_softlabel.evaluation.records import CalibrationScores
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.metrics import calibration, overlap
+from nnunet_softlabel.metrics.near import near_object
 from nnunet_softlabel.metrics.registry import Parameters
 
 SCORES: dict[str, str] = {
@@ -47,7 +48,7 @@ def before_and_after(
     raw = predictions.read(case, labels, target.shape[1:])
     after = recalibrated(raw, recalibration, has_regions=labels.has_regions)
     near_mm = Parameters().near_mm
-    near = [calibration.near_object(m, spacing_mm=spacing_mm, near_mm=near_mm) for m in marked]
+    near = [near_object(m, spacing_mm=spacing_mm, near_mm=near_mm) for m in marked]
     found = {}
     for state, p in (("before", raw), ("after", after)):
         channels = list(zip(target, foreground(p, labels), near, strict=True))

@@ -20,59 +20,87 @@ not mark the case, or who did not answer a voxel, do not count there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.evaluation.comparisons import (
+    CONSENSUS,
+    SOFT,
+    TRUTH,
+    RaterScores,
+    Scores,
+    Values,
+    model_comparisons,
+    model_rows,
+    rater_comparisons,
+    rater_rows,
+)
 from nnunet_softlabel.evaluation.known_truth import TrueCase, TrueChannel
-from nnunet_softlabel.evaluation.members import RaterMembers
-from nnunet_softlabel.formats.encoding import channels_of, consensus
+from nnunet_softlabel.evaluation.views import all_of, masks_of_class, patterns_of_voxels, voxels_of_class
+from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
+from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.metrics.calibration import near_object, reliability
 from nnunet_softlabel.metrics.froc import ScoredLesions, scored_lesions
 from nnunet_softlabel.metrics.lesions import case_score
-from nnunet_softlabel.metrics.overlap import mean_of_defined
-from nnunet_softlabel.metrics.raters_together import Setting, measure_raters
-from nnunet_softlabel.metrics.registry import METRICS, Comparison, Parameters, measure
+from nnunet_softlabel.metrics.overlap import NAN
+from nnunet_softlabel.metrics.raters_together import measure_raters
+from nnunet_softlabel.metrics.registry import Comparison, Parameters
 
 Row = dict[str, str | float]
 MODEL, RATER = "model", "rater"
-SOFT, CONSENSUS, RATERS, TRUTH = "soft", "consensus", "raters", "truth"
 KEYS = ("case", "group", "class", "reference", "prediction")
 EXTRA = ("case_score", "case_positive")
-ASYMMETRIC = frozenset(name for name, metric in METRICS.items() if not metric.is_symmetric)
 
 
 @dataclass(frozen=True)
 class CaseData:
-    """One case, read.
+    """One case. Channels of soft label and probabilities are taken one after the other, and not kept.
 
     Attributes:
         case: its name.
         group: the patient, or "".
         labels: what the channels mean.
-        soft: ``(C, *spatial)``.
+        soft: ``(*spatial)`` per channel.
         hard: consensus label map ``(*spatial)``.
-        raters: rater -> label map ``(*spatial)``.
+        votes: label maps of the raters.
         spacing_mm: in the order of the axes.
-        probabilities: foreground ``(C, *spatial)`` of the model.
-        decision: label map ``(*spatial)`` of the model.
+        probabilities: foreground ``(*spatial)`` of the model, per channel.
+        decision: gives the label map ``(*spatial)`` of the model, when all channels have been taken.
         truth: of the case, if it is known.
     """
 
     case: str
     group: str
     labels: Labels
-    soft: NDArray[Any]
+    soft: Iterable[NDArray[Any]]
     hard: NDArray[Any]
-    raters: Mapping[str, NDArray[Any]]
+    votes: VotePatterns
     spacing_mm: tuple[float, ...]
-    probabilities: NDArray[Any]
-    decision: NDArray[Any]
+    probabilities: Iterable[NDArray[Any]]
+    decision: Callable[[], NDArray[Any]]
     truth: TrueCase | None = None
+
+    @cached_property
+    def mask(self) -> NDArray[Any] | None:
+        """Voxels that count, None for all."""
+        return None if self.labels.ignore is None else self.hard != self.labels.ignore
+
+    @property
+    def values(self) -> list[tuple[int, ...]]:
+        """Values in label maps, per channel."""
+        return list(self.labels.values.values())
+
+    def is_hard(self, index: int) -> NDArray[Any]:
+        """Where the consensus is of a channel."""
+        return is_member(self.hard, self.values[index])
+
+    def true_channel(self, index: int) -> TrueChannel | None:
+        """The truth of a channel, if it is known."""
+        return None if self.truth is None else self.truth.channel(index, self.labels)
 
 
 @dataclass
@@ -92,200 +120,154 @@ class CaseScores:
     lesions: dict[str, dict[str, ScoredLesions]]
 
 
+@dataclass
+class _ClassScores:
+    """Of one class or region, before the rows are averaged."""
+
+    model: Scores
+    together: Values
+    raters: RaterScores
+    raters_together: list[Values]
+    reliability: dict[str, NDArray[Any]]
+    lesions: dict[str, ScoredLesions]
+
+
 def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = True) -> CaseScores:
-    """All rows of one case."""
-    rows: list[Row] = []
-    tables: dict[str, dict[str, NDArray[Any]]] = {}
-    lesions: dict[str, dict[str, ScoredLesions]] = {}
-    everyone = RaterMembers.of(data.raters, data.labels)
-    mask = None if data.labels.ignore is None else data.hard != data.labels.ignore
-    hard = channels_of(data.hard, data.labels)
-    decision = channels_of(data.decision, data.labels)
-    truths = None if data.truth is None else data.truth.channels(data.labels)
-    for index, name in enumerate(data.labels.names):
-        marked = (data.soft[index] > 0) | hard[index]
-        for members in everyone.members.values():
-            marked |= members[index]
-        near = near_object(marked, spacing_mm=data.spacing_mm, near_mm=parameters.near_mm)
-        channel = _Channel(
-            index=index,
-            soft=data.soft[index],
-            hard=hard[index],
-            truth=None if truths is None else truths[index],
-            probability=data.probabilities[index],
-            decision=decision[index],
-            near=near,
-            mask=mask,
-            spacing_mm=data.spacing_mm,
-            parameters=parameters,
+    """All rows of one case.
+
+    Metrics of probabilities first, class by class, after which the channels of the class are forgotten.
+    Metrics of masks afterwards, since all channels together decide.
+    """
+    with_ceiling = with_ceiling and bool(data.votes.raters)
+    found = {
+        name: _of_probabilities(data, index, soft, probability, parameters, with_ceiling=with_ceiling)
+        for index, (name, soft, probability) in enumerate(
+            zip(data.labels.names, data.soft, data.probabilities, strict=True)
         )
-        found = {MODEL: model_scores(channel, everyone)}
-        if with_ceiling and everyone.members:
-            found[RATER] = ceiling_scores(channel, everyone, data.labels)
-        for prediction, scores in found.items():
-            for reference, values in scores.items():
+    }
+    decision = data.decision()
+    rows: list[Row] = []
+    for index, (name, scores) in enumerate(found.items()):
+        _add_those_of_masks(scores, data, index, decision, parameters, with_ceiling=with_ceiling)
+        by_prediction = {MODEL: model_rows(scores.model, scores.together)}
+        if with_ceiling:
+            by_prediction[RATER] = rater_rows(scores.raters, scores.raters_together, data.votes.raters)
+        for prediction, references in by_prediction.items():
+            for reference, values in references.items():
                 keys = dict(zip(KEYS, (data.case, data.group, name, reference, prediction), strict=True))
                 rows.append({**keys, **values})
-        lesions[name] = _scored_lesions(channel)
-        bins, near_mask = parameters.bins, near if mask is None else near & mask
-        tables[name] = {
-            "image": reliability(channel.soft, channel.probability, bins=bins, mask=mask),
-            "near": reliability(channel.soft, channel.probability, bins=bins, mask=near_mask),
-        }
-    return CaseScores(data.case, rows, tables, lesions)
+    return CaseScores(
+        data.case,
+        rows,
+        {name: scores.reliability for name, scores in found.items()},
+        {name: scores.lesions for name, scores in found.items()},
+    )
 
 
-def _scored_lesions(channel: _Channel) -> dict[str, ScoredLesions]:
-    """Reference -> the model's lesions, where voxels count."""
-    references = {CONSENSUS: (channel.hard, channel.mask)}
-    if channel.truth is not None:
-        masks = [mask for mask in (channel.mask, channel.truth.answered) if mask is not None]
-        references[TRUTH] = (channel.truth.mask, np.logical_and.reduce(masks) if masks else None)
+def _of_probabilities(
+    data: CaseData,
+    index: int,
+    soft: NDArray[Any],
+    probability: NDArray[Any],
+    parameters: Parameters,
+    *,
+    with_ceiling: bool,
+) -> _ClassScores:
+    """Everything of a class that does not depend on other classes."""
+    votes, hard, truth = data.votes, data.is_hard(index), data.true_channel(index)
+    references = {CONSENSUS: (hard, data.mask)}
+    if truth is not None:
+        references[TRUTH] = (truth.mask, all_of(data.mask, truth.answered))
+    lesions = _scored_lesions(references, probability, parameters)
+    view = voxels_of_class(
+        soft,
+        hard,
+        truth,
+        probability,
+        index=index,
+        votes=votes,
+        mask=data.mask,
+        spacing_mm=data.spacing_mm,
+        parameters=parameters,
+    )
+    comparisons = dict(model_comparisons(view, index, votes))
+    members = {name: m[index] for name, m in votes.members.items()}
+    together: Values = {}
+    assert view.prediction is not None, "the view of a model"
+    if members:
+        masks = [view.of_patterns(m) for m in members.values()]
+        together = measure_raters(masks, view.prediction, view.setting)
+    found = _ClassScores(
+        model={r: view.measure(comparison) | _of_case(comparison) for r, comparison in comparisons.items()},
+        together=together,
+        raters={},
+        raters_together=[],
+        reliability={
+            "image": comparisons[SOFT].reliability,
+            "near": comparisons[SOFT].reliability_near,
+        },
+        lesions=lesions,
+    )
+    if with_ceiling:
+        patterns = patterns_of_voxels(view)
+        found.raters = rater_comparisons(patterns, index, votes, data.labels)
+        drawn = {name: patterns.of_patterns(m) for name, m in members.items()}
+        if len(drawn) > 1:
+            found.raters_together = [
+                measure_raters([drawn[other] for other in votes.others(name)], own, patterns.setting)
+                for name, own in drawn.items()
+            ]
+    return found
+
+
+def _of_case(comparison: Comparison) -> Values:
+    """How sure the model is of a lesion anywhere, and whether there is one."""
+    highest = comparison.far.highest
+    score = case_score(comparison.prediction, mask=comparison.mask)
+    reference = comparison.reference if comparison.mask is None else comparison.reference[comparison.mask]
     return {
-        name: scored_lesions(
-            reference if mask is None else reference & mask,
-            channel.probability if mask is None else channel.probability * mask,
-            minimum_iou=channel.parameters.minimum_iou,
-        )
-        for name, (reference, mask) in references.items()
+        "case_score": max(score, highest) if score == score else (highest if comparison.far.count else NAN),
+        "case_positive": float((reference > 0.5).any()),
     }
 
 
-@dataclass(frozen=True)
-class _Channel:
-    """One class or region of a case."""
-
-    index: int
-    soft: NDArray[Any]
-    hard: NDArray[Any]
-    truth: TrueChannel | None
-    probability: NDArray[Any]
-    decision: NDArray[Any]
-    near: NDArray[Any]
-    mask: NDArray[Any] | None
-    spacing_mm: tuple[float, ...]
-    parameters: Parameters
-
-    @property
-    def setting(self) -> Setting:
-        """Of the metrics of all raters together."""
-        volume = float(np.prod(self.spacing_mm))
-        return Setting(voxel_volume_mm3=volume, levels=self.parameters.ged_levels, mask=self.mask)
-
-    def compare(
-        self,
-        reference: NDArray[Any],
-        prediction: NDArray[Any],
-        hard_prediction: NDArray[Any],
-        *masks: NDArray[Any] | None,
-        hard_reference: NDArray[Any] | None = None,
-    ) -> Comparison:
-        counted = [m for m in (self.mask, *masks) if m is not None]
-        is_mask = hard_reference is None and reference.dtype == bool
-        return Comparison(
-            reference=reference,
-            prediction=prediction,
-            hard_reference=reference if is_mask else hard_reference,
-            hard_prediction=hard_prediction,
-            spacing_mm=self.spacing_mm,
-            parameters=self.parameters,
-            near=self.near,
-            mask=np.logical_and.reduce(counted) if counted else None,
-        )
-
-    def compare_truth(
-        self,
-        truth: TrueChannel,
-        prediction: NDArray[Any],
-        decision: NDArray[Any],
-        *masks: NDArray[Any] | None,
-    ) -> Comparison:
-        """As `compare`; a truth of probabilities has a mask, too."""
-        masks = (truth.answered, *masks)
-        return self.compare(truth.reference, prediction, decision, *masks, hard_reference=truth.mask)
-
-
-def model_scores(channel: _Channel, raters: RaterMembers) -> dict[str, dict[str, float]]:
-    """Reference -> metric -> value of the model."""
-
-    def scores_of(comparison: Comparison) -> dict[str, float]:
-        reference, scores = comparison.reference, measure(comparison)
-        scores["case_score"] = case_score(channel.probability, mask=comparison.mask)
-        counted = reference if comparison.mask is None else reference[comparison.mask]
-        scores["case_positive"] = float((counted > 0.5).any())
-        return scores
-
-    def against(reference: NDArray[Any], *masks: NDArray[Any] | None) -> dict[str, float]:
-        return scores_of(channel.compare(reference, channel.probability, channel.decision, *masks))
-
-    found = {SOFT: against(channel.soft), CONSENSUS: against(channel.hard)}
-    if channel.truth is not None:
-        found[TRUTH] = scores_of(channel.compare_truth(channel.truth, channel.probability, channel.decision))
-    for name, members in raters.members.items():
-        found[f"rater:{name}"] = against(members[channel.index], raters.answered[name])
-    if raters.members:
-        found[RATERS] = average(
-            scores for reference, scores in found.items() if reference.startswith("rater:")
-        )
-        masks = [members[channel.index] for members in raters.members.values()]
-        found[RATERS] |= measure_raters(masks, channel.probability, channel.setting)
-    return found
-
-
-def ceiling_scores(channel: _Channel, raters: RaterMembers, labels: Labels) -> dict[str, dict[str, float]]:
-    """Reference -> metric -> value of the raters themselves; see the table above."""
-    found: dict[str, dict[str, float]] = {}
-    if channel.truth is not None:
-        found[TRUTH] = average(
-            measure(
-                channel.compare_truth(
-                    channel.truth, m[channel.index], m[channel.index], raters.answered[name]
-                )
-            )
-            for name, m in raters.members.items()
-        )
-    if len(raters.members) < 2:
-        return found
-    fused: dict[str, list[dict[str, float]]] = {SOFT: [], CONSENSUS: []}
-    for name, members in raters.members.items():
-        mean, answered = raters.mean_of(raters.others(name))
-        masks = (raters.answered[name], answered)
-        own = members[channel.index]
-        agreed = channels_of(consensus(mean, labels), labels)[channel.index]
-        fused[SOFT].append(measure(channel.compare(mean[channel.index], own, own, *masks)))
-        fused[CONSENSUS].append(measure(channel.compare(agreed, own, own, *masks)))
-    found |= {reference: average(scores) for reference, scores in fused.items()}
-    pairs = _pair_scores(channel, raters)
-    for name in raters.members:
-        found[f"rater:{name}"] = average(pairs[other, name] for other in raters.others(name))
-    found[RATERS] = average(pairs.values())
-    found[RATERS] |= average(
-        measure_raters(
-            [raters.members[other][channel.index] for other in raters.others(name)],
-            raters.members[name][channel.index],
-            channel.setting,
-        )
-        for name in raters.members
+def _add_those_of_masks(
+    scores: _ClassScores,
+    data: CaseData,
+    index: int,
+    decision: NDArray[Any],
+    parameters: Parameters,
+    *,
+    with_ceiling: bool,
+) -> None:
+    view = masks_of_class(
+        data.is_hard(index),
+        data.true_channel(index),
+        is_member(decision, data.values[index]),
+        index=index,
+        votes=data.votes,
+        mask=data.mask,
+        spacing_mm=data.spacing_mm,
+        parameters=parameters,
     )
-    return found
+    for reference, comparison in model_comparisons(view, index, data.votes):
+        scores.model[reference] |= view.measure(comparison)
+    if with_ceiling:
+        for pair, values in rater_comparisons(view, index, data.votes, data.labels).items():
+            scores.raters[pair] |= values
 
 
-def _pair_scores(channel: _Channel, raters: RaterMembers) -> dict[tuple[str, str], dict[str, float]]:
-    """(prediction, reference) -> scores; what is symmetric is computed once per pair."""
-    names = list(raters.members)
-    pairs: dict[tuple[str, str], dict[str, float]] = {}
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            a, b = raters.members[first][channel.index], raters.members[second][channel.index]
-            answered = raters.answered[first], raters.answered[second]
-            there = channel.compare(b, a, a, *answered)
-            back = channel.compare(a, b, b, *answered)
-            pairs[first, second] = measure(there)
-            pairs[second, first] = pairs[first, second] | measure(back, names=ASYMMETRIC)
-    return pairs
-
-
-def average(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Mean per metric, NaN left out; NaN only where all are."""
-    rows = list(scores)
-    return {name: mean_of_defined(row[name] for row in rows) for name in (rows[0] if rows else ())}
+def _scored_lesions(
+    references: Mapping[str, tuple[NDArray[Any], NDArray[Any] | None]],
+    probability: NDArray[Any],
+    parameters: Parameters,
+) -> dict[str, ScoredLesions]:
+    """Reference -> the model's lesions, where voxels count."""
+    return {
+        name: scored_lesions(
+            reference if mask is None else reference & mask,
+            probability if mask is None else probability * mask,
+            minimum_iou=parameters.minimum_iou,
+        )
+        for name, (reference, mask) in references.items()
+    }

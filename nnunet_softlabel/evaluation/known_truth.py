@@ -18,7 +18,7 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.truth import Truth, own_flag
 from nnunet_softlabel.evaluation.truth_files import files_of_truth, with_dataset
 from nnunet_softlabel.formats.channels import Channel
-from nnunet_softlabel.formats.encoding import channels_of, consensus
+from nnunet_softlabel.formats.encoding import channels_of, consensus, is_member
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask
@@ -42,6 +42,11 @@ class TrueChannel:
     mask: NDArray[Any]
     answered: NDArray[Any] | None
 
+    def at(self, where: Any) -> TrueChannel:
+        """The truth of a part of the voxels: a mask, an index or a box."""
+        answered = None if self.answered is None else self.answered[where]
+        return TrueChannel(self.reference[where], self.mask[where], answered)
+
 
 @dataclass(frozen=True)
 class TrueCase:
@@ -55,12 +60,11 @@ class TrueCase:
     label_map: NDArray[Any]
     soft: NDArray[Any] | None = None
 
-    def channels(self, labels: Labels) -> list[TrueChannel]:
-        """What is true of each class or region."""
-        masks = channels_of(self.label_map, labels)
+    def channel(self, index: int, labels: Labels) -> TrueChannel:
+        """What is true of a class or region."""
+        mask = is_member(self.label_map, labels.values[labels.names[index]])
         answered = None if labels.ignore is None else self.label_map != labels.ignore
-        references = masks if self.soft is None else self.soft
-        return [TrueChannel(own, mask, answered) for own, mask in zip(references, masks, strict=True)]
+        return TrueChannel(mask if self.soft is None else self.soft[index], mask, answered)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from nnunet_softlabel.evaluation.references import read_references
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold, decide
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
 from nnunet_softlabel.evaluation.truth import Truth
+from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
 from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
@@ -241,10 +242,10 @@ def score_files(
         labels=dataset.labels,
         soft=soft,
         hard=hard,
-        raters=raters,
+        votes=VotePatterns.of(raters.items(), dataset.labels, hard.shape),
         spacing_mm=grid.spacing_of_axes_mm,
         probabilities=foreground(probabilities, dataset.labels),
-        decision=decide(probabilities, dataset.labels, threshold),
+        decision=lambda: decide(probabilities, dataset.labels, threshold),
         truth=known,
     )
     return score_case(data, scoring.parameters, with_ceiling=scoring.with_ceiling)

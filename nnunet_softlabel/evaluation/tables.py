@@ -13,18 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.case_scores import (
-    CONSENSUS,
-    EXTRA,
-    KEYS,
-    MODEL,
-    RATER,
-    RATERS,
-    SOFT,
-    TRUTH,
-    CaseScores,
-    Row,
-)
+from nnunet_softlabel.evaluation.case_scores import EXTRA, KEYS, MODEL, RATER, CaseScores, Row
+from nnunet_softlabel.evaluation.comparisons import CONSENSUS, RATERS, SOFT, TRUTH
 from nnunet_softlabel.evaluation.records import (
     LesionDetection,
     Means,

@@ -75,8 +75,17 @@ def channels_of(label_map: NDArray[Any], labels: Labels) -> NDArray[Any]:
     """Membership of a hard label map in every foreground channel, bool ``(C, *spatial)``."""
     channels = np.empty((len(labels.values), *label_map.shape), dtype=bool)
     for channel, values in zip(channels, labels.values.values(), strict=True):
-        channel[...] = np.isin(label_map, values)
+        channel[...] = is_member(label_map, values)
     return channels
+
+
+def is_member(label_map: NDArray[Any], values: Sequence[int]) -> NDArray[Any]:
+    """Where a label map has one of a channel's values, bool ``(*spatial)``."""
+    return (
+        np.isin(label_map, values)
+        if len(values) > 3
+        else np.logical_or.reduce([label_map == v for v in values])
+    )
 
 
 def channels_of_raters(label_maps: Sequence[NDArray[Any]], labels: Labels) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """Do probabilities mean what they say? Proper scores and calibration of one class or region.
 
 The reference may be hard or soft: where it is soft, a voxel counts as foreground with its probability. With
-several classes each one is judged against the rest.
+several classes each one is judged against the rest. ``counts`` says how many voxels each entry stands for
+(None: one); ``far`` are further voxels of which sums are known, see `nnunet_softlabel.metrics.far`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,30 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.special import xlogy
 
-from nnunet_softlabel.metrics.overlap import NAN, voxels_that_count
+from nnunet_softlabel.metrics.far import (
+    NOTHING,
+    SMALLEST_PROBABILITY,
+    FarVoxels,
+    adaptive_edges,
+    chunks,
+    equal_bins,
+    table_of,
+)
+from nnunet_softlabel.metrics.overlap import NAN, counted, total, voxels_that_count
 
 BINS = 15
-CHUNK = 1 << 20  # voxels worked on at a time
-SMALLEST_PROBABILITY = 1e-6  # NLL: a certain and wrong voxel costs 13.8, not infinity
 
 
-def brier(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
+def brier(
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
+) -> float:
     """Mean of ``(p - r)^2`` over the voxels. NaN if none counts.
 
     >>> reference, prediction = np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 0.5])
@@ -28,13 +42,23 @@ def brier(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[An
     0.0833
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    if reference.size == 0:
-        return NAN
-    return float(np.square(np.subtract(prediction, reference, dtype=np.float32)).mean(dtype=np.float64))
+    counts = counted(mask, counts)
+    voxels = _number(reference, counts) + far.count
+    squares = np.square(np.subtract(prediction, reference, dtype=np.float32))
+    return (total(squares, counts) + far.squares) / voxels if voxels else NAN
+
+
+def _number(array: NDArray[Any], counts: NDArray[Any] | None) -> int:
+    return array.size if counts is None else int(counts.sum())
 
 
 def nll_above_entropy(
-    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
 ) -> float:
     """Mean of ``CE(r, p) - H(r)``, in nats: the cross entropy that a better map could save; 0 only for p = r.
 
@@ -45,26 +69,28 @@ def nll_above_entropy(
     0.231
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    if reference.size == 0:
-        return NAN
-    return sum(map(_nll_sum, *_chunks(reference, prediction))) / reference.size
+    counts = counted(mask, counts)
+    voxels = _number(reference, counts) + far.count
+    pieces = chunks(reference, prediction) if counts is None else chunks(reference, prediction, counts)
+    return (sum(_nll_sum(*piece) for piece in pieces) + far.nll) / voxels if voxels else NAN
 
 
-def _nll_sum(reference: NDArray[Any], prediction: NDArray[Any]) -> float:
+def _nll_sum(reference: NDArray[Any], prediction: NDArray[Any], counts: NDArray[Any] | None = None) -> float:
     r = reference.astype(np.float64)
     p = np.clip(prediction.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     per_voxel = xlogy(r, r) - r * np.log(p) + xlogy(1 - r, 1 - r) - (1 - r) * np.log1p(-p)
     # p = r in {0, 1} leaves -log(1 - 1e-6), and rounding may fall below 0: neither is an error of the map
-    return float(np.where(prediction == reference, 0, np.maximum(per_voxel, 0)).sum())
-
-
-def _chunks(*arrays: NDArray[Any]) -> list[list[NDArray[Any]]]:
-    """Each array flat and in pieces, so that a large image needs no large temporary arrays."""
-    return [[a.ravel()[i : i + CHUNK] for i in range(0, a.size, CHUNK)] for a in arrays]
+    return total(np.where(prediction == reference, 0, np.maximum(per_voxel, 0)), counts)
 
 
 def reliability(
-    reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    bins: int = BINS,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
 ) -> NDArray[Any]:
     """What a reliability diagram shows, ready to be summed over cases.
 
@@ -76,10 +102,11 @@ def reliability(
         ``(bins, 3)``: per bin of equal width the number of voxels, the sum of p and the sum of r.
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
+    counts = counted(mask, counts)
     table = np.zeros((bins, 3))
-    for r, p in zip(*_chunks(reference, prediction), strict=True):
-        table += _sums(np.minimum((p * bins).astype(np.intp), bins - 1), p, r, bins)
-    return table
+    for r, p, *n in chunks(reference, prediction, *([] if counts is None else [counts])):
+        table += table_of(equal_bins(p, bins), p, r, bins, *n)
+    return table + far.reliability
 
 
 def calibration_error(table: NDArray[Any]) -> float:
@@ -93,7 +120,7 @@ def expected_calibration_error(
 ) -> float:
     """ECE of the foreground probability, bins of equal width. NaN if no voxel counts.
 
-    In a whole image the easy background decides it; see `near_object`.
+    In a whole image the easy background decides it; see `nnunet_softlabel.metrics.near`.
     """
     return calibration_error(reliability(reference, prediction, bins=bins, mask=mask))
 
@@ -119,7 +146,13 @@ def average_bin_error(table: NDArray[Any]) -> float:
 
 
 def top_label_calibration_error(
-    reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    bins: int = BINS,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
 ) -> float:
     """ECE of the likelier of the two answers: confidence ``max(p, 1 - p)`` against how often it is right.
 
@@ -131,14 +164,22 @@ def top_label_calibration_error(
         prediction: probabilities.
         bins: of equal width over [0, 1].
         mask: True where a voxel counts.
+        counts: voxels that each entry stands for.
+        far: further voxels.
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
     is_right = (prediction > 0.5) == (reference > 0.5)
-    return expected_calibration_error(is_right, np.maximum(prediction, 1 - prediction), bins=bins)
+    certain = np.maximum(prediction, 1 - prediction)
+    table = reliability(is_right, certain, bins=bins, counts=counted(mask, counts))
+    return calibration_error(table + far.top_label)
 
 
 def area_under_risk_coverage(
-    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
 ) -> float:
     """AURC: mean over k of the share of errors among the k most certain voxels [1].
 
@@ -149,6 +190,7 @@ def area_under_risk_coverage(
         reference: mask.
         prediction: probabilities, cut at 0.5.
         mask: True where a voxel counts.
+        counts: voxels that each entry stands for.
 
     References:
         [1] Geifman et al., "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", ICLR 2019.
@@ -158,13 +200,24 @@ def area_under_risk_coverage(
         return NAN
     is_wrong = ((prediction > 0.5) != (reference > 0.5)).ravel().astype(np.float64)
     doubt = np.minimum(prediction, 1 - prediction).ravel()
+    counts = counted(mask, counts)
     _, which, count = np.unique(doubt, return_inverse=True, return_counts=True)
+    if counts is not None:
+        count, is_wrong = np.bincount(which.ravel(), weights=counts).astype(np.intp), is_wrong * counts
     rate = np.bincount(which.ravel(), weights=is_wrong) / count  # ties share their errors evenly
-    return float((np.cumsum(np.repeat(rate, count)) / np.arange(1, doubt.size + 1)).mean())
+    if len(rate) == 1:
+        return float(rate[0])
+    return float((np.cumsum(np.repeat(rate, count)) / np.arange(1, count.sum() + 1)).mean())
 
 
 def adaptive_expected_calibration_error(
-    reference: NDArray[Any], prediction: NDArray[Any], *, bins: int = BINS, mask: NDArray[Any] | None = None
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    bins: int = BINS,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
 ) -> float:
     """As ECE, with bins of equal mass (quantiles of p), weighted by mass where ties make them unequal.
 
@@ -175,38 +228,11 @@ def adaptive_expected_calibration_error(
         Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019.
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    if prediction.size == 0:
-        return NAN
-    ranks = (np.arange(1, bins) * prediction.size) // bins
-    edges, repeats = np.unique(np.partition(prediction, ranks, axis=None)[ranks], return_counts=True)
-    # an edge that repeats, or begins the range, is a value of many voxels: they have a bin to themselves
-    alone = edges[(repeats > 1) | (edges == prediction.min())]
-    alone = alone.astype(np.result_type(prediction, np.float32))  # a rater's mask is a map, too
-    edges = np.union1d(edges, np.nextafter(alone, alone.dtype.type(np.inf)))
+    counts = counted(mask, counts)
+    edges = far.edges
+    if edges is None:
+        edges = adaptive_edges([prediction.reshape(-1)], bins=bins, counts=counts)
     table = np.zeros((len(edges) + 1, 3))
-    for r, p in zip(*_chunks(reference, prediction), strict=True):
-        table += _sums(np.searchsorted(edges, p, side="right"), p, r, len(table))
-    return calibration_error(table)
-
-
-def _sums(which: NDArray[Any], p: NDArray[Any], r: NDArray[Any], bins: int) -> NDArray[Any]:
-    weights = (None, p, r)
-    return np.stack([np.bincount(which, weights=w, minlength=bins) for w in weights], axis=1).astype(
-        np.float64
-    )
-
-
-def near_object(marked: NDArray[Any], *, spacing_mm: tuple[float, ...], near_mm: float) -> NDArray[Any]:
-    """Voxels no further than ``near_mm`` from a voxel that is marked; none if nothing is.
-
-    Mark what any rater drew (soft label > 0) and never the prediction: every model is then judged on the same
-    voxels.
-    """
-    near = np.zeros_like(marked, dtype=bool)
-    if not marked.any():
-        return near
-    box = ndimage.find_objects(marked.astype(np.uint8))[0]
-    reach = [int(np.ceil(near_mm / spacing)) for spacing in spacing_mm]
-    box = tuple(slice(max(b.start - n, 0), b.stop + n) for b, n in zip(box, reach, strict=True))
-    near[box] = ndimage.distance_transform_edt(~marked[box], sampling=spacing_mm) <= near_mm
-    return near
+    for r, p, *n in chunks(reference, prediction, *([] if counts is None else [counts])):
+        table += table_of(np.searchsorted(edges, p, side="right"), p, r, len(table), *n)
+    return calibration_error(table + far.adaptive)

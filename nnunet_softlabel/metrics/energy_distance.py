@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.metrics.far import chunks
 from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
 
 GED_LEVELS = 16
@@ -24,12 +25,17 @@ def level_sets(prediction: NDArray[Any], *, levels: int = GED_LEVELS) -> list[ND
 
 
 def generalised_energy_distance(
-    raters: Sequence[NDArray[Any]], samples: Sequence[NDArray[Any]], *, mask: NDArray[Any] | None = None
+    raters: Sequence[NDArray[Any]],
+    samples: Sequence[NDArray[Any]],
+    *,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
 ) -> float:
     """``2 E d(S, Y) - E d(S, S') - E d(Y, Y')``, d = 1 - IoU, over pairs of samples S and raters Y [1].
 
     Pairs are drawn with replacement, so that ``S = S'`` counts. Two empty masks have distance 0. The value is
     the squared distance, in [0, 2], and 0 if both are the same distribution. NaN without raters or samples.
+    ``counts``: voxels that each entry stands for.
 
     >>> masks = [np.array([0, 1, 1]), np.array([0, 1, 0])]
     >>> generalised_energy_distance(masks, masks)
@@ -42,12 +48,17 @@ def generalised_energy_distance(
         return NAN
     masks = [*raters, *samples]
     check_same_shape(mask=mask, **{str(i): m for i, m in enumerate(masks)})
-    occupied = np.logical_or.reduce(masks)
-    if mask is not None:
-        occupied &= mask
-    flat = np.stack([m[occupied] for m in masks]).astype(np.float32)
-    both = flat @ flat.T
-    size = flat.sum(axis=1)
+    both = np.zeros((len(masks), len(masks)))
+    others = [array for array in (mask, counts) if array is not None]
+    for pieces in chunks(*masks, *others):
+        flat = np.stack(pieces[: len(masks)])
+        inside = flat.any(axis=0)
+        if mask is not None:
+            inside &= pieces[len(masks)]
+        flat = flat[:, inside].astype(np.float32)  # sums of a piece are whole numbers below 2^24
+        weighted = flat if counts is None else flat * pieces[-1][inside].astype(np.float64)
+        both += weighted @ flat.T
+    size = both.diagonal()
     union = size[:, None] + size[None] - both
     distance = np.where(union > 0, 1 - both / np.maximum(union, 1), 0)
     n = len(raters)

@@ -1,7 +1,7 @@
 """Detection of lesions at every threshold at once: average precision and FROC over a data set.
 
 A predicted lesion is a connected component of ``p > least_probability``; its score is the highest probability
-in it. It is a hit if it matches a lesion of the reference, one to one, as in `lesions.count_lesions`.
+in it. It is a hit if it matches a lesion of the reference, one to one, as in `lesions.number_lesions`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_softlabel.metrics.lesions import MINIMUM_IOU, matched_lesions
-from nnunet_softlabel.metrics.overlap import NAN
+from nnunet_softlabel.metrics.boxes import bounding_box
+from nnunet_softlabel.metrics.lesions import MINIMUM_IOU, components_of, matched_components
+from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
 
 LEAST_PROBABILITY = 0.1
 # False positives per image at which FROC is read off, as in LUNA16 and CAMELYON16.
@@ -53,14 +54,15 @@ def scored_lesions(
         least_probability: what is below belongs to no lesion.
         minimum_iou: of a match.
     """
-    components, is_hit, n_reference = matched_lesions(
-        reference, prediction > least_probability, minimum_iou=minimum_iou
-    )
-    scores = np.zeros(len(is_hit))
-    inside = components > 0
-    np.maximum.at(scores, components[inside] - 1, prediction[inside])
+    check_same_shape(reference=reference, prediction=prediction)
+    is_lesion = prediction > least_probability
+    box = bounding_box(reference | is_lesion)
+    found, lesions = components_of(reference[box]), components_of(is_lesion[box])
+    is_hit = matched_components(found, lesions, minimum_iou=minimum_iou)
+    scores = np.zeros(lesions.number)
+    np.maximum.at(scores, lesions.numbers[is_lesion[box]] - 1, prediction[box][is_lesion[box]])
     hits, others = (tuple(scores[chosen].tolist()) for chosen in (is_hit, ~is_hit))
-    return ScoredLesions(hits, others, n_reference)
+    return ScoredLesions(hits, others, found.number)
 
 
 def lesion_average_precision(cases: Sequence[ScoredLesions]) -> float:

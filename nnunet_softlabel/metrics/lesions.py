@@ -30,6 +30,30 @@ class LesionCounts(NamedTuple):
     predicted: int
 
 
+class Components(NamedTuple):
+    """Connected components of a mask: ``(*spatial)`` numbers from 1, and how many voxels each number has."""
+
+    numbers: NDArray[Any]
+    sizes: NDArray[Any]
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return len(self.sizes) - 1
+
+
+def components_of(mask: NDArray[Any]) -> Components:
+    """The lesions of a mask."""
+    if not mask.any():
+        return Components(np.zeros(mask.shape, np.uint8), np.array([mask.size]))
+    # a whole array, and a flat image as one slice: cc3d 3.29 loses voxels of flat images with odd sizes, and
+    # of parts of an array
+    volume = np.ascontiguousarray(mask if mask.ndim == 3 else mask[np.newaxis])
+    numbers, count = cc3d.connected_components(volume, connectivity=26, return_N=True)
+    numbers = numbers.reshape(mask.shape).astype(np.min_scalar_type(count), copy=False)
+    return Components(numbers, np.bincount(numbers[mask], minlength=count + 1))
+
+
 def count_lesions(
     reference: NDArray[Any], prediction: NDArray[Any], *, minimum_iou: float = MINIMUM_IOU
 ) -> LesionCounts:
@@ -41,47 +65,40 @@ def count_lesions(
     Raises:
         ValueError: if ``minimum_iou`` is outside (0, 1].
     """
-    _, is_matched, n_reference = matched_lesions(reference, prediction, minimum_iou=minimum_iou)
-    return LesionCounts(int(is_matched.sum()), n_reference, len(is_matched))
+    check_same_shape(reference=reference, prediction=prediction)
+    return count_components(components_of(reference), components_of(prediction), minimum_iou=minimum_iou)
 
 
-def matched_lesions(
-    reference: NDArray[Any], prediction: NDArray[Any], *, minimum_iou: float = MINIMUM_IOU
-) -> tuple[NDArray[Any], NDArray[Any], int]:
-    """The predicted components, which of them match one of the reference, and how many that one has.
+def count_components(
+    reference: Components, prediction: Components, *, minimum_iou: float = MINIMUM_IOU
+) -> LesionCounts:
+    """`count_lesions` of masks whose components are known."""
+    is_matched = matched_components(reference, prediction, minimum_iou=minimum_iou)
+    return LesionCounts(int(is_matched.sum()), reference.number, prediction.number)
 
-    Returns:
-        ``(*spatial)`` numbers from 1; bool, one per component; the number of lesions of the reference.
+
+def matched_components(
+    reference: Components, prediction: Components, *, minimum_iou: float = MINIMUM_IOU
+) -> NDArray[Any]:
+    """Which predicted components match one of the reference; bool, one per component.
 
     Raises:
         ValueError: if ``minimum_iou`` is outside (0, 1].
     """
-    check_same_shape(reference=reference, prediction=prediction)
     if not 0 < minimum_iou <= 1:
         raise ValueError(f"minimum_iou must lie in (0, 1], got {minimum_iou}")
-    reference_map, n_reference = _components(reference)
-    prediction_map, n_predicted = _components(prediction)
-    is_matched = np.zeros(n_predicted, bool)
-    if n_reference == 0 or n_predicted == 0:
-        return prediction_map, is_matched, n_reference
-    pair = reference_map.astype(np.int64) * (n_predicted + 1) + prediction_map
-    overlap = np.bincount(pair[reference | prediction], minlength=(n_reference + 1) * (n_predicted + 1))
-    overlap = overlap.reshape(n_reference + 1, n_predicted + 1)
-    union = overlap.sum(axis=1, keepdims=True) + overlap.sum(axis=0, keepdims=True) - overlap
-    iou = overlap[1:, 1:] / union[1:, 1:]
+    is_matched = np.zeros(prediction.number, bool)
+    if reference.number == 0 or prediction.number == 0:
+        return is_matched
+    both = (reference.numbers > 0) & (prediction.numbers > 0)
+    pair = reference.numbers[both].astype(np.int64) * (prediction.number + 1) + prediction.numbers[both]
+    overlap = np.bincount(pair, minlength=(reference.number + 1) * (prediction.number + 1))
+    overlap = overlap.reshape(reference.number + 1, prediction.number + 1)[1:, 1:]
+    iou = overlap / (reference.sizes[1:, None] + prediction.sizes[1:] - overlap)
     iou[iou < minimum_iou] = 0
     rows, columns = linear_sum_assignment(iou, maximize=True)
     is_matched[columns[iou[rows, columns] > 0]] = True
-    return prediction_map, is_matched, n_reference
-
-
-def _components(mask: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    if not mask.any():
-        return np.zeros(mask.shape, np.uint32), 0
-    components, count = cc3d.connected_components(
-        mask, connectivity=26 if mask.ndim == 3 else 8, return_N=True
-    )
-    return components, int(count)
+    return is_matched
 
 
 def lesion_precision(counts: LesionCounts) -> float:

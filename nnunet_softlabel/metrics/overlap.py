@@ -1,6 +1,8 @@
 """Overlap and volume: pure functions of one reference and one prediction of one class or region.
 
 Masks are boolean, probability maps float in [0, 1], all of one shape. ``mask`` is True where a voxel counts.
+``counts`` says how many voxels each entry stands for (None: one), so that equal voxels are computed once.
+``far`` are further voxels, without a reference, of which sums are known; see `nnunet_softlabel.metrics.far`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nnunet_softlabel.metrics.far import NOTHING, FarVoxels
 
 Direction = Literal["higher", "lower", "zero"]  # which way is better
 
@@ -32,6 +36,23 @@ def voxels_that_count(
     return (reference, prediction) if mask is None else (reference[mask], prediction[mask])
 
 
+def number(mask: NDArray[Any], counts: NDArray[Any] | None = None) -> int:
+    """Voxels in which a mask is True."""
+    return int(np.count_nonzero(mask) if counts is None else counts[mask].sum())
+
+
+def total(values: NDArray[Any], counts: NDArray[Any] | None = None) -> float:
+    """Sum over voxels, in double precision."""
+    return float(
+        values.sum(dtype=np.float64) if counts is None else (values.astype(np.float64) * counts).sum()
+    )
+
+
+def counted(mask: NDArray[Any] | None, counts: NDArray[Any] | None) -> NDArray[Any] | None:
+    """The counts of the voxels of a mask."""
+    return counts if counts is None or mask is None else counts[mask]
+
+
 def ratio(numerator: float, denominator: float) -> float:
     """``numerator / denominator``, NaN where that is undefined."""
     return float(numerator / denominator) if denominator > 0 else NAN
@@ -47,7 +68,13 @@ def mean_of_defined(values: Iterable[float]) -> float:
     return float(np.mean(defined)) if defined else NAN
 
 
-def dice(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
+def dice(
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+) -> float:
     """Overlap of two masks, ``2 |r & p| / (|r| + |p|)``. NaN if both are empty, as in nnU-Net.
 
     >>> reference, prediction = np.array([0, 1, 1, 1]) > 0, np.array([0, 0, 1, 1]) > 0
@@ -55,8 +82,9 @@ def dice(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any
     0.8
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    both = np.count_nonzero(reference & prediction)
-    return ratio(2 * both, np.count_nonzero(reference) + np.count_nonzero(prediction))
+    counts = counted(mask, counts)
+    both = number(reference & prediction, counts)
+    return ratio(2 * both, number(reference, counts) + number(prediction, counts))
 
 
 def iou(reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None) -> float:
@@ -111,7 +139,12 @@ def f_beta(
 
 
 def soft_dice(
-    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
 ) -> float:
     """Overlap of two probability maps, ``2 * sum(min(r, p)) / sum(r + p)``, which is 1 - DML.
 
@@ -122,8 +155,9 @@ def soft_dice(
     0.8
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    both = np.minimum(reference, prediction).sum(dtype=np.float64)
-    return ratio(2 * both, reference.sum(dtype=np.float64) + prediction.sum(dtype=np.float64))
+    counts = counted(mask, counts)
+    both = total(np.minimum(reference, prediction), counts)
+    return ratio(2 * both, total(reference, counts) + total(prediction, counts) + far.total)
 
 
 def qubiq_dice(
@@ -131,6 +165,8 @@ def qubiq_dice(
     prediction: NDArray[Any],
     *,
     mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
     thresholds: Sequence[float] = QUBIQ_THRESHOLDS,
     empty_level: float | None = None,
 ) -> float:
@@ -140,6 +176,8 @@ def qubiq_dice(
         reference: probabilities.
         prediction: probabilities.
         mask: True where a voxel counts.
+        counts: voxels that each entry stands for.
+        far: further voxels, all below the levels.
         thresholds: the levels.
         empty_level: what a level counts at which both maps are empty. None: such levels are left out. 1: as
             published code has it, which raises the mean of faint maps that disagree.
@@ -148,11 +186,12 @@ def qubiq_dice(
         The mean; NaN if no level counts.
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    if reference.size == 0:
+    if reference.size == 0 and far.count == 0:
         return NAN
     occupied = (reference > min(thresholds)) | (prediction > min(thresholds))
     reference, prediction = reference[occupied], prediction[occupied]
-    levels = [dice(reference > t, prediction > t) for t in thresholds]
+    counts = counted(occupied, counted(mask, counts))
+    levels = [dice(reference > t, prediction > t, counts=counts) for t in thresholds]
     if empty_level is not None:
         levels = [empty_level if np.isnan(value) else value for value in levels]
     return mean_of_defined(levels)
@@ -164,20 +203,29 @@ def volume_error_ml(
     *,
     voxel_volume_mm3: float,
     mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
 ) -> float:
     """Expected volume of the prediction, ``sum(p)``, minus that of the reference, in millilitres.
 
     Positive if the prediction is too large; 0 if both are empty. Flat images: voxels are pixels 1 mm thick.
     """
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    excess = prediction.sum(dtype=np.float64) - reference.sum(dtype=np.float64)
+    counts = counted(mask, counts)
+    excess = total(prediction, counts) + far.total - total(reference, counts)
     return float(excess * voxel_volume_mm3 / 1000)
 
 
 def relative_volume_error(
-    reference: NDArray[Any], prediction: NDArray[Any], *, mask: NDArray[Any] | None = None
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    mask: NDArray[Any] | None = None,
+    counts: NDArray[Any] | None = None,
+    far: FarVoxels = NOTHING,
 ) -> float:
     """Expected volume error over the expected reference volume, signed. NaN if the reference is empty."""
     reference, prediction = voxels_that_count(reference, prediction, mask)
-    volume = reference.sum(dtype=np.float64)
-    return ratio(prediction.sum(dtype=np.float64) - volume, volume)
+    counts = counted(mask, counts)
+    volume = total(reference, counts)
+    return ratio(total(prediction, counts) + far.total - volume, volume)

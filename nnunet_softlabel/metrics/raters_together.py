@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from nnunet_softlabel.metrics.energy_distance import GED_LEVELS, generalised_energy_distance, level_sets
-from nnunet_softlabel.metrics.overlap import NAN, Direction, check_same_shape, dice
+from nnunet_softlabel.metrics.far import NOTHING, FarVoxels
+from nnunet_softlabel.metrics.overlap import NAN, Direction, check_same_shape, counted, dice, total
 
 COVERAGE = 0.8
+LEAST_LEVEL = (1 - COVERAGE) / 2  # the lowest at which a map is cut, but for `Setting.levels`
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,28 @@ class Setting:
         voxel_volume_mm3: volume of a voxel.
         levels: level sets taken from a map.
         mask: voxels that count, None for all.
+        counts: voxels that each entry of the arrays stands for, None: one.
+        far: further voxels that count, which no rater marks and no level set holds.
     """
 
     voxel_volume_mm3: float = 1.0
     levels: int = GED_LEVELS
     mask: NDArray[Any] | None = None
+    counts: NDArray[Any] | None = None
+    far: FarVoxels = NOTHING
 
 
 def energy_distance(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
     """`generalised_energy_distance` of the raters and the map's level sets."""
     samples = level_sets(prediction, levels=setting.levels)
-    return generalised_energy_distance(raters, samples, mask=setting.mask)
+    return generalised_energy_distance(raters, samples, mask=setting.mask, counts=setting.counts)
 
 
 def volumes_ml(masks: Sequence[NDArray[Any]], setting: Setting) -> NDArray[Any]:
     """Volume of each mask, or expected volume of a map, in ml."""
-    counted = [m if setting.mask is None else m[setting.mask] for m in masks]
-    return np.array([m.sum(dtype=np.float64) for m in counted]) * (setting.voxel_volume_mm3 / 1000)
+    counts = counted(setting.mask, setting.counts)
+    inside = [m if setting.mask is None else m[setting.mask] for m in masks]
+    return np.array([total(m, counts) for m in inside]) * (setting.voxel_volume_mm3 / 1000)
 
 
 def volume_crps_ml(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
@@ -60,7 +67,8 @@ def volume_crps_ml(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], set
     if not raters:
         return NAN
     volumes = volumes_ml(raters, setting)
-    error = float(volumes_ml([prediction], setting)[0] - volumes.mean())
+    far_ml = setting.far.total * (setting.voxel_volume_mm3 / 1000)
+    error = float(volumes_ml([prediction], setting)[0] + far_ml - volumes.mean())
     spread = float(volumes.std())
     if spread == 0:
         return abs(error)
@@ -76,8 +84,7 @@ def volume_coverage(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], se
     """
     if not raters:
         return NAN
-    tail = (1 - COVERAGE) / 2
-    low, high = volumes_ml([prediction > 1 - tail, prediction > tail], setting)
+    low, high = volumes_ml([prediction > 1 - LEAST_LEVEL, prediction > LEAST_LEVEL], setting)
     volumes = volumes_ml(raters, setting)
     return float(((volumes >= low) & (volumes <= high)).mean() - COVERAGE)
 
@@ -97,12 +104,21 @@ def uncertainty_ncc(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], se
     mean = np.asarray(np.mean(raters, axis=0, dtype=np.float64))
     p = prediction.astype(np.float64)
     pairs = [x * (1 - x) for x in (mean, p)]
-    pairs = [x.ravel() if setting.mask is None else x[setting.mask] for x in pairs]
-    if not pairs[0].size:
+    a, b = (x.ravel() if setting.mask is None else x[setting.mask] for x in pairs)
+    counts = counted(setting.mask, setting.counts)
+    weights = np.ones(a.size) if counts is None else counts.ravel()
+    far, voxels = setting.far, weights.sum() + setting.far.count
+    if not voxels:
         return NAN
-    a, b = (x - x.mean() for x in pairs)
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else NAN
+    mean_a, mean_b = total(a, counts) / voxels, (total(b, counts) + far.variance) / voxels
+    a, b = a - mean_a, b - mean_b
+    # of the far voxels, a is 0 before its mean is taken away
+    far_b = far.variance - far.count * mean_b
+    covariance = (weights * a) @ b - mean_a * far_b
+    spread_a = (weights * a) @ a + far.count * mean_a**2
+    spread_b = (weights * b) @ b + far.variance_squares - mean_b * (far.variance + far_b)
+    scale = float(np.sqrt(spread_a * spread_b)) if spread_a > 0 and spread_b > 0 else 0.0
+    return float(covariance) / scale if scale > 0 else NAN
 
 
 def unanimous_dice(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
@@ -111,7 +127,8 @@ def unanimous_dice(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], set
         return NAN
     everybody, anybody = np.logical_and.reduce(raters), np.logical_or.reduce(raters)
     agreed = everybody | ~anybody
-    return dice(everybody, prediction > 0.5, mask=agreed if setting.mask is None else agreed & setting.mask)
+    mask = agreed if setting.mask is None else agreed & setting.mask
+    return dice(everybody, prediction > 0.5, mask=mask, counts=setting.counts)
 
 
 @dataclass(frozen=True)

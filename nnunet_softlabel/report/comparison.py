@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnunet_softlabel.evaluation.case_scores import CONSENSUS, MODEL, RATERS, SOFT, Row
+from nnunet_softlabel.evaluation.case_scores import MODEL, Row
+from nnunet_softlabel.evaluation.comparisons import CONSENSUS, RATERS, SOFT
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 from nnunet_softlabel.metrics.raters_together import RATERS_METRICS
 from nnunet_softlabel.metrics.registry import BETTER, METRICS

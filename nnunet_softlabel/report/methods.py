@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunet_softlabel.evaluation.case_scores import CONSENSUS, RATER, RATERS, SOFT, TRUTH
+from nnunet_softlabel.evaluation.case_scores import RATER
+from nnunet_softlabel.evaluation.comparisons import CONSENSUS, RATERS, SOFT, TRUTH
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import PairedDifference, home_reference
 from nnunet_softlabel.report.runs import RunResult

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from nnunet_softlabel.evaluation.case_scores import CONSENSUS, MODEL, Row
+from nnunet_softlabel.evaluation.case_scores import MODEL, Row
+from nnunet_softlabel.evaluation.comparisons import CONSENSUS
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import PairedDifference
 from nnunet_softlabel.report.significance import Interval, smallest_rank_p

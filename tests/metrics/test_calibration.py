@@ -13,11 +13,11 @@ from nnunet_softlabel.metrics.calibration import (
     brier,
     calibration_error,
     expected_calibration_error,
-    near_object,
     nll_above_entropy,
     reliability,
     top_label_calibration_error,
 )
+from nnunet_softlabel.metrics.near import near_object
 
 
 def test_brier_agrees_with_scikit_learn(rng):
@@ -124,7 +124,7 @@ def test_large_arrays_are_worked_on_in_pieces(rng, monkeypatch):
     r, p = rng.random((7, 9)), rng.random((7, 9))
     metrics = (nll_above_entropy, expected_calibration_error, adaptive_expected_calibration_error)
     whole = [metric(r, p) for metric in metrics]
-    monkeypatch.setattr("nnunet_softlabel.metrics.calibration.CHUNK", 5)
+    monkeypatch.setattr("nnunet_softlabel.metrics.far.CHUNK", 5)
     assert [metric(r, p) for metric in metrics] == pytest.approx(whole)
 
 

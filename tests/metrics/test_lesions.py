@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from nnunet_softlabel.metrics.lesions import (
     LesionCounts,
     case_score,
+    components_of,
     count_lesions,
     detection_auc,
     lesion_f1,
@@ -105,3 +107,18 @@ def test_auc_agrees_with_scikit_learn(rng):
 @pytest.mark.parametrize("positive", [[], [True, True], [False, False]])
 def test_auc_of_one_kind_of_case_is_nan(positive):
     assert math.isnan(detection_auc(positive, [0.5] * len(positive)))
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 3), (8, 7), (7, 1, 1), (1, 8, 7), (4, 5, 6)])
+def test_components_are_those_of_scipy_also_in_odd_images_and_parts_of_arrays(rng, shape):
+    for density in (0.2, 0.4, 0.6) * 10:
+        mask = rng.random(shape) < density
+        part = np.zeros([n + 3 for n in shape], bool)[tuple(slice(1, n + 1) for n in shape)]
+        part[...] = mask
+        expected, count = ndimage.label(mask, np.ones([3] * len(shape)))
+        for found in (components_of(mask), components_of(part)):
+            assert found.number == count
+            np.testing.assert_array_equal(found.numbers > 0, mask)
+            pairs = set(zip(found.numbers.flat, expected.flat, strict=True))
+            assert len(pairs) == len({a for a, _ in pairs})
+            assert sorted(found.sizes[1:]) == sorted(np.bincount(expected.flat)[1:])

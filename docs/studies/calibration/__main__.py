@@ -34,6 +34,7 @@ from docs.studies.shared.cases import CaseData
 from nnunet_softlabel.evaluation.map_fitting import METHODS, WEIGHTINGS, VoxelSample, cross_fit, sample_voxels
 from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, log_odds_of, recalibrated
 from nnunet_softlabel.metrics import calibration as metrics
+from nnunet_softlabel.metrics.near import near_object as voxels_near
 from nnunet_softlabel.metrics.overlap import dice, qubiq_dice, relative_volume_error
 
 HERE = Path(__file__).parent
@@ -66,7 +67,7 @@ def near_object(case: CaseData, channel: int, near_mm: float) -> np.ndarray:
     key = (case.name, channel, near_mm)
     if key not in _NEAR:
         marked = case.votes[:, channel].any(axis=0)
-        _NEAR[key] = metrics.near_object(marked, spacing_mm=case.spacing_mm, near_mm=near_mm)
+        _NEAR[key] = voxels_near(marked, spacing_mm=case.spacing_mm, near_mm=near_mm)
     return _NEAR[key]
 
 

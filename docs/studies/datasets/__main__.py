@@ -22,7 +22,8 @@ from docs.studies.shared.cases import CaseData, bubil_cases, hippocampus_cases, 
 from docs.studies.shared.losses import CANDIDATES, Candidate, fused
 from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.small_network import NetworkBudget, predict, train
-from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error, near_object
+from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error
+from nnunet_softlabel.metrics.near import near_object
 from nnunet_softlabel.metrics.overlap import dice, qubiq_dice, relative_volume_error
 
 RESULTS = Path(__file__).parent / "results.csv"

@@ -6,7 +6,8 @@ import numpy as np
 
 from docs.studies.shared.images import Images
 from docs.studies.shared.resumable import Row
-from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error, near_object
+from nnunet_softlabel.metrics.calibration import brier, expected_calibration_error
+from nnunet_softlabel.metrics.near import near_object
 from nnunet_softlabel.metrics.overlap import dice, precision, qubiq_dice, recall
 
 

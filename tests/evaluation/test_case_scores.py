@@ -1,0 +1,146 @@
+"""Scores from lists, sums and counts are those of whole arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from nnunet_softlabel.evaluation.case_scores import CaseData, CaseScores, score_case
+from nnunet_softlabel.evaluation.known_truth import TrueCase
+from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
+from nnunet_softlabel.formats.encoding import channels_of, consensus
+from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.metrics.registry import Parameters
+from tests.evaluation.whole_image_scores import WholeCase, score_whole_case
+
+LABELS = (
+    Labels({"a": (1,)}),
+    Labels({"a": (1,), "b": (2,)}),
+    Labels({"whole": (1, 2, 3), "core": (2, 3), "centre": (3,)}),
+    Labels({"a": (1,), "b": (2,)}, ignore=3),
+)
+SHAPES = ((13, 18), (6, 15, 17), (1, 12, 11), (24, 40, 33))
+
+
+def waves(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> NDArray[np.float64]:
+    """Smooth noise of unit variance."""
+    noise = gaussian_filter(rng.normal(size=shape), sigma)
+    return noise / (noise.std() + 1e-9)
+
+
+def make_case(
+    seed: int, labels: Labels, shape: tuple[int, ...], *, raters: int, lowest: float, with_truth: bool
+) -> WholeCase:
+    """Raters who draw the same waves a little differently; the model's background is never quite 0."""
+    rng = np.random.default_rng(seed)
+    highest, anatomy = max(max(v) for v in labels.values.values()), waves(rng, shape, 2)
+    drawn = {}
+    for rater in range(raters):
+        seen = anatomy + 0.2 * waves(rng, shape, 1)
+        label_map = sum((seen > lowest + 0.4 * value).astype(np.uint8) for value in range(highest))
+        if labels.ignore is not None and rng.random() < 0.6:
+            label_map[: shape[0] // 2] = labels.ignore  # this rater did not look there
+        drawn[f"r{rater}"] = label_map
+    members = [channels_of(m, labels) for m in (drawn or {"": np.zeros(shape, np.uint8)}).values()]
+    soft = np.mean(members, axis=0, dtype=np.float32)
+    if rng.random() < 0.3:
+        soft = np.stack([gaussian_filter(channel, 0.7) for channel in soft]).astype(np.float32)
+    ignored = None
+    if labels.ignore is not None:
+        ignored = np.all([m == labels.ignore for m in drawn.values()], axis=0) & np.ones(shape, bool)
+    logits = [4 * (anatomy - lowest - 0.4 * c) + rng.normal(-3, 1, shape) for c in range(len(labels.names))]
+    exponentials = np.exp(np.stack([np.zeros(shape), *logits]))
+    softmax = exponentials[1:] / exponentials.sum(axis=0)
+    probabilities = softmax if not labels.has_regions else exponentials[1:] / (1 + exponentials[1:])
+    return WholeCase(
+        case="case",
+        group="",
+        labels=labels,
+        soft=soft,
+        hard=consensus(soft, labels, ignored),
+        raters=drawn,
+        spacing_mm=tuple(rng.choice([0.5, 0.8, 2.5], len(shape)).tolist()),
+        probabilities=probabilities.astype(np.float32),
+        decision=np.where(softmax.max(axis=0) > 0.4, softmax.argmax(axis=0) + 1, 0).astype(np.uint8),
+        truth=make_truth(anatomy - lowest - 0.2, labels, rng) if with_truth else None,
+    )
+
+
+def make_truth(anatomy: NDArray[Any], labels: Labels, rng: np.random.Generator) -> TrueCase:
+    """A label map, or probabilities; where labels have an ignore value, it says nothing of a part."""
+    label_map = (anatomy > 0).astype(np.uint8)
+    if labels.ignore is not None:
+        label_map[..., : label_map.shape[-1] // 3] = labels.ignore
+    if rng.random() < 0.5:
+        return TrueCase(label_map)
+    soft = [np.clip(anatomy - 0.4 * c, 0, 1) / (c + 1) for c in range(len(labels.names))]
+    return TrueCase(label_map, np.stack(soft).astype(np.float32))
+
+
+def score(case: WholeCase, parameters: Parameters) -> CaseScores:
+    """As `evaluate` does."""
+    data = CaseData(
+        case=case.case,
+        group=case.group,
+        labels=case.labels,
+        soft=case.soft,
+        hard=case.hard,
+        votes=VotePatterns.of(case.raters.items(), case.labels, case.hard.shape),
+        spacing_mm=case.spacing_mm,
+        probabilities=case.probabilities,
+        decision=lambda: case.decision,
+        truth=case.truth,
+    )
+    return score_case(data, parameters)
+
+
+def check_equal(found: CaseScores, expected: CaseScores) -> None:
+    assert [list(row.values())[:5] for row in found.rows] == [list(row.values())[:5] for row in expected.rows]
+    for own, other in zip(found.rows, expected.rows, strict=True):
+        assert own.keys() == other.keys()
+        own_values, other_values = (np.array(list(dict(sorted(r.items())).values())) for r in (own, other))
+        names = sorted(own)
+        for name, value, wanted in zip(names, own_values.tolist(), other_values.tolist(), strict=True):
+            if isinstance(own[name], float):
+                assert float(value) == pytest.approx(float(wanted), rel=1e-12, abs=1e-12, nan_ok=True), name
+    for name, places in expected.reliability.items():
+        for place, table in places.items():
+            np.testing.assert_allclose(found.reliability[name][place], table, rtol=1e-12, atol=1e-12)
+    assert found.lesions == expected.lesions
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    labels=st.sampled_from(LABELS),
+    shape=st.sampled_from(SHAPES[:3]),
+    raters=st.integers(0, 4),
+    lowest=st.sampled_from([0.5, 1.5, 2.5, 9.0]),
+    with_truth=st.booleans(),
+    near_mm=st.sampled_from([0.0, 2.5, 5.0]),
+    levels=st.sampled_from([16, 3]),
+)
+def test_scores_are_those_of_whole_arrays(seed, labels, shape, raters, lowest, with_truth, near_mm, levels):
+    case = make_case(seed, labels, shape, raters=raters, lowest=lowest, with_truth=with_truth)
+    parameters = Parameters(tolerance_mm=1.2, near_mm=near_mm, ged_levels=levels)
+    check_equal(score(case, parameters), score_whole_case(case, parameters))
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=lambda labels: "-".join(labels.names))
+def test_scores_of_a_volume_that_is_mostly_background_are_those_of_whole_arrays(labels):
+    case = make_case(1, labels, SHAPES[3], raters=4, lowest=2.3, with_truth=True)
+    parameters = Parameters(tolerance_mm=1.2)
+    check_equal(score(case, parameters), score_whole_case(case, parameters))
+
+
+def test_far_background_that_is_certain_is_counted_too():
+    case = make_case(2, LABELS[0], SHAPES[1], raters=2, lowest=2.0, with_truth=False)
+    case.probabilities[case.probabilities < 0.03] = 0
+    parameters = Parameters(tolerance_mm=1.2)
+    check_equal(score(case, parameters), score_whole_case(case, parameters))
