@@ -83,6 +83,18 @@ def test_fused_loss_is_the_sum_of_its_terms(
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("channels", [2, 8])
+def test_a_part_without_voxels_adds_nothing_in_single_precision(channels):
+    """A sum over all minus that over the marked ones would leave its rounding, which no count divides."""
+    logits = torch.randn(1, channels, 60, 60, 61)
+    compact = torch.randint(1, SCALE // channels, (1, channels - 1, 60, 60, 61)).to(torch.int16)
+    loss = fused((0, 0, 0, 1), balanced=True)
+    value, gradient = value_and_gradient(loss, logits, compact)
+    expected = value_and_gradient(lambda z: plain_loss(z, compact, None, loss.options)[0], logits.double())
+    torch.testing.assert_close(value.double(), expected[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient.double(), expected[1], rtol=1e-4, atol=1e-11)
+
+
 @pytest.mark.parametrize("channels", [2, 3])
 @pytest.mark.parametrize("has_ignore", [True, False])
 def test_a_balanced_loss_tells_the_volumes_of_prediction_and_target(channels, activation, has_ignore):

@@ -62,8 +62,8 @@ class Patch:
 class Chunk:
     """Consecutive voxels of one case: ``p`` lies in the gradient, ``q`` and the scores in buffers.
 
-    ``weight`` is 1 where a voxel counts and 0 elsewhere, None if all count. ``is_marked`` says where the
-    target holds any foreground, None unless the voxel terms are balanced.
+    ``weight`` is 1 where a voxel counts and 0 elsewhere, None if all count. ``is_marked`` is 1 where the
+    target holds any foreground and 0 elsewhere, None unless the voxel terms are balanced.
     """
 
     def __init__(self, patch: Patch, index: int, voxels: slice, buffers: Tensor) -> None:
@@ -87,9 +87,11 @@ class Chunk:
         self.is_marked = self._find_marked(patch) if patch.options.balanced else None
 
     def _find_marked(self, patch: Patch) -> Tensor:
-        """Where any foreground channel of the target is above 0, bool ``(1, n)``."""
+        """1 where any foreground channel of the target is above 0, else 0, ``(1, n)``."""
+        if not patch.has_pairs and is_compact(patch.target):  # the rest of their sum, see `_expand`
+            return torch.sub(1, self.q[:1]).sign_()
         foreground = self.q if patch.has_pairs else self.q[1:]
-        return foreground > 0 if len(foreground) == 1 else foreground.amax(0, keepdim=True) > 0
+        return torch.sign(foreground if len(foreground) == 1 else foreground.amax(0, keepdim=True))
 
     def _expand(self, target: Tensor, patch: Patch) -> None:
         if patch.options.has_ignore:
