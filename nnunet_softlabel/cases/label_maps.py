@@ -15,20 +15,24 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.arguments import as_label_texts
 from nnunet_softlabel.cases.case import Source
+from nnunet_softlabel.cases.recode import recoded
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.channels import Channel, ChannelAxis, read_channels
+from nnunet_softlabel.formats.channels import Channel, ChannelAxis, class_masks
 from nnunet_softlabel.formats.dicom_seg import is_dicom_file, read_dicom_segments
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import read_mask
+from nnunet_softlabel.formats.grid_words import difference_in_words
+from nnunet_softlabel.formats.images import SeveralChannelsError, read_mask
 from nnunet_softlabel.formats.labels import Labels, Values, parse_labels, parse_rater_labels
 from nnunet_softlabel.formats.regrid import (
+    MISSES,
     GridError,
     Moved,
     Regrid,
-    difference_in_words,
+    overlap,
     placed,
     resampled,
+    share_outside,
     shift_mm,
     turned,
 )
@@ -151,16 +155,33 @@ def read_label_map(
     elif isinstance(source, Path) and is_slicer_file(source):
         segments = read_segments(source)
     elif reading.class_axis is not None and isinstance(source, Path):
-        channels, grid = read_channels(source, reading.class_axis)
-        masks: dict[int | str, NDArray[Any]] = {
-            i: channel != 0 for i, channel in enumerate(channels, start=1)
-        }
-        segments = Segments(masks, grid, is_cropped=False)
+        channels, grid = class_masks(source, reading.class_axis)
+        absent = [v for v in values if isinstance(v, int) and v > len(channels)]
+        if absent:
+            raise DatasetError(
+                f"{what}: has {len(channels)} channels, but --labels names channel {absent[0]}."
+            )
+        segments = Segments(dict(enumerate(channels, start=1)), grid, is_cropped=False)
     else:
-        array, own = read_source(source, read_mask, what)
+        array, own = read_source(source, read_label_file, what)
         return LabelMap(recoded(array, values, what, step=_step_of(source, array)), own)
     array = label_map_of(segments, labels, values, what)
     return LabelMap(array, segments.grid, segments.is_cropped)
+
+
+def read_label_file(path: Path) -> tuple[NDArray[Any], Grid]:
+    """As `read_mask`; of several channels in one file it says which flag reads them.
+
+    Raises:
+        DatasetError: as `read_mask`.
+    """
+    try:
+        return read_mask(path)
+    except SeveralChannelsError as error:
+        raise DatasetError(
+            f"{path}: several channels in one file; a channel per rater needs --rater-axis, a channel per "
+            f"class --class-axis."
+        ) from error
 
 
 def read_region(source: Source, what: str) -> tuple[NDArray[Any], Grid | None]:
@@ -221,66 +242,27 @@ def on_grid(label_map: LabelMap, grid: Grid, regrid: Regrid | None) -> tuple[NDA
     if upright is not None and grid.difference(upright[1]) is None:
         return upright[0], Moved("turned", words)
     if label_map.is_cropped and upright is not None:
-        box = placed(*upright, grid)
+        box = _placed(*upright, grid, may_cut=regrid is not None)
         if box is not None:
             return box, Moved("placed", words)
     if regrid is None:
-        raise GridError(words)
-    return resampled(array, own, grid, regrid), Moved(regrid, words, shift_mm(own, grid))
+        raise GridError(words, is_hopeless=MISSES in words or len(own.size) != len(grid.size))
+    outside = share_outside(array, own, grid)
+    return resampled(array, own, grid, regrid), Moved(regrid, words, shift_mm(own, grid), outside)
+
+
+def _placed(array: NDArray[Any], own: Grid, grid: Grid, *, may_cut: bool) -> NDArray[Any] | None:
+    """See `placed`; None too if marks would be cut off and that is asked for, which is told elsewhere."""
+    try:
+        return placed(array, own, grid)
+    except GridError as error:
+        if may_cut:
+            return None
+        is_hopeless = not overlap(own, grid)
+        raise GridError(MISSES if is_hopeless else str(error), is_hopeless=is_hopeless) from error
 
 
 def _step_of(source: Source, array: NDArray[Any]) -> float:
     """Distance of two neighbouring values that the file can hold, if it scales integers; else 0."""
     path = source.path if isinstance(source, Channel) else source
     return value_step(path) if isinstance(path, Path) and array.dtype.kind == "f" else 0.0
-
-
-def recoded(array: NDArray[Any], values: Values, what: str, *, step: float = 0.0) -> NDArray[Any]:
-    """Label values of the source to those of the data set, by one look-up table.
-
-    Args:
-        array: of the file.
-        values: value in the file -> value in the data set; names of segments are no values.
-        what: the file, for messages.
-        step: of scaled integers; values within half a step of a whole number are that number.
-
-    Raises:
-        DatasetError: for fractions, and for values that no label names.
-    """
-    mapping = {value: label for value, label in values.items() if isinstance(value, int)}
-    if len(mapping) <= 1:
-        raise DatasetError(
-            f"{what}: holds numbers, but --labels gives none; write, for instance, "
-            f"{next((v for v in values if isinstance(v, str)), 'lesion')}=1."
-        )
-    if array.dtype == bool:
-        array = array.astype(np.uint8)  # a bool array would choose, not look up
-    if array.dtype.kind == "f":
-        array = _whole(array, what, step)
-    lowest, highest = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    dtype = np.uint8 if max(mapping.values()) < 255 else np.uint16
-    unknown = np.iinfo(dtype).max
-    if lowest < 0 or highest > max(mapping):
-        value = lowest if lowest < 0 else highest
-        raise DatasetError(
-            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
-        )
-    table = np.full(max(mapping) + 1, unknown, dtype=dtype)
-    for value, label in mapping.items():
-        table[value] = label
-    result = table[array.astype(np.intp if array.dtype.kind == "f" else array.dtype, copy=False)]
-    if result.max(initial=0) == unknown:
-        value = int(array[result == unknown][0])
-        raise DatasetError(
-            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
-        )
-    return result
-
-
-def _whole(array: NDArray[Any], what: str, step: float) -> NDArray[Any]:
-    """Whole numbers; a scaled integer may be half a step off, but never halfway to the next number."""
-    rounded = np.rint(array)
-    wrong = np.abs(array - rounded) > min(step / 2, 0.25)
-    if wrong.any():
-        raise DatasetError(f"{what}: holds fractions such as {array[wrong][0]:g}; give whole labels.")
-    return rounded

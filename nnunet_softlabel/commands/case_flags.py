@@ -117,6 +117,8 @@ def check_file_flags(args: argparse.Namespace) -> None:
     patterns |= {"--soft": getattr(args, "soft", None), "--ignore": getattr(args, "ignore", None)}
     if args.rater_names and args.rater_axis is None:
         raise UsageError("--rater-names belongs to --rater-axis; add it.")
+    if args.rater_axis is not None and args.class_axis is not None:
+        raise UsageError("--rater-axis and --class-axis: a file has one axis of channels; give one of them.")
     if names_all_files(args):
         patterns |= {"--rater-axis": args.rater_axis if args.rater_datasets else None}
         extra = [flag for flag, value in patterns.items() if value]

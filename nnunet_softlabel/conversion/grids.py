@@ -10,8 +10,9 @@ from nnunet_softlabel.cases.case import Case, Source, source_name
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.grid_words import difference_in_words
 from nnunet_softlabel.formats.images import read_grid
-from nnunet_softlabel.formats.regrid import GridError, difference_in_words, fits
+from nnunet_softlabel.formats.regrid import MISSES, GridError, fits, percent
 from nnunet_softlabel.formats.slicer import is_slicer_file
 from nnunet_softlabel.formats.soft_labels import MoveRecord
 
@@ -37,9 +38,10 @@ def naming_all_grids(cases: Sequence[Case], settings: CaseSettings) -> Iterator[
             raise
         named = "; ".join(found[:MOST_NAMED])
         rest = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+        missing = " Those that miss the image need another file." if MISSES in named else ""
         raise GridError(
             f"{len(found)} files are on another grid than their image. {named}{rest}. Add --regrid nearest "
-            f"(or linear), or resample them onto their images."
+            f"(or linear), or resample them onto their images.{missing}"
         ) from error
 
 
@@ -80,9 +82,12 @@ def moves_in_words(moved: Mapping[str, Mapping[str, MoveRecord]]) -> list[str]:
         moved: of ``dataset.json``: case -> file -> how, difference, shift_mm.
     """
     by_how: dict[str, list[tuple[float, str]]] = {}
+    cut: list[tuple[float, str]] = []
     for case, files in moved.items():
         for what, move in files.items():
             by_how.setdefault(move["how"], []).append((move["shift_mm"], f"case {case}, {what}"))
+            if move.get("outside"):
+                cut.append((move["outside"], f"case {case}, {what}"))
     sentences = []
     for how, files_moved in sorted(by_how.items()):
         distance, where = max(files_moved)
@@ -94,4 +99,10 @@ def moves_in_words(moved: Mapping[str, Mapping[str, MoveRecord]]) -> list[str]:
                 f"{number} put on the grid of the image (--regrid {how}); voxels moved by {distance:.3g} mm "
                 f"at most ({where})."
             )
+    if cut:
+        share, where = max(cut)
+        sentences.append(
+            f"{len(cut)} file{'s mark' if len(cut) > 1 else ' marks'} voxels outside the image, which were "
+            f"cut off: {percent(share)} at most ({where})."
+        )
     return sentences

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, Source, source_name
-from nnunet_softlabel.cases.label_maps import LabelMap, Reading, on_grid, read_label_map, read_source
+from nnunet_softlabel.cases.label_maps import (
+    LabelMap,
+    Reading,
+    on_grid,
+    read_label_file,
+    read_label_map,
+    read_source,
+)
 from nnunet_softlabel.conversion.checks import labels_of
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.truth import Truth, own_flag
@@ -21,7 +28,6 @@ from nnunet_softlabel.formats.channels import Channel
 from nnunet_softlabel.formats.encoding import channels_of, consensus, is_member
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.labels import Labels, Values
 from nnunet_softlabel.formats.probability_maps import as_probability, read_probability
 from nnunet_softlabel.formats.regrid import GridError
@@ -114,7 +120,7 @@ class KnownTruth:
             with own_flag():
                 label_map = read_label_map(source, self.labels, reading, what=str(source))
         else:
-            array, own_grid = read_source(source, read_mask, source_name(source))
+            array, own_grid = read_source(source, read_label_file, source_name(source))
             label_map = LabelMap(_own_values(array, self.values, source), own_grid)
         return self._on_grid(label_map, grid, source)
 
@@ -202,7 +208,7 @@ def _values(dataset: SoftDataset, truth: Truth, found: Mapping[str, Case]) -> Va
     plain = [s for case in found.values() for s in case.raters.values() if not _has_segments(truth, s)]
     values: set[float] = set()
     for source in plain:
-        values.update(np.unique(read_source(source, read_mask, source_name(source))[0]).tolist())
+        values.update(np.unique(read_source(source, read_label_file, source_name(source))[0]).tolist())
     return of_raters if values <= set(of_raters) or not values <= set(identity) else identity
 
 

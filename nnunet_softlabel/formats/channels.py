@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.file_checks import reader_of, value_step
 from nnunet_softlabel.formats.flat_images import without_opaque_alpha
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import grid_of_image, is_flat, read_flat, read_volume
@@ -63,6 +64,28 @@ def read_channels(path: Path, axis: ChannelAxis) -> tuple[NDArray[Any], Grid]:
     return array, grid
 
 
+def class_masks(path: Path, axis: ChannelAxis) -> tuple[list[NDArray[Any]], Grid]:
+    """Channels of classes as bool masks; in each the class is one number, whichever, and the rest is 0.
+
+    Raises:
+        DatasetError: as `read_channels`; for fractions, which are probabilities, and for several numbers.
+    """
+    channels, grid = read_channels(path, axis)
+    tolerance = value_step(path) / 2 if channels.dtype.kind == "f" else 0.0
+    masks = []
+    for number, channel in enumerate(channels, start=1):
+        mask = np.abs(channel) > tolerance
+        marked = channel[mask]
+        lowest, highest = (marked.min(), marked.max()) if marked.size else (1, 1)
+        if highest - lowest > 2 * tolerance or 0 < highest < 1 - tolerance:
+            raise DatasetError(
+                f"{path}: channel {number} holds values from {lowest:g} to {highest:g}; a class is marked by "
+                f"one whole number. Probabilities are no label maps; is it a channel per rater?"
+            )
+        masks.append(mask)
+    return masks, grid
+
+
 def number_of_channels(path: Path, axis: ChannelAxis) -> int:
     """How many channels a file has; reads no more than the header of a volume.
 
@@ -72,6 +95,7 @@ def number_of_channels(path: Path, axis: ChannelAxis) -> int:
     if is_flat(path):
         return len(read_channels(path, axis)[0])
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(reader_of(path))
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -95,7 +119,7 @@ def _check_volume(path: Path, axis: ChannelAxis, dimension: int, components: int
     if axis == "first":
         raise DatasetError(
             f"{path}: in a volume the channels are the last axis (x, y, z, channel); give last, or store it "
-            f"so."
+            f"so, since the header has no place for another order."
         )
     if components == 1 and dimension < 3:
         raise DatasetError(f"{path}: has one channel; leave out --rater-axis or --class-axis.")

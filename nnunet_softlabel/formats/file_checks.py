@@ -13,6 +13,12 @@ from nnunet_softlabel.formats.nifti import COMPLEX, FLOATS, NiftiHeader, is_nift
 
 MOST_EXPANSION = 1032  # of deflate: no file of N bytes holds more than 1032 N
 GIPL_HEADER_BYTES = 256
+READERS = {
+    (".nii", ".nii.gz"): "NiftiImageIO",
+    (".nrrd", ".nhdr"): "NrrdImageIO",
+    (".mha", ".mhd"): "MetaImageIO",
+    (".gipl",): "GiplImageIO",
+}
 COMPLEX_NUMBERS = "holds complex numbers; store the magnitude."
 
 
@@ -88,11 +94,16 @@ def check_header(path: Path, header: NiftiHeader) -> None:
     check_size(path, header.voxel_bytes)
 
 
+def reader_of(path: Path) -> str:
+    """ITK's reader of a volume, by its ending; empty: ITK looks for one."""
+    name = path.name.lower()
+    return next((reader for endings, reader in READERS.items() if name.endswith(endings)), "")
+
+
 def _promised_to_itk(path: Path) -> tuple[bool, int]:
     """Whether voxels are complex, and the bytes of all, as ITK reads the header."""
     reader = sitk.ImageFileReader()
-    if is_nifti(path):
-        reader.SetImageIO("NiftiImageIO")
+    reader.SetImageIO(reader_of(path))
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     pixel = sitk.GetPixelIDValueAsString(reader.GetPixelID())

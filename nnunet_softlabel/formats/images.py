@@ -23,6 +23,7 @@ from nnunet_softlabel.formats.file_checks import (
     check_is_file,
     check_nifti_content,
     check_volume_before_reading,
+    reader_of,
 )
 from nnunet_softlabel.formats.flat_images import flat_array, label_indices, without_alpha, write_flat
 from nnunet_softlabel.formats.grid import Grid
@@ -40,6 +41,10 @@ UNREADABLE: tuple[type[Exception], ...] = (
 NOT_WHOLE: tuple[type[Exception], ...] = (*UNREADABLE, DatasetError)
 
 
+class SeveralChannelsError(DatasetError):
+    """A volume has several values per voxel, or a fourth axis."""
+
+
 def file_ending(path: Path) -> str:
     """The ending of an image file, ``.nii.gz`` in one piece.
 
@@ -50,10 +55,10 @@ def file_ending(path: Path) -> str:
     for ending in (*VOLUME_ENDINGS, *FLAT_ENDINGS):
         if name.endswith(ending):
             return ending
-    raise DatasetError(
-        f"{path}: not an image format that can be read; "
-        f"use one of {', '.join(VOLUME_ENDINGS + FLAT_ENDINGS)}."
-    )
+    remedy = f"use one of {', '.join(VOLUME_ENDINGS + FLAT_ENDINGS)}"
+    if name.endswith(".dcm"):
+        remedy = "make a volume of the DICOM series, as dcm2niix does"
+    raise DatasetError(f"{path}: not an image format that can be read; {remedy}.")
 
 
 def is_flat(path: Path) -> bool:
@@ -80,7 +85,7 @@ def read_image(path: Path) -> tuple[NDArray[Any], Grid]:
         array = sitk.GetArrayFromImage(image)
         _check_values(path, array)
         if image.GetNumberOfComponentsPerPixel() > 1 or array.ndim > 3:
-            raise DatasetError(f"{path}: several channels in one file; store one file per channel.")
+            raise SeveralChannelsError(f"{path}: several channels in one file; store one file per channel.")
         return array, grid_of_image(image)
     array, is_stack = read_flat(path)
     _check_values(path, array)
@@ -117,8 +122,8 @@ def read_volume(path: Path) -> sitk.Image:
     check_is_file(path)
     try:
         check_volume_before_reading(path)
-        # naming NIfTI's reader saves asking every other format
-        image = sitk.ReadImage(str(path), imageIO="NiftiImageIO" if is_nifti(path) else "")
+        # naming the reader saves asking every other format; ITK does not know endings in capitals
+        image = sitk.ReadImage(str(path), imageIO=reader_of(path))
         if is_nifti(path):
             check_nifti_content(path)
     except UNREADABLE as error:
@@ -151,6 +156,7 @@ def read_grid(path: Path) -> Grid:
     if is_flat(path):
         return read_image(path)[1]
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(reader_of(path))
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()

@@ -5,7 +5,6 @@ Positions are physical, in SimpleITK's order ``(x, y[, z])``; arrays are ``(z, y
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,12 +17,20 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.soft_labels import MoveRecord
 
 Regrid = Literal["nearest", "linear"]
-AXES = "xyz"
+MISSES = "misses the image altogether"
 POSITION_TOLERANCE = 1e-2  # of a voxel, as `Grid.difference` has it
 
 
 class GridError(DatasetError):
-    """A mask lies on another grid than its image."""
+    """A mask lies on another grid than its image.
+
+    Attributes:
+        is_hopeless: regridding cannot mend it.
+    """
+
+    def __init__(self, message: str, *, is_hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.is_hopeless = is_hopeless
 
 
 @dataclass(frozen=True)
@@ -34,21 +41,36 @@ class Moved:
         how: "turned", "placed", "nearest" or "linear".
         difference: of the grids, in words.
         shift_mm: distance between a voxel of the image and the voxel of the mask it was taken from, at most.
+        outside: share of the marked voxels that lies outside the image, and was cut off.
     """
 
     how: str
     difference: str
     shift_mm: float = 0.0
+    outside: float = 0.0
 
     def to_json(self) -> MoveRecord:
         """For ``dataset.json``."""
-        return {"how": self.how, "difference": self.difference, "shift_mm": self.shift_mm}
+        record: MoveRecord = {"how": self.how, "difference": self.difference, "shift_mm": self.shift_mm}
+        if self.outside:
+            record["outside"] = round(self.outside, 4)
+        return record
 
     def in_words(self) -> str:
         """What was done, for messages."""
         if self.how in ("nearest", "linear"):
-            return f"regridded ({self.how}, by {self.shift_mm:.3g} mm at most): {self.difference}"
+            cut = f", {percent(self.outside)} of its marks cut off" if self.outside else ""
+            return f"regridded ({self.how}, by {self.shift_mm:.3g} mm at most{cut}): {self.difference}"
         return f"{self.how}: {self.difference}"
+
+
+def percent(share: float) -> str:
+    """A share in percent; what is there is never 0.
+
+    >>> percent(0.5), percent(0.00001)
+    ('50 %', 'less than 0.1 %')
+    """
+    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.3g} %"
 
 
 def turned(array: NDArray[Any], own: Grid, grid: Grid) -> tuple[NDArray[Any], Grid] | None:
@@ -58,7 +80,7 @@ def turned(array: NDArray[Any], own: Grid, grid: Grid) -> tuple[NDArray[Any], Gr
     """
     if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
         return None
-    steps = np.linalg.solve(_directions(grid), _directions(own))  # own axis j in terms of the axes of grid
+    steps = np.linalg.solve(directions(grid), directions(own))  # own axis j in terms of the axes of grid
     if np.abs(steps - np.rint(steps)).max() > 1e-3 or not _is_permutation(np.rint(steps)):
         return None
     steps = np.rint(steps)
@@ -69,7 +91,7 @@ def turned(array: NDArray[Any], own: Grid, grid: Grid) -> tuple[NDArray[Any], Gr
     first = np.array([own.size[j] - 1 if flip else 0 for j, flip in zip(order, flips, strict=True)], float)
     index = np.zeros(len(order))
     index[order] = first  # own index of the voxel that becomes the first
-    origin = np.asarray(own.origin) + _directions(own) @ (index * own.spacing_mm)
+    origin = np.asarray(own.origin) + directions(own) @ (index * own.spacing_mm)
     last = len(order) - 1
     result = array.transpose([last - order[last - axis] for axis in range(last + 1)])
     result = np.flip(result, [last - i for i, flip in enumerate(flips) if flip])
@@ -82,7 +104,7 @@ def placed(array: NDArray[Any], own: Grid, grid: Grid) -> NDArray[Any] | None:
     Raises:
         GridError: if something marked lies outside ``grid``.
     """
-    corner = _offset_voxels(own, grid)
+    corner = offset_voxels(own, grid)
     if corner is None or np.abs(corner - np.rint(corner)).max() > POSITION_TOLERANCE:
         return None
     starts = np.rint(corner).astype(int)[::-1]
@@ -108,7 +130,7 @@ def fits(own: Grid, grid: Grid, *, is_cropped: bool) -> bool:
         return False
     if grid.difference(upright[1]) is None:
         return True
-    corner = _offset_voxels(upright[1], grid) if is_cropped else None
+    corner = offset_voxels(upright[1], grid) if is_cropped else None
     return corner is not None and bool(np.abs(corner - np.rint(corner)).max() <= POSITION_TOLERANCE)
 
 
@@ -121,9 +143,11 @@ def resampled(array: NDArray[Any], own: Grid, grid: Grid, method: Regrid) -> NDA
         GridError: if the grids have no voxel in common, or something marked is all outside.
     """
     if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
-        raise GridError("has no position, or another number of axes, so it cannot be regridded")
-    if not _overlap(own, grid):
-        raise GridError("misses the image altogether")
+        raise GridError(
+            "has no position, or another number of axes, so it cannot be regridded", is_hopeless=True
+        )
+    if not overlap(own, grid):
+        raise GridError(MISSES, is_hopeless=True)
     if array.dtype.kind == "f":
         result = _resample(array, own, grid, method)
     elif method == "nearest":
@@ -137,8 +161,29 @@ def resampled(array: NDArray[Any], own: Grid, grid: Grid, method: Regrid) -> NDA
             wins = share > best
             result[wins], best = value, np.where(wins, share, best)
     if array.any() and not result.any():
-        raise GridError("has no marked voxel inside the image")
+        raise GridError("has no marked voxel inside the image", is_hopeless=True)
     return result
+
+
+def share_outside(array: NDArray[Any], own: Grid, grid: Grid) -> float:
+    """Share of the marked voxels of a mask whose centres lie outside ``grid``."""
+    inverse = np.linalg.inv(_steps_mm(grid))
+    offset = np.subtract(own.origin, grid.origin)[:, None]
+    ends = np.asarray(grid.size)[:, None] - 0.5
+
+    def is_outside(indices: NDArray[Any]) -> NDArray[Any]:
+        there = inverse @ (_steps_mm(own) @ indices + offset)
+        return ((there < -0.5) | (there > ends)).any(axis=0)
+
+    corners = np.stack(np.meshgrid(*[(0, size - 1) for size in own.size], indexing="ij"))
+    if not is_outside(corners.reshape(len(own.size), -1)).any():
+        return 0.0
+    marked = outside = 0
+    for number, plane in enumerate(array):  # indices of all voxels at once take far more memory than the mask
+        found = [np.full(np.count_nonzero(plane), number), *np.nonzero(plane)]
+        marked += len(found[0])
+        outside += int(is_outside(np.stack(found[::-1])).sum())
+    return outside / marked if marked else 0.0
 
 
 def shift_mm(own: Grid, grid: Grid) -> float:
@@ -155,68 +200,13 @@ def shift_mm(own: Grid, grid: Grid) -> float:
     return float(np.linalg.norm(_steps_mm(own) @ rest, axis=0).max())
 
 
-def difference_in_words(grid: Grid, own: Grid) -> str:
-    """What distinguishes the grid of a mask from that of its image: axes, crop, spacing, place."""
-    plain = grid.difference(own) or "none"
-    if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
-        return plain
-    words = []
-    same_axes: tuple[NDArray[Any], Grid] | None = (np.empty(0), own)
-    if np.abs(np.asarray(own.direction) - grid.direction).max() > 1e-3:
-        same_axes = turned(np.zeros(own.shape, np.bool_), own, grid)
-        words.append(
-            "axes " + (_axes_in_words(own, grid) if same_axes else f"turned by {_angle(own, grid):.1f}°")
-        )
-    upright = same_axes[1] if same_axes else own
-    if np.abs(np.subtract(upright.spacing_mm, grid.spacing_mm)).max() > 1e-3 * min(grid.spacing_mm):
-        words.append(f"spacing_mm {_short(upright.spacing_mm)} instead of {_short(grid.spacing_mm)}")
-        if upright.size != grid.size:
-            words.append(f"size {upright.size} instead of {grid.size}")
-    elif same_axes:
-        words += _place_in_words(upright, grid)
-    return "; ".join(words) or plain
-
-
-def _place_in_words(own: Grid, grid: Grid) -> list[str]:
-    """Crop and shift of a grid with the axes and spacing of the other."""
-    corner = _offset_voxels(own, grid)
-    assert corner is not None  # axes and spacing agree
-    words = []
-    if own.size != grid.size:
-        ends = np.asarray(grid.size) - (corner + own.size)
-        sides = [
-            f"{AXES[i]} {corner[i]:+.4g} at the start, {ends[i]:+.4g} at the end"
-            for i in range(len(corner))
-            if abs(corner[i]) > POSITION_TOLERANCE or abs(ends[i]) > POSITION_TOLERANCE
-        ]
-        words.append(f"size {own.size} instead of {grid.size} (crop in voxels: {', '.join(sides) or 'none'})")
-    elif np.abs(corner).max() > POSITION_TOLERANCE:
-        words.append(f"origin {_short(own.origin)} instead of {_short(grid.origin)}")
-    return words
-
-
-def _axes_in_words(own: Grid, grid: Grid) -> str:
-    """As in ``x, z, y reversed``: which own axis runs along x, y, z of the image, and which way."""
-    steps = np.rint(np.linalg.solve(_directions(grid), _directions(own)))
-    names = []
-    for row in steps:
-        own_axis = int(np.argmax(np.abs(row)))
-        names.append(AXES[own_axis] + (" reversed" if row[own_axis] < 0 else ""))
-    return f"({', '.join(names)}) instead of ({', '.join(AXES[: len(names)])})"
-
-
-def _angle(own: Grid, grid: Grid) -> float:
-    """Degrees between the axes, the largest."""
-    cosines = np.abs((_directions(own) * _directions(grid)).sum(axis=0))
-    return float(np.degrees(np.arccos(np.clip(cosines, 0, 1))).max())
-
-
-def _directions(grid: Grid) -> NDArray[Any]:
+def directions(grid: Grid) -> NDArray[Any]:
+    """Direction cosines, a column per axis."""
     return np.asarray(grid.direction, float).reshape(len(grid.size), -1)
 
 
 def _steps_mm(grid: Grid) -> NDArray[Any]:
-    return _directions(grid) * np.asarray(grid.spacing_mm)
+    return directions(grid) * np.asarray(grid.spacing_mm)
 
 
 def _is_permutation(steps: NDArray[Any]) -> bool:
@@ -224,7 +214,7 @@ def _is_permutation(steps: NDArray[Any]) -> bool:
     return bool((ones.sum(axis=0) == 1).all() and (ones.sum(axis=1) == 1).all())
 
 
-def _offset_voxels(own: Grid, grid: Grid) -> NDArray[Any] | None:
+def offset_voxels(own: Grid, grid: Grid) -> NDArray[Any] | None:
     """Index in ``grid`` of the first voxel of ``own``; None if axes or spacing differ."""
     if not (own.has_geometry and grid.has_geometry) or len(own.size) != len(grid.size):
         return None
@@ -238,7 +228,7 @@ def _offset_voxels(own: Grid, grid: Grid) -> NDArray[Any] | None:
     return np.linalg.solve(_steps_mm(grid), np.subtract(own.origin, grid.origin))
 
 
-def _overlap(own: Grid, grid: Grid) -> bool:
+def overlap(own: Grid, grid: Grid) -> bool:
     """True if a voxel of ``grid`` can lie in the box of ``own``."""
     corners = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in grid.size], indexing="ij"))
     positions = _steps_mm(grid) @ corners.reshape(len(grid.size), -1)
@@ -262,7 +252,3 @@ def _resample(
     filter_.SetInterpolator(sitk.sitkNearestNeighbor if method == "nearest" else sitk.sitkLinear)
     filter_.SetDefaultPixelValue(outside)
     return sitk.GetArrayFromImage(filter_.Execute(image))
-
-
-def _short(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(f"{value:.6g}") for value in values)

@@ -74,6 +74,7 @@ class MoveRecord(TypedDict):
     how: str
     difference: str
     shift_mm: float
+    outside: NotRequired[float]
 
 
 class SummaryOfContents(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
@@ -82,12 +83,36 @@ def test_regridding_gives_the_same_label_and_says_how_far(
     assert f"3 files were put on the grid of the image (--regrid {method})" in capsys.readouterr().out
 
 
+def test_marks_that_are_cut_off_are_told(two_labels, nnunet_folders, capsys) -> None:
+    """Half of a mask lies below the image: it is refused, or cut off and told."""
+
+    def lowered(image: sitk.Image) -> sitk.Image:
+        marked = np.argwhere(sitk.GetArrayFromImage(image))[:, 0]
+        middle = int(np.median(marked))
+        image.SetOrigin((0.0, 0.0, -(middle + 0.2) * image.GetSpacing()[2]))
+        return image
+
+    rewrite(two_labels.rater("case_01", "2"), lowered)
+    assert run(*two_labels.arguments(), "--regrid", "nearest") == 0
+    out = capsys.readouterr().out
+    assert "1 file marks voxels outside the image, which were cut off: " in out
+    assert "at most (case case_01, rater 2)" in out
+    about = SoftDataset.find(901).about
+    assert about is not None
+    assert 0.2 < about["moved"]["case_01"]["rater 2"]["outside"] < 0.8
+    patterns = ["--raters", two_labels.rater_pattern, "--labels", *two_labels.labels]
+    assert run("inspect", *patterns, "--images", *two_labels.images, "--regrid", "nearest") == 0
+    assert "of its marks cut off" in capsys.readouterr().out
+
+
 def test_a_mask_that_misses_the_image_is_an_error_with_regrid_too(two_labels, nnunet_folders, capsys) -> None:
     def away(image: sitk.Image) -> sitk.Image:
         image.SetOrigin((1000.0, 0.0, 0.0))
         return image
 
     rewrite(two_labels.rater("case_01", "2"), away)
+    assert run(*two_labels.arguments()) == 2
+    assert "misses the image altogether. --regrid cannot mend that" in capsys.readouterr().err
     assert run(*two_labels.arguments(), "--regrid", "nearest") == 2
     assert "rater 2 (" in (error := capsys.readouterr().err)
     assert "misses the image altogether" in error

@@ -159,6 +159,80 @@ def test_files_with_a_channel_per_class(two_labels, nnunet_folders, expected, ca
     assert run("inspect", *flags, "--class-axis", "last") == 0
 
 
+def write_classes(folder: Any, change: Any) -> list[str]:
+    """Files with a channel per class, changed; the flags that read them."""
+    place = folder.root / "changed"
+    place.mkdir(exist_ok=True)
+    for case in folder.cases:
+        for rater in folder.raters:
+            image = sitk.ReadImage(str(folder.rater(case, rater)))
+            array = sitk.GetArrayFromImage(image)
+            parts = [copied(change((array == value).astype(np.uint8)), image) for value in (1, 2)]
+            sitk.WriteImage(sitk.JoinSeries(parts), str(place / f"{case}_{rater}.nii.gz"))
+    raters = ["--raters", str(place / "{case}_{rater}.nii.gz")]
+    return ["--images", *folder.images, "--channel-names", "MR", *raters, "--class-axis", "last"]
+
+
+@pytest.mark.parametrize(
+    ("change", "labels", "message"),
+    [
+        (
+            lambda a: a * np.float32(0.3),
+            [],
+            "channel 1 holds values from 0.3 to 0.3; a class is",
+        ),
+        (
+            lambda a: a * np.uint8(1 + np.indices(a.shape)[2] % 3),
+            [],
+            "channel 1 holds values from 1 to 3",
+        ),
+        (lambda a: a, ["other=3"], "has 2 channels, but --labels names channel 3"),
+    ],
+)
+def test_channels_that_are_no_classes_are_refused(
+    two_labels, nnunet_folders, capsys, change: Any, labels: list[str], message: str
+) -> None:
+    assert run(*head(*write_classes(two_labels, change), "--labels", *two_labels.labels, *labels)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_class_may_be_marked_by_any_number(two_labels, nnunet_folders, expected, capsys) -> None:
+    flags = [*write_classes(two_labels, lambda a: a * np.float32(255)), "--labels", *two_labels.labels]
+    assert run(*head(*flags)) == 0
+    check(nnunet_folders, expected)
+    assert run(*head(*flags, "--rater-axis", "last", "--overwrite")) == 2
+    assert "a file has one axis of channels; give one of them" in capsys.readouterr().err
+    assert run(*head(*[flag for flag in flags if flag not in ("--class-axis", "last")], "--overwrite")) == 2
+    assert "needs --rater-axis, a channel per class --class-axis" in capsys.readouterr().err
+
+
+def test_raters_on_the_first_axis_of_a_volume(two_labels, stacked, nnunet_folders, capsys) -> None:
+    nib = pytest.importorskip("nibabel")
+    flags = ["--images", *two_labels.images, "--channel-names", "MR", "--labels", *two_labels.labels]
+    flags += ["--raters", str(stacked / "{case}.nii.gz"), "--rater-axis"]
+    for case in two_labels.cases:
+        array = np.asarray(nib.load(stacked / f"{case}.nii.gz").dataobj)
+        nib.save(nib.Nifti1Image(np.moveaxis(array, -1, 0), np.eye(4)), stacked / f"{case}.nii.gz")
+    assert run(*head(*flags, "first")) == 2
+    assert "in a volume the channels are the last axis (x, y, z, channel)" in capsys.readouterr().err
+    assert run(*head(*flags, "last")) == 2
+    assert "is on another grid than the image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".MHA", ".NRRD", ".NII.GZ", ".Nii"])
+def test_endings_in_capitals(two_labels, nnunet_folders, expected, ending: str) -> None:
+    for path in [p for p in two_labels.root.rglob("*.nii.gz") if "nnUNet" not in str(p)]:
+        small = path.with_name(f"copy{ending.lower()}")
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(small))
+        path.unlink()
+        small.rename(str(path).replace(".nii.gz", ending))
+    images = [pattern.replace(".nii.gz", ending) for pattern in two_labels.images]
+    raters = two_labels.rater_pattern.replace(".nii.gz", ending)
+    flags = ["--images", *images, "--channel-names", "MR", "--raters", raters, "--labels", *two_labels.labels]
+    assert run(*head(*flags)) == 0
+    check(nnunet_folders, expected)
+
+
 def test_maps_in_a_channel_per_class(two_labels, nnunet_folders, expected) -> None:
     dataset, folder = SoftDataset.find(900), two_labels.root / "maps"
     folder.mkdir()
@@ -207,6 +281,36 @@ def test_flat_stacks_and_colours(tmp_path: Path, nnunet_folders: Folders) -> Non
         assert run(*head(*images, *flags)) == 0
         soft = SoftDataset.find(901).read_soft("a")[0]
         assert soft[3, 2:8].tolist() == pytest.approx([1, 1, 1, 2 / 3, 1 / 3, 0], abs=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_of_a_png_are_classes(tmp_path: Path, nnunet_folders: Folders, alpha: bool) -> None:
+    from skimage import io
+
+    for name in ("i", "1", "2"):
+        (tmp_path / name).mkdir()
+    for case in "ab":
+        io.imsave(tmp_path / "i" / f"{case}.PNG", np.full((8, 9), 7, np.uint8), check_contrast=False)
+        for rater in "12":
+            drawn = np.zeros((8, 9, 4 if alpha else 3), np.uint8)
+            drawn[2:5, 2 : 3 + int(rater), 0] = 255
+            drawn[5:7, 2:5, 1] = 255
+            drawn[..., 3:] = 255
+            io.imsave(tmp_path / rater / f"{case}.PNG", drawn, check_contrast=False)
+    flags = [
+        "--images",
+        str(tmp_path / "i" / "{case}.PNG"),
+        "--channel-names",
+        "grey",
+        "--labels",
+        "cell=1",
+        "wall=2",
+    ]
+    raters = ["--raters", str(tmp_path / "{rater:1,2}" / "{case}.PNG"), "--class-axis", "last"]
+    assert run(*head(*flags, *raters)) == 0
+    cell, wall = SoftDataset.find(901).read_soft("a")
+    assert cell[3, 2:6].tolist() == pytest.approx([1, 1, 0.5, 0], abs=1e-4)
+    assert wall[6, 1:6].tolist() == pytest.approx([0, 1, 1, 1, 0], abs=1e-4)
 
 
 def flat_images(folder: Path, ending: str, **options: Any) -> Path:

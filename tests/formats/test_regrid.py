@@ -10,12 +10,13 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.grid_words import difference_in_words
 from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.regrid import (
     GridError,
-    difference_in_words,
     placed,
     resampled,
+    share_outside,
     shift_mm,
     turned,
 )
@@ -119,6 +120,16 @@ def test_a_mask_that_misses_the_image_is_an_error(origin, message: str) -> None:
     array[..., -1] = 1
     with pytest.raises(GridError, match=message):
         resampled(array, Grid(GRID.size, GRID.spacing_mm, origin, IDENTITY), GRID, "nearest")
+
+
+def test_the_share_of_marks_outside() -> None:
+    array = np.zeros(GRID.shape, np.uint8)
+    array[:, 0, 0] = 1
+    assert share_outside(array, GRID, GRID) == 0
+    below = (*GRID.origin[:2], GRID.origin[2] - 2 * GRID.spacing_mm[2])
+    shifted = Grid(GRID.size, GRID.spacing_mm, below, IDENTITY)
+    assert share_outside(array, shifted, GRID) == pytest.approx(2 / GRID.size[2])
+    assert share_outside(array * 0, shifted, GRID) == 0
 
 
 def test_the_shift_is_the_distance_to_the_voxel_taken() -> None:

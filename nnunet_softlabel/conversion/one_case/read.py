@@ -17,10 +17,11 @@ from nnunet_softlabel.conversion.one_case.read_soft import Onto, read_hard, read
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.grid_words import difference_in_words
 from nnunet_softlabel.formats.images import file_ending, is_flat, read_image
 from nnunet_softlabel.formats.packed import PackedMap
 from nnunet_softlabel.formats.predictions import foreground, read_probabilities
-from nnunet_softlabel.formats.regrid import GridError, Moved, difference_in_words
+from nnunet_softlabel.formats.regrid import GridError, Moved
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Onto:
             array, move = on_grid(label_map, self.grid, self.settings.reading.regrid)
         except GridError as error:
             remedy = "Add --regrid nearest (or linear), or resample it onto the image"
-            if self.settings.reading.regrid is not None:
+            if self.settings.reading.regrid is not None or error.is_hopeless:
                 remedy = "--regrid cannot mend that: mend its header, or take the file of this image"
             raise GridError(
                 f"Case {self.case.name}: {what} is on another grid than the image: {error}. {remedy}."
