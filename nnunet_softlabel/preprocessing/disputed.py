@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ MIN_SHARE_OF_LOCATIONS = 0.01
 
 
 def disputed_locations(
-    quantised: NDArray[Any],
+    quantised: Iterable[NDArray[Any]],
     hard: NDArray[Any],
     values: Sequence[tuple[int, ...]],
     *,
@@ -25,7 +25,7 @@ def disputed_locations(
     As many are drawn per class, relative to all, as nnU-Net draws of the consensus (at most 10,000 or 1 %).
 
     Args:
-        quantised: soft label, int16 ``(C, *spatial)``.
+        quantised: each channel of the soft label, int16 ``(*spatial)``.
         hard: the preprocessed consensus ``(*spatial)``.
         values: label values of each channel.
         ignore: label value of voxels that nobody answered.
@@ -47,7 +47,7 @@ def disputed_locations(
             positions = positions[np.sort(random.choice(len(positions), keep, replace=False))]
         rows.append(np.insert(positions, 0, channel, axis=1))
     # signed, since nnU-Net subtracts half a patch from a location
-    dtype = np.int16 if max(quantised.shape) < np.iinfo(np.int16).max else np.int32
+    dtype = np.int16 if max(hard.shape) < np.iinfo(np.int16).max else np.int32
     return np.concatenate(rows).astype(dtype)
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import blosc2
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
@@ -24,13 +18,11 @@ from nnunet_softlabel.formats.encoding import quantise
 from nnunet_softlabel.formats.files import Json
 from nnunet_softlabel.formats.images import is_flat
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
 from nnunet_softlabel.formats.probability_maps import PNG_ONE, read_probability
-from nnunet_softlabel.preprocessing.disputed import disputed_locations, locations_path
+from nnunet_softlabel.preprocessing.case_file import is_made_from, write_case
+from nnunet_softlabel.preprocessing.disputed import disputed_locations
 from nnunet_softlabel.preprocessing.records import MadeFrom
-
-META_KEY = "made_from"
-DISPUTED_KEY = "disputed"  # digest of the file of disputed voxels, or "none"
-TEMPORARY = ".unfinished_"
 
 
 @dataclass(frozen=True)
@@ -77,8 +69,8 @@ def make_case(
     if configuration.reuse and is_made_from(target, made_from):
         return case
     image, hard, _, properties = load_preprocessed(configuration.images, case, configuration.dataset_class)
+    soft = _SoftFiles(soft_files, configuration.plans_manager)
     try:
-        soft = _read(soft_files, configuration.plans_manager)
         quantised = preprocess_case(
             soft,
             properties,
@@ -90,28 +82,32 @@ def make_case(
     except DatasetError as error:
         what = "" if str(error).startswith(str(soft_files[0].parent)) else f"{soft_files[0]} "
         raise DatasetError(f"Case {case}: soft label {what}{error}") from error
-    locations: NDArray[Any] = np.empty((0, soft.ndim), dtype=np.int16)
-    if ((soft > 0) & (soft < 1)).any():  # resampling blurs unanimous labels too, which disputes nothing
-        values = list(labels.values.values())
-        locations = disputed_locations(quantised, np.asarray(hard[0]), values, ignore=labels.ignore)
+    locations: NDArray[Any] = np.empty((0, image.ndim), dtype=np.int16)
+    if soft.is_disputed:  # resampling blurs unanimous labels too, which disputes nothing
+        locations = disputed_locations(
+            (packed.whole() for packed in quantised),
+            np.asarray(hard[0]),
+            list(labels.values.values()),
+            ignore=labels.ignore,
+        )
     patch_size = tuple(configuration.configuration_manager.patch_size)
-    _write(target, quantised, locations, patch_size=patch_size, made_from=made_from)
+    write_case(target, quantised, locations, patch_size=patch_size, made_from=made_from)
     return case
 
 
 def preprocess_case(
-    soft: NDArray[Any],
+    soft: Iterable[NDArray[Any]],
     properties: Json,
     plans_manager: PlansManager,
     configuration_manager: ConfigurationManager,
     *,
     shape: Sequence[int],
     is_exclusive: bool = True,
-) -> NDArray[Any]:
-    """Transpose, crop and resample foreground probabilities as nnU-Net did the image.
+) -> list[PackedMap]:
+    """Transpose, crop and resample foreground probabilities as nnU-Net did the image, channel by channel.
 
     Args:
-        soft: ``(C, z, y, x)`` as read.
+        soft: each channel ``(z, y, x)`` as read.
         properties: nnU-Net's, of the preprocessed image.
         plans_manager: nnU-Net's.
         configuration_manager: nnU-Net's.
@@ -119,31 +115,51 @@ def preprocess_case(
         is_exclusive: channels are classes and sum to at most 1.
 
     Returns:
-        int16 ``(C, *shape)``, see `quantise`.
+        A map ``shape`` of int16 per channel, see `quantise`.
 
     Raises:
         DatasetError: if the soft label does not have the image's size.
     """
     axes = plans_manager.transpose_forward
-    soft = soft.transpose([0, *(axis + 1 for axis in axes)])
-    if tuple(soft.shape[1:]) != tuple(properties["shape_before_cropping"]):
+    spacing = [properties["spacing"][axis] for axis in axes]
+    target_spacing = list(configuration_manager.spacing)
+    if len(target_spacing) < len(spacing):  # a 2d configuration leaves the distance of slices alone
+        target_spacing = [spacing[0], *target_spacing]
+    channels = []
+    for channel in soft:
+        cropped = _cropped(channel.transpose(axes), properties)
+        del channel  # only what is resampled stays in memory
+        channels.append(PackedMap(shape, np.float32))
+        if not cropped.any():
+            continue
+        if cropped.shape != tuple(shape):
+            resample = configuration_manager.resampling_fn_probabilities
+            cropped = np.asarray(resample(cropped[None], list(shape), spacing, target_spacing))[0]
+        channels[-1] = PackedMap.of(np.clip(cropped, 0, 1).astype(np.float32, copy=False))
+    return _quantised(channels, is_exclusive=is_exclusive)
+
+
+def _cropped(channel: NDArray[Any], properties: Json) -> NDArray[Any]:
+    """What nnU-Net left of the image, a new array."""
+    if channel.shape != tuple(properties["shape_before_cropping"]):
         raise DatasetError(
-            f"has the size {soft.shape[1:]}, its image {tuple(properties['shape_before_cropping'])}; "
+            f"has the size {channel.shape}, its image {tuple(properties['shape_before_cropping'])}; "
             f"run nnUNetv2_plan_and_preprocess again."
         )
-    box = (slice(None), *(slice(*bounds) for bounds in properties["bbox_used_for_cropping"]))
-    soft = soft[box]
-    if tuple(soft.shape[1:]) != tuple(shape):
-        spacing = [properties["spacing"][axis] for axis in axes]
-        target_spacing = list(configuration_manager.spacing)
-        if len(target_spacing) < len(spacing):  # a 2d configuration leaves the distance of slices alone
-            target_spacing = [spacing[0], *target_spacing]
-        resample = configuration_manager.resampling_fn_probabilities
-        soft = np.asarray(resample(np.ascontiguousarray(soft), list(shape), spacing, target_spacing))
-    soft = np.clip(soft, 0, 1)
-    if is_exclusive and len(soft) > 1:
-        soft = soft / np.maximum(soft.sum(axis=0), 1)
-    return quantise(soft)
+    return channel[tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])].copy()
+
+
+def _quantised(channels: Sequence[PackedMap], *, is_exclusive: bool) -> list[PackedMap]:
+    quantised = [PackedMap(packed.shape, np.int16) for packed in channels]
+    for index in range(channels[0].n_chunks):
+        if is_zero_in_all(channels, index):
+            continue
+        soft = stacked(channels, index)
+        if is_exclusive and len(soft) > 1:
+            soft /= np.maximum(soft.sum(axis=0), 1)
+        for packed, values in zip(quantised, quantise(soft), strict=True):
+            packed.put(index, values)
+    return quantised
 
 
 def image_shape(images: Path, case: str, dataset_class: Any) -> tuple[int, ...]:
@@ -176,76 +192,36 @@ def load_preprocessed(images: Path, case: str, dataset_class: Any) -> Any:
         ) from error
 
 
-def is_made_from(target: Path, made_from: MadeFrom) -> bool:
-    """True if the file says that it was made from the same, with the disputed voxels that lie beside it."""
-    if not target.is_file():
-        return False
-    try:
-        array = blosc2.open(str(target), mode="r")  # named, for its metadata must not outlive it
-        meta = array.schunk.vlmeta
-        return bool(
-            meta[META_KEY] == json.dumps(made_from)
-            and meta[DISPUTED_KEY] == disputed_digest(target.parent, target.stem)
-        )
-    except (RuntimeError, KeyError, ValueError, OSError):
-        return False  # written in part by something that does not rename, or not ours: make it again
+class _SoftFiles:
+    """The channels of a soft label through the plan's own reader, as nnU-Net reads the images: ``(z, y, x)``.
 
-
-def disputed_digest(folder: Path, case: str) -> str:
-    """One word for the disputed voxels of a case on disk; "none" if there is no file."""
-    path = locations_path(folder, case)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "none"
-
-
-def _read(files: Sequence[Path], plans_manager: PlansManager) -> NDArray[Any]:
-    """Soft files through the plan's own reader, as nnU-Net reads the images: ``(C, z, y, x)``.
-
-    Raises:
-        DatasetError: if a file is damaged, or holds no probabilities.
+    Attributes:
+        is_disputed: True if any channel that was read holds a probability between 0 and 1.
     """
-    for path in files:  # nnU-Net's reader fills what is cut off with zeros, and takes any value
-        read_probability(path)
-    try:
-        soft, _ = plans_manager.image_reader_writer_class().read_images([str(path) for path in files])
-    except (RuntimeError, OSError, ValueError) as error:
-        raise DatasetError("cannot be read; convert the data set again.") from error
-    return soft / np.float32(PNG_ONE) if is_flat(files[0]) else soft
 
+    def __init__(self, files: Sequence[Path], plans_manager: PlansManager) -> None:
+        self.files = files
+        self.reader = plans_manager.image_reader_writer_class()
+        self.is_disputed = False
 
-def _write(
-    target: Path,
-    quantised: NDArray[Any],
-    locations: NDArray[Any],
-    *,
-    patch_size: tuple[int, ...],
-    made_from: MadeFrom,
-) -> None:
-    # a name of its own on every machine that shares the folder; the case's file comes last
-    temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}.b2nd")
-    if len(locations):
-        with temporary.open("wb") as file:
-            np.save(file, locations)
-        os.replace(temporary, locations_path(target.parent, target.stem))
-    else:
-        locations_path(target.parent, target.stem).unlink(missing_ok=True)
-    blocks, chunks = comp_blosc2_params(quantised.shape, patch_size, quantised.itemsize)
-    cparams = {"codec": blosc2.Codec.LZ4HC, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1, "clevel": 5}
-    try:
-        array = blosc2.asarray(
-            np.ascontiguousarray(quantised),
-            urlpath=str(temporary),
-            chunks=chunks,
-            blocks=blocks,
-            cparams=cparams,
-        )
-        array.schunk.vlmeta[META_KEY] = json.dumps(made_from)
-        array.schunk.vlmeta[DISPUTED_KEY] = disputed_digest(target.parent, target.stem)
-        del array
-        if not np.array_equal(np.asarray(blosc2.open(str(temporary), mode="r")[:]), quantised):
-            raise RuntimeError("other values than were written")
-    except RuntimeError as error:  # blosc2 has no OSError
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            errno.EIO, f"was not written whole ({error}); is the disk full?", str(target)
-        ) from error
-    os.replace(temporary, target)
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Read one file after the other.
+
+        Raises:
+            DatasetError: if a file is damaged, or holds no probabilities.
+        """
+        spacing: Any = None
+        for path in self.files:
+            read_probability(path)  # nnU-Net's reader fills what is cut off with zeros, and takes any value
+            try:
+                (channel,), properties = self.reader.read_images([str(path)])
+            except (RuntimeError, OSError, ValueError) as error:
+                raise DatasetError("cannot be read; convert the data set again.") from error
+            spacing = spacing or properties["spacing"]
+            if list(properties["spacing"]) != list(spacing):
+                raise DatasetError("cannot be read; convert the data set again.")
+            if is_flat(path):
+                channel = channel / np.float32(PNG_ONE)
+            self.is_disputed = self.is_disputed or bool(((channel > 0) & (channel < 1)).any())
+            yield channel
+            del channel  # before the next is read

@@ -26,14 +26,8 @@ from nnunet_softlabel.formats.images import voxels_in
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
 from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
-from nnunet_softlabel.preprocessing.one_case import (
-    TEMPORARY,
-    Configuration,
-    disputed_digest,
-    image_shape,
-    is_made_from,
-    make_case,
-)
+from nnunet_softlabel.preprocessing.case_file import TEMPORARY, disputed_digest, is_made_from
+from nnunet_softlabel.preprocessing.one_case import Configuration, image_shape, make_case
 from nnunet_softlabel.preprocessing.records import CaseSource, FileProof, Manifest, PlanRecord
 from nnunet_softlabel.preprocessing.sources import existing_soft_files, made_from
 from nnunet_softlabel.processes import Workers, run_jobs

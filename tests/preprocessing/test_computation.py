@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import blosc2
 import numpy as np
 import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from skimage.transform import resize
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.encoding import SCALE, dequantise
+from nnunet_softlabel.formats import packed as packed_module
+from nnunet_softlabel.formats.encoding import SCALE, dequantise, quantise
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.preprocessing import one_case
 from nnunet_softlabel.preprocessing.disputed import disputed_locations, locations_path
-from nnunet_softlabel.preprocessing.one_case import preprocess_case
 from nnunet_softlabel.preprocessing.run import preprocess
 from tests.conversion.conversion_helpers import run
 from tests.preprocessing.preparations import preparation, read_soft
+
+
+def preprocess_case(soft: NDArray[Any], *about: Any, **options: Any) -> NDArray[Any]:
+    return np.stack([packed.whole() for packed in one_case.preprocess_case(soft, *about, **options)])
 
 
 def fake_plan(
@@ -122,6 +129,31 @@ def test_classes_and_background_sum_to_one(shape: tuple[int, ...]) -> None:
     assert made.min() >= 0
     assert total.max() <= SCALE + 1  # rounding of three channels
     assert abs(total - SCALE * 0.75).mean() < SCALE * 0.2
+
+
+@pytest.mark.parametrize("is_exclusive", [True, False])
+@pytest.mark.parametrize(
+    ("spacing", "shape"), [([1, 1, 1], (4, 6, 7)), ([0.5, 1, 1.75], (8, 6, 4)), ([1, 0.2, 0.2], (4, 30, 35))]
+)
+def test_channel_by_channel_is_what_all_at_once_would_be(
+    monkeypatch, is_exclusive: bool, spacing: list[float], shape: tuple[int, ...]
+) -> None:
+    """To the last bit, with channels in many packed chunks; the last channel is empty."""
+    monkeypatch.setattr(packed_module, "CHUNK", 50)
+    monkeypatch.setattr(packed_module, "PACKED_ABOVE", 0)
+    soft = np.random.default_rng(4).random((4, 6, 8, 7), dtype=np.float32) ** 3
+    soft[3] = 0
+    soft[:, :, 2:5] = 0
+    plans, configuration = fake_plan(spacing, [1, 0, 2])
+    about = properties((8, 6, 7), [[2, 6], [0, 6], [0, 7]], [1, 1, 1])
+    made = preprocess_case(soft, about, plans, configuration, shape=shape, is_exclusive=is_exclusive)
+    cropped = np.ascontiguousarray(soft.transpose(0, 2, 1, 3)[:, 2:6])
+    resampled = configuration.resampling_fn_probabilities(cropped, list(shape), [1, 1, 1], spacing)
+    expected = np.clip(resampled, 0, 1)
+    if is_exclusive:
+        expected = expected / np.maximum(expected.sum(axis=0), 1)
+    np.testing.assert_array_equal(made, quantise(expected))
+    assert made.dtype == np.int16
 
 
 def test_regions_may_overlap() -> None:

@@ -16,7 +16,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.images import read_image, write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
-from nnunet_softlabel.preprocessing import one_case as case_preprocessing
+from nnunet_softlabel.preprocessing.case_file import TEMPORARY
 from nnunet_softlabel.preprocessing.preparation import Preparation
 from nnunet_softlabel.preprocessing.run import preprocess
 from tests.conversion.conversion_helpers import run, tree
@@ -230,7 +230,7 @@ def test_file_written_in_part_is_made_again(own, share: float) -> None:
     (made.folder / "manifest.json").unlink()
     path = made.folder / "case_02.b2nd"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    (made.folder / f"{case_preprocessing.TEMPORARY}abc.b2nd").write_bytes(b"left by a kill")
+    (made.folder / f"{TEMPORARY}abc.b2nd").write_bytes(b"left by a kill")
     assert remade(own) == "not done yet"
     assert soft_files(made.folder) == complete
 
