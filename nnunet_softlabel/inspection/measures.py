@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.cases.rater_maps import RaterMaps, VotesInChunk
 from nnunet_softlabel.fusion import RaterVotes
-from nnunet_softlabel.fusion.rater_votes import marked_box
+from nnunet_softlabel.fusion.voting import pair_overlaps
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 from nnunet_softlabel.public import public
 
@@ -76,42 +77,113 @@ def measure_case(raters: RaterVotes) -> list[CaseMeasures]:
     >>> round(ns.measure_case(raters)[0].mean_dice, 2)
     0.67
     """
-    box = marked_box(raters, margin_mm=0)
-    voxel_mm3 = float(np.prod(raters.spacing_mm))
-    inside = raters if box is None or raters.answered is not None else raters.cropped(box)
-    n_outside = int(np.prod(raters.spatial_shape) - np.prod(inside.spatial_shape))
-    counts, answers = inside.n_votes(), inside.n_answers()
-    pairs = list(combinations(range(raters.n_raters), 2))
-    names = [(raters.names[first], raters.names[second]) for first, second in pairs]
-    measures = []
-    for channel in range(raters.n_channels):
-        masks = {
-            name: votes[channel] for name, votes in zip(raters.names, inside.counted_votes(), strict=True)
-        }
-        count = counts[channel]
-        measures.append(
-            CaseMeasures(
-                dict(zip(names, (inside.dice_of_pair(*pair, channel) for pair in pairs), strict=True)),
-                {name: float(np.count_nonzero(mask) * voxel_mm3) for name, mask in masks.items()},
-                float(np.count_nonzero(count) * voxel_mm3),
-                float(np.count_nonzero((count > 0) & (count < answers)) * voxel_mm3),
-                _coincidences(count, answers, n_outside, raters.n_raters),
-            )
+    totals = [_Numbers.of(raters, channel) for channel in range(raters.n_channels)]
+    return [numbers.measures(raters.names, raters.spacing_mm) for numbers in totals]
+
+
+def compare_raters(raters: RaterMaps) -> tuple[list[CaseMeasures], list[Pair]]:
+    """`measure_case` of packed raters, chunk by chunk; and the pairs whose masks are the same, not empty."""
+    n_raters, everybody = len(raters.names), list(combinations(raters.names, 2))
+    totals = [_Numbers.nothing(n_raters) for _ in range(raters.n_channels)]
+    same = set(everybody)
+    rest = int(np.prod(raters.shape))
+    for chunk in raters.chunks():
+        rest -= chunk.votes.shape[-1]
+        of_channel = {}
+        if chunk.channels:
+            votes = raters.raters_in(chunk)
+            of_channel = {c: _Numbers.of(votes, row) for row, c in enumerate(chunk.channels)}
+        unmarked = _Numbers.unmarked(n_raters, chunk.votes.shape[-1], chunk.answered)
+        for channel in range(raters.n_channels):
+            totals[channel] += of_channel.get(channel, unmarked)
+        for pair, (one, other) in zip(everybody, combinations(range(n_raters), 2), strict=True):
+            if not _is_same(chunk, one, other):
+                same.discard(pair)
+    unmarked = _Numbers.unmarked(n_raters, rest, None)
+    measures = [(total + unmarked).measures(raters.names, raters.spacing_mm) for total in totals]
+    drawn = {name for name in raters.names if any(m.volume_mm3[name] > 0 for m in measures)}
+    return measures, [pair for pair in everybody if pair in same and pair[0] in drawn]
+
+
+def _is_same(chunk: VotesInChunk, one: int, other: int) -> bool:
+    """True if two raters say the same in a chunk."""
+    answered = chunk.answered
+    return np.array_equal(chunk.votes[one], chunk.votes[other]) and (
+        answered is None or np.array_equal(answered[one], answered[other])
+    )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What is counted on one channel of a part of an image; parts are added up.
+
+    Attributes:
+        overlaps: ``(R, R, 2)``, see `pair_overlaps`.
+        volumes: ``(R,)`` voxels that each marked.
+        marked: voxels that any rater marked.
+        disputed: voxels on which those who answered disagree.
+        votes: ``((R + 1) ** 2,)`` voxels by answers and votes, answers first.
+    """
+
+    overlaps: NDArray[Any]
+    volumes: NDArray[Any]
+    marked: int
+    disputed: int
+    votes: NDArray[Any]
+
+    def __add__(self, other: _Numbers) -> _Numbers:
+        return _Numbers(
+            self.overlaps + other.overlaps,
+            self.volumes + other.volumes,
+            self.marked + other.marked,
+            self.disputed + other.disputed,
+            self.votes + other.votes,
         )
-    return measures
 
+    @classmethod
+    def nothing(cls, n_raters: int) -> _Numbers:
+        """Of no voxel."""
+        return cls.unmarked(n_raters, 0, None)
 
-def identical_pairs(raters: RaterVotes) -> list[Pair]:
-    """Pairs whose masks are the same, voxel by voxel, and not empty."""
-    found = []
-    for first, second in combinations(range(raters.n_raters), 2):
-        one, other = raters.votes[first], raters.votes[second]
-        answered = raters.answered
-        if answered is not None and not np.array_equal(answered[first], answered[second]):
-            continue
-        if one.any() and np.array_equal(one, other):
-            found.append((raters.names[first], raters.names[second]))
-    return found
+    @classmethod
+    def unmarked(cls, n_raters: int, n: int, answered: NDArray[Any] | None) -> _Numbers:
+        """Of ``n`` voxels that nobody marked."""
+        votes = np.zeros((n_raters + 1) ** 2, np.int64)
+        if answered is None:
+            votes[n_raters * (n_raters + 1)] = n
+        else:
+            votes[:: n_raters + 1] += np.bincount(answered.sum(axis=0), minlength=n_raters + 1)
+        return cls(np.zeros((n_raters, n_raters, 2), np.int64), np.zeros(n_raters, np.int64), 0, 0, votes)
+
+    @classmethod
+    def of(cls, raters: RaterVotes, channel: int) -> _Numbers:
+        """Of one channel of the votes."""
+        own = replace(raters, votes=raters.votes[:, channel : channel + 1], exclusive=False)
+        (count,), answers = own.n_votes(), own.n_answers()
+        n_raters = own.n_raters
+        code = count.astype(np.int64) + np.multiply(answers, n_raters + 1, dtype=np.int64)
+        return cls(
+            pair_overlaps(own),
+            np.array([np.count_nonzero(votes) for votes in own.counted_votes()]),
+            int(np.count_nonzero(count)),
+            int(np.count_nonzero((count > 0) & (count < answers))),
+            np.bincount(code.ravel(), minlength=(n_raters + 1) ** 2),
+        )
+
+    def measures(self, names: tuple[str, ...], spacing_mm: tuple[float, ...]) -> CaseMeasures:
+        """In mm and shares."""
+        voxel_mm3 = float(np.prod(spacing_mm))
+        dice = {}
+        for first, second in combinations(range(len(names)), 2):
+            both, total = self.overlaps[first, second].tolist()
+            dice[names[first], names[second]] = 2 * both / total if total else NAN
+        return CaseMeasures(
+            dice,
+            {name: n * voxel_mm3 for name, n in zip(names, self.volumes.tolist(), strict=True)},
+            self.marked * voxel_mm3,
+            self.disputed * voxel_mm3,
+            _coincidences(self.votes, len(names)),
+        )
 
 
 def fleiss_kappa(coincidences: NDArray[Any]) -> float:
@@ -141,13 +213,9 @@ def fleiss_kappa(coincidences: NDArray[Any]) -> float:
     return float(cohen_kappa_score(first, second, sample_weight=coincidences.ravel()))
 
 
-def _coincidences(
-    count: NDArray[Any], answers: NDArray[Any] | int, n_outside: int, n_raters: int
-) -> NDArray[Any]:
-    """Weighted pairs (no-no, no-yes; yes-no, yes-yes) of ``count`` votes among ``answers`` per voxel."""
-    code = count.astype(np.int64) + np.multiply(answers, n_raters + 1, dtype=np.int64)
-    numbers = np.bincount(code.ravel(), minlength=(n_raters + 1) ** 2).astype(np.float64)
-    numbers[n_raters * (n_raters + 1)] += n_outside
+def _coincidences(votes: NDArray[Any], n_raters: int) -> NDArray[Any]:
+    """Weighted pairs (no-no, no-yes; yes-no, yes-yes) of voxels by answers and votes, see `_Numbers`."""
+    numbers = votes.astype(np.float64)
     n, yes = np.divmod(np.arange(numbers.size), n_raters + 1)
     no = n - yes
     weight = np.where(n > 1, numbers / np.maximum(n - 1, 1), 0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
+from nnunet_softlabel.cases.rater_maps import RaterMaps
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import versions
 from nnunet_softlabel.formats.files import write_text
@@ -117,31 +118,40 @@ def _matrix(found: ClassSummary) -> list[tuple[str, list[float | None]]]:
 
 def case_panels(case: Case, class_name: str, labels: Labels, reading: Reading) -> Picture:
     """The image and the raters' outlines: the slice most disputed, and all slices on top of each other."""
-    votes = read_case(case, labels, reading).votes
-    assert votes is not None  # cases without raters have no numbers, so nobody asks for them
-    masks = votes.votes[:, labels.names.index(class_name)]
-    marked, agreed = masks.any(axis=0), masks.all(axis=0)
-    image = _image(case, marked.shape)
-    weight = np.where(marked & ~agreed, 1.0, MARKED_WEIGHT * marked)
-    cut, aspect = slice_through(weight, spacing_mm=votes.spacing_mm)
-    shade = np.asarray(masks.sum(axis=0, dtype=np.float32)) if image is None else image
-    panels = [] if image is None else [("image", figures.panel(shade[cut], aspect=aspect))]
-    outlines = [mask[cut] for mask in masks]
-    where = "most disputed slice" if marked.ndim == 3 else "what each drew"
-    panels.append((where, figures.panel(shade[cut], aspect=aspect, outlines=outlines)))
-    if marked.ndim == 3:
+    raters = read_case(case, labels, reading).raters
+    assert raters is not None  # cases without raters have no numbers, so nobody asks for them
+    channel = labels.names.index(class_name)
+    cut, aspect = _most_disputed(raters, channel)
+    outlines = [mask[cut].copy() for mask, _ in raters.masks(channel)]
+    image = _image(case, raters.shape, cut)
+    shade = np.asarray(np.sum(outlines, axis=0, dtype=np.float32)) if image is None else image
+    panels = [] if image is None else [("image", figures.panel(shade, aspect=aspect))]
+    where = "most disputed slice" if len(raters.shape) == 3 else "what each drew"
+    panels.append((where, figures.panel(shade, aspect=aspect, outlines=outlines)))
+    if len(raters.shape) == 3:
         axis = next(a for a, index in enumerate(cut) if isinstance(index, int))
         window = tuple(index for index in cut if not isinstance(index, int))
-        projected = [mask.any(axis=axis)[window] for mask in masks]
+        projected = [np.asarray(mask.any(axis=axis))[window] for mask, _ in raters.masks(channel)]
         votes_per_pixel = np.asarray(np.sum(projected, axis=0, dtype=np.float32))
         text = "all slices: outlines of what each marked anywhere"
         panels.append((text, figures.panel(votes_per_pixel, aspect=aspect, outlines=projected)))
-    colours = [(rater, figures.colour(index)) for index, rater in enumerate(votes.names)]
+    colours = [(rater, figures.colour(index)) for index, rater in enumerate(raters.names)]
     return Picture(case.name, class_name, panels, colours)
 
 
-def _image(case: Case, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """First channel of the image; None if there is none that fits the masks."""
+def _most_disputed(raters: RaterMaps, channel: int) -> tuple[tuple[int | slice, ...], float]:
+    """Where to look at what the raters drew, see `slice_through`."""
+    marked, agreed = np.zeros(raters.shape, bool), np.ones(raters.shape, bool)
+    for mask, _ in raters.masks(channel):
+        marked |= mask
+        agreed &= mask
+    weight = MARKED_WEIGHT * marked
+    weight[marked & ~agreed] = 1.0
+    return slice_through(weight, spacing_mm=raters.spacing_mm)
+
+
+def _image(case: Case, shape: tuple[int, ...], cut: tuple[int | slice, ...]) -> NDArray[Any] | None:
+    """First channel of the image in a slice; None if there is none that fits the masks."""
     if not case.images or not isinstance(case.images[0], Path):
         return None
     try:
@@ -150,4 +160,4 @@ def _image(case: Case, shape: tuple[int, ...]) -> NDArray[Any] | None:
         return None  # it is among the problems
     if image.ndim > len(grid.shape):
         image = image.mean(axis=-1)  # colours
-    return image.astype(np.float32) if image.shape == shape else None
+    return image[cut].astype(np.float32) if image.shape == shape else None

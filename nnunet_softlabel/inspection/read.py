@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,16 @@ from nnunet_softlabel.cases.extra_files import ExtraFiles
 from nnunet_softlabel.cases.files import RaterFiles
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.label_maps import LabelMap, Reading, on_grid, read_label_map, read_source
+from nnunet_softlabel.cases.rater_maps import RaterMaps
 from nnunet_softlabel.cases.raters import cases_of_raters
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.channels import ChannelAxis
-from nnunet_softlabel.formats.encoding import channels_of_raters
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_grid, read_image, read_mask
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.packed import PackedMap
 from nnunet_softlabel.formats.regrid import GridError
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
-from nnunet_softlabel.fusion import RaterVotes
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class ReadCase:
     """The raters of a case that can be compared.
 
     Attributes:
-        votes: of the raters whose masks have one shape; None if there is no rater left.
+        raters: whose masks have one shape; None if there is no rater left.
         problems: what is wrong, one sentence each.
     """
 
-    votes: RaterVotes | None
+    raters: RaterMaps | None
     problems: tuple[str, ...]
 
 
@@ -124,7 +124,7 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
     """
     problems: list[str] = []
     reference, name_of_reference = _image_grid(case, problems), "the image"
-    maps: dict[str, NDArray[Any]] = {}
+    maps: dict[str, PackedMap] = {}
     for rater, source in sorted(case.raters.items()):
         try:
             label_map = read_label_map(source, labels, reading, what=source_name(source), rater=rater)
@@ -141,29 +141,15 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
         if moved is not None and moved.how != "placed":
             problems.append(f"{rater}: {moved.in_words()} (another grid than {name_of_reference})")
         if array.shape == reference.shape:
-            maps[rater] = array
+            maps[rater] = PackedMap.of(array)
     if not maps or reference is None:
         return ReadCase(None, tuple(problems))
-    return ReadCase(_votes(maps, labels, reference.spacing_of_axes_mm), tuple(problems))
+    return ReadCase(RaterMaps(maps, labels, reference.spacing_of_axes_mm), tuple(problems))
 
 
 def _grid_of(label_map: LabelMap) -> Grid:
     """Its grid, or one without geometry."""
     return label_map.grid or Grid.without_geometry(label_map.array.shape)
-
-
-def _votes(maps: Mapping[str, NDArray[Any]], labels: Labels, spacing_mm: tuple[float, ...]) -> RaterVotes:
-    answered = None
-    if labels.ignore is not None:
-        answered = np.stack([array != labels.ignore for array in maps.values()])
-        answered = None if answered.all() else answered
-    return RaterVotes(
-        channels_of_raters(list(maps.values()), labels),
-        tuple(maps),
-        spacing_mm,
-        answered=answered,
-        exclusive=not labels.has_regions,
-    )
 
 
 def _image_grid(case: Case, problems: list[str]) -> Grid | None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from nnunet_softlabel.arguments import LabelTexts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions, Reading, labels_and_reading
@@ -17,9 +15,8 @@ from nnunet_softlabel.cases.raters import check_are_no_outputs
 from nnunet_softlabel.cases.sizes import processes_for_cases
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.fusion import RaterCounts, RaterRates, RaterVotes
-from nnunet_softlabel.fusion.rater_votes import marked_box
-from nnunet_softlabel.inspection.measures import CaseMeasures, Pair, identical_pairs, measure_case
+from nnunet_softlabel.fusion import RaterCounts, RaterRates
+from nnunet_softlabel.inspection.measures import CaseMeasures, Pair, compare_raters
 from nnunet_softlabel.inspection.outliers import RULES, Finding, outlying_cases, outlying_raters
 from nnunet_softlabel.inspection.read import read_case
 from nnunet_softlabel.inspection.records import (
@@ -158,29 +155,11 @@ def _missing(raters: Sequence[str], looked: Mapping[str, _Looked]) -> dict[str, 
 
 def _look_at(case: Case, labels: Labels, reading: Reading) -> _Looked:
     read = read_case(case, labels, reading)
-    votes = read.votes
-    if votes is None:
+    if read.raters is None:
         return _Looked(case.name, (), read.problems)
-    box = marked_box(votes, margin_mm=0) or (slice(0, 1),) * len(votes.spatial_shape)
-    return _Looked(
-        case.name,
-        votes.names,
-        read.problems,
-        tuple(measure_case(votes)),
-        tuple(identical_pairs(votes)),
-        # where some did not answer, every voxel matters
-        _counts_of(votes if votes.answered is not None else votes.cropped(box), votes.spatial_shape),
-    )
-
-
-def _counts_of(votes: RaterVotes, shape: tuple[int, ...]) -> RaterCounts:
-    """The votes of a case on its whole grid, from those in a box outside of which nobody marked anything."""
-    counts = RaterCounts.of(votes)
-    outside = int(np.prod(shape) - np.prod(votes.spatial_shape))
-    if not outside:
-        return counts
-    nobody = tuple((name, False) for name in sorted(votes.names))
-    return counts + RaterCounts(votes.names, ({nobody: outside},) * votes.n_channels)
+    measures, identical = compare_raters(read.raters)
+    counts = read.raters.counts()
+    return _Looked(case.name, read.raters.names, read.problems, tuple(measures), tuple(identical), counts)
 
 
 def _estimated(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading
-from nnunet_softlabel.cases.rater_maps import RaterMaps
 from nnunet_softlabel.conversion.one_case.describe import describe
 from nnunet_softlabel.conversion.one_case.fuse import fuse_case
 from nnunet_softlabel.conversion.one_case.fuse_raters import fuse_raters
@@ -23,22 +20,14 @@ from nnunet_softlabel.conversion.one_case.read import LoadedCase
 from nnunet_softlabel.conversion.one_case.write import consensus_of
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.formats import packed as packed_module
-from nnunet_softlabel.formats.encoding import channels_of_raters, consensus
+from nnunet_softlabel.formats.encoding import consensus
 from nnunet_softlabel.formats.grid import Grid
-from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.packed import PackedMap
-from nnunet_softlabel.fusion import FUSIONS, RaterCounts, RaterRates, RaterVotes
+from nnunet_softlabel.fusion import FUSIONS, RaterCounts, RaterRates
 from nnunet_softlabel.fusion.lesions import fuse_lesions
 from nnunet_softlabel.fusion.rater_votes import marked_box
+from tests.drawn_raters import IGNORE, LABELS, SPACING_MM, Drawn, drawings
 
-LABELS = {
-    "one class": Labels({"a": (1,)}),
-    "classes": Labels({"a": (1,), "b": (2,), "c": (3,)}),
-    "regions": Labels({"whole": (1, 2, 3), "core": (2, 3), "centre": (3,)}),
-    "many": Labels({f"l{value}": (value,) for value in range(1, 12)}),
-}
-IGNORE = 12
-SPACING_MM = (2.0, 1.0, 0.7)
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "weighted": [{}, {"weights": {"ann": 1.0, "bob": 0.4, "eve": 0.7}}],
     "staple": [{}, {"margin_mm": 2.0}],
@@ -47,58 +36,6 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 IN_ONE = sorted(FUSIONS.keys() - {"lesion-wise", "staple"})  # these two have tests of their own
 RUNS = [(method, options) for method in IN_ONE for options in OPTIONS.get(method, [{}])]
-
-
-@dataclass
-class Drawn:
-    """Label maps of three raters, and what their labels mean."""
-
-    maps: dict[str, NDArray[np.uint8]]
-    labels: Labels
-
-    @property
-    def votes(self) -> RaterVotes:
-        """All of them at once, as the formulas want them."""
-        maps = list(self.maps.values())
-        answered = None
-        if self.labels.ignore is not None:
-            answered = np.stack([own != self.labels.ignore for own in maps])
-        return RaterVotes(
-            channels_of_raters(maps, self.labels),
-            tuple(self.maps),
-            SPACING_MM,
-            answered=answered,
-            exclusive=not self.labels.has_regions,
-        )
-
-    @property
-    def packed(self) -> RaterMaps:
-        """The same, packed."""
-        maps = {name: PackedMap.of(own) for name, own in self.maps.items()}
-        return RaterMaps(maps, self.labels, SPACING_MM)
-
-
-@st.composite
-def drawings(draw, labels: Sequence[str] = tuple(LABELS)) -> Drawn:
-    """Smooth blobs on a part of the image that most raters see alike; now and then a rater draws nothing."""
-    known = LABELS[draw(st.sampled_from(labels))]
-    if draw(st.booleans()):
-        known = replace(known, ignore=IGNORE)
-    shape = tuple(draw(st.integers(2, 9)) for _ in range(3))
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    values = np.array(sorted({v for own in known.values.values() for v in own}), np.uint8)
-    common = random.normal(size=(len(values), *shape))
-    maps = {}
-    for name in ("ann", "bob", "eve")[: draw(st.integers(1, 3))]:
-        field = common + 0.5 * random.normal(size=common.shape)
-        field = ndimage.gaussian_filter(field, (0, 1, 1, 1))
-        own = values[field.argmax(axis=0)]
-        own[field.max(axis=0) < np.quantile(field.max(axis=0), draw(st.sampled_from([0, 0.6, 1])))] = 0
-        own[draw(st.integers(1, shape[0])) :] = 0
-        if known.ignore is not None:
-            own[random.random(shape) < 0.2] = known.ignore
-        maps[name] = own
-    return Drawn(maps, known)
 
 
 @pytest.fixture(autouse=True)
