@@ -33,9 +33,16 @@ def check_segmentation(
     Raises:
         DatasetError: if they differ by more than rounding.
     """
+    stored = stored_segmentation(dataset, predictions, case)
+    if stored is not None:
+        path = predictions / f"{case}{dataset.file_ending}"
+        check_decision(path, case, stored, probabilities, labels=dataset.labels)
+
+
+def stored_segmentation(dataset: SoftDataset, predictions: Path, case: str) -> NDArray[Any] | None:
+    """The segmentation that lies beside the probabilities of a case; None without one."""
     path = predictions / f"{case}{dataset.file_ending}"
-    if path.exists() or path.is_symlink():
-        check_decision(path, case, dataset.read(path)[0], probabilities, labels=dataset.labels)
+    return dataset.read(path)[0] if path.exists() or path.is_symlink() else None
 
 
 def check_decision(

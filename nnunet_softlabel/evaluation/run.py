@@ -14,13 +14,13 @@ from nnunet_softlabel.evaluation.case_scores import CaseData, CaseScores, score_
 from nnunet_softlabel.evaluation.digests import digest_of_scored
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
+from nnunet_softlabel.evaluation.prediction_stream import PredictionStream
 from nnunet_softlabel.evaluation.records import ParametersRecord, Summary
-from nnunet_softlabel.evaluation.references import read_references
-from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold, decide
+from nnunet_softlabel.evaluation.references import References
+from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, Threshold, choose_threshold
 from nnunet_softlabel.evaluation.tolerance import inter_rater_distance
 from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
-from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.metrics.registry import Parameters
@@ -233,19 +233,19 @@ def score_files(
     truth: KnownTruth | None = None,
 ) -> CaseScores:
     """Read one case and score it."""
-    soft, hard, raters, grid = read_references(dataset, case, split=scoring.split)
-    probabilities = predictions.read(case, dataset, soft.shape[1:])
-    known = None if truth is None else truth.read(case, grid)
+    references = References.of(dataset, case, split=scoring.split)
+    shape = references.hard.shape
+    prediction = PredictionStream(predictions, case, dataset, shape, threshold)
     data = CaseData(
         case=case,
         group=str(dataset.about.get("groups", {}).get(case, "")),
         labels=dataset.labels,
-        soft=soft,
-        hard=hard,
-        votes=VotePatterns.of(raters.items(), dataset.labels, hard.shape),
-        spacing_mm=grid.spacing_of_axes_mm,
-        probabilities=foreground(probabilities, dataset.labels),
-        decision=lambda: decide(probabilities, dataset.labels, threshold),
-        truth=known,
+        soft=references.soft(),
+        hard=references.hard,
+        votes=VotePatterns.of(references.raters(), dataset.labels, shape),
+        spacing_mm=references.grid.spacing_of_axes_mm,
+        probabilities=prediction.channels(),
+        decision=prediction.decision,
+        truth=None if truth is None else truth.read(case, references.grid),
     )
     return score_case(data, scoring.parameters, with_ceiling=scoring.with_ceiling)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.decision import Decision
 from nnunet_softlabel.evaluation.records import ThresholdRecord
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
@@ -121,25 +121,10 @@ def decide(
         uint8 (or uint16 beyond 255 labels) ``(*spatial)``.
     """
     threshold = Threshold.of(threshold, labels.names)
-    values = [threshold.values[name] for name in labels.names]
-    highest = max(max(v) for v in labels.values.values())
-    hard = np.zeros(probabilities.shape[1:], dtype=np.uint8 if highest < 256 else np.uint16)
-    if labels.has_regions:
-        for channel, value, t in zip(probabilities, labels.region_order, values, strict=True):
-            hard[channel > t] = value
-        return hard
-    of_class = np.array([0, *(v[0] for v in labels.values.values())], dtype=hard.dtype)
-    if threshold.is_stock:
-        return of_class[probabilities.argmax(axis=0)]
-    foreground = probabilities[1:]
-    if threshold.is_single:
-        is_foreground = 1 - probabilities[0] > values[0] if len(values) > 1 else foreground[0] > values[0]
-        best = foreground.argmax(axis=0)
-    else:
-        limits = np.asarray(values, dtype=foreground.dtype).reshape(-1, *[1] * (foreground.ndim - 1))
-        is_foreground = (foreground > limits).any(axis=0)
-        best = np.where(foreground > limits, foreground / np.maximum(limits, 1e-6), -1).argmax(axis=0)
-    return np.where(is_foreground, of_class[1:][best], 0).astype(hard.dtype)
+    decision = Decision(labels, threshold, probabilities.shape[1:])
+    for channel in probabilities:
+        decision.take(channel)
+    return decision.label_map
 
 
 def choose_threshold(

@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from nnunet_softlabel.evaluation.references import read_references
-from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.evaluation.references import References
+from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
-from nnunet_softlabel.metrics.surface import mean_distance_mm, surface_distances
+from nnunet_softlabel.metrics.surface import distances_between, mean_distance_mm, surface_of
 from nnunet_softlabel.processes import for_each_case
 
 TOLERANCE_CASES = 50  # enough for a median; taken evenly from all cases of the split
@@ -43,13 +43,16 @@ def inter_rater_distance(
 
 
 def _distances_of_raters(case: str, *, dataset: SoftDataset, split: str) -> tuple[float, list[float]]:
-    _, _, raters, grid = read_references(dataset, case, split=split)
-    spacing_mm = grid.spacing_of_axes_mm
-    maps = [channels_of(m, dataset.labels) for m in raters.values()]
+    references = References.of(dataset, case, split=split)
+    spacing_mm = references.grid.spacing_of_axes_mm
+    surfaces = [
+        [surface_of(is_member(m, values), spacing_mm=spacing_mm) for values in dataset.labels.values.values()]
+        for _, m in references.raters()
+    ]
     distances = [
-        mean_distance_mm(surface_distances(a[c], b[c], spacing_mm=spacing_mm))
-        for i, a in enumerate(maps)
-        for b in maps[i + 1 :]
-        for c in range(len(dataset.labels.names))
+        mean_distance_mm(distances_between(a, b))
+        for i, rater in enumerate(surfaces)
+        for other in surfaces[i + 1 :]
+        for a, b in zip(rater, other, strict=True)
     ]
     return min(spacing_mm), distances

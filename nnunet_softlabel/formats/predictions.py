@@ -6,8 +6,10 @@ import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
         RuntimeError,
     ),  # the last: a password
 )
+PIECE = 1 << 20  # bytes that are unpacked at a time
 LARGEST_EXCESS = 0.01  # of a sum of probabilities over 1, in half precision
 
 
@@ -57,10 +60,7 @@ def predicted_voxels(path: Path) -> int:
     """Voxels of a file of probabilities, from its header alone; 0 where it cannot be read."""
     try:
         with zipfile.ZipFile(path) as content, content.open("probabilities.npy") as array:
-            version = np.lib.format.read_magic(array)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
-            shape, _, _ = (reader or np.lib.format.read_array_header_2_0)(array)
-            return math.prod(shape[1:])
+            return math.prod(_array_header(array)[0][1:])
     except UNREADABLE:
         return 0
 
@@ -73,9 +73,61 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
     """
     path = folder / f"{case}.npz"
     check_is_no_pipe(path)
+    with _told(path), np.load(path) as content:
+        probabilities = np.asarray(content["probabilities"])
+    _check_type(path, probabilities.dtype)
+    probabilities = probabilities.astype(np.float32, copy=False)
+    if probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1:
+        probabilities = probabilities[:, 0]  # nnU-Net keeps an axis of one for flat images
+    _check_shape(path, probabilities.shape, labels, shape)
+    for channel in probabilities:
+        _clip_checked(path, channel)
+    if not labels.has_regions:
+        _check_sums(path, probabilities.sum(axis=0))
+    return probabilities
+
+
+def probability_channels(
+    folder: Path, case: str, labels: Labels, shape: tuple[int, ...]
+) -> Iterator[NDArray[Any]]:
+    """What `read_probabilities` gives, channel by channel, float32 ``(*spatial)``, of which one is held.
+
+    Raises:
+        DatasetError: as `read_probabilities`; of sums after the last channel.
+    """
+    path = folder / f"{case}.npz"
+    check_is_no_pipe(path)
+    sums = None if labels.has_regions else np.zeros(shape, np.float32)
+    with _told(path), zipfile.ZipFile(path) as content, content.open("probabilities.npy") as stored:
+        own_shape, is_fortran, dtype = _array_header(stored)
+        is_plain = not is_fortran and not dtype.hasobject
+    if not is_plain:  # channels do not lie one after the other
+        yield from read_probabilities(folder, case, labels, shape)
+        return
+    _check_type(path, dtype)
+    if len(own_shape) == len(shape) + 2 and own_shape[1] == 1:
+        own_shape = (own_shape[0], *own_shape[2:])
+    _check_shape(path, own_shape, labels, shape)
+    with _told(path), zipfile.ZipFile(path) as content, content.open("probabilities.npy") as stored:
+        _array_header(stored)
+        for _ in range(own_shape[0]):
+            channel = _next_array(stored, shape, dtype).astype(np.float32, copy=False)
+            _clip_checked(path, channel)
+            if sums is not None:
+                sums += channel
+            yield channel
+        stored.read()  # to the end, where the checksum is compared
+    if sums is not None:
+        _check_sums(path, sums)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is read, as one line that names it."""
     try:
-        with np.load(path) as content:
-            probabilities = np.asarray(content["probabilities"])
+        yield
+    except DatasetError:
+        raise
     except MemoryError as error:
         raise DatasetError(
             f"{path}: cannot be read: it takes more memory than there is ({str(error) or 'all is in use'}); "
@@ -85,27 +137,60 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
         raise DatasetError(
             f"{path}: cannot be read as nnU-Net's probabilities ({error}); predict again."
         ) from error
-    if probabilities.dtype.kind not in "fiub":
-        raise DatasetError(f"{path}: holds {probabilities.dtype}, no probabilities; predict again.")
-    probabilities = probabilities.astype(np.float32, copy=False)
-    if probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1:
-        probabilities = probabilities[:, 0]  # nnU-Net keeps an axis of one for flat images
+
+
+def _array_header(stored: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order of axes and type of a stored array; then its numbers follow."""
+    version = np.lib.format.read_magic(stored)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stored)
+    return np.lib.format.read_array_header_2_0(stored)
+
+
+def _next_array(stored: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    array = np.empty(shape, dtype)
+    content = array.reshape(-1).view(np.uint8)
+    start = 0
+    while start < len(content):
+        piece = stored.read(min(PIECE, len(content) - start))
+        if not piece:
+            raise EOFError(f"the array ends after {start} of {len(content)} bytes of a channel")
+        content[start : start + len(piece)] = np.frombuffer(piece, np.uint8)
+        start += len(piece)
+    return array
+
+
+def _check_type(path: Path, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "fiub":
+        raise DatasetError(f"{path}: holds {dtype}, no probabilities; predict again.")
+
+
+def _check_shape(path: Path, found: tuple[int, ...], labels: Labels, shape: tuple[int, ...]) -> None:
     channels = len(labels.names) + (not labels.has_regions)
-    if probabilities.shape != (channels, *shape):
+    if found != (channels, *shape):
         raise DatasetError(
-            f"{path}: probabilities have shape {probabilities.shape}, the reference asks for "
+            f"{path}: probabilities have shape {found}, the reference asks for "
             f"{(channels, *shape)}; is this the data set it was predicted for?"
         )
-    if not np.isfinite(probabilities).all() or probabilities.min() < -1e-3 or probabilities.max() > 1 + 1e-3:
+
+
+def _clip_checked(path: Path, channel: NDArray[Any]) -> None:
+    """Clip probabilities that are off by rounding, in place."""
+    if not channel.size:
+        return
+    lowest, highest = channel.min(), channel.max()
+    if not (lowest >= -1e-3 and highest <= 1 + 1e-3):  # not a number is neither
         raise DatasetError(f"{path}: holds values that are no probabilities; predict again.")
-    if not labels.has_regions:
-        sums = probabilities.sum(axis=0)
-        if sums.size and np.abs(sums - 1).max() > LARGEST_EXCESS:
-            raise DatasetError(
-                f"{path}: probabilities of its classes sum to {sums.min():.3f} to {sums.max():.3f} instead "
-                f"of 1; predict again."
-            )
-    return np.clip(probabilities, 0, 1)
+    if lowest < 0 or highest > 1:
+        np.clip(channel, 0, 1, out=channel)
+
+
+def _check_sums(path: Path, sums: NDArray[Any]) -> None:
+    if sums.size and not -LARGEST_EXCESS <= sums.min() - 1 <= sums.max() - 1 <= LARGEST_EXCESS:
+        raise DatasetError(
+            f"{path}: probabilities of its classes sum to {sums.min():.3f} to {sums.max():.3f} instead "
+            f"of 1; predict again."
+        )
 
 
 def foreground(probabilities: NDArray[Any], labels: Labels) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -164,10 +164,18 @@ class SoftDataset:
         Raises:
             DatasetError: if a file cannot be read, or is not the one that `convert` wrote.
         """
+        return np.stack(list(self.soft_channels(case, split)))
+
+    def soft_channels(self, case: str, split: str = "Tr") -> Iterator[NDArray[Any]]:
+        """What `read_soft` gives, channel by channel ``(*spatial)``.
+
+        Raises:
+            DatasetError: as `read_soft`; that a file is not the one of `convert` after the last channel.
+        """
         files = self.soft_files(case, split)
-        soft = np.stack([self.read(path, read_probability)[0] for path in files])
+        for path in files:
+            yield self.read(path, read_probability)[0]
         self.check_digest(case, hash_files(files), split)
-        return soft
 
     def check_digest(self, case: str, digest: str, split: str = "Tr") -> None:
         """Refuse a soft label that is not the one `convert` wrote.
