@@ -145,12 +145,12 @@ def check_takes_soft_labels(dataset: Path, content: Mapping[str, Any]) -> None:
     if content.get("dataset"):
         raise DatasetError(
             f"{dataset / 'dataset.json'}: takes images from other folders (key dataset), which --into "
-            f"does not; give `nnunet_softlabel convert` these images and the raters with -d and -n."
+            f"does not; give these images and the raters to `nnunet_softlabel convert -d ID -n NAME`."
         )
     if soft_ending(content["file_ending"]) not in (*VOLUME_ENDINGS, ".png", ".tif", ".tiff"):
         raise DatasetError(
             f"{dataset / 'dataset.json'}: {content['file_ending']} files cannot hold probabilities; convert "
-            f"the images to .png or .nii.gz, or make a new data set with -d and -n."
+            f"the images to .png or .nii.gz, or make a new data set with `-d ID -n NAME`."
         )
 
 

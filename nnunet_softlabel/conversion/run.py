@@ -129,7 +129,7 @@ def convert(
                 put_in_place(work, final, then=partial(write_splits, splits_file, splits))
         return final
     is_resumed = resume and (work / "dataset").is_dir()
-    advice = "add --overwrite to replace it, or choose another -d and -n"
+    advice = "add --overwrite to replace it, or choose another -d"
     refuse_existing([final], overwrite=overwrite or is_resumed, advice=advice)
     for note in check_splits_file(splits_file, splits, kept, may_replace=overwrite or resume):
         print(note)
