@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.command_line import Parser, add_overwrite, add_processes, exit_code_of
+from nnunet_softlabel.command_line import Parser, add_overwrite, add_processes, dataset_number, exit_code_of
 from nnunet_softlabel.conversion.checks import new_dataset
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.run import convert
@@ -23,7 +23,7 @@ def build_parser(description: str | None) -> Parser:
     """A parser with the flags that all scripts have; a script adds its own."""
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="Folder of the data set as downloaded.")
-    parser.add_argument("-d", type=int, required=True, metavar="ID", help="Data set id, 1 to 999.")
+    parser.add_argument("-d", type=dataset_number, required=True, metavar="ID", help="Data set id, 1 to 999.")
     parser.add_argument(
         "--fusion", choices=sorted(FUSIONS), default="mean", help="How raters are merged (default mean)."
     )

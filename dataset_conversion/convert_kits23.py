@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask
 
 VALUES = {"kidney": 1, "cyst": 3, "tumor": 2}  # in the order of merging: later ones overwrite
+FEWEST_RATERS = 2
 LABELS = ("kidney_and_mass=1,2,3", "mass=2,3", "tumor=2")
 
 
@@ -53,6 +54,21 @@ def cases(source: Path) -> Iterator[Case]:
             f"annotation{number}": partial(merge, parts(objects, number)) for number in sorted(complete)
         }
         yield Case(folder.name, [folder / "imaging.nii.gz"], raters=raters)
+
+
+def with_images(cases: Iterable[Case]) -> Iterator[Case]:
+    """The same cases; images lie elsewhere than masks, so one that is needed may not be there yet.
+
+    Raises:
+        DatasetError: naming the program that fetches it.
+    """
+    for case in cases:
+        image = case.images[0]
+        if len(case.raters) >= FEWEST_RATERS and isinstance(image, Path) and not image.is_file():
+            raise DatasetError(
+                f"{image}: no such file; `kits23_download_data` of the KiTS23 repository fetches the images."
+            )
+        yield case
 
 
 def parts(objects: dict[tuple[str, str], dict[str, Path]], number: str) -> list[tuple[int, Path]]:
@@ -81,11 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser(__doc__).parse_args(arguments)
     return run(
         args,
-        cases(args.source),
+        with_images(cases(args.source)),
         name="KiTS23",
         labels=LABELS,
         channel_names=["CT"],
-        fusion=Fusion(has_anonymous_raters=True, min_raters=2, few_raters="drop"),
+        fusion=Fusion(has_anonymous_raters=True, min_raters=FEWEST_RATERS, few_raters="drop"),
     )
 
 

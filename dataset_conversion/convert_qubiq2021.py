@@ -1,6 +1,7 @@
 """QUBIQ 2021: nine binary tasks on MRI and CT, two to seven raters; each task becomes a data set of its own.
 
-Tested on a tree built with the set's real names and formats; the data themselves were not at hand. Layout
+Tested on a tree built with the set's real names and formats, and with the real images and masks of
+brain-growth in such a tree; the other tasks were not at hand. Layout
 confirmed by several projects on GitHub that process the set (openmedlab's description, converters to 2D
 slices and manifests); that an image of brain-tumor holds its four sequences along the last axis, by one
 script.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +55,16 @@ class Parser(argparse.ArgumentParser):
             self._optionals._group_actions.remove(action)
             group._group_actions.append(action)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but a command itself refuses what it does not know, so that its own help is named."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(str(unknown[0]), known, n=1, cutoff=0.7)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(map(str, unknown))}{meant}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         """Exit with the message alone: argparse would print its usage block before it."""
         self.exit(2, f"{self.prog}: error: {_one_line(message)} (see {self.prog} --help)\n")
@@ -88,6 +99,17 @@ def _fail(program: str, message: str) -> int:
 
 def _one_line(message: str) -> str:
     return " ".join(message.split())
+
+
+def dataset_number(text: str) -> int:
+    """The value of ``-d`` where a data set is made: a number.
+
+    Raises:
+        ArgumentTypeError: for a name.
+    """
+    if not text.strip().lstrip("-").isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 1 to 999")
+    return int(text)
 
 
 def add_processes(

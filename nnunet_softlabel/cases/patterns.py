@@ -49,8 +49,9 @@ class Pattern:
                 f"(a brace of a name is written {{{{ or }}}})."
             )
         if "case" not in self.names:
+            quote = "; quote patterns, or the shell replaces their stars" if Path(text).is_file() else ""
             raise UsageError(
-                f"{flag} {text}: needs {{case}} where the case's name stands, as in {{case}}.nii.gz."
+                f"{flag} {text}: needs {{case}} where the case's name stands, as in {{case}}.nii.gz{quote}."
             )
         if any("**" in folder and folder != "**" for folder in self.text.split("/")):
             raise UsageError(f"{flag} {text}: ** must be a whole folder, as in scans/**/{{case}}.nii.gz.")

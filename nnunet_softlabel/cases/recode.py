@@ -39,7 +39,8 @@ def recoded(array: NDArray[Any], values: Values, what: str, *, step: float = 0.0
     if lowest < 0 or highest > max(mapping):
         value = lowest if lowest < 0 else highest
         raise DatasetError(
-            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
+            f"{what}: holds the value {value}, which no --labels entry names; "
+            f"name it (LABEL={value}) or remove it."
         )
     table = np.full(max(mapping) + 1, unknown, dtype=dtype)
     for value, label in mapping.items():
@@ -48,7 +49,8 @@ def recoded(array: NDArray[Any], values: Values, what: str, *, step: float = 0.0
     if result.max(initial=0) == unknown:
         value = int(array[result == unknown][0])
         raise DatasetError(
-            f"{what}: holds the value {value}, which no --labels entry names; name it or remove it."
+            f"{what}: holds the value {value}, which no --labels entry names; "
+            f"name it (LABEL={value}) or remove it."
         )
     return result
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from nnunet_softlabel.command_line import Commands, add_overwrite, add_processes
+from nnunet_softlabel.command_line import Commands, add_overwrite, add_processes, dataset_number
 from nnunet_softlabel.commands.case_flags import add_file_flags, file_options, take_rater_datasets
 from nnunet_softlabel.commands.convert_cases import (
     cases_of_dataset,
@@ -39,7 +39,7 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "convert", help="Fuse raters into soft labels and write an nnU-Net data set."
     )
-    parser.add_argument("-d", type=int, metavar="ID", help="Data set id, 1 to 999.")
+    parser.add_argument("-d", type=dataset_number, metavar="ID", help="Data set id, 1 to 999.")
     parser.add_argument("-n", metavar="NAME", help="Data set name; the folder is DatasetID_NAME.")
     parser.add_argument(
         "--into", metavar="DATASET", help="Add soft labels to this data set (id or name) instead."
@@ -156,9 +156,6 @@ def run(args: argparse.Namespace) -> None:
     check_flags(args)
     cases, dataset, channel_names = cases_of_dataset(args) if args.into else cases_of_files(args)
     print(with_warnings(*summary_of_cases(cases)))
-    if args.dry_run:
-        _print_preview(args, cases, dataset, channel_names)
-        return
     common: _Common = {
         "labels": args.labels,
         "files": file_options(args),
@@ -166,6 +163,9 @@ def run(args: argparse.Namespace) -> None:
         "priors": priors_of(args, cases),
         "running": Running(args.np, args.overwrite, args.resume, show_progress=True),
     }
+    if args.dry_run:
+        _print_preview(args, cases, dataset, channel_names, common)
+        return
     if dataset is not None:
         missing_cases: Literal["refuse", "drop"] = "drop" if args.missing_raters == "drop" else "refuse"
         folder = add_soft_labels(cases, dataset, missing_cases=missing_cases, **common)
@@ -200,19 +200,30 @@ def _fusion_of(args: argparse.Namespace) -> Fusion:
 
 
 def _print_preview(
-    args: argparse.Namespace, cases: list[Case], dataset: Path | None, channel_names: list[str]
+    args: argparse.Namespace,
+    cases: list[Case],
+    dataset: Path | None,
+    channel_names: list[str],
+    common: _Common,
 ) -> None:
+    from nnunet_softlabel.conversion.checks import check_id_is_free, final_folder, new_dataset
     from nnunet_softlabel.conversion.preview import preview
     from nnunet_softlabel.conversion.summary import with_warnings
     from nnunet_softlabel.processes import Workers
 
+    final = dataset or final_folder(new_dataset(args.d, args.n))
+    if dataset is None:
+        check_id_is_free(final)
     lines, warnings = preview(
         cases,
         labels=args.labels,
         channel_names=channel_names,
-        files=file_options(args),
+        files=common["files"],
+        fusion=common["fusion"],
+        priors=common["priors"],
         dataset=dataset,
-        fusion=_fusion_of(args),
         workers=Workers(args.np, show_progress=True),
     )
+    if dataset is None and final.exists() and not (args.overwrite or args.resume):
+        warnings.append(f"{final} is already there: `convert` will ask for --overwrite.")
     print(with_warnings([*lines, "Nothing was written: --dry-run."], warnings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_softlabel.command_line import Commands, add_overwrite, add_processes
+from nnunet_softlabel.command_line import Commands, add_overwrite, add_processes, dataset_number
 
 
 def add_parser(commands: Commands) -> None:
@@ -17,7 +17,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("-tr", required=True, metavar="TRAINER", help="Trainer of the first round.")
     parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="As 3d_fullres.")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="Plans (default nnUNetPlans).")
-    parser.add_argument("-o", required=True, type=int, metavar="ID", help="Id of the new data set, 1 to 999.")
+    parser.add_argument(
+        "-o", required=True, type=dataset_number, metavar="ID", help="Id of the new data set, 1 to 999."
+    )
     parser.add_argument("-n", metavar="NAME", help="Its name (default: the old one, with Refined).")
     parser.add_argument(
         "--adjudicated",

@@ -90,8 +90,11 @@ def summary_of_contents(records: Sequence[CaseRecord]) -> SummaryOfContents:
 
 def contents_in_words(summary: SummaryOfContents) -> tuple[list[str], list[str]]:
     """The summary of `summary_of_contents`: sentences, and warnings."""
-    lines = [f"Raters dispute {100 * summary['disputed_share']:.1f} % of what any of them marked."]
+    share = 100 * summary["disputed_share"]
+    lines = [f"Raters dispute {share:.1f} % of what any of them marked, all cases together."]
     warnings = [f"Label {name} occurs in no file." for name in summary["labels_in_no_file"]]
+    if summary["disputed_share"] >= 1:
+        warnings.append("No voxel is marked by all raters of its case; does {rater} stand for persons?")
     warnings += [
         f"Raters {first} and {second} drew the same in all their cases; are their files copies?"
         for first, second in summary["identical_raters"]

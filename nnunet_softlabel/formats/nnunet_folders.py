@@ -7,6 +7,8 @@ from pathlib import Path
 
 from nnunet_softlabel.errors import UsageError
 
+MOST_NAMES = 5  # in a message
+
 
 def environment_folder(variable: str) -> Path:
     """The folder an nnU-Net environment variable names.
@@ -36,7 +38,20 @@ def find_dataset(base: Path, dataset: int | str) -> Path:
     else:
         raise UsageError(f"-d {dataset}: give the number of a data set, or its full name DatasetXXX_NAME.")
     if not found:
-        raise UsageError(f"-d {dataset}: no such data set in {base}.")
+        raise UsageError(f"-d {dataset}: no such data set in {base}{_what_to_do(base, text)}.")
     if len(found) > 1:
         raise UsageError(f"-d {dataset}: several data sets in {base}: {', '.join(p.name for p in found)}.")
     return found[0]
+
+
+def _what_to_do(base: Path, dataset: str) -> str:
+    """Of a data set that is missing in ``base``: what comes before, or which data sets are there."""
+    raw, results = os.environ.get("nnUNet_raw"), os.environ.get("nnUNet_results")
+    number = int(dataset.removeprefix("Dataset").partition("_")[0])
+    if raw and Path(raw) != base and any(Path(raw).glob(f"Dataset{number:03d}_*")):
+        if results and Path(results) == base:
+            return f"; train it first: nnUNetv2_train {number} CONFIGURATION FOLD -tr TRAINER --npz"
+        return f"; plan it first: nnUNetv2_plan_and_preprocess -d {number}"
+    there = sorted(path.name for path in base.glob("Dataset*_*") if path.is_dir())
+    more = f" and {len(there) - MOST_NAMES} more" if len(there) > MOST_NAMES else ""
+    return f"; there is {', '.join(there[:MOST_NAMES])}{more}" if there else ", which holds none"

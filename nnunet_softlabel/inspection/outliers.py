@@ -78,7 +78,7 @@ def _without_overlap(class_name: str, cases: Mapping[str, CaseMeasures]) -> list
     for name, case in cases.items():
         for (first, second), value in case.dice.items():
             if value == 0 and case.volume_mm3[first] > 0 and case.volume_mm3[second] > 0:
-                reason = f"{first} and {second} drew different things (Dice 0)"
+                reason = f"raters {first} and {second} drew different things (Dice 0)"
                 found.append(Finding(name, class_name, "no overlap", reason))
     return found
 
@@ -101,7 +101,7 @@ def _one_apart(class_name: str, cases: Mapping[str, CaseMeasures]) -> list[Findi
         if z < -LIMIT:
             case = cases[name]
             reason = (
-                f"{rater} agrees with the others by {case.with_others(rater):.3f}, "
+                f"rater {rater} agrees with the others by {case.with_others(rater):.3f}, "
                 f"they among themselves by {case.among_others(rater):.3f}"
             )
             found.append(Finding(name, class_name, "one apart", reason))
@@ -115,7 +115,7 @@ def _volumes(class_name: str, cases: Mapping[str, CaseMeasures]) -> list[Finding
     ]
     ratios = np.array([cases[name].volume_ratio(rater) for name, rater in keys])
     return [
-        Finding(name, class_name, "volume", f"{rater} drew {ratio:.2f} times the others' median volume")
+        Finding(name, class_name, "volume", f"rater {rater} drew {ratio:.2f} times the others' median volume")
         for (name, rater), ratio, z in zip(keys, ratios, modified_z(np.log(ratios)), strict=True)
         if abs(z) > LIMIT
     ]

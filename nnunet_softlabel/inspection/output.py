@@ -142,7 +142,7 @@ def format_inspection(summary: Inspection) -> str:
         lines += [
             "",
             f"{name}: mean pairwise Dice {found['mean_dice']:.3f}, Fleiss' kappa {found['kappa']:.3f}, "
-            f"disputed {found['disputed_share']:.1%} of what anyone marked; "
+            f"disputed {found['disputed_share']:.1%} of what anyone marked (mean of the cases); "
             f"{found['cases_marked']} cases with something marked",
         ]
         if found["shared_rates"]:

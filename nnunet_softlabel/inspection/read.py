@@ -132,14 +132,14 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
                 reference, name_of_reference = _grid_of(label_map), f"rater {rater}"
             array, moved = on_grid(label_map, reference, reading.regrid)
         except GridError as error:
-            problems.append(f"{rater}: another grid than {name_of_reference}: {error}")
+            problems.append(f"rater {rater}: another grid than {name_of_reference}: {error}")
             array, moved = label_map.array, None
         except DatasetError as error:
-            problems.append(f"{rater}: {error}")
+            problems.append(f"rater {rater}: {error}")
             continue
         assert reference is not None  # the first that was read, at the latest
         if moved is not None and moved.how != "placed":
-            problems.append(f"{rater}: {moved.in_words()} (another grid than {name_of_reference})")
+            problems.append(f"rater {rater}: {moved.in_words()} (another grid than {name_of_reference})")
         if array.shape == reference.shape:
             maps[rater] = PackedMap.of(array)
     if not maps or reference is None:

@@ -100,7 +100,9 @@ def inspect_raters(
     rates = _estimated(results, looked, is_anonymous)
     looked = dict(sorted(looked.items()))
     if not any(len(case.raters) > 1 for case in looked.values()):
-        problem = next((f" ({c.case}: {c.problems[0]})" for c in looked.values() if c.problems), "")
+        problem = next(
+            (f" ({c.case}: {c.problems[0].rstrip('.')})" for c in looked.values() if c.problems), ""
+        )
         raise UsageError(f"no case has two raters whose masks can be compared{problem}.")
     compared = _summary(looked, rates, labels, is_anonymous)
     return {

@@ -86,6 +86,7 @@ def test_single_rater_soft_labels_and_masks(make_files) -> None:
     ("files", "options", "message"),
     [
         ([], {"images": ["i/x.png"]}, r"images .*x.png: needs \{case\}"),
+        ([], {"images": ["i/a.png"]}, r"i/a.png: needs \{case\} .*; quote patterns, or the shell replaces"),
         ([], {"images": ["i/{kase}.png"]}, r"unknown placeholder \{kase\}; known are \{case\}"),
         ([], {"images": ["j/{case}.png"]}, "images .*fits no file"),
         ([], {"raters": ["r/{case}.png"]}, r"needs \{rater\} .* add RaterFiles\(has_single_rater=True\)"),

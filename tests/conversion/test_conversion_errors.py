@@ -117,11 +117,11 @@ def test_bad_file_found_by_a_worker_process_is_the_same_line(rater_folder, nnune
 BAD_FLAGS = {
     "id 0": (["-d", "0"], "-d 0: data set ids are 1 to 999"),
     "id 1000": (["-d", "1000"], "-d 1000: data set ids are 1 to 999"),
-    "id text": (["-d", "x"], "argument -d: invalid int value: 'x'"),
+    "id text": (["-d", "x"], "argument -d: 'x': give a number from 1 to 999"),
     "name": (["-n", "a/b"], "-n a/b: a data set name is made of letters"),
     "processes": (["-np", "0"], "-np take numbers from 1"),
     "raters": (["--min-raters", "0"], "--min-raters and -np take numbers from 1"),
-    "unknown flag": (["--rater", "x"], "unrecognized arguments: --rater x"),
+    "unknown flag": (["--rater", "x"], "unrecognized arguments: --rater x; did you mean --raters?"),
     "no rater": (["--raters", "x/{case}.nii.gz"], "needs {rater} where the rater's name stands"),
     "fusion": (["--fusion", "magic"], "--fusion magic: unknown; choose one of"),
     "weights": (["--weights", "1=1"], "--weights belongs to --fusion weighted, not to mean"),
@@ -130,7 +130,7 @@ BAD_FLAGS = {
     "min raters": (["--min-raters", "4"], "Case case_00: 3 of at least 4 raters (--min-raters); add"),
     "drops all": (["--min-raters", "4", "--few-raters", "drop"], "4: leaves no case to train on"),
     "covered": (["--labels", "core=1", "whole=1,2"], "every value of region 'core' is in a later region"),
-    "groups": (["--groups", "absent.csv"], "--groups absent.csv: cannot be read"),
+    "groups": (["--groups", "absent.csv"], "--groups absent.csv: there is no such file; check the path"),
     "channels": (["--channel-names", "CT", "PET"], "1 channels in"),
     "test case": (["--test-cases", "nobody"], "--test-cases: no case is named 'nobody'"),
 }  # fmt: skip

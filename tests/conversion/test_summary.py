@@ -3,9 +3,10 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import pytest
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.conversion.summary import summary_of_cases
+from nnunet_softlabel.conversion.summary import contents_in_words, summary_of_cases
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask, write_image
 from tests.conversion.conversion_helpers import run, tree
@@ -25,6 +26,14 @@ def test_cases_and_raters_are_counted_and_who_lacks_whom_is_said() -> None:
         "Rater r2: 2 cases, not b.",
     ]
     assert warnings == []
+
+
+def test_raters_who_share_no_voxel_may_be_no_raters() -> None:
+    summary = {"disputed_share": 1.0, "labels_in_no_file": [], "identical_raters": []}
+    lines, warnings = contents_in_words(summary)
+    assert lines == ["Raters dispute 100.0 % of what any of them marked, all cases together."]
+    assert warnings == ["No voxel is marked by all raters of its case; does {rater} stand for persons?"]
+    assert contents_in_words({**summary, "disputed_share": 0.99})[1] == []
 
 
 def test_rater_with_test_cases_only_few_cases_or_alone_is_a_warning() -> None:
@@ -81,6 +90,33 @@ def test_dry_run_finds_damaged_files(rater_folder, nnunet_folders, capsys) -> No
     assert run(*rater_folder.arguments(), "--dry-run") == 2
     assert f"{path}: cannot be read as an image" in capsys.readouterr().err
     assert list(nnunet_folders.raw.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-d", "1000"], "-d 1000: data set ids are 1 to 999"),
+        (["-n", "two words"], "-n two words: a data set name is made of letters"),
+        (["--fusion", "STAPLE"], "--fusion STAPLE: unknown; choose one of"),
+        (["--weights", "1=1"], "--weights belongs to --fusion weighted"),
+        (["--staple-scope", "dataset"], "--staple-scope dataset: belongs to --fusion staple"),
+    ],
+)
+def test_dry_run_refuses_what_convert_refuses(
+    rater_folder, nnunet_folders, capsys, flags: list[str], message: str
+) -> None:
+    assert run(*rater_folder.arguments(), *flags, "--dry-run") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_dry_run_says_that_the_data_set_is_there(rater_folder, nnunet_folders, capsys) -> None:
+    assert run(*rater_folder.arguments()) == 0
+    capsys.readouterr()
+    warning = "is already there: `convert` will ask for --overwrite"
+    assert run(*rater_folder.arguments(), "--dry-run") == 0
+    assert warning in capsys.readouterr().out
+    assert run(*rater_folder.arguments(), "--dry-run", "--overwrite") == 0
+    assert warning not in capsys.readouterr().out
 
 
 def test_copies_of_a_rater_and_labels_in_no_file_are_warnings(rater_folder, nnunet_folders, capsys) -> None:

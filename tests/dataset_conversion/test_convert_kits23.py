@@ -46,6 +46,17 @@ def test_regions_hold_the_share_of_annotations_and_single_ones_are_dropped(kidne
     assert tumor.tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
 
 
+def test_an_image_that_was_not_downloaded_is_named_with_the_program_that_fetches_it(
+    kidneys, capsys, nnunet_folders
+) -> None:
+    (kidneys / "dataset" / "case_00586" / "imaging.nii.gz").unlink()  # is dropped for its single annotation
+    (kidneys / "dataset" / "case_00002" / "imaging.nii.gz").unlink()
+    assert convert_kits23.main([str(kidneys), "-d", "501"]) == 2
+    error = capsys.readouterr().err
+    assert "case_00002/imaging.nii.gz: no such file; `kits23_download_data`" in error
+    assert error.count("\n") == 1
+
+
 def test_an_annotation_some_object_lacks_is_no_rater(kidneys):
     (kidneys / "dataset" / "case_00000" / "instances" / "tumor_instance-1_annotation-1.nii.gz").unlink()
     assert sorted(next(convert_kits23.cases(kidneys)).raters) == ["annotation2", "annotation3"]

@@ -208,6 +208,24 @@ def test_data_set_is_found_by_id_and_name(tmp_path: Path) -> None:
         find_dataset(tmp_path, 7)
 
 
+def test_a_missing_data_set_is_an_earlier_step_or_the_list_of_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("raw/Dataset007_X", "preprocessed", "results", "raw/Dataset012_Y"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{folder}", str(tmp_path / folder))
+    for dataset in (7, "Dataset007_X"):
+        with pytest.raises(UsageError, match=r"; plan it first: nnUNetv2_plan_and_preprocess -d 7"):
+            find_dataset(tmp_path / "preprocessed", dataset)
+        with pytest.raises(UsageError, match=r"; train it first: nnUNetv2_train 7 CONFIGURATION FOLD"):
+            find_dataset(tmp_path / "results", dataset)
+    with pytest.raises(UsageError, match=r"-d 8: .*raw; there is Dataset007_X, Dataset012_Y"):
+        find_dataset(tmp_path / "raw", 8)
+    with pytest.raises(UsageError, match=r"-d 8: .*results, which holds none"):
+        find_dataset(tmp_path / "results", 8)
+
+
 def test_data_set_without_soft_labels_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "dataset.json", {"labels": {"background": 0, "a": 1}})
     with pytest.raises(DatasetError, match="holds no soft labels; make them with"):

@@ -41,9 +41,9 @@ def test_planted_outliers_are_found_with_their_reason() -> None:
     maps[7]["r2"] = np.roll(maps[7]["r2"], 6, axis=0)  # beside
     maps[9]["r0"] = np.pad(maps[9]["r0"][16:24, 16:24], 16)  # too small
     summary = inspect_raters(as_cases(maps), labels=LESION)
-    assert "r0 and r1 drew different things (Dice 0)" in reasons(summary, "case03")
+    assert "raters r0 and r1 drew different things (Dice 0)" in reasons(summary, "case03")
     assert summary["stand_out"]["cases"][0]["case"] == "case03"
-    assert re.search(r"r2 agrees with the others by 0\.\d+, they", reasons(summary, "case07"))
+    assert re.search(r"rater r2 agrees with the others by 0\.\d+, they", reasons(summary, "case07"))
     assert re.search(r"r0 drew 0\.\d+ times the others", reasons(summary, "case09"))
     assert {f["case"] for f in summary["stand_out"]["cases"]} == {"case03", "case07", "case09"}
     assert summary["stand_out"]["raters"] == []

@@ -29,7 +29,11 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     [
         ([], "error: the following arguments are required: command"),
         (["fly"], "invalid choice: 'fly'"),
-        (["convert", "--nothing"], "unrecognized arguments: --nothing"),
+        (["convert", "--nothing"], "convert: error: unrecognized arguments: --nothing (see "),
+        (
+            ["convert", "--channel-name", "CT"],
+            "arguments: --channel-name CT; did you mean --channel-names? (see ",
+        ),
         (["convert", "-d"], "argument -d: expected one argument"),
         (["preprocess"], "the following arguments are required: -d"),
     ],
