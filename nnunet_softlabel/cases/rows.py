@@ -56,8 +56,6 @@ def read_rows(path: Path, flag: str) -> tuple[list[Row], list[str]]:
         separator = max(SEPARATORS, key=header_line.count) if said is None else said[1]
         reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
         rows = [[_cell(field) for field in row] for row in reader]
-    except FileNotFoundError:
-        raise DatasetError(f"{flag} {path}: there is no such file; check the path.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{flag} {path}: cannot be read ({error}); save it as CSV in UTF-8.") from error
     filled = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]

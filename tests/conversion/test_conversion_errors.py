@@ -130,7 +130,7 @@ BAD_FLAGS = {
     "min raters": (["--min-raters", "4"], "Case case_00: 3 of at least 4 raters (--min-raters); add"),
     "drops all": (["--min-raters", "4", "--few-raters", "drop"], "4: leaves no case to train on"),
     "covered": (["--labels", "core=1", "whole=1,2"], "every value of region 'core' is in a later region"),
-    "groups": (["--groups", "absent.csv"], "--groups absent.csv: there is no such file; check the path"),
+    "groups": (["--groups", "absent.csv"], "--groups absent.csv: no such file"),
     "channels": (["--channel-names", "CT", "PET"], "1 channels in"),
     "test case": (["--test-cases", "nobody"], "--test-cases: no case is named 'nobody'"),
 }  # fmt: skip
