@@ -31,7 +31,7 @@ from conversion_cli import build_parser, run
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.formats.images import read_mask
+from nnunet_softlabel.formats import images
 
 PERSONS = (1, 3, 4, 5)
 
@@ -59,7 +59,8 @@ def masks_of(folder: Path) -> dict[str, Path]:
 
 def read_grey(path: Path) -> np.ndarray:
     """One channel of a grey image, also if it comes as palette or RGB."""
-    return read_mask(path)[0]
+    array, _ = images.read_grey(path)
+    return array.astype(np.uint8) if array.dtype == bool else array
 
 
 def read_object(path: Path) -> np.ndarray:

@@ -21,7 +21,7 @@ not mark the case, or who did not answer a voxel, do not count there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,7 @@ from nnunet_softlabel.evaluation.views import all_of, masks_of_class, patterns_o
 from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
 from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.soft_labels import MoveRecord
 from nnunet_softlabel.metrics.froc import ScoredLesions, scored_lesions
 from nnunet_softlabel.metrics.lesions import case_score
 from nnunet_softlabel.metrics.overlap import NAN
@@ -112,12 +113,14 @@ class CaseScores:
         rows: of ``soft_metrics.csv``.
         reliability: class -> place -> table of `reliability`.
         lesions: class -> reference -> the model's lesions, scored.
+        truth_moved: file of the truth -> what was done to bring it onto the grid of the image.
     """
 
     case: str
     rows: list[Row]
     reliability: dict[str, dict[str, NDArray[Any]]]
     lesions: dict[str, dict[str, ScoredLesions]]
+    truth_moved: Mapping[str, MoveRecord] = field(default_factory=dict)
 
 
 @dataclass
@@ -156,11 +159,13 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
             for reference, values in references.items():
                 keys = dict(zip(KEYS, (data.case, data.group, name, reference, prediction), strict=True))
                 rows.append({**keys, **values})
+    moved = {} if data.truth is None else data.truth.moved
     return CaseScores(
         data.case,
         rows,
         {name: scores.reliability for name, scores in found.items()},
         {name: scores.lesions for name, scores in found.items()},
+        moved,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.labels import Labels, Values
 from nnunet_softlabel.formats.probability_maps import as_probability, read_probability
-from nnunet_softlabel.formats.regrid import GridError
+from nnunet_softlabel.formats.regrid import GridError, Regrid
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.formats.soft_labels import MoveRecord
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,12 @@ class TrueCase:
     Attributes:
         label_map: in the data set's values ``(*spatial)``; of probabilities the consensus.
         soft: foreground probabilities ``(C, *spatial)``, or None if the truth is a label map.
+        moved: file -> what was done to bring it onto the grid of the image.
     """
 
     label_map: NDArray[Any]
     soft: NDArray[Any] | None = None
+    moved: Mapping[str, MoveRecord] = field(default_factory=dict)
 
     def channel(self, index: int, labels: Labels) -> TrueChannel:
         """What is true of a class or region."""
@@ -107,14 +110,16 @@ class KnownTruth:
         Raises:
             DatasetError: for a value that no label has, another grid, or what is no probability.
         """
-        files = self.cases[case]
+        files, onto = self.cases[case], _Onto(grid, self.truth.regrid)
         if files.soft:
-            soft = np.stack([self._read_map(files.soft[name], grid) for name in self.labels.names])
-            return TrueCase(consensus(_checked(soft, self.labels, case), self.labels), soft)
-        maps = [self._read_label_map(source, grid) for source in files.raters.values()]
-        return TrueCase(maps[0]) if len(maps) == 1 else _mean(maps, self.labels)
+            soft = np.stack([self._read_map(files.soft[name], onto) for name in self.labels.names])
+            return TrueCase(consensus(_checked(soft, self.labels, case), self.labels), soft, onto.moved)
+        maps = [self._read_label_map(source, onto) for source in files.raters.values()]
+        if len(maps) == 1:
+            return TrueCase(maps[0], moved=onto.moved)
+        return replace(_mean(maps, self.labels), moved=onto.moved)
 
-    def _read_label_map(self, source: Source, grid: Grid) -> NDArray[Any]:
+    def _read_label_map(self, source: Source, onto: _Onto) -> NDArray[Any]:
         if isinstance(source, Path) and self.truth.has_segments(source):
             reading = Reading(self.values, class_axis=self.truth.class_axis)
             with own_flag():
@@ -122,29 +127,47 @@ class KnownTruth:
         else:
             array, own_grid = read_source(source, read_label_file, source_name(source))
             label_map = LabelMap(_own_values(array, self.values, source), own_grid)
-        return self._on_grid(label_map, grid, source)
+        return onto.fitted(label_map, source)
 
-    def _read_map(self, source: Source, grid: Grid) -> NDArray[Any]:
+    def _read_map(self, source: Source, onto: _Onto) -> NDArray[Any]:
         scale = self.truth.soft_scale
         array, own_grid = read_source(source, partial(read_probability, scale=scale), source_name(source))
         if not isinstance(source, Path):
             array = as_probability(array, source_name(source), scale)
-        return self._on_grid(LabelMap(array.astype(np.float32, copy=False), own_grid), grid, source)
+        return onto.fitted(LabelMap(array.astype(np.float32, copy=False), own_grid), source)
 
-    def _on_grid(self, label_map: LabelMap, grid: Grid, source: Source) -> NDArray[Any]:
+
+@dataclass(frozen=True)
+class _Onto:
+    """The grid of the references; notes which files were moved there."""
+
+    grid: Grid
+    regrid: Regrid | None
+    moved: dict[str, MoveRecord] = field(default_factory=dict)
+
+    def fitted(self, label_map: LabelMap, source: Source) -> NDArray[Any]:
+        """The array on the grid."""
         try:
-            return on_grid(label_map, grid, self.truth.regrid)[0]
+            array, move = on_grid(label_map, self.grid, self.regrid)
         except GridError as error:
             array, name = label_map.array, source_name(source)
-            if array.shape != grid.shape:
+            if self.regrid is not None or error.is_hopeless:
                 raise DatasetError(
-                    f"{name}: the truth has shape {array.shape}, the soft label {grid.shape} ({error}); add "
-                    f"--regrid, or resample it onto the image."
+                    f"{name}: the truth lies elsewhere than the references ({error}); --regrid cannot mend "
+                    f"that: mend its header, or take the file of this image."
+                ) from error
+            if array.shape != self.grid.shape:
+                raise DatasetError(
+                    f"{name}: the truth has shape {array.shape}, the soft label {self.grid.shape} ({error}); "
+                    f"add --regrid, or resample it onto the image."
                 ) from error
             raise DatasetError(
                 f"{name}: the truth lies elsewhere than the references ({error}); add --regrid, resample it "
                 f"onto the image, or mend its header."
             ) from error
+        if move is not None:
+            self.moved[source_name(source)] = move.to_json()
+        return array
 
 
 def _mean(maps: Sequence[NDArray[Any]], labels: Labels) -> TrueCase:

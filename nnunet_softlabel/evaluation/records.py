@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
     from nnunet_softlabel.evaluation.recalibration import AffineJson, IsotonicJson
+    from nnunet_softlabel.formats.soft_labels import MoveRecord
 
 
 class MetricEntry(TypedDict):
@@ -87,7 +88,8 @@ class Summary(Scores):
         calibration: that recalibrated the probabilities, or None.
         not_evaluated: predicted cases that the split does not know.
         not_predicted: test cases without a prediction.
-        truth: folder of the known truth, or None.
+        truth: where the known truth is, or None.
+        truth_moved: case -> file of the truth -> how it came onto the grid of the image.
         digest: of all files that were read.
     """
 
@@ -101,6 +103,7 @@ class Summary(Scores):
     threshold: ThresholdRecord
     parameters: ParametersRecord
     truth: str | None
+    truth_moved: dict[str, dict[str, MoveRecord]]
     digest: str
     versions: dict[str, str]
 

@@ -147,6 +147,7 @@ def score_folder(
         "threshold": rule.to_json(),
         "parameters": cast(ParametersRecord, {**asdict(parameters), "tolerance_from": tolerance_from}),
         "truth": None if truth is None else str(truth),
+        "truth_moved": {score.case: dict(score.truth_moved) for score in scores if score.truth_moved},
         "digest": digest,
         "versions": tables.versions(),
     }

@@ -61,6 +61,19 @@ def test_real_images_have_four_experts_who_roughly_agree(shared_data, tools):
         assert 0.6 < 2 * masks.min(axis=0).sum() / (masks.min(axis=0) + masks.max(axis=0)).sum() < 1
 
 
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_the_script_converts_the_real_images(shared_data, source):
+    """All 35 images, from the challenge's folder to soft labels."""
+    assert convert_bubil.main([str(shared_data / "bubil_rat_smc"), "-d", "501", "-np", "1"]) == 0
+    dataset = SoftDataset.find(501)
+    assert len(dataset.cases()) == 35
+    for case in ("B02", "B18"):
+        (soft,) = dataset.read_soft(case)
+        assert np.unique(soft) == pytest.approx([0, 1 / 4, 1 / 2, 3 / 4, 1], abs=1e-4)
+        assert len(dataset.read_raters(case)) == 4
+
+
 @pytest.mark.shared_data
 def test_the_third_value_of_a_real_mask_is_object(shared_data):
     path = shared_data / "bubil_rat_smc" / "ExpertsAnnotations" / "Person5_Amira" / "seg_B04.png"

@@ -316,6 +316,25 @@ def test_commands_take_the_flags_of_a_truth(build, tmp_path, monkeypatch, capsys
         assert "--truth: belongs to --against truth; add it" in capsys.readouterr().err
 
 
+def test_a_truth_that_was_moved_is_told(build, tmp_path, monkeypatch, capsys):
+    made = build(cases=2)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    shutil.copytree(made.dataset.folder / "labelsTr", tmp_path / "truth")
+    path = tmp_path / "truth" / "case1.nii.gz"
+    image = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.Expand(image, (2, 2, 2), sitk.sitkNearestNeighbor), str(path))
+    words = ["evaluate", "-d", "900", "-i", str(made.predictions), "-np", "1", "-o", str(tmp_path / "out")]
+    words += ["--truth", str(tmp_path / "truth"), "--regrid", "nearest"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "Truth: 1 file was put on the grid of the image (--regrid nearest); voxels moved by " in out
+    image.SetOrigin((900.0, 0.0, 0.0))
+    sitk.WriteImage(image, str(path))
+    for flags in (words, words[:-2]):
+        assert main([*flags, "--overwrite"]) == 2
+        assert "misses the image altogether); --regrid cannot mend that" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ending", [".png", ".bmp", ".tif", ".TIFF"])
 def test_flat_truths(build, tmp_path, ending):
     made = build(cases=2, ending=".png")
