@@ -48,7 +48,8 @@ def add_parser(commands: Commands) -> None:
         "--images",
         nargs="+",
         metavar="PATTERN",
-        help="Image files, one pattern per channel: 'images/{case}.nii.gz'.",
+        help="Image files, one pattern per channel: 'images/{case}.nii.gz'. In all patterns * is any part of "
+        "a name, ** any folders.",
     )
     parser.add_argument(
         "--channel-names", nargs="+", metavar="NAME", help="nnU-Net's channel names, as CT or T2."
@@ -58,7 +59,8 @@ def add_parser(commands: Commands) -> None:
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="Raters' files: 'raters/{case}_rater{rater}.nii.gz'.",
+        help="Raters' files: 'raters/{case}_rater{rater}.nii.gz'; {rater:r1,r2} names those that count. "
+        "NIfTI, NRRD, Slicer's .seg.nrrd, DICOM-SEG, PNG, TIFF, BMP.",
     )
     parser.add_argument(
         "--single-rater", action="store_true", help="--raters has no {rater}: one rater per case."

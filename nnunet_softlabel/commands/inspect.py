@@ -50,10 +50,14 @@ def add_parser(commands: Commands) -> None:
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="Without -d: raters' files, 'raters/{case}_rater{rater}.nii.gz'.",
+        help="Without -d: raters' files, 'raters/{case}_rater{rater}.nii.gz', of any format that convert "
+        "reads; * and ** are wildcards.",
     )
     parser.add_argument(
-        "--labels", nargs="+", metavar="NAME=VALUE", help="Label values in these files: nodule=1, whole=1,2."
+        "--labels",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="Label values in these files: nodule=1, whole=1,2; names of segments: lesion=Lesion.",
     )
     parser.add_argument(
         "--dark-foreground",
