@@ -30,9 +30,9 @@ class PerVoxel:
 
 # Measured by tests/performance/benchmark_memory.py, rounded up.
 PER_VOXEL = {
-    "convert": PerVoxel(20, per_label=0.2),
-    "inspect": PerVoxel(28, per_label=3.5),
-    "preprocess": PerVoxel(10, per_label=15),
+    "convert": PerVoxel(26, per_label=0.2),
+    "inspect": PerVoxel(12, per_label=0.2),
+    "preprocess": PerVoxel(32, per_label=0.3),
     "evaluate": PerVoxel(60, per_label=30),
     "predictions": PerVoxel(30, per_label=20),
 }

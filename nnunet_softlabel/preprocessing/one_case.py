@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,18 +125,30 @@ def preprocess_case(
     target_spacing = list(configuration_manager.spacing)
     if len(target_spacing) < len(spacing):  # a 2d configuration leaves the distance of slices alone
         target_spacing = [spacing[0], *target_spacing]
+
+    def resample(channel: NDArray[Any]) -> Any:
+        return configuration_manager.resampling_fn_probabilities(
+            channel, list(shape), spacing, target_spacing
+        )
+
     channels = []
     for channel in soft:
         cropped = _cropped(channel.transpose(axes), properties)
         del channel  # only what is resampled stays in memory
-        channels.append(PackedMap(shape, np.float32))
-        if not cropped.any():
-            continue
-        if cropped.shape != tuple(shape):
-            resample = configuration_manager.resampling_fn_probabilities
-            cropped = np.asarray(resample(cropped[None], list(shape), spacing, target_spacing))[0]
-        channels[-1] = PackedMap.of(np.clip(cropped, 0, 1).astype(np.float32, copy=False))
+        channels.append(_resampled(cropped, shape, resample))
+        del cropped
     return _quantised(channels, is_exclusive=is_exclusive)
+
+
+def _resampled(
+    cropped: NDArray[Any], shape: Sequence[int], resample: Callable[[NDArray[Any]], Any]
+) -> PackedMap:
+    """A channel on the voxels of the preprocessed image; an empty one is empty there, too."""
+    if not cropped.any():
+        return PackedMap(shape, np.float32)
+    if cropped.shape != tuple(shape):
+        cropped = np.asarray(resample(cropped[None]))[0]
+    return PackedMap.of(np.clip(cropped, 0, 1).astype(np.float32, copy=False))
 
 
 def _cropped(channel: NDArray[Any], properties: Json) -> NDArray[Any]:
@@ -214,14 +226,19 @@ class _SoftFiles:
         for path in self.files:
             read_probability(path)  # nnU-Net's reader fills what is cut off with zeros, and takes any value
             try:
-                (channel,), properties = self.reader.read_images([str(path)])
+                read = list(self.reader.read_images([str(path)]))
             except (RuntimeError, OSError, ValueError) as error:
                 raise DatasetError("cannot be read; convert the data set again.") from error
-            spacing = spacing or properties["spacing"]
-            if list(properties["spacing"]) != list(spacing):
+            found = read.pop()["spacing"]
+            spacing = spacing or found
+            if list(found) != list(spacing):
                 raise DatasetError("cannot be read; convert the data set again.")
-            if is_flat(path):
-                channel = channel / np.float32(PNG_ONE)
-            self.is_disputed = self.is_disputed or bool(((channel > 0) & (channel < 1)).any())
-            yield channel
-            del channel  # before the next is read
+            yield self._probability(path, read)
+
+    def _probability(self, path: Path, read: list[NDArray[Any]]) -> NDArray[Any]:
+        """The channel that was read, taken out of the list, so that the caller alone has it."""
+        (channel,) = read.pop()
+        if is_flat(path):
+            channel = channel / np.float32(PNG_ONE)
+        self.is_disputed = self.is_disputed or bool(((channel > 0) & (channel < 1)).any())
+        return channel
