@@ -17,6 +17,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import FILE_NAME, TUNED, choose_threshold
 from nnunet_softlabel.formats.files import Json, read_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.formats.plans import missing_plans
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.public import public
 from nnunet_softlabel.training.budget import Budget
@@ -84,9 +85,7 @@ class BenchmarkGrid:
     def _plans_of(self, configurations: Sequence[str]) -> Json:
         """Name of a configuration -> its plan; refuses names that the plans file does not have."""
         if not self.plans_file.is_file():
-            raise UsageError(
-                f"-p {self.plans}: {self.plans_file} is not there; run nnUNetv2_plan_and_preprocess first."
-            )
+            raise UsageError(missing_plans(self.plans_file))
         planned = read_json(self.plans_file).get("configurations")
         if not isinstance(planned, dict):
             raise UsageError(f"{self.plans_file}: holds no configurations; plan the data set again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -65,8 +66,9 @@ def describe_grid(grid: BenchmarkGrid) -> list[str]:
     lines = [f"{grid.dataset.folder.name}, {grid.plans}: {len(grid.cells)} trainings into {grid.output}"]
     for number, cell in enumerate(grid.cells, start=1):
         status = recorded_outcome(grid, cell)
-        cases = len(grid.validation_cases(cell))
-        lines.append(f"[{number}/{len(grid.cells)}] {cell.name}: {status}; {cases} validation cases")
+        cases = f"{len(grid.validation_cases(cell))} validation cases"
+        what = cases if grid.splits else "nnU-Net makes the folds in the first training"
+        lines.append(f"[{number}/{len(grid.cells)}] {cell.name}: {status}; {what}")
     if grid.scoring.test:
         without = _images_without_references(grid)
         more = f"; {without} test images have no reference and are not predicted" if without else ""
@@ -117,6 +119,8 @@ def _fold_problems(grid: BenchmarkGrid) -> Iterator[str]:
 def _trainer_problems(grid: BenchmarkGrid) -> Iterator[str]:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
+    from nnunet_softlabel.training.recipes import TRAINERS
+
     before = os.environ.get("nnUNet_extTrainer")
     os.environ["nnUNet_extTrainer"] = trainer_path()
     try:
@@ -125,7 +129,10 @@ def _trainer_problems(grid: BenchmarkGrid) -> Iterator[str]:
                 with redirect_stdout(StringIO()):  # nnU-Net tells of its search
                     recursive_find_trainer_class_by_name(trainer)
             except RuntimeError:
-                yield f"-tr {trainer}: no such trainer; is its name right, its folder on nnUNet_extTrainer?"
+                near = difflib.get_close_matches(trainer, TRAINERS, n=1, cutoff=0.5)
+                meant = f" did you mean {near[0]}?" if near else ""
+                asked = "is its name right, its folder on nnUNet_extTrainer?"
+                yield f"-tr {trainer}: no such trainer; {asked}{meant}"
     finally:
         if before is None:
             del os.environ["nnUNet_extTrainer"]

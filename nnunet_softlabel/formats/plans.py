@@ -19,6 +19,13 @@ KEYS_OF_CONFIGURATION = (
 )
 
 
+def missing_plans(path: Path) -> str:
+    """What to say of a plans file that is not there: the plans of the data set, or how to make one."""
+    there = [other.stem for other in sorted(path.parent.glob("*lans*.json"))]
+    what = f"choose one of {', '.join(there)}" if there else "run nnUNetv2_plan_and_preprocess first"
+    return f"-p {path.stem}: {path} is not there; {what}."
+
+
 def read_plans(folder: Path, name: str) -> Json:
     """The content of ``NAME.json`` in ``nnUNet_preprocessed/DatasetXXX_NAME``.
 
@@ -28,7 +35,7 @@ def read_plans(folder: Path, name: str) -> Json:
     """
     path = folder / f"{name}.json"
     if not path.is_file():
-        raise UsageError(f"-p {name}: {path} is not there; run nnUNetv2_plan_and_preprocess first.")
+        raise UsageError(missing_plans(path))
     content = read_json(path)
     with expecting_shape(path, REMEDY):
         for key in KEYS:

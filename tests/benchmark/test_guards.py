@@ -159,10 +159,12 @@ def test_small_cases_are_validated_by_one_process_and_large_ones_by_more(grid_fa
     assert validation_processes(grid, grid.cells[0]) == min(8, number)
 
 
-def test_nothing_is_wrong_with_a_data_set_that_is_ready(grid_factory):
+def test_nothing_is_wrong_with_a_data_set_that_is_ready(grid_factory, monkeypatch):
     grid = grid_factory()
     assert find_problems(grid, num_processes=1) == []
     assert describe_grid(grid)[1].endswith("not trained; 2 validation cases")
+    monkeypatch.setattr(type(grid), "splits", [])
+    assert describe_grid(grid)[1].endswith("not trained; nnU-Net makes the folds in the first training")
 
 
 def remove_reference(grid, monkeypatch):
@@ -211,7 +213,11 @@ PROBLEMS = {
     "made with": (train_with_something_else, {}, "was made with epochs 7, this benchmark asks for 1"),
     "record": (damage_record, {}, "is no record of a training"),
     "fold": (lambda grid, patch: None, {"folds": [0, 5, 7]}, "-f 5 7: there are the folds 0 to 2"),
-    "trainer": (lambda grid, patch: None, {"trainers": ["nnUNetTrainerSoftXE"]}, "SoftXE: no such trainer"),
+    "trainer": (
+        lambda grid, patch: None,
+        {"trainers": ["nnUNetTrainerSoftXE"]},
+        "SoftXE: no such .* mean nnUNetTrainerSoftCE?",
+    ),
 }
 
 

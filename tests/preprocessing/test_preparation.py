@@ -280,7 +280,7 @@ def test_command_preprocesses_several_configurations(own, capsys) -> None:
     ("arguments", "message"),
     [
         (["-d", "3"], "-d 3: no such data set in"),
-        (["-d", "911", "-p", "Other"], "-p Other: .*Other.json is not there; run nnUNetv2_plan"),
+        (["-d", "911", "-p", "Other"], "-p Other: .*Other.json is not there; choose one of nnUNetPlans"),
         (["-d", "911", "-c", "4d"], "-c 4d: nnUNetPlans has no such configuration; it has 2d"),
         (["-d", "911", "-np", "0"], "-np 0: takes a number from 1"),
     ],

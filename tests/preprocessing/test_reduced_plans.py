@@ -52,7 +52,9 @@ def test_plans_are_not_overwritten(own, capsys) -> None:
         reduce_plans(911)
     with pytest.raises(UsageError, match=r"nnUNetPlans.json: is already there"):
         reduce_plans(911, name="nnUNetPlans", overwrite=True)
-    with pytest.raises(UsageError, match=r"plans Absent: .*Absent.json is not there; run nnUNetv2_plan"):
+    with pytest.raises(
+        UsageError, match=r"plans Absent: .*Absent.json is not there; choose one of nnUNetPlans"
+    ):
         reduce_plans(911, plans="Absent")
     assert run("reduce-plans", "-d", "911", "--overwrite") == 0
     assert "train with -p nnUNetPlansReduced" in capsys.readouterr().out
