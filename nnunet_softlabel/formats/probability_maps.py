@@ -32,7 +32,7 @@ def read_probability(path: Path, scale: float | None = None) -> tuple[NDArray[An
     if scale is None:
         own = full_scale(path, array.dtype)
         scale = None if own == 1 else own
-    return as_probability(array, str(path), scale), grid
+    return _as_probability(array, str(path), scale), grid
 
 
 def as_probability(array: NDArray[Any], what: str, scale: float | None = None) -> NDArray[Any]:
@@ -41,10 +41,19 @@ def as_probability(array: NDArray[Any], what: str, scale: float | None = None) -
     Raises:
         DatasetError: for values outside.
     """
+    found = _as_probability(array, what, scale)
+    return found.copy() if np.shares_memory(found, array) else found
+
+
+def _as_probability(array: NDArray[Any], what: str, scale: float | None) -> NDArray[Any]:
+    """The array itself where nothing has to be done."""
     lowest, highest = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     array = array.astype(np.float32, copy=False)
-    array = array if scale is None else array / np.float32(scale)
-    if array.size and (array.min() < -1e-4 or array.max() > 1 + 1e-4):
+    least, most = lowest, highest
+    if scale is not None:
+        array = array / np.float32(scale)
+        least, most = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if least < -1e-4 or most > 1 + 1e-4:
         hint = "rescale to [0, 1]"
         if scale is None:
             likely = next((s for s in (100, 255, 65535) if highest <= s), 255)
@@ -53,7 +62,7 @@ def as_probability(array: NDArray[Any], what: str, scale: float | None = None) -
             f"{what}: values from {lowest:.4g} to {highest:.4g} are no probabilities"
             f"{'' if scale is None else f' of {scale:g}'}; {hint}."
         )
-    return np.clip(array, 0, 1)
+    return array if 0 <= least and most <= 1 and array.flags.writeable else np.clip(array, 0, 1)
 
 
 def full_scale(path: Path, dtype: np.dtype[Any]) -> float:
