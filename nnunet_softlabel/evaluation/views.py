@@ -250,15 +250,16 @@ def patterns_of_voxels(view: VoxelView) -> VoxelView:
     The far voxels are one pattern more, the last: everybody answered, nobody marks anything.
     """
     assert view.far_values is not None, "patterns are made of a model's view"
-    kind, values = view.near.astype(np.int64), np.zeros(1)
+    values: NDArray[Any] = np.zeros(1)
+    columns: list[NDArray[Any]] = [view.near]
     if view.truth is not None:
-        kind += 2 * view.truth.mask
-        kind += 4 * (True if view.truth.answered is None else view.truth.answered)
+        answered = view.truth.answered
+        columns += [view.truth.mask, np.ones_like(view.near) if answered is None else answered]
         values, place = np.unique(view.truth.reference, return_inverse=True)
-        kind += 8 * place.reshape(-1)
+        columns.append(place.astype(np.min_scalar_type(len(values))))
     width = 8 * len(values)
-    kind += view.codes.astype(np.int64) * width
-    found, counts = _counted(kind, (int(view.codes.max(initial=0)) + 1) * width)
+    size = (int(view.codes.max(initial=0)) + 1) * width
+    found, counts = _counted(chunks(view.codes, *columns), width, size)
     codes, kind = np.divmod(found, width)
     truth = None
     if view.truth is not None:
@@ -281,11 +282,19 @@ def patterns_of_voxels(view: VoxelView) -> VoxelView:
     )
 
 
-def _counted(numbers: NDArray[Any], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The numbers below ``size`` that are there, and how often."""
-    if size > max(MANY, len(numbers)):
-        return np.unique(numbers, return_counts=True)
-    counts = np.bincount(numbers, minlength=size)
+def _counted(
+    pieces: Iterator[tuple[NDArray[Any], ...]], width: int, size: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Numbers ``code * width + near + 2 mask + 4 answered + 8 place`` that are there, and how often."""
+    numbers = (
+        codes.astype(np.int64) * width + sum(c.astype(np.int64) << k for k, c in enumerate(kinds))
+        for codes, *kinds in pieces
+    )
+    if size > MANY:
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *numbers]), return_counts=True)
+    counts = np.zeros(size, np.intp)
+    for piece in numbers:
+        counts += np.bincount(piece, minlength=size)
     found = np.flatnonzero(counts)
     return found, counts[found]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
+from scipy.special import digamma, xlogy
 
 from nnunet_softlabel.metrics.far import (
     NOTHING,
@@ -198,13 +198,28 @@ def area_under_risk_coverage(
     reference, prediction = voxels_that_count(reference, prediction, mask)
     if prediction.size == 0:
         return NAN
-    is_wrong = ((prediction > 0.5) != (reference > 0.5)).ravel().astype(np.float64)
+    is_wrong = ((prediction > 0.5) != (reference > 0.5)).ravel()
     doubt = np.minimum(prediction, 1 - prediction).ravel()
     counts = counted(mask, counts)
-    _, which, count = np.unique(doubt, return_inverse=True, return_counts=True)
     if counts is not None:
-        count, is_wrong = np.bincount(which.ravel(), weights=counts).astype(np.intp), is_wrong * counts
-    rate = np.bincount(which.ravel(), weights=is_wrong) / count  # ties share their errors evenly
+        return _risk_of_counted(doubt, is_wrong, counts)
+    values, errors = np.unique(doubt[is_wrong], return_counts=True)
+    doubt.sort()
+    # among equal doubts, errors come evenly: the k-th of n has errors / n
+    before = np.searchsorted(doubt, values, side="left")
+    after = np.searchsorted(doubt, values, side="right")
+    sizes = after - before
+    place = np.arange(1, sizes.sum() + 1) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    within = np.repeat(errors / sizes, sizes) * place / (np.repeat(before, sizes) + place)
+    # every further k adds errors / k
+    beyond = errors * (digamma(doubt.size + 1) - digamma(after + 1))
+    return float((within.sum() + beyond.sum()) / doubt.size)
+
+
+def _risk_of_counted(doubt: NDArray[Any], is_wrong: NDArray[Any], counts: NDArray[Any]) -> float:
+    _, which = np.unique(doubt, return_inverse=True)
+    count = np.bincount(which.ravel(), weights=counts).astype(np.intp)
+    rate = np.bincount(which.ravel(), weights=is_wrong * counts) / count
     if len(rate) == 1:
         return float(rate[0])
     return float((np.cumsum(np.repeat(rate, count)) / np.arange(1, count.sum() + 1)).mean())

@@ -51,15 +51,28 @@ def generalised_energy_distance(
     both = np.zeros((len(masks), len(masks)))
     others = [array for array in (mask, counts) if array is not None]
     for pieces in chunks(*masks, *others):
-        flat = np.stack(pieces[: len(masks)])
-        inside = flat.any(axis=0)
-        if mask is not None:
-            inside &= pieces[len(masks)]
-        flat = flat[:, inside].astype(np.float32)  # sums of a piece are whole numbers below 2^24
-        weighted = flat if counts is None else flat * pieces[-1][inside].astype(np.float64)
-        both += weighted @ flat.T
+        rest = list(pieces[len(masks) :])
+        inside = None if mask is None else rest.pop(0)
+        both += intersections(pieces[: len(masks)], mask=inside, counts=rest[0] if rest else None)
+    return energy_of(both, len(raters))
+
+
+def intersections(
+    masks: Sequence[NDArray[Any]], *, mask: NDArray[Any] | None = None, counts: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Voxels that each pair of flat masks has in common; of at most 2^24 entries."""
+    flat = np.stack(masks)
+    inside = flat.any(axis=0)
+    if mask is not None:
+        inside &= mask
+    flat = flat[:, inside].astype(np.float32)  # whole numbers below 2^24 are exact
+    weighted = flat if counts is None else flat * counts[inside].astype(np.float64)
+    return np.asarray(weighted @ flat.T)
+
+
+def energy_of(both: NDArray[Any], n: int) -> float:
+    """`generalised_energy_distance` from `intersections` of n raters and then the samples."""
     size = both.diagonal()
     union = size[:, None] + size[None] - both
     distance = np.where(union > 0, 1 - both / np.maximum(union, 1), 0)
-    n = len(raters)
     return float(2 * distance[:n, n:].mean() - distance[n:, n:].mean() - distance[:n, :n].mean())

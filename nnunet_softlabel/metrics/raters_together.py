@@ -5,7 +5,7 @@ Each function takes the raters' masks ``(*spatial)``, the map and a `Setting`; `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from nnunet_softlabel.metrics.energy_distance import GED_LEVELS, generalised_energy_distance, level_sets
-from nnunet_softlabel.metrics.far import NOTHING, FarVoxels
+from nnunet_softlabel.metrics.energy_distance import GED_LEVELS, energy_of, intersections, level_sets
+from nnunet_softlabel.metrics.far import NOTHING, FarVoxels, chunks
 from nnunet_softlabel.metrics.overlap import NAN, Direction, check_same_shape, counted, dice, total
 
 COVERAGE = 0.8
@@ -42,8 +42,17 @@ class Setting:
 
 def energy_distance(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
     """`generalised_energy_distance` of the raters and the map's level sets."""
-    samples = level_sets(prediction, levels=setting.levels)
-    return generalised_energy_distance(raters, samples, mask=setting.mask, counts=setting.counts)
+    if not raters:
+        return NAN
+    check_same_shape(prediction=prediction, **{str(i): m for i, m in enumerate(raters)})
+    others = [array for array in (setting.mask, setting.counts) if array is not None]
+    both = np.zeros((len(raters) + setting.levels,) * 2)
+    for pieces in chunks(*raters, prediction, *others):  # level sets of a whole image are many masks
+        drawn, (p, *rest) = pieces[: len(raters)], pieces[len(raters) :]
+        mask = None if setting.mask is None else rest.pop(0)
+        samples = level_sets(p, levels=setting.levels)
+        both += intersections([*drawn, *samples], mask=mask, counts=rest[0] if rest else None)
+    return energy_of(both, len(raters))
 
 
 def volumes_ml(masks: Sequence[NDArray[Any]], setting: Setting) -> NDArray[Any]:
@@ -101,24 +110,39 @@ def uncertainty_ncc(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], se
     """
     if not raters:
         return NAN
-    mean = np.asarray(np.mean(raters, axis=0, dtype=np.float64))
-    p = prediction.astype(np.float64)
-    pairs = [x * (1 - x) for x in (mean, p)]
-    a, b = (x.ravel() if setting.mask is None else x[setting.mask] for x in pairs)
-    counts = counted(setting.mask, setting.counts)
-    weights = np.ones(a.size) if counts is None else counts.ravel()
-    far, voxels = setting.far, weights.sum() + setting.far.count
+    far, voxels, sum_a, sum_b = setting.far, float(setting.far.count), 0.0, setting.far.variance
+    for a, b, weights in _variances(raters, prediction, setting):
+        voxels += float(weights.sum())
+        sum_a += float(weights @ a)
+        sum_b += float(weights @ b)
     if not voxels:
         return NAN
-    mean_a, mean_b = total(a, counts) / voxels, (total(b, counts) + far.variance) / voxels
-    a, b = a - mean_a, b - mean_b
+    mean_a, mean_b = sum_a / voxels, sum_b / voxels
     # of the far voxels, a is 0 before its mean is taken away
     far_b = far.variance - far.count * mean_b
-    covariance = (weights * a) @ b - mean_a * far_b
-    spread_a = (weights * a) @ a + far.count * mean_a**2
-    spread_b = (weights * b) @ b + far.variance_squares - mean_b * (far.variance + far_b)
+    covariance, spread_a = -mean_a * far_b, far.count * mean_a**2
+    spread_b = far.variance_squares - mean_b * (far.variance + far_b)
+    for a, b, weights in _variances(raters, prediction, setting):
+        a, b = a - mean_a, b - mean_b
+        covariance += float((weights * a) @ b)
+        spread_a += float((weights * a) @ a)
+        spread_b += float((weights * b) @ b)
     scale = float(np.sqrt(spread_a * spread_b)) if spread_a > 0 and spread_b > 0 else 0.0
-    return float(covariance) / scale if scale > 0 else NAN
+    return covariance / scale if scale > 0 else NAN
+
+
+def _variances(
+    raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Of the raters, of the map, and how many voxels each entry stands for, piece by piece."""
+    others = [array for array in (setting.mask, setting.counts) if array is not None]
+    for pieces in chunks(*raters, prediction, *others):
+        drawn, p = pieces[: len(raters)], pieces[len(raters)].astype(np.float64)
+        mean = np.asarray(np.mean(drawn, axis=0, dtype=np.float64))
+        weights = np.ones(p.shape) if setting.counts is None else pieces[-1].astype(np.float64)
+        if setting.mask is not None:
+            weights = weights * pieces[len(raters) + 1]
+        yield mean * (1 - mean), p * (1 - p), weights
 
 
 def unanimous_dice(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
