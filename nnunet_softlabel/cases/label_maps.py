@@ -162,6 +162,10 @@ def read_label_map(
                 f"{what}: has {len(channels)} channels, but --labels names channel {absent[0]}."
             )
         segments = Segments(dict(enumerate(channels, start=1)), grid, is_cropped=False)
+    elif reading.class_axis is not None and isinstance(source, Channel):
+        raise UsageError(
+            f"{what}: is one channel of a file, which has no classes apart; leave out --class-axis."
+        )
     else:
         array, own = read_source(source, read_label_file, what)
         return LabelMap(recoded(array, values, what, step=_step_of(source, array)), own)

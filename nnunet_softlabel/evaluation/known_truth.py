@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.arguments import as_label_texts
 from nnunet_softlabel.cases.case import Case, Source, source_name
 from nnunet_softlabel.cases.label_maps import (
     LabelMap,
@@ -220,7 +221,7 @@ def _values(dataset: SoftDataset, truth: Truth, found: Mapping[str, Case]) -> Va
     """
     if truth.labels is not None:
         with own_flag():
-            return labels_of(dataset.folder, dataset.dataset_json, truth.labels)[1]
+            return labels_of(dataset.folder, dataset.dataset_json, as_label_texts(truth.labels))[1]
     identity = dataset.labels.own_values
     said: Mapping[str, int] = dataset.about.get("label_values", {})
     named: dict[int | str, int] = {name: int(label) for name, label in said.items() if not name.isdigit()}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from nnunet_softlabel.arguments import LabelTexts
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.channels import ChannelAxis
 from nnunet_softlabel.formats.dicom_seg import is_dicom_file
@@ -45,7 +46,7 @@ class Truth:
     """
 
     place: Path
-    labels: Sequence[str] | None = None
+    labels: LabelTexts | None = None
     regrid: Regrid | None = None
     class_axis: ChannelAxis | None = None
     rater_axis: ChannelAxis | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nnunet_softlabel.arguments import as_label_texts
 from nnunet_softlabel.cases.case import SINGLE_RATER, Case, Source, source_name
 from nnunet_softlabel.cases.patterns import CaseMatcher, Pattern
 from nnunet_softlabel.cases.rater_datasets import labels_as_texts
@@ -142,7 +143,8 @@ def _of_file(truth: Truth, dataset: SoftDataset, case: Case, path: Path) -> Case
     soft: dict[str, Source] = {names[0]: path}
     if truth.class_axis is not None:
         with own_flag():
-            channels = channels_of_labels(*labels_of(dataset.folder, dataset.dataset_json, truth.labels))
+            texts = None if truth.labels is None else as_label_texts(truth.labels)
+            channels = channels_of_labels(*labels_of(dataset.folder, dataset.dataset_json, texts))
         soft = {name: Channel(path, channels[name] - 1, truth.class_axis) for name in names}
     elif len(names) > 1:
         raise UsageError(

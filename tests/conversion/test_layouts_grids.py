@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.find import find_cases
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.channels import Channel
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from tests.conversion.conversion_helpers import run
 from tests.conversion.layout_helpers import check, rewrite
@@ -149,5 +151,10 @@ def test_from_python(two_labels, nnunet_folders, expected) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             convert(cases, labels=two_labels.labels, files=FileOptions(**files), **options)
+    stack = two_labels.root / "stack.nii.gz"
+    sitk.WriteImage(sitk.JoinSeries([sitk.ReadImage(str(two_labels.rater("case_00", "1")))] * 2), str(stack))
+    channel = Case("case_00", two_labels.image("case_00"), raters={"1": Channel(stack, 0)})
+    with pytest.raises(UsageError, match="is one channel of a file, which has no classes apart"):
+        convert([channel], labels=two_labels.labels, files=FileOptions(class_axis="last"), **options)
     with pytest.raises(DatasetError, match="holds numbers, but labels gives none"):
         convert(cases, labels=["part1", "part2"], **options)

@@ -111,8 +111,9 @@ def test_values_of_its_own(data, tmp_path):
         sitk.WriteImage(sitk.ReadImage(str(path)) * 7, str(path))
     with pytest.raises(DatasetError, match="the truth holds the value 7, which no label has"):
         read(data, tmp_path / "truth")
-    found, hard = read(data, Truth(tmp_path / "truth", ["lesion=7"]))
-    np.testing.assert_array_equal(found, hard)
+    for labels in (["lesion=7"], {"lesion": 7}):
+        found, hard = read(data, Truth(tmp_path / "truth", labels))
+        np.testing.assert_array_equal(found, hard)
 
 
 def test_two_files_of_a_case_are_both_named(data, tmp_path):
