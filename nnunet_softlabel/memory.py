@@ -33,7 +33,8 @@ PER_VOXEL = {
     "convert": PerVoxel(26, per_label=0.2),
     "inspect": PerVoxel(12, per_label=0.2),
     "preprocess": PerVoxel(32, per_label=0.3),
-    "evaluate": PerVoxel(60, per_label=30),
+    "evaluate": PerVoxel(75, per_label=2),
+    "evaluate, all channels at once": PerVoxel(75, per_label=20),
     "predictions": PerVoxel(30, per_label=20),
 }
 

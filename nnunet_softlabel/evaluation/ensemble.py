@@ -109,7 +109,9 @@ class Predictions:
         """
         files = {case: folders[0] / f"{case}.npz" for case, folders in self.folders_of.items()}
         largest = LargestCase(*largest_of(files, predicted_voxels), len(labels.names), raters)
-        command = "evaluate" if raters else "predictions"
+        is_streamed = self.models == 1 and self.calibration is None  # see `PredictionStream`
+        evaluating = "evaluate" if is_streamed else "evaluate, all channels at once"
+        command = evaluating if raters else "predictions"
         return processes_that_fit(num_processes, len(files), largest, command)
 
     def mask_file(self, case: str, file_ending: str) -> Path:
