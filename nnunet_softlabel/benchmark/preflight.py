@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
 
 from nnunet_softlabel.benchmark.cell_training import recorded_outcome
+from nnunet_softlabel.benchmark.disk_space import space_problems
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
-from nnunet_softlabel.benchmark.held_out import is_predicted
-from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.references import read_references
@@ -21,8 +19,6 @@ from nnunet_softlabel.formats.files import Json, read_json, visible
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.processes import for_each_case
 from nnunet_softlabel.training.trainer_path import trainer_path
-
-COMPRESSION = 10  # nnU-Net's .npz are at least ten times smaller than float32, where most voxels are certain
 
 
 def find_problems(grid: BenchmarkGrid, *, num_processes: int = 2, trains_here: bool = True) -> list[str]:
@@ -46,7 +42,7 @@ def find_problems(grid: BenchmarkGrid, *, num_processes: int = 2, trains_here: b
         *_cascade_problems(grid),
         *_reference_problems(grid, num_processes),
         *(held_out_problems(grid, num_processes) if grid.scoring.test else ()),
-        *_space_problems(grid),
+        *space_problems(grid),
     ]
 
 
@@ -261,45 +257,3 @@ def _reference_problem(
     except DatasetError as error:
         return str(error)
     return ""
-
-
-def _space_problems(grid: BenchmarkGrid) -> Iterator[str]:
-    """Too little space for the probabilities even if they compress well."""
-    missing = _missing(grid)
-    needed = sum(map(partial(_prediction_bytes, grid), missing)) / COMPRESSION
-    if grid.scoring.test:
-        unpredicted = [cell for cell in grid.cells if cell in missing or not is_predicted(grid, cell)]
-        needed += len(unpredicted) * _bytes_of(grid, grid.test_cases, "Ts") / COMPRESSION
-    there = next(folder for folder in (grid.output, *grid.output.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        which = "validation and test" if grid.scoring.test else "validation"
-        yield (
-            f"-o {grid.output}: probabilities of the {which} "
-            f"cases take about {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free there."
-        )
-
-
-def _missing(grid: BenchmarkGrid) -> list[Cell]:
-    found = []
-    for cell in grid.cells:
-        try:
-            if recorded_outcome(grid, cell).is_done:
-                continue
-        except (UsageError, DatasetError):
-            pass  # reported above
-        found.append(cell)
-    return found
-
-
-def _prediction_bytes(grid: BenchmarkGrid, cell: Cell) -> float:
-    return _bytes_of(grid, grid.validation_cases(cell), "Tr")
-
-
-def _bytes_of(grid: BenchmarkGrid, cases: Sequence[str], split: str) -> float:
-    """Size of the probabilities of cases, uncompressed."""
-    there = [case for case in cases[:5] if grid.dataset.label_file(case, split).is_file()]
-    sizes = [grid.case_voxels(case, split) for case in there]
-    mean = sum(sizes) / len(sizes) if sizes else 0
-    return 4 * mean * len(cases) * (len(grid.dataset.labels.names) + 1)
