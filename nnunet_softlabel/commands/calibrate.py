@@ -108,12 +108,12 @@ def _folders(args: argparse.Namespace) -> tuple[list[Path], Path]:
     if not (args.c and args.tr):
         raise UsageError("name the model with -c and -tr, or folders of validation cases with -i.")
     from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
-    from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+    from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset, missing_model
 
     results = find_dataset(environment_folder("nnUNet_results"), args.d)
     model = results / f"{args.tr}__{args.p}__{args.c}"
     if not model.is_dir():
-        raise UsageError(f"-tr {args.tr}: {model} is not there; train the model first.")
+        raise UsageError(missing_model(args.tr, model))
     folds = args.f or sorted(
         path.parent.name.removeprefix("fold_")
         for path in model.glob("fold_*/validation")

@@ -44,6 +44,13 @@ def find_dataset(base: Path, dataset: int | str) -> Path:
     return found[0]
 
 
+def missing_model(trainer: str, model: Path) -> str:
+    """What to say of a model that is not there: the models of the data set, or that none is trained."""
+    there = sorted(path.name for path in model.parent.glob("*__*__*") if path.is_dir())
+    choice = f", or choose with -tr, -p and -c what is there: {', '.join(there)}" if there else ""
+    return f"-tr {trainer}: {model} is not there; train the model first{choice}."
+
+
 def _what_to_do(base: Path, dataset: str) -> str:
     """Of a data set that is missing in ``base``: what comes before, or which data sets are there."""
     raw, results = os.environ.get("nnUNet_raw"), os.environ.get("nnUNet_results")

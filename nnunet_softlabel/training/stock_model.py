@@ -20,7 +20,7 @@ from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset, missing_model
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.public import public
 from nnunet_softlabel.training import recipes
@@ -88,7 +88,7 @@ def export_stock(
     target = output / source.name / f"{STOCK}__{plans}__{configuration}"
     source = source / f"{trainer}__{plans}__{configuration}"
     if not source.is_dir():
-        raise UsageError(f"-tr {trainer}: {source} is not there; train the model first.")
+        raise UsageError(missing_model(trainer, source))
     _check_network(trainer, is_changed=bool(calibrated))
     change = _folding(source, calibrated)
     if target.resolve() == source.resolve():

@@ -13,7 +13,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.encoding import SCALE, consensus, dequantise, quantise, with_background
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.labels import Labels, parse_labels
-from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
+from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset, missing_model
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 CLASSES = ["a=1", "b=2", "c=3"]
@@ -224,6 +224,14 @@ def test_a_missing_data_set_is_an_earlier_step_or_the_list_of_what_is_there(
         find_dataset(tmp_path / "raw", 8)
     with pytest.raises(UsageError, match=r"-d 8: .*results, which holds none"):
         find_dataset(tmp_path / "results", 8)
+
+
+def test_a_missing_model_is_told_with_those_that_are_there(tmp_path: Path) -> None:
+    model = tmp_path / "nnUNetTrainer__nnUNetPlans__2d"
+    assert missing_model("nnUNetTrainer", model).endswith("is not there; train the model first.")
+    (tmp_path / "nnUNetTrainer__Small__2d").mkdir()
+    choice = "first, or choose with -tr, -p and -c what is there: nnUNetTrainer__Small__2d."
+    assert missing_model("nnUNetTrainer", model).endswith(choice)
 
 
 def test_data_set_without_soft_labels_is_refused(tmp_path: Path) -> None:
