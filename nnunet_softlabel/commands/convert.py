@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> None:
         "running": Running(args.np, args.overwrite, args.resume, show_progress=True),
     }
     if args.dry_run:
-        _print_preview(args, cases, dataset, channel_names, common)
+        _print_preview(args, cases, dataset, channel_names, common=common)
         return
     if dataset is not None:
         missing_cases: Literal["refuse", "drop"] = "drop" if args.missing_raters == "drop" else "refuse"
@@ -206,6 +206,7 @@ def _print_preview(
     cases: list[Case],
     dataset: Path | None,
     channel_names: list[str],
+    *,
     common: _Common,
 ) -> None:
     from nnunet_softlabel.conversion.checks import check_id_is_free, final_folder, new_dataset

@@ -143,7 +143,9 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
     """
     with_ceiling = with_ceiling and bool(data.votes.raters)
     found = {
-        name: _of_probabilities(data, index, soft, probability, parameters, with_ceiling=with_ceiling)
+        name: _of_probabilities(
+            data, index, soft, probability, parameters=parameters, with_ceiling=with_ceiling
+        )
         for index, (name, soft, probability) in enumerate(
             zip(data.labels.names, data.soft, data.probabilities, strict=True)
         )
@@ -151,7 +153,7 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
     decision = data.decision()
     rows: list[Row] = []
     for index, (name, scores) in enumerate(found.items()):
-        _add_those_of_masks(scores, data, index, decision, parameters, with_ceiling=with_ceiling)
+        _add_those_of_masks(scores, data, index, decision, parameters=parameters, with_ceiling=with_ceiling)
         by_prediction = {MODEL: model_rows(scores.model, scores.together)}
         if with_ceiling:
             by_prediction[RATER] = rater_rows(scores.raters, scores.raters_together, data.votes.raters)
@@ -174,8 +176,8 @@ def _of_probabilities(
     index: int,
     soft: NDArray[Any],
     probability: NDArray[Any],
-    parameters: Parameters,
     *,
+    parameters: Parameters,
     with_ceiling: bool,
 ) -> _ClassScores:
     """Everything of a class that does not depend on other classes."""
@@ -241,8 +243,8 @@ def _add_those_of_masks(
     data: CaseData,
     index: int,
     decision: NDArray[Any],
-    parameters: Parameters,
     *,
+    parameters: Parameters,
     with_ceiling: bool,
 ) -> None:
     view = masks_of_class(

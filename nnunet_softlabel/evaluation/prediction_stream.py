@@ -28,6 +28,7 @@ class PredictionStream:
         case: str,
         dataset: SoftDataset,
         shape: tuple[int, ...],
+        *,
         threshold: Threshold,
     ) -> None:
         self._predictions, self._case, self._dataset, self._shape = predictions, case, dataset, shape

@@ -236,7 +236,7 @@ def score_files(
     """Read one case and score it."""
     references = References.of(dataset, case, split=scoring.split)
     shape = references.hard.shape
-    prediction = PredictionStream(predictions, case, dataset, shape, threshold)
+    prediction = PredictionStream(predictions, case, dataset, shape, threshold=threshold)
     data = CaseData(
         case=case,
         group=str(dataset.about.get("groups", {}).get(case, "")),

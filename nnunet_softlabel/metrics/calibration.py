@@ -105,7 +105,7 @@ def reliability(
     counts = counted(mask, counts)
     table = np.zeros((bins, 3))
     for r, p, *n in chunks(reference, prediction, *([] if counts is None else [counts])):
-        table += table_of(equal_bins(p, bins), p, r, bins, *n)
+        table += table_of(equal_bins(p, bins), p, r, bins=bins, counts=n[0] if n else None)
     return table + far.reliability
 
 
@@ -249,5 +249,6 @@ def adaptive_expected_calibration_error(
         edges = adaptive_edges([prediction.reshape(-1)], bins=bins, counts=counts)
     table = np.zeros((len(edges) + 1, 3))
     for r, p, *n in chunks(reference, prediction, *([] if counts is None else [counts])):
-        table += table_of(np.searchsorted(edges, p, side="right"), p, r, len(table), *n)
+        which = np.searchsorted(edges, p, side="right")
+        table += table_of(which, p, r, bins=len(table), counts=n[0] if n else None)
     return calibration_error(table + far.adaptive)

@@ -81,7 +81,7 @@ class FarVoxels:
         edges = adaptive_edges((values, near.reshape(-1)), bins=bins)
         which, table = AdaptiveBins(edges), np.zeros((len(edges) + 1, 3))
         for (p,) in chunks(values):
-            table += table_of(which(p), p, None, len(table))
+            table += table_of(which(p), p, None, bins=len(table))
         return replace(self, edges=edges, adaptive=table)
 
 
@@ -105,7 +105,7 @@ def _table_of_equal_bins(p: NDArray[Any], r: NDArray[Any] | None, bins: int) -> 
     """`table_of` in bins of equal width; a background lies in one of them."""
     lowest, highest = equal_bins(np.array([p.min(), p.max()], p.dtype), bins)
     if lowest != highest:
-        return table_of(equal_bins(p, bins), p, r, bins)
+        return table_of(equal_bins(p, bins), p, r, bins=bins)
     table = np.zeros((bins, 3))
     table[lowest] = p.size, p.sum(dtype=np.float64), 0 if r is None else np.count_nonzero(r)
     return table
@@ -115,6 +115,7 @@ def table_of(
     which: NDArray[Any],
     p: NDArray[Any],
     r: NDArray[Any] | None,
+    *,
     bins: int,
     counts: NDArray[Any] | None = None,
 ) -> NDArray[Any]:

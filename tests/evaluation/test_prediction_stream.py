@@ -85,7 +85,7 @@ def test_the_stream_decides_as_the_whole_does(build, labels, rule):
     threshold = Threshold.of(given[rule], names)
     predictions = Predictions.find(data.predictions, file_ending=dataset.file_ending)
     shape = dataset.read_hard("case0").shape
-    stream = PredictionStream(predictions, "case0", dataset, shape, threshold)
+    stream = PredictionStream(predictions, "case0", dataset, shape, threshold=threshold)
     channels = list(stream.channels())
     whole = predictions.read("case0", dataset, shape)
     np.testing.assert_array_equal(channels, whole if dataset.labels.has_regions else whole[1:])
@@ -98,7 +98,8 @@ def test_a_segmentation_of_another_case_is_refused_after_the_last_channel(build)
     shape = data.dataset.read_hard("case0").shape
     target, source = (data.predictions / f"{case}{data.dataset.file_ending}" for case in ("case0", "case1"))
     target.write_bytes(source.read_bytes())
-    stream = PredictionStream(predictions, "case0", data.dataset, shape, Threshold.of(0.5, ("lesion",)))
+    rule = Threshold.of(0.5, ("lesion",))
+    stream = PredictionStream(predictions, "case0", data.dataset, shape, threshold=rule)
     with pytest.raises(DatasetError, match="differs in"):
         list(stream.channels())
 
@@ -113,5 +114,6 @@ def test_a_call_too_close_to_make_is_no_other_segmentation(build):
     write(data.predictions, p[::-1])
     (data.predictions / "case.npz").replace(data.predictions / "case0.npz")
     predictions = Predictions.find(data.predictions, file_ending=data.dataset.file_ending)
-    stream = PredictionStream(predictions, "case0", data.dataset, shape, Threshold.of(0.5, ("lesion",)))
+    rule = Threshold.of(0.5, ("lesion",))
+    stream = PredictionStream(predictions, "case0", data.dataset, shape, threshold=rule)
     assert len(list(stream.channels())) == 1
