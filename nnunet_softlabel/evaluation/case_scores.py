@@ -27,6 +27,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from nnunet_softlabel.evaluation.class_views import (
+    ClassReferences,
+    masks_of_class,
+    patterns_of_voxels,
+    voxels_of_class,
+)
 from nnunet_softlabel.evaluation.comparisons import (
     CONSENSUS,
     SOFT,
@@ -40,7 +46,7 @@ from nnunet_softlabel.evaluation.comparisons import (
     rater_rows,
 )
 from nnunet_softlabel.evaluation.known_truth import TrueCase, TrueChannel
-from nnunet_softlabel.evaluation.views import all_of, masks_of_class, patterns_of_voxels, voxels_of_class
+from nnunet_softlabel.evaluation.views import all_of
 from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
 from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.labels import Labels
@@ -186,17 +192,8 @@ def _of_probabilities(
     if truth is not None:
         references[TRUTH] = (truth.mask, all_of(data.mask, truth.answered))
     lesions = _scored_lesions(references, probability, parameters)
-    view = voxels_of_class(
-        soft,
-        hard,
-        truth,
-        probability,
-        index=index,
-        votes=votes,
-        mask=data.mask,
-        spacing_mm=data.spacing_mm,
-        parameters=parameters,
-    )
+    of = ClassReferences(index, hard, truth, votes, data.mask, data.spacing_mm)
+    view = voxels_of_class(of, soft, probability, parameters)
     comparisons = dict(model_comparisons(view, index, votes))
     members = {name: m[index] for name, m in votes.members.items()}
     together: Values = {}
@@ -247,16 +244,10 @@ def _add_those_of_masks(
     parameters: Parameters,
     with_ceiling: bool,
 ) -> None:
-    view = masks_of_class(
-        data.is_hard(index),
-        data.true_channel(index),
-        is_member(decision, data.values[index]),
-        index=index,
-        votes=data.votes,
-        mask=data.mask,
-        spacing_mm=data.spacing_mm,
-        parameters=parameters,
+    of = ClassReferences(
+        index, data.is_hard(index), data.true_channel(index), data.votes, data.mask, data.spacing_mm
     )
+    view = masks_of_class(of, is_member(decision, data.values[index]), parameters)
     for reference, comparison in model_comparisons(view, index, data.votes):
         scores.model[reference] |= view.measure(comparison)
     if with_ceiling:

@@ -285,8 +285,6 @@ METRICS: dict[str, Metric] = {
 # beside them, those of all raters of a case together
 TITLES: dict[str, str] = {name: metric.title for name, metric in (METRICS | RATERS_METRICS).items()}
 BETTER: dict[str, Direction] = {name: metric.better for name, metric in (METRICS | RATERS_METRICS).items()}
-
-
 OF_DECISION = frozenset(name for name, metric in METRICS.items() if metric.of_decision)
 
 
