@@ -45,6 +45,7 @@ def write(results: Path) -> None:
     rows = read_rows(results)
     parts = {
         "The raters of brain growth": rates_table(select(rows, experiment="rates")),
+        "At a glance": at_a_glance(rows),
         "Labels and numbers of raters, brain growth": networks_table(rows),
         "Differences to the mean of all seven": differences_table(rows),
         "A rater who was left out": left_out_table(rows),
@@ -85,6 +86,26 @@ def differences_table(rows: Rows) -> str:
         if (base and own[0]["experiment"] != MEAN[0]) or own[0]["variant"] != MEAN[1]
     ]
     return markdown(["label", "raters", "loss", *SCORES.values()], lines) if lines else ""
+
+
+def at_a_glance(rows: Rows) -> str:
+    """The scores of the mean of all seven; of the others the differences, starred."""
+    metrics = list(SCORES)[:4]
+    base = select(rows, experiment=MEAN[0], variant=MEAN[1])
+    lines = []
+    for (label, raters, loss), own in networks_of(rows):
+        loss = "stock" if "stock" in loss else "default"
+        if (own[0]["experiment"], own[0]["variant"]) == MEAN:
+            scores = [mean_text(values(own, m)) for m in metrics]
+            lines.append([f"{label} (the scores themselves)", raters, loss, *scores])
+        elif base:
+            found = [difference_text(paired_by_case(with_class(base), with_class(own), m)) for m in metrics]
+            lines.append([label, raters, loss, *(_without_interval(text) for text in found)])
+    return markdown(["label", "raters", "loss", *(SCORES[m] for m in metrics)], lines) if lines else ""
+
+
+def _without_interval(difference: str) -> str:
+    return difference.split(" ")[0] + (" *" if difference.endswith("*") else "")
 
 
 def with_class(rows: Rows) -> Rows:

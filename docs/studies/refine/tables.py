@@ -26,6 +26,26 @@ NETWORK_SCORES = {
     "brier_near": "Brier near (lower)",
 }
 
+# column -> (label, threshold)
+AT_A_GLANCE = {
+    "mean": ("mean", "0.5"),
+    "mean, tuned": ("mean", "tuned"),
+    "mean, rates": ("mean", "rates"),
+    "staple": ("staple", "0.5"),
+    "every mark": ("every mark", "0.5"),
+    "**lesion-wise**": ("lesion-wise", "0.5"),
+    "anatomy": ("anatomy", "0.5"),
+    "lesion-wise, anatomy": ("lesion-wise, anatomy", "0.5"),
+}
+BRIER = {
+    "network, mean": ("mean", "brier_near", 3),
+    "network, lesion-wise": ("lesion-wise", "brier_near", 3),
+    "label, mean": ("mean", "label_brier", 1),
+    "label, lesion-wise": ("lesion-wise", "label_brier", 1),
+    "label, anatomy": ("anatomy", "label_brier", 1),
+    "label, both": ("lesion-wise, anatomy", "label_brier", 1),
+}
+
 Rows = Sequence[Mapping[str, str]]
 
 
@@ -36,6 +56,8 @@ def write(results: Path) -> None:
     trained = [row for row in rows if row["threshold"]]
     head = ["data", "regime", "contrast", "correlation"]
     parts = {
+        "Dice at a glance": at_a_glance(rows),
+        "Brier at a glance": brier_at_a_glance(first),
         "labels": markdown(
             [*head, "label", "seeds", *LABEL_SCORES.values(), "models"],
             _lines(first, ("label",), LABEL_SCORES, with_model=True),
@@ -46,6 +68,41 @@ def write(results: Path) -> None:
         ),
     }
     write_tables(PAGE, parts)
+
+
+def conditions(rows: Rows) -> Iterator[tuple[str, str, Rows]]:
+    """(data, regime) and its rows: scenes, and knees of contrast 1 and correlation 0.3."""
+    main = [r for r in rows if r["data"] == "scenes" or (r["contrast"], r["correlation"]) == ("1", "0.3")]
+    for data, regime in dict.fromkeys((row["data"], row["regime"]) for row in main):
+        yield data, regime, [row for row in main if (row["data"], row["regime"]) == (data, regime)]
+
+
+def at_a_glance(rows: Rows) -> str:
+    """Dice of networks, a line per condition."""
+    lines = []
+    for data, regime, own in conditions(rows):
+        cells = []
+        for label, threshold in AT_A_GLANCE.values():
+            found = [r for r in own if (r["label"], r["threshold"]) == (label, threshold)]
+            cells.append(f"**{_mean(found, 'dice')}**" if label == "lesion-wise" else _mean(found, "dice"))
+        lines.append([data, f"`{regime}`", str(len({row["seed"] for row in own})), *cells])
+    return markdown(["data", "readers", "seeds", *AT_A_GLANCE], lines)
+
+
+def brier_at_a_glance(first: Rows) -> str:
+    """Of networks near the object, and of labels in thousandths, a line per condition."""
+    lines = [
+        [
+            data,
+            f"`{regime}`",
+            *(
+                _mean([row for row in own if row["label"] == label], score, digits)
+                for label, score, digits in BRIER.values()
+            ),
+        ]
+        for data, regime, own in conditions(first)
+    ]
+    return markdown(["data", "readers", *BRIER], lines)
 
 
 def _lines(
@@ -60,6 +117,6 @@ def _lines(
         yield line + [", ".join(sorted({r["model"] for r in group} - {""}))] * with_model
 
 
-def _mean(group: Rows, score: str) -> str:
+def _mean(group: Rows, score: str, digits: int = 3) -> str:
     found = [float(row[score]) for row in group if row[score] not in ("", "nan")]
-    return f"{np.mean(found):.3f}" if found else "-"
+    return f"{np.mean(found):.{digits}f}" if found else "-"
