@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -88,6 +87,12 @@ def write_volume(folder: Path, shape: tuple[int, ...], labels: Labels) -> None:
     )
 
 
+def peak_bytes() -> int:
+    """Of this process, as Linux reports it; ``ru_maxrss`` counts that of the process that started it, too."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
 def measure(folder: Path, voxels: int) -> None:
     """Print the row of the table for this process."""
     start, cpu = time.perf_counter(), time.process_time()
@@ -95,7 +100,7 @@ def measure(folder: Path, voxels: int) -> None:
         SoftDataset(folder / NAME), folder / "predictions", folder / "scores", num_processes=1, overwrite=True
     )
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     print(f"{seconds:.0f} | {cpu:.0f} | {peak / 2**20:.0f} | {peak / voxels:.0f} |")
 
 
