@@ -33,7 +33,7 @@ def test_nothing_to_compare_is_an_error() -> None:
     with pytest.raises(UsageError, match="no case has two raters whose masks can be compared"):
         inspect_raters(as_cases(discs(3, 1)), labels=LESION)
     broken = Case("a", [], raters={"1": Path("none.nii.gz"), "2": Path("none.nii.gz")})
-    with pytest.raises(UsageError, match=r"compared \(a: 1: none.nii.gz: no such file"):
+    with pytest.raises(UsageError, match=r"compared \(a: rater 1: none.nii.gz: no such file"):
         inspect_raters([broken], labels=LESION)
 
 

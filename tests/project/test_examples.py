@@ -126,7 +126,7 @@ def test_examples_of_trainings_run(trainable: Any) -> None:
         with redirect_stdout(StringIO()):  # nnU-Net prints its log
             return ns.train(*args, **options)
 
-    run_example(FUNCTIONS["train"], "train", ns=SimpleNamespace(train=quiet_train))
+    run_example(FUNCTIONS["train"], "train", ns=SimpleNamespace(train=quiet_train, Budget=ns.Budget))
     run_example(FUNCTIONS["export_stock"], "export_stock")
 
 
