@@ -8,11 +8,13 @@ import numpy as np
 
 from nnunet_softlabel.evaluation.references import References
 from nnunet_softlabel.formats.encoding import is_member
+from nnunet_softlabel.formats.images import voxels_in
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.surface import distances_between, mean_distance_mm, surface_of
 from nnunet_softlabel.processes import for_each_case
 
 TOLERANCE_CASES = 50  # enough for a median; taken evenly from all cases of the split
+FEW_VOXELS = 1 << 25  # of raters' masks, which take less than a second: workers take longer to start
 
 
 def inter_rater_distance(
@@ -32,7 +34,11 @@ def inter_rater_distance(
         cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, TOLERANCE_CASES).round().astype(int))
     ]
     job = partial(_distances_of_raters, dataset=dataset, split=split)
-    found = list(for_each_case(job, picked, num_processes, title="tolerance"))
+    voxels = sum(
+        voxels_in(dataset.label_file(case, split)) * len(dataset.rater_files(case, split)) for case in picked
+    )
+    processes = num_processes if voxels > FEW_VOXELS else 1
+    found = list(for_each_case(job, picked, processes, title="tolerance"))
     distances = [d for _, case_distances in found for d in case_distances if d == d]
     finest = float(np.median([spacing for spacing, _ in found]))
     if not distances or np.median(distances) < finest:
