@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.arguments import as_label_texts
-from nnunet_softlabel.cases.case import Source
+from nnunet_softlabel.cases.case import Source, source_name
 from nnunet_softlabel.cases.recode import recoded
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.channels import Channel, ChannelAxis, class_masks
@@ -24,6 +25,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.grid_words import difference_in_words
 from nnunet_softlabel.formats.images import SeveralChannelsError, read_mask
 from nnunet_softlabel.formats.labels import Labels, Values, parse_labels, parse_rater_labels
+from nnunet_softlabel.formats.probability_maps import as_probability, read_probability
 from nnunet_softlabel.formats.regrid import (
     MISSES,
     GridError,
@@ -204,6 +206,23 @@ def read_region(source: Source, what: str) -> tuple[NDArray[Any], Grid | None]:
                 f"resample the mask with nearest neighbours, or cut it at 0.5."
             )
     return (np.abs(array) > step / 2 if step else array != 0), grid
+
+
+def read_probability_map(source: Source, scale: float | None, *, what: str) -> LabelMap:
+    """A ready map of one label, float32 in [0, 1].
+
+    Args:
+        source: the file, or what stands for it.
+        scale: the value that means 1; None: as `read_probability` takes it.
+        what: for messages.
+
+    Raises:
+        DatasetError: if it cannot be read, or holds no probabilities.
+    """
+    array, grid = read_source(source, partial(read_probability, scale=scale), what)
+    if not isinstance(source, Path):
+        array = as_probability(array, source_name(source), scale)
+    return LabelMap(array.astype(np.float32, copy=False), grid)
 
 
 def read_source(

@@ -21,7 +21,6 @@ from nnunet_softlabel.conversion.one_case.apply_priors import lesions_of
 from nnunet_softlabel.conversion.one_case.fuse import (
     LESION_WISE,
     channel_of,
-    count_votes,
     fuse_case,
     known_of,
 )
@@ -84,7 +83,7 @@ def count_case(case: Case, work: Path, settings: CaseSettings) -> VotesRecord:
     loaded = load_case(case, replace(settings, priors=Priors()))
     try:
         assert loaded.raters is not None, "a case with raters was chosen"
-        counts = count_votes(loaded.raters, loaded.ignored)
+        counts = loaded.raters.counts(loaded.ignored)
     except ValueError as error:  # too many raters
         raise DatasetError(
             f"Case {case.name}: {error}; leave raters out, or use --staple-scope case."

@@ -13,7 +13,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.calibration_file import FORMAT_VERSION
 from nnunet_softlabel.evaluation.calibration_scores import SCORES, before_and_after, summary_of_scores
-from nnunet_softlabel.evaluation.calibration_targets import References, Target
+from nnunet_softlabel.evaluation.calibration_targets import CalibrationTargets, Target
 from nnunet_softlabel.evaluation.ensemble import Predictions, refuse_recalibrated
 from nnunet_softlabel.evaluation.map_fitting import VoxelSample, Weighting, cross_fit, fit_map, sample_voxels
 from nnunet_softlabel.evaluation.recalibration import log_odds_of
@@ -106,7 +106,7 @@ def calibrate(
     cases, _ = select_cases(dataset, found, split=target.split, cases=None)
     parts = parts_of(dataset, found, cases)
     dataset = dataset.for_predictions(found.folders[0])
-    references = References(dataset, target.split, target.against)
+    references = CalibrationTargets(dataset, target.split, target.against)
     most = max(VOXELS // len(cases), FEWEST_VOXELS)
     draw = partial(_draw, predictions=found, references=references, most=most)
     num_processes = found.processes_that_fit(num_processes, dataset.labels)
@@ -205,7 +205,7 @@ def _refuse_empty(samples: Mapping[str, Sequence[VoxelSample]]) -> None:
             )
 
 
-def _draw(case: str, *, predictions: Predictions, references: References, most: int) -> VoxelSample:
+def _draw(case: str, *, predictions: Predictions, references: CalibrationTargets, most: int) -> VoxelSample:
     labels = references.dataset.labels
     target, mask, _, _ = references.read(case)
     p = predictions.read(case, references.dataset, target.shape[1:])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.evaluation import tables
-from nnunet_softlabel.evaluation.calibration_targets import References
+from nnunet_softlabel.evaluation.calibration_targets import CalibrationTargets
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, recalibrated
 from nnunet_softlabel.evaluation.records import CalibrationScores
@@ -40,7 +40,7 @@ class StateScores:
 
 
 def before_and_after(
-    case: str, recalibration: RecalibrationMap, *, predictions: Predictions, references: References
+    case: str, recalibration: RecalibrationMap, *, predictions: Predictions, references: CalibrationTargets
 ) -> dict[str, StateScores]:
     """State -> scores of one case."""
     labels = references.dataset.labels

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.references import References
+from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
 from nnunet_softlabel.formats.encoding import channels_of
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -17,7 +19,7 @@ Target = Literal["raters", "consensus", "soft"]
 
 
 @dataclass(frozen=True)
-class References:
+class CalibrationTargets:
     """What probabilities should mean."""
 
     dataset: SoftDataset
@@ -27,19 +29,15 @@ class References:
     def read(self, case: str) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any], tuple[float, ...]]:
         """Target ``(C, *spatial)``, voxels that count (None: all), what any rater marked, spacing."""
         labels = self.dataset.labels
-        for path in (self.dataset.label_file(case, self.split), *self.dataset.soft_files(case, self.split)):
-            if not path.is_file():
-                raise DatasetError(
-                    f"Case {case}: its reference {path} is missing; convert the data set again."
-                )
-        hard, grid = self.dataset.read(self.dataset.label_file(case, self.split))
+        references = References.of(self.dataset, case, split=self.split)
+        hard, grid = references.hard, references.grid
         mask = None if labels.ignore is None else hard != labels.ignore
         soft = self.dataset.read_soft(case, self.split)
         target = soft
         if self.against == "consensus":
             target = channels_of(hard, labels).astype(np.float32)
         elif self.against == "raters" and not self._soft_is_mean:
-            target, mask = self._mean_of_raters(case, mask)
+            target, mask = self._mean_of_raters(references, mask)
         if target.shape[1:] != hard.shape:
             raise DatasetError(f"Case {case}: its references differ in shape; convert the data set again.")
         return target, mask, soft > 0, grid.spacing_of_axes_mm
@@ -57,16 +55,15 @@ class References:
         )
 
     def _mean_of_raters(
-        self, case: str, mask: NDArray[Any] | None
+        self, references: References, mask: NDArray[Any] | None
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        labels = self.dataset.labels
-        raters = list(self.dataset.read_raters(case, self.split).values())
-        if not raters:
+        votes = VotePatterns.of(references.raters(), self.dataset.labels, references.hard.shape)
+        if not votes.raters:
             raise DatasetError(
-                f"Case {case}: no rater's label map is kept; calibrate with --against soft or consensus."
+                f"Case {references.case}: no rater's label map is kept; calibrate with --against soft or "
+                f"consensus."
             )
-        answered = [np.ones(r.shape, bool) if labels.ignore is None else r != labels.ignore for r in raters]
-        count = np.sum(answered, axis=0)
-        votes = np.sum([channels_of(r, labels) & a for r, a in zip(raters, answered, strict=True)], axis=0)
-        target = (votes / np.maximum(count, 1)).astype(np.float32)
-        return target, mask if count.all() else (count > 0) & (True if mask is None else mask)
+        target, answered = votes.mean()
+        if answered is None or answered.all():
+            return target, mask
+        return target, answered if mask is None else answered & mask

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,19 @@ from nnunet_softlabel.cases.label_maps import (
     on_grid,
     read_label_file,
     read_label_map,
+    read_probability_map,
     read_source,
 )
 from nnunet_softlabel.conversion.checks import labels_of
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.truth import Truth, own_flag
 from nnunet_softlabel.evaluation.truth_files import files_of_truth, with_dataset
+from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
 from nnunet_softlabel.formats.channels import Channel
-from nnunet_softlabel.formats.encoding import channels_of, consensus, is_member
+from nnunet_softlabel.formats.encoding import consensus, is_member
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.labels import Labels, Values
-from nnunet_softlabel.formats.probability_maps import as_probability, read_probability
 from nnunet_softlabel.formats.regrid import GridError, Regrid
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.soft_labels import MoveRecord
@@ -131,11 +131,8 @@ class KnownTruth:
         return onto.fitted(label_map, source)
 
     def _read_map(self, source: Source, onto: _Onto) -> NDArray[Any]:
-        scale = self.truth.soft_scale
-        array, own_grid = read_source(source, partial(read_probability, scale=scale), source_name(source))
-        if not isinstance(source, Path):
-            array = as_probability(array, source_name(source), scale)
-        return onto.fitted(LabelMap(array.astype(np.float32, copy=False), own_grid), source)
+        probability = read_probability_map(source, self.truth.soft_scale, what=source_name(source))
+        return onto.fitted(probability, source)
 
 
 @dataclass(frozen=True)
@@ -173,13 +170,9 @@ class _Onto:
 
 def _mean(maps: Sequence[NDArray[Any]], labels: Labels) -> TrueCase:
     """The mean of raters over those who answered; ignored where nobody did."""
-    votes = np.zeros((len(labels.names), *maps[0].shape), np.float32)
-    answered = np.zeros(maps[0].shape, np.float32)
-    for label_map in maps:
-        votes += channels_of(label_map, labels)
-        answered += 1 if labels.ignore is None else label_map != labels.ignore
-    soft = votes / np.maximum(answered, 1)
-    return TrueCase(consensus(soft, labels, answered == 0 if labels.ignore is not None else None), soft)
+    named = ((str(number), label_map) for number, label_map in enumerate(maps))
+    soft, answered = VotePatterns.of(named, labels, maps[0].shape).mean()
+    return TrueCase(consensus(soft, labels, None if answered is None else ~answered), soft)
 
 
 def _checked(soft: NDArray[Any], labels: Labels, case: str) -> NDArray[Any]:

@@ -76,6 +76,12 @@ class VotePatterns:
         votes = np.sum([self.members[n] & a for n, a in zip(names, answered, strict=True)], axis=0)
         return (votes / np.maximum(count, 1)).astype(np.float32), count > 0
 
+    def mean(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Mean of all raters who answered, float32 ``(C, *spatial)``; where anyone did (None: everywhere)."""
+        mean, answered = self.mean_of(self.raters)
+        soft = np.stack([of_voxels(channel, self.codes) for channel in mean])
+        return soft, None if answered is None else of_voxels(answered, self.codes)
+
 
 def _with_another(
     codes: NDArray[Any], count: int, label_map: NDArray[Any]

@@ -7,7 +7,7 @@ arrays are compressed without loss. Whoever works on them unpacks one chunk, or 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,11 @@ def stacked(maps: Sequence[PackedMap], index: int) -> NDArray[Any]:
         if not packed.is_zero(index):
             row[...] = packed.get(index)
     return stack
+
+
+def marked_chunks(maps: Sequence[PackedMap]) -> Iterator[int]:
+    """Chunks that hold anything but zeros in any of several maps of one shape."""
+    return (index for index in range(maps[0].n_chunks) if not is_zero_in_all(maps, index))
 
 
 def is_zero_in_all(maps: Sequence[PackedMap], index: int) -> bool:

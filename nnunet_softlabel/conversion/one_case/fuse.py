@@ -16,7 +16,6 @@ from nnunet_softlabel.conversion.one_case.read import LoadedCase
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.packed import PackedMap
-from nnunet_softlabel.fusion import RaterCounts
 from nnunet_softlabel.fusion.candidate import Candidate
 from nnunet_softlabel.fusion.lesion_candidates import find_candidates
 from nnunet_softlabel.fusion.lesions import fuse_channel
@@ -59,16 +58,7 @@ class Fused:
         """How many voxels got which votes, as JSON; None for maps, and for too many raters to count."""
         if self.raters is None or len(self.raters.names) > MOST_RATERS:
             return None
-        return count_votes(self.raters, self.ignored).to_json()
-
-
-def count_votes(raters: RaterMaps, ignored: PackedMap | None) -> RaterCounts:
-    """The votes outside what is ignored.
-
-    Raises:
-        ValueError: for too many raters.
-    """
-    return raters.counts(ignored)
+        return self.raters.counts(self.ignored).to_json()
 
 
 def fuse_case(case: Case, loaded: LoadedCase, settings: CaseSettings) -> Fused:

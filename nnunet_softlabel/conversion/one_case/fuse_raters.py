@@ -6,14 +6,14 @@ the memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.rater_maps import RaterMaps
-from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
+from nnunet_softlabel.formats.packed import PackedMap, marked_chunks, stacked
 from nnunet_softlabel.fusion import FUSIONS, RaterRates, RaterVotes
 from nnunet_softlabel.fusion.rater_votes import share_excess
 from nnunet_softlabel.fusion.shape import margin_of_shape, shape_of_channel
@@ -127,12 +127,8 @@ def _answered_by_any(raters: RaterMaps, box: tuple[slice, ...]) -> NDArray[Any] 
 def shared_to_one(soft: Sequence[PackedMap], *, exclusive: bool) -> list[PackedMap]:
     """See `share_excess`; changes the maps."""
     if exclusive and len(soft) > 1:
-        for index in _marked(soft):
+        for index in marked_chunks(soft):
             values = share_excess(stacked(soft, index), exclusive=True)
             for packed, own in zip(soft, values, strict=True):
                 packed.put(index, own)
     return list(soft)
-
-
-def _marked(soft: Sequence[PackedMap]) -> Iterator[int]:
-    return (index for index in range(soft[0].n_chunks) if not is_zero_in_all(soft, index))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case, source_name
-from nnunet_softlabel.cases.label_maps import LabelMap, Reading, on_grid, read_label_map, read_source
+from nnunet_softlabel.cases.label_maps import (
+    LabelMap,
+    Reading,
+    on_grid,
+    read_label_map,
+    read_probability_map,
+)
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
-from nnunet_softlabel.formats.probability_maps import as_probability, read_probability
+from nnunet_softlabel.formats.packed import PackedMap, marked_chunks, stacked
 from nnunet_softlabel.formats.regrid import GridError, Moved
 
 LARGEST_EXCESS = 1e-2  # of an inner region over an outer one: a network's two channels are not exact
@@ -81,16 +84,14 @@ def read_soft(onto: Onto) -> list[PackedMap]:
     """
     case, settings = onto.case, onto.settings
     channels, labels = [], settings.labels
-    reader = partial(read_probability, scale=settings.reading.soft_scale)
     for name in labels.names:
         if name not in case.soft:
             raise DatasetError(f"Case {case.name}: no probability map for label {name}; add it.")
         source = case.soft[name]
-        array, own_grid = read_source(source, reader, f"Case {case.name}: soft label {name}")
-        if not isinstance(source, Path):
-            array = as_probability(array, source_name(source), settings.reading.soft_scale)
-        label_map = LabelMap(array.astype(np.float32, copy=False), own_grid)
-        channels.append(PackedMap.of(onto.fitted(label_map, f"soft label {name} ({source_name(source)})")))
+        probability = read_probability_map(
+            source, settings.reading.soft_scale, what=f"Case {case.name}: soft label {name}"
+        )
+        channels.append(PackedMap.of(onto.fitted(probability, f"soft label {name} ({source_name(source)})")))
     _check_range(case, channels)
     if labels.has_regions:
         _check_nested(case, channels, labels)
@@ -99,12 +100,8 @@ def read_soft(onto: Onto) -> list[PackedMap]:
     return channels
 
 
-def _marked_chunks(soft: Sequence[PackedMap]) -> list[int]:
-    return [index for index in range(soft[0].n_chunks) if not is_zero_in_all(soft, index)]
-
-
 def _check_range(case: Case, soft: Sequence[PackedMap]) -> None:
-    for index in _marked_chunks(soft):
+    for index in marked_chunks(soft):
         values = stacked(soft, index)
         if values.min(initial=0) < 0 or values.max(initial=0) > 1:
             raise DatasetError(f"Case {case.name}: soft labels outside [0, 1]; rescale them.")
@@ -112,7 +109,7 @@ def _check_range(case: Case, soft: Sequence[PackedMap]) -> None:
 
 def _share_one(case: Case, soft: Sequence[PackedMap]) -> None:
     """Classes must sum to 1; takes off the rounding of 16 bit files, in place."""
-    chunks = _marked_chunks(soft)
+    chunks = list(marked_chunks(soft))
     highest = max((float(stacked(soft, index).sum(axis=0).max(initial=0)) for index in chunks), default=0.0)
     if highest > 1 + 1e-3:
         raise DatasetError(
@@ -128,7 +125,7 @@ def _share_one(case: Case, soft: Sequence[PackedMap]) -> None:
 
 def _check_nested(case: Case, soft: Sequence[PackedMap], labels: Labels) -> None:
     """Refuse a region that is likelier than one that contains it."""
-    chunks = _marked_chunks(soft)
+    chunks = list(marked_chunks(soft))
     for (inner, values), probability in zip(labels.values.items(), soft, strict=True):
         for (outer, others), larger in zip(labels.values.items(), soft, strict=True):
             if set(values) < set(others):
