@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.preprocessing.disputed import locations_path
 from nnunet_softlabel.training.records import OfNnunet
+from nnunet_softlabel.training.sparse_labels import positive_box
 
 
 class StackedLabels:
@@ -29,10 +30,50 @@ class StackedLabels:
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         """Crop all channels; the first entry of ``key`` must take every channel, as the loader's does."""
-        crops = [part[key] for part in self.parts]
-        result = np.empty((self.shape[0], *crops[0].shape[1:]), dtype=self.dtype)
-        result[: crops[0].shape[0]], result[crops[0].shape[0] :] = crops
+        hard, soft = self.parts
+        first = hard[key]
+        n_hard = first.shape[0]
+        result = np.zeros((self.shape[0], *first.shape[1:]), dtype=self.dtype).view(StackedCrop)
+        result[:n_hard] = first
+        for channel in range(soft.shape[0]):  # one at a time: only its box costs memory
+            values = soft[(slice(channel, channel + 1), *key[1:])][0]
+            box = positive_box(values)
+            if box is not None:
+                result[n_hard + channel][box] = values[box]
         return result
+
+
+class StackedCrop(np.ndarray[Any, Any]):
+    """A patch of `StackedLabels`. ``np.pad`` is what nnU-Net's loader pads it with.
+
+    Padded are only the boxes of what soft labels hold: the rest is memory that nobody touches.
+    """
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """Soft labels are padded with background, 0, instead of ``constant_values``."""
+        if func is np.pad and kwargs.get("mode") == "constant" and set(kwargs) <= set(_PAD_ARGUMENTS):
+            return _padded(np.asarray(args[0]), **kwargs)
+        return super().__array_function__(func, types, args, kwargs)
+
+
+_PAD_ARGUMENTS = ("pad_width", "mode", "constant_values")
+
+
+def _padded(
+    labels: NDArray[Any], pad_width: Sequence[tuple[int, int]], mode: str, constant_values: int = 0
+) -> NDArray[Any]:
+    sizes = [before + size + after for size, (before, after) in zip(labels.shape, pad_width, strict=True)]
+    result = np.zeros(sizes, dtype=labels.dtype)
+    offsets = [before for before, _ in pad_width[1:]]
+    inner = tuple(slice(n, n + size) for n, size in zip(offsets, labels.shape[1:], strict=True))
+    result[0] = constant_values
+    result[0][inner] = labels[0]
+    for padded, values in zip(result[1:], labels[1:], strict=True):
+        box = positive_box(values)
+        if box is not None:
+            moved = (slice(s.start + n, s.stop + n) for s, n in zip(box, offsets, strict=True))
+            padded[tuple(moved)] = values[box]
+    return result
 
 
 class StackedDataset:

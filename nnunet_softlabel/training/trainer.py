@@ -26,6 +26,7 @@ from nnunet_softlabel.preprocessing.records import Manifest
 from nnunet_softlabel.training.loss_trainer import LossTrainer, describe
 from nnunet_softlabel.training.records import OfNnunet
 from nnunet_softlabel.training.soft_scores import SoftScores
+from nnunet_softlabel.training.sparse_labels import with_sparse_interpolation
 from nnunet_softlabel.training.stacked_dataset import StackedDataset
 from nnunet_softlabel.training.transforms import MergeSoftLabel, SplitSoftLabel
 
@@ -107,7 +108,7 @@ class SoftLabelTrainer(LossTrainer):
             ignore_label=ignore_label,
             is_exclusive=not self.label_manager.has_regions,
         )
-        return ComposeTransforms([split, inner, merge])
+        return ComposeTransforms([split, with_sparse_interpolation(inner), merge])
 
     def get_validation_transforms(  # static in nnU-Net
         self,

@@ -6,6 +6,7 @@ linearly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from nnunet_softlabel.formats.encoding import IGNORED, SCALE
 from nnunet_softlabel.training.records import OfNnunet
+from nnunet_softlabel.training.sparse_labels import Box, positive_boxes, positive_floats, zeros
 
 
 class SplitSoftLabel(BasicTransform):
@@ -34,10 +36,9 @@ class SplitSoftLabel(BasicTransform):
     def apply(self, data_dict: OfNnunet, **params: object) -> OfNnunet:
         """Split one sample."""
         stacked = data_dict.pop("segmentation")
-        # padding is -1 in every channel, next to nothing: `MergeSoftLabel` makes it 0, background
-        soft = stacked[1 : 1 + self.num_soft].float()
+        soft = positive_floats(stacked[1 : 1 + self.num_soft])  # padding is -1; as a label it is background
         if self.ignore_label is not None:
-            soft = torch.where(stacked[:1] == self.ignore_label, IGNORED, soft.clamp_(min=0))
+            soft = torch.where(stacked[:1] == self.ignore_label, IGNORED, soft)
         data_dict["regression_target"] = soft
         if self.keeps_hard:
             data_dict["segmentation"] = torch.cat([stacked[:1], stacked[1 + self.num_soft :]])
@@ -81,13 +82,17 @@ class MergeSoftLabel(BasicTransform):
             is_valid = hard[:1] != self.ignore_label
         elif self.is_marked:
             is_valid = soft[:1] >= 0
-        soft = soft.clamp_(0, SCALE)
-        if self.is_exclusive and soft.shape[0] > 1:
-            # linear interpolation keeps the sum below 1; other transforms need not
-            total = soft.sum(dim=0, keepdim=True)
-            if total.max() > SCALE + 1:
-                soft *= SCALE / total.clamp_min(SCALE)
-        targets = [quantised(*scaled) for scaled in area_averages(soft, is_valid, self.scales or [None])]
+        scales = self.scales or [None]
+        if is_valid is None:
+            targets = sparse_targets(soft, scales, is_exclusive=self.is_exclusive)
+        else:
+            soft = soft.clamp_(0, SCALE)
+            if self.is_exclusive and soft.shape[0] > 1:
+                # linear interpolation keeps the sum below 1; other transforms need not
+                total = soft.sum(dim=0, keepdim=True)
+                if total.max() > SCALE + 1:
+                    soft *= SCALE / total.clamp_min(SCALE)
+            targets = [quantised(*scaled) for scaled in area_averages(soft, is_valid, scales)]
         if self.keeps_hard:
             assert hard is not None
             targets[0] = torch.cat([hard.to(torch.int16), targets[0]])
@@ -95,17 +100,74 @@ class MergeSoftLabel(BasicTransform):
         return data_dict
 
 
+def sparse_targets(
+    soft: torch.Tensor, scales: Sequence[Sequence[float] | None], *, is_exclusive: bool
+) -> list[torch.Tensor]:
+    """The targets of every scale where no voxel is ignored; only the boxes of what is positive are looked at.
+
+    Args:
+        soft: ``(C, *spatial)``, in multiples of 1 / `SCALE`.
+        scales: nnU-Net's deep supervision scales; None is the full grid.
+        is_exclusive: channels are classes and sum to at most 1.
+
+    Returns:
+        int16 ``(C, *spatial of the scale)`` per scale.
+    """
+    shapes = [scaled_shape(soft.shape[1:], scale) for scale in scales]
+    found = [
+        (channel, box, soft[channel : channel + 1][(slice(None), *box)].clamp(0, SCALE))
+        for channel, positive in positive_boxes(soft)
+        for box in [aligned(positive, soft.shape[1:], shapes)]
+    ]
+    total = zeros(soft.shape[1:], torch.float32)
+    if is_exclusive and len(found) > 1:
+        for _, box, values in found:
+            total[box] += values[0]
+    # linear interpolation keeps the sum below 1; other transforms need not
+    is_above = any(bool(total[box].max() > SCALE + 1) for _, box, _ in found)
+    targets = [zeros((soft.shape[0], *shape), torch.int16) for shape in shapes]
+    for channel, box, values in found:
+        if is_above:
+            values = values * (SCALE / total[box].clamp_min(SCALE))
+        averages = area_averages(values, None, scales)
+        for target, shape, (average, _) in zip(targets, shapes, averages, strict=True):
+            target[channel][_scaled_box(box, soft.shape[1:], shape)] = quantised(average[0], None)
+    return targets
+
+
+def scaled_shape(shape: Sequence[int], scale: Sequence[float] | None) -> list[int]:
+    """The shape of a deep supervision scale of nnU-Net: ``round(size * scale)``; None is the full grid."""
+    return [round(size * factor) for size, factor in zip(shape, scale or [1] * len(shape), strict=True)]
+
+
+def aligned(box: Box, shape: Sequence[int], coarser: Sequence[Sequence[int]]) -> Box:
+    """A box made so large that its area averages are those of the whole grid."""
+    sides: list[slice] = []
+    for axis, (side, size) in enumerate(zip(box, shape, strict=True)):
+        if any(size % new[axis] for new in coarser):
+            sides.append(slice(0, size))
+            continue
+        step = math.lcm(*(size // new[axis] for new in coarser))
+        sides.append(slice(side.start // step * step, min(-(-side.stop // step) * step, size)))
+    return tuple(sides)
+
+
+def _scaled_box(box: Box, shape: Sequence[int], new_shape: Sequence[int]) -> Box:
+    """Where an `aligned` box lies on a coarser grid."""
+    sides = zip(box, shape, new_shape, strict=True)
+    return tuple(slice(side.start * new // size, side.stop * new // size) for side, size, new in sides)
+
+
 def area_averages(
     soft: torch.Tensor, is_valid: torch.Tensor | None, scales: Sequence[Sequence[float] | None]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
     """Average ``(C, *spatial)`` over the voxels that fall into each voxel of coarser grids, valid ones only.
 
-    The coarse shapes are nnU-Net's: ``round(size * scale)`` per axis; a scale of None is the full grid.
+    The coarse shapes are those of `scaled_shape`.
     """
     finer = soft
     for scale in scales:
-        factors = scale or [1] * (soft.ndim - 1)
-        shape = [round(size * factor) for size, factor in zip(soft.shape[1:], factors, strict=True)]
+        shape = scaled_shape(soft.shape[1:], scale)
         if list(soft.shape[1:]) == shape:
             yield soft, is_valid
         elif is_valid is not None:
