@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy  # its parts load when used: every worker of `calibrate` would wait for them
 from numpy.typing import NDArray
-from scipy import optimize
 from scipy.special import expit
 
 from nnunet_softlabel.evaluation.recalibration import (
@@ -162,7 +162,7 @@ def _minimise(
 ) -> NDArray[Any]:
     """The convex problem's solution; the first ``n_scales`` parameters stay positive."""
     bounds = [(SMALLEST_SCALE, None)] * n_scales + [(None, None)] * (len(start) - n_scales)
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         function, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-9}
     )
     return np.asarray(found.x)
@@ -208,7 +208,7 @@ def _isotonic_curve(
     _, bins = np.unique(np.floor(x / BIN_WIDTH).astype(np.int64), return_inverse=True)
     mass = np.bincount(bins, weights=weight)
     mean_q = np.bincount(bins, weights=weight * q) / mass
-    fitted = optimize.isotonic_regression(mean_q, weights=mass)
+    fitted = scipy.optimize.isotonic_regression(mean_q, weights=mass)
     first = fitted.blocks[:-1]
     total = np.add.reduceat(mass, first)
     knots = np.add.reduceat(np.bincount(bins, weights=weight * x), first) / total

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import cc3d
 import numpy as np
+import scipy  # its parts load when used: every worker of `evaluate` would wait for them
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 
 from nnunet_softlabel.metrics.overlap import NAN, check_same_shape, ratio
 
@@ -96,7 +95,7 @@ def matched_components(
     overlap = overlap.reshape(reference.number + 1, prediction.number + 1)[1:, 1:]
     iou = overlap / (reference.sizes[1:, None] + prediction.sizes[1:] - overlap)
     iou[iou < minimum_iou] = 0
-    rows, columns = linear_sum_assignment(iou, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(iou, maximize=True)
     is_matched[columns[iou[rows, columns] > 0]] = True
     return is_matched
 
@@ -132,7 +131,9 @@ def detection_auc(positive: Sequence[bool], scores: Sequence[float]) -> float:
     """
     is_positive = np.asarray(positive, dtype=bool)
     n_positive, n_negative = int(is_positive.sum()), int((~is_positive).sum())
-    if n_positive == 0 or n_negative == 0:
+    if n_positive == 0 or n_negative == 0 or np.isnan(scores).any():
         return NAN
-    rank_sum = rankdata(scores)[is_positive].sum()
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # equal scores share their mean rank
+    rank_sum = ranks[places][is_positive].sum()
     return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

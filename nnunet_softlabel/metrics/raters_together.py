@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from nnunet_softlabel.metrics.energy_distance import GED_LEVELS, energy_of, intersections, level_sets
 from nnunet_softlabel.metrics.far import NOTHING, FarVoxels, chunks
@@ -82,7 +82,8 @@ def volume_crps_ml(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], set
     if spread == 0:
         return abs(error)
     z = error / spread
-    return float(spread * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi)))
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return float(spread * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi)))
 
 
 def volume_coverage(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:

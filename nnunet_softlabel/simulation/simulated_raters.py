@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from nnunet_softlabel.fusion.distance import signed_distance_mm
 
@@ -145,7 +145,7 @@ def _draw_detections(truth: NDArray[Any], skills: _Skills, rng: np.random.Genera
     lesions, n_lesions = ndimage.label(truth != 0, structure=np.ones((3,) * truth.ndim))
     shared = rng.standard_normal(n_lesions)
     own = rng.standard_normal((len(raters), n_lesions))
-    difficulty = norm.cdf(_mix(shared, own, correlation))
+    difficulty = ndtr(_mix(shared, own, correlation))
     numbers = np.arange(1, n_lesions + 1)
     found = []
     for skill, hard in zip(raters, difficulty, strict=True):

@@ -102,17 +102,16 @@ def interpolated(soft: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         # linear interpolation reaches less than one voxel beyond the box
         starts = np.array([side.start - 1 for side in box]) - ROUNDING
         stops = np.array([side.stop for side in box]) + ROUNDING
-        hit = ((highest > starts) & (lowest < stops)).all(axis=-1)
-        for block in np.flatnonzero(hit.any(axis=tuple(range(1, hit.ndim)))):
-            inner = positive_box(hit[block].astype(np.uint8))
-            assert inner is not None
-            where = tuple(
-                slice(side.start * BLOCK, side.stop * BLOCK) for side in (slice(block, block + 1), *inner)
-            )
-            sampled = grid_sample(
-                soft[channel][None, None], grid[where][None], padding_mode="zeros", align_corners=False
-            )
-            result[channel][where] = sampled[0, 0]
+        hit = np.logical_and.reduce((highest > starts) & (lowest < stops), axis=-1)
+        for block, row in enumerate(hit):
+            inner = positive_box(row.astype(np.uint8))
+            if inner is None:
+                continue
+            blocks = (slice(block, block + 1), *inner)
+            where = tuple(slice(side.start * BLOCK, side.stop * BLOCK) for side in blocks)
+            result[channel][where] = grid_sample(
+                soft[channel][None, None], grid[where][None], align_corners=False
+            )[0, 0]
     return result
 
 
@@ -130,14 +129,11 @@ def block_bounds(grid: NDArray[Any], shape: Sequence[int]) -> tuple[NDArray[Any]
     for extreme in (np.minimum, np.maximum):
         found = grid
         for axis in range(grid.ndim - 1):
-            before = (slice(None),) * axis
-            found = np.stack(  # much faster than reduceat
-                [
-                    extreme.reduce(found[(*before, slice(start, start + BLOCK))], axis=axis)
-                    for start in range(0, grid.shape[axis], BLOCK)
-                ],
-                axis=axis,
-            )
+            starts = range(0, grid.shape[axis], BLOCK)
+            found = np.moveaxis(found, axis, 0)
+            # much faster than reduceat
+            reduced = [extreme.reduce(found[start : start + BLOCK], axis=0) for start in starts]
+            found = np.moveaxis(np.stack(reduced), 0, axis)
         bounds.append(((found[..., ::-1] + 1) * np.array(shape, dtype=np.float32) - 1) / 2)
     return bounds[0], bounds[1]
 

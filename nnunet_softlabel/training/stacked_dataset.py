@@ -36,7 +36,8 @@ class StackedLabels:
         result = np.zeros((self.shape[0], *first.shape[1:]), dtype=self.dtype).view(StackedCrop)
         result[:n_hard] = first
         for channel in range(soft.shape[0]):  # one at a time: only its box costs memory
-            values = soft[(slice(channel, channel + 1), *key[1:])][0]
+            where = (slice(channel, channel + 1), *key[1:])
+            values = soft[where][0]
             box = positive_box(values)
             if box is not None:
                 result[n_hard + channel][box] = values[box]

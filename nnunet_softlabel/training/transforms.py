@@ -82,7 +82,7 @@ class MergeSoftLabel(BasicTransform):
             is_valid = hard[:1] != self.ignore_label
         elif self.is_marked:
             is_valid = soft[:1] >= 0
-        scales = self.scales or [None]
+        scales: Sequence[Sequence[float] | None] = self.scales or [None]
         if is_valid is None:
             targets = sparse_targets(soft, scales, is_exclusive=self.is_exclusive)
         else:
@@ -115,7 +115,7 @@ def sparse_targets(
     """
     shapes = [scaled_shape(soft.shape[1:], scale) for scale in scales]
     found = [
-        (channel, box, soft[channel : channel + 1][(slice(None), *box)].clamp(0, SCALE))
+        (channel, box, soft[channel][box][None].clamp(0, SCALE))
         for channel, positive in positive_boxes(soft)
         for box in [aligned(positive, soft.shape[1:], shapes)]
     ]

@@ -109,6 +109,10 @@ def test_auc_of_one_kind_of_case_is_nan(positive):
     assert math.isnan(detection_auc(positive, [0.5] * len(positive)))
 
 
+def test_auc_of_a_score_that_is_not_a_number_is_nan():
+    assert math.isnan(detection_auc([True, False, True], [0.5, math.nan, 0.1]))
+
+
 @pytest.mark.parametrize("shape", [(1, 5), (5, 3), (8, 7), (7, 1, 1), (1, 8, 7), (4, 5, 6)])
 def test_components_are_those_of_scipy_also_in_odd_images_and_parts_of_arrays(rng, shape):
     for density in (0.2, 0.4, 0.6) * 10:
