@@ -197,21 +197,24 @@ def rater_corrected(dataset: SoftDataset, *, rates_file: Path | None = None) -> 
         DatasetError: if the labels were made in another way, or the rates are unknown.
     """
     about = dataset.about
-    fusion = _name_of(about.get("fusion"))
+    made = about.get("fusion") or {}
+    fusion = made.get("method", made.get("name"))
     refused = f"{dataset.folder}: --threshold {RATER_CORRECTED} cannot be used: "
     if fusion != "mean":
         raise DatasetError(
             f"{refused}labels were fused by {fusion!r}, only a mean is the raters' rate; use 0.5 or {TUNED}."
         )
-    if about.get("prior") not in (None, "none", {}, []):
+    if about.get("prior"):
         raise DatasetError(
             f"{refused}a prior was applied, so labels are no longer the raters' rate; use 0.5 or {TUNED}."
         )
     held = about if rates_file is None else read_json(rates_file)
-    where = "dataset.json" if rates_file is None else str(rates_file)
+    where, again = (
+        ("dataset.json", "convert the data set") if rates_file is None else (str(rates_file), "run refine")
+    )
     rates: Mapping[str, Mapping[str, float]] = held.get("rater_rates") or {}
     if not isinstance(rates, Mapping):
-        raise DatasetError(f"{refused}rater_rates of dataset.json is no object; convert the data set again.")
+        raise DatasetError(f"{refused}rater_rates of {where} is no object; {again} again.")
     missing = [name for name in dataset.labels.names if name not in rates]
     if missing:
         raise DatasetError(
@@ -227,8 +230,8 @@ def rater_corrected(dataset: SoftDataset, *, rates_file: Path | None = None) -> 
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
-                f"{refused}rater_rates of {name} in dataset.json lack sensitivity or false_positive_rate; "
-                f"convert the data set again."
+                f"{refused}rater_rates of {name} in {where} lack sensitivity or false_positive_rate; "
+                f"{again} again."
             ) from error
         if not 0 <= false_positive < sensitivity <= 1:
             raise DatasetError(
@@ -237,10 +240,3 @@ def rater_corrected(dataset: SoftDataset, *, rates_file: Path | None = None) -> 
             )
         thresholds[name] = (sensitivity + false_positive) / 2
     return thresholds
-
-
-def _name_of(entry: Any) -> str | None:
-    """``mean``, ``{"name": "mean"}`` and ``{"method": "mean"}`` all say mean; "none" is None."""
-    if isinstance(entry, Mapping):
-        entry = entry.get("name", entry.get("method"))
-    return None if entry in (None, "none", "", []) else str(entry)

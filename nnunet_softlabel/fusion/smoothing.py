@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,21 @@ def spatially_varying_label_smoothing(raters: RaterVotes, *, sigma_voxels: float
     """
     check_sigma(sigma_voxels)
     soft = mean_vote(raters)
-    box = marked_box(raters, margin_mm=max(raters.spacing_mm))
+    box = marked_box(raters, margin_mm=margin_of_smoothing(raters.spacing_mm))
     if box is None:
         return soft
     answered = None if raters.answered is None else np.asarray(raters.cropped(box).n_answers() > 0)
     for channel in soft:
         channel[box] = smoothed_channel(channel[box], answered, sigma_voxels=sigma_voxels)
     return soft
+
+
+def margin_of_smoothing(spacing_mm: Sequence[float]) -> float:
+    """How far around everything marked the neighbours of all voxels lie that the smoothing changes.
+
+    One voxel further than the change itself: whether those neighbours were answered counts.
+    """
+    return 2 * max(spacing_mm)
 
 
 def check_sigma(sigma_voxels: float) -> None:

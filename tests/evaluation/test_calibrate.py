@@ -20,6 +20,7 @@ from nnunet_softlabel.evaluation.thresholds import Threshold, decide
 from nnunet_softlabel.evaluation.tuning import tune_threshold
 from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.probability_maps import write_probability
 
 REGIONS = Labels({"whole": (1, 2), "core": (2,)})
 CLASSES = Labels({"outer": (1,), "inner": (2,)})
@@ -430,3 +431,24 @@ def test_folds_are_tuned_and_cut_as_one(folds, tmp_path):
     assert [file.name for file in files] == [f"case{i}.nii.gz" for i in range(8)]
     tuned = tune_threshold(data.dataset, folders, tmp_path / "t.json", num_processes=1)
     assert tuned["cases"] == [f"case{i}" for i in range(8)]
+
+
+def test_ignored_voxels_count_in_no_score_of_a_calibration(build, tmp_path):
+    data = build(Labels({"lesion": (1,)}, ignore=2))
+    sharpen(data.predictions)
+    for case in data.dataset.cases():
+        for path in (data.dataset.label_file(case), *data.dataset.rater_files(case).values()):
+            label_map, grid = data.dataset.read(path)
+            label_map[:, :9] = 2
+            write_image(path, label_map, grid)
+        (path,) = data.dataset.soft_files(case)
+        soft, grid = data.dataset.read_soft(case)[0], read_mask(data.dataset.label_file(case))[1]
+        soft[:, :9] = 0
+        write_probability(path, soft, grid)
+    found = calibrate(data.dataset, data.predictions, tmp_path / "c.json", method="none", num_processes=1)
+    summary = evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1)
+    means = summary["mean"]["model"]["soft"]["lesion"]
+    for metric, pair in found["scores"]["lesion"].items():
+        assert pair["before"] == pytest.approx(means[metric]["mean"], abs=1e-6), metric
+    before = np.array(found["reliability_near"]["lesion"]["before"])
+    np.testing.assert_allclose(before, summary["reliability"]["lesion"]["near"], rtol=1e-6)

@@ -144,3 +144,31 @@ def test_far_background_that_is_certain_is_counted_too():
     case.probabilities[case.probabilities < 0.03] = 0
     parameters = Parameters(tolerance_mm=1.2)
     check_equal(score(case, parameters), score_whole_case(case, parameters))
+
+
+@pytest.mark.parametrize("labels", LABELS[:3], ids=lambda labels: "-".join(labels.names))
+@pytest.mark.parametrize("raters", [0, 1, 2])
+def test_few_raters_have_the_scores_of_whole_arrays(labels, raters):
+    case = make_case(3, labels, SHAPES[1], raters=raters, lowest=0.5, with_truth=raters == 1)
+    parameters = Parameters(tolerance_mm=1.2)
+    check_equal(score(case, parameters), score_whole_case(case, parameters))
+
+
+def test_two_raters_are_each_others_ceiling_and_one_has_none():
+    two = make_case(3, LABELS[0], SHAPES[1], raters=2, lowest=0.5, with_truth=False)
+    rows = {
+        r["reference"]: r for r in score(two, Parameters(tolerance_mm=1.2)).rows if r["prediction"] == "rater"
+    }
+    a, b = (m == 1 for m in two.raters.values())
+    between = 2 * (a & b).sum() / (a.sum() + b.sum())
+    assert set(rows) == {"soft", "consensus", "raters", "rater:r0", "rater:r1"}
+    for reference in ("consensus", "raters", "rater:r0", "rater:r1"):
+        assert rows[reference]["dice"] == pytest.approx(between)
+    assert rows["soft"]["soft_dice"] == pytest.approx(between)
+    assert rows["soft"]["brier"] == pytest.approx((a != b).mean())
+    # of one sample and one rater: twice their distance, 1 - IoU
+    levels = 2 * (1 - (a & b).sum() / (a | b).sum())
+    assert rows["raters"]["ged"] == pytest.approx(levels)
+    assert rows["raters"]["unanimous_dice"] == pytest.approx(between)
+    one = make_case(3, LABELS[0], SHAPES[1], raters=1, lowest=0.5, with_truth=False)
+    assert {r["prediction"] for r in score(one, Parameters(tolerance_mm=1.2)).rows} == {"model"}

@@ -249,3 +249,62 @@ def test_voxels_that_no_map_changes_are_not_fitted_but_count_in_the_volume():
     assert sample.weight.sum() == 25 * 40
     assert sample.volume == pytest.approx(target.sum())
     assert np.isfinite(sample.log_odds).all()
+
+
+def test_isotonic_of_calibrated_classes_is_close_to_the_identity():
+    x = np.random.default_rng(13).normal(0, 1.5, (2, 40_000))
+    q = softmax_with_background(x)
+    found = fit_map([VoxelSample(x, q[1:], np.ones(40_000), 1.0)], method="isotonic", has_regions=False)
+    p = probabilities_of(found(x), has_regions=False)
+    assert np.abs(p - q).mean() < 0.005
+
+
+def test_a_quarter_of_the_draw_is_of_voxels_that_nobody_marked_and_the_network_knows():
+    # 1000 voxels are easy, 1000 are not: of 400, 300 stand for 1000 and 100 for 1000
+    log_odds, target = np.full((2, 2000), -12.0), np.zeros((2, 2000))
+    log_odds[0, :500] = np.log(0.002)  # unmarked, but one of the two is no longer below 0.1 %
+    target[1, 500:1000] = 0.5
+    sample = sample_voxels(log_odds, target, most=400, rng=np.random.default_rng(0), has_regions=False)
+    is_hard = (sample.target > 0).any(axis=0) | (sample.log_odds > -11).any(axis=0)
+    assert (is_hard.sum(), (~is_hard).sum()) == (300, 100)
+    np.testing.assert_allclose(sample.weight[is_hard], 1000 / 300, rtol=1e-6)
+    np.testing.assert_allclose(sample.weight[~is_hard], 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("hard", [1, 20])
+def test_places_that_hard_voxels_leave_go_to_easy_ones(hard):
+    log_odds, target = np.full((1, 1000), -12.0), np.zeros((1, 1000))
+    target[0, :hard] = 1
+    sample = sample_voxels(log_odds, target, most=100, rng=np.random.default_rng(0), has_regions=False)
+    assert len(sample.weight) == 100
+    np.testing.assert_allclose(sample.weight[sample.target[0] > 0], [1] * hard)
+    np.testing.assert_allclose(sample.weight[sample.target[0] == 0], (1000 - hard) / (100 - hard), rtol=1e-6)
+
+
+def test_roots_lie_between_voxels_and_objects_and_are_what_is_taken_unasked():
+    volumes = np.array([16.0, 100.0])
+    assert WEIGHTINGS["roots"](volumes) == pytest.approx([1 / 4, 1 / 10])
+    assert WEIGHTINGS["voxels"](volumes) == pytest.approx([1, 1])
+    samples = skewed_cases()
+    unasked = fit_map(samples, method="affine", has_regions=False)
+    assert unasked == fit_map(samples, method="affine", has_regions=False, weighting="roots")
+    assert unasked != fit_map(samples, method="affine", has_regions=False, weighting="objects")
+    parts = {"a": samples[:1], "b": samples[1:]}
+    assert cross_fit(parts, method="affine", has_regions=False)["a"] == fit_map(
+        samples[1:], method="affine", has_regions=False, weighting="roots"
+    )
+
+
+def test_the_least_scale_is_a_thousandth():
+    x = np.random.default_rng(10).normal(0, 2, (1, 500))
+    sample = VoxelSample(x, expit(-x), np.ones(500), 1.0)
+    for method in ("affine", "temperature"):
+        assert fit_map([sample], method=method, has_regions=True).scale == pytest.approx((0.001,))
+
+
+def test_isotonic_probabilities_never_reach_0_or_1():
+    x = np.array([[-3.0, 3.0]])
+    found = fit_map([VoxelSample(x, (x > 0) * 1.0, np.ones(2), 1.0)], method="isotonic", has_regions=True)
+    ((knots, values),) = found.curves
+    assert knots == (-3.0, 3.0)
+    assert values == (1e-6, 1 - 1e-6)

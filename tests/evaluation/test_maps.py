@@ -9,6 +9,9 @@ import SimpleITK as sitk
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.maps import binary_entropy, mutual_information, write_maps
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import read_mask, write_image
+from nnunet_softlabel.formats.labels import Labels
 
 
 def another_model(data, folder):
@@ -131,3 +134,59 @@ def test_the_command_says_what_it_wrote(build, tmp_path, monkeypatch, capsys):
     code = main(["maps", "-d", name, "-i", str(data.predictions), "-o", str(tmp_path / "m"), "-np", "1"])
     assert code == 0
     assert "maps of lesion: probability, entropy (bits)\n" in capsys.readouterr().out
+
+
+def test_volumes_of_every_class_have_their_own_raters_and_models(build, tmp_path):
+    data = build(Labels({"outer": (1,), "inner": (2,)}), cases=2)
+    folders = [data.predictions, another_model(data, tmp_path / "second")]
+    write_maps(data.dataset, folders, tmp_path / "maps", num_processes=1)
+    ml = 2.5 / 1000
+    rows = table(tmp_path / "maps")
+    assert [(row["case"], row["class"]) for row in rows] == [
+        (case, name) for case in ("case0", "case1") for name in ("outer", "inner")
+    ]
+    for row in rows:
+        value = {"outer": 1, "inner": 2}[row["class"]]
+        drawn = [(m == value).sum() * ml for m in data.dataset.read_raters(row["case"]).values()]
+        own = [np.load(f / f"{row['case']}.npz")["probabilities"][value] for f in folders]
+        volumes = [p.sum(dtype=np.float64) * ml for p in own]
+        expected = {
+            "raters_mean_ml": np.mean(drawn),
+            "raters_low_ml": min(drawn),
+            "raters_high_ml": max(drawn),
+            "models": 2,
+            "models_low_ml": min(volumes),
+            "models_high_ml": max(volumes),
+            "expected_ml": np.mean(volumes),
+            "low_ml": (np.mean(own, axis=0) > 0.9).sum() * ml,
+            "high_ml": (np.mean(own, axis=0) > 0.1).sum() * ml,
+        }
+        assert {name: float(row[name]) for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert len({row["raters_mean_ml"] for row in rows}) == 4
+
+
+def test_a_case_without_raters_has_no_volumes_of_raters(build, tmp_path):
+    data = build(cases=2)
+    for path in (data.dataset.folder / "raterLabelsTr").glob("*/case1.*"):
+        path.unlink()
+    write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    first, second = table(tmp_path / "maps")
+    assert (first["raters"], second["raters"]) == ("3", "0")
+    assert first["raters_mean_ml"] != second["raters_mean_ml"] == ""
+
+
+def test_raters_of_test_cases_count_too(build, tmp_path):
+    data = build(cases=2)
+    (data.dataset.folder / "raterLabelsTr").rename(data.dataset.folder / "raterLabelsTs")
+    write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    assert [row["raters"] for row in table(tmp_path / "maps")] == ["3", "3"]
+
+
+def test_raters_of_another_shape_are_refused(build, tmp_path):
+    data = build(cases=1)
+    (path,) = (data.dataset.folder / "raterLabelsTr" / "bob").iterdir()
+    mask, grid = read_mask(path)
+    smaller = Grid((20, 20, 5), grid.spacing_mm, grid.origin, grid.direction)
+    write_image(path, mask[:5], smaller)
+    with pytest.raises(DatasetError, match="Case case0: rater bob has shape"):
+        write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)

@@ -79,3 +79,33 @@ def test_a_probability_of_exactly_zero_stays_zero(has_regions, channels):
     )
     for recalibration in maps:
         np.testing.assert_array_equal(recalibrated(p, recalibration, has_regions=has_regions), p)
+
+
+def test_log_odds_of_regions_end_where_float32_ends():
+    found = log_odds_of(np.array([[1.0, 0.25, 0.75]], np.float32), has_regions=True)
+    # the largest float32 below 1 is 1 - 2^-24: a p of 1 counts as half a step further
+    np.testing.assert_allclose(found, [[25 * np.log(2), -np.log(3), np.log(3)]], rtol=1e-6)
+
+
+def test_classes_are_held_against_the_background_however_sure_the_network_is():
+    p = np.array([[1.0, 0.5, 0.0], [1e-30, 0.25, 1.0], [1e-20, 0.25, 0.0]], np.float32)
+    found = log_odds_of(p, has_regions=False)
+    smallest = np.log(np.finfo(np.float32).tiny)
+    expected = [[np.log(1e-30), -np.log(2), -smallest], [np.log(1e-20), -np.log(2), -np.inf]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_isotonic_classes_are_mapped_against_the_rest_and_divided_by_their_sum():
+    curves = (((-2.0, 2.0), (0.1, 0.9)), ((-2.0, 2.0), (0.3, 0.4)), ((-2.0, 2.0), (0.05, 0.25)))
+    log_odds = np.array([[0.4], [-0.8]])  # of two classes
+    odds = np.exp([0.0, 0.4, -0.8])
+    against_rest = np.log(odds / (odds.sum() - odds))
+    mapped = [np.interp(x, *curve) for x, curve in zip(against_rest, curves, strict=True)]
+    p = probabilities_of(IsotonicMap(curves)(log_odds), has_regions=False)
+    np.testing.assert_allclose(p[:, 0], np.array(mapped) / np.sum(mapped), rtol=1e-12)
+
+
+@pytest.mark.parametrize("recalibration", [AffineMap((0.5,), (1.0,)), IsotonicMap((((0.0,), (0.5,)),))])
+def test_a_map_is_told_from_the_other_kind_by_its_name(recalibration):
+    assert map_from_json(recalibration.to_json()) == recalibration
+    assert recalibration.to_json()["map"] == recalibration.method

@@ -182,3 +182,83 @@ def test_rates_that_are_missing_are_named_with_their_file(build, tmp_path):
     file.write_text(json.dumps({"rater_rates": {"liver": RATES["lesion"]}}))
     with pytest.raises(DatasetError, match=r"tmp.*rater_rates\.json holds no rater_rates for lesion"):
         rater_corrected(dataset, rates_file=file)
+
+
+@pytest.mark.parametrize("fusion", [{"name": "mean"}, {"method": "mean"}])
+@pytest.mark.parametrize("prior", [None, {}])
+def test_a_mean_without_a_prior_is_known_by_all_its_names(build, fusion, prior):
+    about = {"rater_rates": RATES, "fusion": fusion, "prior": prior}
+    assert rater_corrected(build(cases=1, about=about).dataset) == {"lesion": pytest.approx(0.25)}
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "false_positive", "is_allowed"),
+    [(1.0, 0.0, True), (0.3, 0.3, False), (1.01, 0.1, False), (0.5, -0.01, False)],
+)
+def test_rates_are_shares_and_sensitivity_the_larger(build, sensitivity, false_positive, is_allowed):
+    rates = {"lesion": {"sensitivity": sensitivity, "false_positive_rate": false_positive}}
+    dataset = build(cases=1, about={"rater_rates": rates}).dataset
+    if is_allowed:
+        assert rater_corrected(dataset) == {"lesion": (sensitivity + false_positive) / 2}
+    else:
+        with pytest.raises(DatasetError, match="such marks say nothing"):
+            rater_corrected(dataset)
+
+
+def test_every_class_has_its_own_rates(build):
+    rates = {
+        "a": {"sensitivity": 0.6, "false_positive_rate": 0.2},
+        "b": {"sensitivity": 0.9, "false_positive_rate": 0.3},
+    }
+    found = rater_corrected(build(CLASSES, cases=1, about={"rater_rates": rates}).dataset)
+    assert found == {"a": pytest.approx(0.4), "b": pytest.approx(0.6)}
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([0.5], r"rater_rates of .*rates\.json is no object; run refine again"),
+        ({"lesion": {}}, r"rater_rates of lesion in .*rates\.json lack sensitivity .*; run refine again"),
+    ],
+)
+def test_a_file_of_rates_of_another_shape_is_named(build, tmp_path, rates, message):
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps({"rater_rates": rates}))
+    with pytest.raises(DatasetError, match=message):
+        rater_corrected(build(cases=1).dataset, rates_file=file)
+
+
+def test_a_file_of_thresholds_tells_what_its_probabilities_were(tmp_path):
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps({"thresholds": {"b": 0.3, "a": 0.2}, "calibration": "abc"}))
+    found = read_thresholds(path, ["a", "b"])
+    assert found == Threshold("tuned", {"a": 0.2, "b": 0.3}, (), "abc")
+    assert list(found.values) == ["a", "b"]
+    path.write_text(json.dumps({"thresholds": {"a": 0.2}, "calibration": 3}))
+    with pytest.raises(DatasetError, match="its calibration is no digest"):
+        read_thresholds(path, ["a"])
+
+
+def test_only_one_half_asked_for_as_a_number_is_nnunets_own():
+    both = {"a": 0.5, "b": 0.5}
+    assert Threshold("0.5", both).is_stock
+    assert Threshold.of(0.5, ["a", "b"]).is_stock
+    assert not Threshold("0.4", {"a": 0.4, "b": 0.4}).is_stock
+    assert Threshold("0.4", {"a": 0.4, "b": 0.4}).is_single
+    for choice in ("tuned", "rater-corrected"):
+        assert not Threshold(choice, both).is_stock
+        assert not Threshold(choice, both).is_single
+    given = Threshold.of(both, ["a", "b"])
+    assert not given.is_stock
+    assert not given.is_single
+    assert Threshold.of(given, ["x"]) is given
+
+
+def test_a_threshold_is_kept_whole():
+    assert Threshold("tuned", {"a": 0.2}, ("x", "y"), "abc").to_json() == {
+        "choice": "tuned",
+        "values": {"a": 0.2},
+        "tuned_on": ["x", "y"],
+        "calibration": "abc",
+        "rule": "classes: among those with p > t the one with the largest p / t; regions: p > t",
+    }

@@ -291,3 +291,87 @@ def test_voxels_that_one_rater_ignores_are_not_held_against_the_network(build, t
         data.dataset, data.predictions, tmp_path / "t.json", goal=TuningGoal("raters"), num_processes=1
     )
     assert found["score"]["lesion"]["0.5"] == 1
+
+
+def test_a_named_file_of_thresholds_is_heeded_before_one_beside_the_predictions(
+    build, tmp_path, monkeypatch, capsys
+):
+    data = build(cases=2)
+    monkeypatch.setenv("nnUNet_raw", str(data.dataset.folder.parent))
+    named = tmp_path / "named.json"
+    for file, value in ((data.predictions / "thresholds.json", 0.2), (named, 0.6)):
+        file.write_text(json.dumps({"thresholds": {"lesion": value}, "cases": ["other"]}))
+    flags = ["-d", "900", "-i", str(data.predictions), "-np", "1", "--threshold", "tuned", "-o"]
+    assert main(["evaluate", *flags, str(tmp_path / "a")]) == 0
+    assert main(["evaluate", *flags, str(tmp_path / "b"), "--threshold-file", str(named)]) == 0
+    summaries = [read_json(tmp_path / folder / "soft_summary.json") for folder in "ab"]
+    assert [s["threshold"]["values"] for s in summaries] == [{"lesion": 0.2}, {"lesion": 0.6}]
+    dice = [s["mean"]["model"]["consensus"]["lesion"]["dice"]["mean"] for s in summaries]
+    assert dice[0] != dice[1]
+    assert main(["apply-threshold", *flags, str(tmp_path / "c"), "--threshold-file", str(named)]) == 0
+    p = np.load(data.predictions / "case1.npz")["probabilities"][1]
+    np.testing.assert_array_equal(read_mask(tmp_path / "c" / "case1.nii.gz")[0], p > 0.6)
+    assert main(["apply-threshold", *flags, str(tmp_path / "d")]) == 2
+    assert "name the file" in capsys.readouterr().err
+
+
+def test_a_named_file_of_rates_is_heeded_before_those_of_the_data_set(build, tmp_path, monkeypatch):
+    own = {"lesion": {"sensitivity": 0.45, "false_positive_rate": 0.05}}
+    data = build(cases=2, about={"rater_rates": own})
+    monkeypatch.setenv("nnUNet_raw", str(data.dataset.folder.parent))
+    named = tmp_path / "rater_rates.json"
+    named.write_text(
+        json.dumps({"rater_rates": {"lesion": {"sensitivity": 0.9, "false_positive_rate": 0.3}}})
+    )
+    flags = [
+        "evaluate",
+        "-d",
+        "900",
+        "-i",
+        str(data.predictions),
+        "-np",
+        "1",
+        "--threshold",
+        "rater-corrected",
+    ]
+    assert main([*flags, "-o", str(tmp_path / "a")]) == 0
+    assert main([*flags, "-o", str(tmp_path / "b"), "--threshold-file", str(named)]) == 0
+    values = [read_json(tmp_path / f / "soft_summary.json")["threshold"]["values"]["lesion"] for f in "ab"]
+    assert values == pytest.approx([0.25, 0.6])
+
+
+def test_the_search_goes_from_2_to_98_percent_and_scores_what_it_says(build, tmp_path):
+    data = build(cases=2)
+    goal = TuningGoal("raters", beta=2.0)
+    found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", goal=goal, num_processes=1)
+    assert list(found["score"]["lesion"]) == [str(round(0.02 * k, 2)) for k in range(1, 50)]
+    assert (found["beta"], found["against"], found["models_averaged"]) == (2.0, "raters", 1)
+    assert (found["dataset"], found["calibration"]) == ("Dataset900_Balls", None)
+    expected = []
+    for case in ("case0", "case1"):
+        p = np.load(data.predictions / f"{case}.npz")["probabilities"][1] > 0.3
+        for drawn in data.dataset.read_raters(case).values():
+            hits = 5 * (p & (drawn == 1)).sum()
+            expected.append(hits / (hits + 4 * (~p & (drawn == 1)).sum() + (p & (drawn != 1)).sum()))
+    assert found["score"]["lesion"]["0.3"] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert "2 cases, mean F-beta (beta 2) before" in format_tuned(found)
+
+
+def test_of_equal_thresholds_the_one_nearest_to_one_half_is_taken(build, tmp_path):
+    data = build(cases=2)
+    for case in data.dataset.cases():
+        reference = channels_of(data.dataset.read_hard(case), data.dataset.labels)
+        predict_again(data, case, with_background(0.1 + 0.2 * reference.astype(np.float32)))
+    found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
+    # 0.3 of lesions and 0.1 elsewhere are told apart from 0.1 to 0.28
+    assert found["thresholds"]["lesion"] == 0.28
+    assert [t for t, s in found["score"]["lesion"].items() if s == 1][-1] == "0.28"
+
+
+def test_a_truth_belongs_to_tuning_against_it(build, tmp_path):
+    data = build(cases=1)
+    with pytest.raises(UsageError, match="belongs to"):
+        tune_threshold(
+            data.dataset, data.predictions, tmp_path / "t.json", goal=TuningGoal(truth=tmp_path),
+            num_processes=1,
+        )  # fmt: skip

@@ -121,3 +121,125 @@ def test_a_probability_map_of_another_shape_is_refused() -> None:
 def test_candidates_survive_json() -> None:
     candidate = Candidate({"a": True}, 12.5, None, (1, 2))
     assert Candidate.from_json(candidate.to_json()) == candidate
+
+
+def test_exactly_a_quarter_of_the_smaller_is_enough() -> None:
+    # 64 voxels each; shifted by 6 columns they share 16
+    one, two = (slice(2, 10), slice(2, 10)), (slice(2, 10), slice(8, 16))
+    assert len(find_candidates(votes_of([one], [two]), 0).candidates) == 1
+    # of 16 and 144 voxels, four in common are a quarter of the smaller
+    small, large = (slice(2, 6), slice(2, 6)), (slice(2, 14), slice(5, 17))
+    assert len(find_candidates(votes_of([small], [large]), 0).candidates) == 1
+
+
+LARGE = (slice(2, 12), slice(2, 12))  # 100 voxels
+
+
+@pytest.mark.parametrize(
+    ("box", "number"),
+    [
+        ((slice(2, 3), slice(14, 19)), 1),  # 3 mm from the last column
+        ((slice(2, 3), slice(15, 20)), 2),  # 4 mm
+        ((slice(2, 4), slice(13, 18)), 2),  # 10 voxels, a tenth: no crumb
+        ((slice(2, 5), slice(13, 16)), 1),  # 9 voxels
+        ((slice(14, 15), slice(2, 7)), 1),  # 3 mm below
+        ((slice(15, 16), slice(2, 7)), 2),
+    ],
+)
+def test_a_crumb_is_smaller_than_a_tenth_and_no_further_than_3_mm(box, number: int) -> None:
+    for raters in (votes_of([LARGE], [box]), votes_of([box], [LARGE])):
+        assert len(find_candidates(raters, 0).candidates) == number
+
+
+def test_of_coarse_voxels_a_crumb_is_no_further_than_two() -> None:
+    near, far = (slice(2, 3), slice(13, 18)), (slice(2, 3), slice(14, 19))
+    options = {"spacing_mm": (2.0, 2.0)}  # 4 and 6 mm from the last column
+    assert len(find_candidates(votes_of([LARGE], [near], **options), 0).candidates) == 1
+    assert len(find_candidates(votes_of([LARGE], [far], **options), 0).candidates) == 2
+
+
+def test_a_crumb_between_two_lesions_belongs_to_the_larger() -> None:
+    larger, crumb, large = LARGE, (slice(2, 3), slice(13, 18)), (slice(2, 10), slice(19, 28))
+    found = find_candidates(votes_of([larger, crumb, large]), 0)
+    assert np.bincount(found.candidate).tolist() == [105, 72]
+
+
+def seen(*boxes: tuple[tuple[slice, slice], float]) -> np.ndarray:
+    probability = np.zeros((20, 30), np.float32)
+    for box, p in boxes:
+        probability[box] = p
+    return probability
+
+
+SPOT = (slice(12, 18), slice(20, 26))
+
+
+def test_what_the_network_sees_must_exceed_its_level_after_smoothing() -> None:
+    assert len(find_candidates(votes_of([LEFT]), 0, seen((SPOT, 0.16))).candidates) == 2
+    assert len(find_candidates(votes_of([LEFT]), 0, seen((SPOT, 0.15))).candidates) == 1
+    thin = (slice(12, 13), slice(20, 26))  # a third of 0.4 is left, 0.13
+    assert len(find_candidates(votes_of([LEFT]), 0, seen((thin, 0.4))).candidates) == 1
+    assert len(find_candidates(votes_of([LEFT]), 0, seen((thin, 0.6))).candidates) == 2
+
+
+def test_what_the_network_sees_beside_a_lesion_is_no_candidate_if_it_is_a_crumb() -> None:
+    crumb, more = (slice(2, 4), slice(13, 17)), (slice(2, 4), slice(13, 18))  # 8 and 10 of 100 voxels
+    assert len(find_candidates(votes_of([LARGE]), 0, seen((crumb, 0.9))).candidates) == 1
+    assert len(find_candidates(votes_of([LARGE]), 0, seen((more, 0.9))).candidates) == 2
+
+
+@pytest.mark.parametrize(("columns", "number"), [(3, 0), (2, 1)])
+def test_what_the_network_sees_counts_where_anyone_answered_most_of_it(columns: int, number: int) -> None:
+    # b answered nothing of six columns, a all but the first two or three
+    raters = votes_of([LEFT], [])
+    answered = np.ones((2, 20, 30), bool)
+    answered[0, :, 20 : 20 + columns] = answered[1, :, 20:26] = False
+    given = RaterVotes(raters.votes, raters.names, raters.spacing_mm, answered=answered)
+    found = find_candidates(given, 0, seen((SPOT, 0.5))).candidates[1:]
+    assert [c.votes for c in found] == [{"a": False}] * number
+
+
+def test_a_rater_who_answered_half_of_a_lesion_has_no_vote_on_it() -> None:
+    raters = votes_of([LEFT], [], [])
+    answered = np.ones((3, 20, 30), bool)
+    answered[1, :, 2:5] = False  # half of it
+    answered[2, :, 2:4] = False  # a third
+    given = RaterVotes(raters.votes, raters.names, raters.spacing_mm, answered=answered)
+    assert find_candidates(given, 0).candidates[0].votes == {"a": True, "c": False}
+
+
+def test_what_nobody_marked_has_the_size_of_what_the_network_sees() -> None:
+    found = find_candidates(votes_of([LEFT], spacing_mm=(3.0, 0.5)), 0, seen((SPOT, 0.5))).candidates
+    assert found[1].size_mm == pytest.approx(36 * 1.5)
+
+
+def test_the_centre_is_the_marked_voxel_nearest_to_the_centre_of_mass() -> None:
+    (found,) = find_candidates(votes_of([(slice(3, 8), slice(10, 13))]), 0).candidates
+    assert found.centre == (5, 11)
+    # a bracket: its centre of mass (6.5, 3.5) lies beside it
+    bracket = [(slice(2, 12), slice(2, 3)), (slice(2, 3), slice(2, 8)), (slice(11, 12), slice(2, 8))]
+    (found,) = find_candidates(votes_of(bracket), 0).candidates
+    assert found.centre in ((6, 2), (7, 2))
+    # columns are far apart: the nearest now lies in an arm
+    (found,) = find_candidates(votes_of(bracket, spacing_mm=(0.1, 3.0)), 0).candidates
+    assert found.centre[1] in (3, 4)
+
+
+def test_candidates_come_in_the_order_of_their_first_voxels() -> None:
+    low, high = (slice(12, 18), slice(2, 8)), (slice(2, 8), slice(20, 26))
+    found = find_candidates(votes_of([low], [high]), 0)
+    assert [c.votes for c in found.candidates] == [{"a": False, "b": True}, {"a": True, "b": False}]
+    assert found.rater[found.candidate == 0].tolist() == [1] * 36
+    assert set(found.voxel[found.candidate == 1] // 30) == set(range(12, 18))
+
+
+def test_only_the_asked_channel_is_looked_at() -> None:
+    votes = np.zeros((2, 2, 20, 30), bool)
+    votes[(0, 0, *LEFT)] = votes[(1, 1, *RIGHT)] = True
+    raters = RaterVotes(votes, ("a", "b"), (1.0, 1.0))
+    assert find_candidates(raters, 0).candidates[0].votes == {"a": True, "b": False}
+    assert find_candidates(raters, 1).candidates[0].votes == {"a": False, "b": True}
+
+
+def test_a_network_sees_what_exceeds_its_level() -> None:
+    assert [Candidate({}, 1.0, s, ()).is_seen for s in (None, 0.15, 0.151)] == [False, False, True]

@@ -14,7 +14,7 @@ from nnunet_softlabel.fusion import RaterVotes, mean_vote
 from nnunet_softlabel.fusion.detection import estimate_detection
 from nnunet_softlabel.fusion.detection_model import MEAN_MODEL, DetectionModel
 from nnunet_softlabel.fusion.lesion_candidates import find_candidates
-from nnunet_softlabel.fusion.lesions import lesion_label, lesion_wise
+from nnunet_softlabel.fusion.lesions import fuse_lesions, lesion_label, lesion_wise
 from nnunet_softlabel.metrics.overlap import dice
 from nnunet_softlabel.simulation import make_knee_phantom, phantom_raters
 
@@ -182,3 +182,61 @@ def test_real_outlines_of_one_object_are_the_mean(shared_data: Path) -> None:
     spread = np.mean([v.votes[:, 0].var(axis=0).mean() for v in votes])
     assert np.mean((labels - mean) ** 2) < 0.02 * spread
     assert np.mean([dice(a > 0.5, b > 0.5) for a, b in zip(labels, mean, strict=True)]) > 0.995
+
+
+def test_a_model_with_a_network_leaves_a_case_without_one_to_the_mean(raters: RaterVotes) -> None:
+    seeing = replace(MISSES, has_network=True)
+    np.testing.assert_array_equal(lesion_wise(raters, models=[seeing]), mean_vote(raters))
+    probability = np.zeros((1, 20, 30), np.float32)
+    blind = replace(MISSES, has_network=False)
+    np.testing.assert_array_equal(
+        lesion_wise(raters, models=[blind], probabilities=probability), mean_vote(raters)
+    )
+    # an expert is heard all the same
+    heard = lesion_wise(raters, models=[seeing], known=[[None, True]])[0]
+    np.testing.assert_array_equal(heard[SECOND], 1)
+    np.testing.assert_array_equal(heard[:, :15], mean_vote(raters)[0, :, :15])
+
+
+def test_every_channel_has_its_own_model_network_and_expert() -> None:
+    votes = np.zeros((3, 2, 20, 30), bool)
+    votes[0, 0][SECOND] = votes[0, 1][FIRST] = True
+    drawn = RaterVotes(votes, ("a", "b", "c"), (1.0, 1.0), exclusive=False)
+    null = replace(MISSES, name=MEAN_MODEL)
+    soft = lesion_wise(drawn, models=[MISSES, null])
+    np.testing.assert_array_equal(soft[0], votes[0, 0])
+    np.testing.assert_allclose(soft[1], votes[0, 1] / 3, rtol=1e-6)
+    soft = lesion_wise(drawn, models=[null, null], known=[[None], [True]])
+    np.testing.assert_allclose(soft[0], votes[0, 0] / 3, rtol=1e-6)
+    np.testing.assert_array_equal(soft[1], votes[0, 1])
+    seen = np.zeros((2, 20, 30), np.float32)
+    seen[1, 12:18, 12:18] = 0.9
+    fused = fuse_lesions(drawn, models=[null, null], probabilities=seen)
+    assert [len(c) for c in fused.candidates] == [1, 2]
+    assert all(np.isnan(p).all() for p in fused.posteriors)
+
+
+def test_the_outline_is_the_mean_of_those_who_marked_the_lesion_and_answered(raters: RaterVotes) -> None:
+    # a and b marked the second lesion, b one column less; c gave no answer in its last row
+    votes, answered = raters.votes.copy(), np.ones((3, 20, 30), bool)
+    votes[1, 0, 2:8, 20:25] = True
+    answered[0, 7, 20:26] = False
+    given = replace(raters, votes=votes, answered=answered)
+    label = lesion_wise(given, models=[MISSES])[0]
+    expected = np.ones((6, 6))
+    expected[:5, 5] = 0.5  # a alone, of two
+    expected[5, 5] = 0  # b alone answered, who did not mark it
+    posterior = fuse_lesions(given, models=[MISSES]).posteriors[0][1]
+    np.testing.assert_allclose(label[SECOND], np.maximum(posterior * expected, mean_vote(given)[0][SECOND]))
+
+
+def test_what_nobody_marked_has_its_own_peak(raters: RaterVotes) -> None:
+    probability = np.zeros((20, 30), np.float32)
+    probability[12:18, 2:8], probability[14, 4] = 0.3, 0.6
+    probability[12:18, 20:26], probability[14, 22] = 0.4, 0.5
+    found = find_candidates(raters, 0, probability)
+    label = lesion_label(
+        raters, mean_vote(raters)[0], found, np.array([1.0, 1.0, 0.6, 0.9]), probability=probability
+    )
+    assert label[12, [2, 20]] == pytest.approx([0.6 * 0.5, 0.9 * 0.8])
+    assert label[14, [4, 22]] == pytest.approx([0.6, 0.9])

@@ -95,3 +95,35 @@ def test_result_does_not_depend_on_far_background() -> None:
 def test_impossible_widths_are_refused(votes_of: Maker, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="slope_mm must be positive"):
         shape_based_average(votes_of([[[1, 0]]]), **options)
+
+
+@pytest.mark.parametrize("spacing_mm", [(3.0, 0.5), (0.5, 3.0)])
+@pytest.mark.parametrize("slope_mm", [0.3, 2.0, 7.0])
+def test_the_box_that_is_computed_holds_all_that_is_not_zero(spacing_mm, slope_mm: float) -> None:
+    votes = np.zeros((2, 1, 40, 60), dtype=bool)
+    votes[0, 0, 18:22, 28:33], votes[1, 0, 19:24, 25:31] = True, True
+    distances = [np.clip(signed_distance_mm(v[0], spacing_mm), -10, 10) for v in votes]
+    expected = np.clip(0.5 - np.mean(distances, axis=0) / (2 * slope_mm), 0, 1)
+    raters = RaterVotes(votes, ("a", "b"), spacing_mm)
+    np.testing.assert_allclose(shape_based_average(raters, slope_mm=slope_mm)[0], expected, atol=1e-6)
+
+
+def test_a_slope_of_1_mm_and_a_cut_at_10_mm_are_taken_unasked() -> None:
+    votes = np.stack([disc(8), disc(8), np.zeros_like(disc(8))])[:, None]
+    raters = RaterVotes(votes, ("a", "b", "c"), (1.0, 1.0))
+    unasked = shape_based_average(raters)
+    np.testing.assert_array_equal(unasked, shape_based_average(raters, slope_mm=1.0, max_distance_mm=10.0))
+    for other in ({"slope_mm": 2.0}, {"max_distance_mm": 9.0}, {"max_distance_mm": 11.0}):
+        assert (shape_based_average(raters, **other) != unasked).any()
+
+
+def test_only_those_who_answered_are_averaged(votes_of: Maker) -> None:
+    # b answered nowhere but in the last column: elsewhere the result is a's alone
+    answered = np.zeros((2, 4, 8), dtype=bool)
+    answered[0, :, :7] = answered[1, :, 7] = True
+    marked = [[1, 1, 1, 0, 0, 0, 0, 1]] * 4
+    both = votes_of([marked, [[0] * 8] * 4], answered=answered)
+    alone = votes_of([marked], answered=answered[:1])
+    found, expected = (shape_based_average(r, slope_mm=2.0)[0] for r in (both, alone))
+    np.testing.assert_allclose(found[:, :7], expected[:, :7], atol=1e-6)
+    assert not found[:, 7].any()

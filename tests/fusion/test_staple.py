@@ -208,3 +208,69 @@ def test_counts_by_hand() -> None:
     answered = np.array([[1, 1, 1, 1], [1, 1, 1, 0]], dtype=bool)
     counts = RaterCounts.of(RaterVotes(votes, ("a", "b"), (1.0,), answered=answered))
     assert counts.to_json() == {"names": ["a", "b"], "channels": [{"10": 1, "1-": 1, "00": 1, "11": 1}]}
+
+
+def test_rates_of_0_and_1_are_kept_a_little_inside(votes_of: Maker) -> None:
+    # b never misses a voxel, so that its no leaves 1e-7 / 0.9 of the odds 9 that a's yes gives
+    rates = RaterRates({"a": (0.9,), "b": (1.0,)}, {"a": (0.9,), "b": (0.9,)}, (0.5,))
+    odds = 9 * 1e-7 / 0.9
+    soft = staple(votes_of([[[1, 0]], [[0, 0]]]), rates=rates)[0, 0]
+    np.testing.assert_allclose(soft, [odds / (1 + odds), 0], rtol=1e-4)
+    # of two who never miss, 1e-14 would be left: log-odds end at -15 and 15
+    sure = RaterRates(dict.fromkeys("abc", (1.0,)), {"a": (0.9,), "b": (0.9,), "c": (0.9,)}, (0.5,))
+    soft = staple(votes_of([[[1, 0]], [[0, 0]], [[0, 1]]]), rates=sure)[0, 0]
+    np.testing.assert_allclose(soft, 1 / (1 + np.exp(15)), rtol=1e-4)
+    sure = RaterRates({"a": (0.9,), "b": (0.9,), "c": (0.9,)}, dict.fromkeys("abc", (1.0,)), (0.5,))
+    soft = staple(votes_of([[[1]], [[1]], [[0]]]), rates=sure)[0, 0]
+    np.testing.assert_allclose(1 - soft, 1 / (1 + np.exp(15)), rtol=0.3)  # near the last digit
+
+
+def test_the_margin_is_10_mm_unasked_and_may_be_0() -> None:
+    votes = np.zeros((3, 1, 60, 60), dtype=bool)
+    votes[:, :, 28:32, 28:32] = True
+    votes[2, :, 28:30] = False
+    votes[0, :, 27, 28] = True
+    raters = RaterVotes(votes, ("a", "b", "c"), (1.0, 1.0))
+    unasked = staple(raters)
+    np.testing.assert_array_equal(unasked, staple(raters, margin_mm=10.0))
+    for other in (0.0, 9.0, 11.0):
+        assert (staple(raters, margin_mm=other) != unasked).any()
+    with pytest.raises(ValueError, match="margin_mm must not be negative"):
+        staple(raters, margin_mm=float("nan"))
+
+
+def test_classes_that_add_up_to_more_than_one_are_scaled(votes_of: Maker) -> None:
+    # Of three raters, a says 1, b says 2, c says background; both classes get 0.9 and are scaled to 0.5
+    rates = RaterRates(
+        {"a": (0.9, 0.5), "b": (0.5, 0.9), "c": (0.5, 0.5)},
+        {"a": (0.9, 0.5), "b": (0.5, 0.9), "c": (0.5, 0.5)},
+        (0.5, 0.5),
+    )
+    raters = votes_of([[[[1]], [[0]]], [[[0]], [[1]]], [[[0]], [[0]]]])
+    np.testing.assert_allclose(staple(raters, rates=rates)[:, 0, 0], [0.5, 0.5], rtol=1e-6)
+    apart = votes_of([[[[1]], [[0]]], [[[0]], [[1]]], [[[0]], [[0]]]], exclusive=False)
+    np.testing.assert_allclose(staple(apart, rates=rates)[:, 0, 0], [0.9, 0.9], rtol=1e-6)
+
+
+def test_imagined_voxels_keep_rates_off_0_and_1_and_at_one_half_where_nothing_is_known() -> None:
+    nothing = RaterVotes(np.zeros((2, 1, 5, 5), dtype=bool), ("a", "b"), (1.0, 1.0))
+    rates = estimate_rater_rates([nothing], max_iterations=1)
+    for name in "ab":
+        assert rates.of(name, 0) == pytest.approx((0.5, (25 + 1e-3) / (25 + 2e-3)), abs=1e-9)
+    assert rates.prevalence[0] == pytest.approx(1e-3 / (25 + 2e-3))
+
+
+def test_thirty_nine_raters_are_counted() -> None:
+    votes = np.zeros((39, 1, 2), dtype=bool)
+    votes[-1, 0, 1] = votes[0, 0, 1] = True
+    names = tuple(f"{k:02d}" for k in range(39))
+    (channel,) = RaterCounts.of(RaterVotes(votes, names, (1.0,))).to_json()["channels"]
+    assert channel == {"0" * 39: 1, "1" + "0" * 37 + "1": 1}
+
+
+def test_rates_of_some_channels_are_theirs() -> None:
+    rates = RaterRates({"a": (0.1, 0.2, 0.3)}, {"a": (0.4, 0.5, 0.6)}, (0.7, 0.8, 0.9))
+    assert rates.of_channels([2, 0]) == RaterRates({"a": (0.3, 0.1)}, {"a": (0.6, 0.4)}, (0.9, 0.7))
+    assert rates.of("a", 1) == (0.2, 0.5)
+    assert rates.has("a")
+    assert not rates.has("b")

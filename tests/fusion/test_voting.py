@@ -100,3 +100,41 @@ def test_many_raters_do_not_overflow_the_counts() -> None:
     raters = RaterVotes(votes, tuple(map(str, range(200))), (1.0, 1.0))
     np.testing.assert_array_equal(majority_vote(raters), [[[1, 0]]])
     np.testing.assert_allclose(mean_vote(raters), [[[0.75, 0]]])
+
+
+def test_counts_of_more_raters_than_a_byte_holds() -> None:
+    votes = np.zeros((600, 2, 1, 3), dtype=bool)
+    votes[:301, 0, 0, 0] = votes[:256, 0, 0, 1] = votes[256:300, 1, 0, 1] = True
+    answered = np.ones((600, 1, 3), dtype=bool)
+    answered[300:, 0, 1] = False
+    raters = RaterVotes(votes, tuple(map(str, range(600))), (1.0, 1.0), answered=answered)
+    np.testing.assert_array_equal(majority_vote(raters)[:, 0], [[1, 1, 0], [0, 0, 0]])
+    shares = [[301 / 600, 256 / 300, 0], [0, 44 / 300, 0]]
+    np.testing.assert_allclose(mean_vote(raters)[:, 0], shares, rtol=1e-6)
+    alike = dict.fromkeys(raters.names, 1.0)
+    np.testing.assert_allclose(weighted_vote(raters, weights=alike)[:, 0], shares, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-42, 1e-3, 1.0, 1e5, 1e38, 1e300])
+def test_only_the_ratio_of_weights_counts_however_large_they_are(three: RaterVotes, scale: float) -> None:
+    soft = weighted_vote(three, weights={"a": 3 * scale, "b": 2 * scale, "c": scale})
+    np.testing.assert_allclose(soft[0], [[1, 5 / 6], [3 / 6, 0]], rtol=1e-6)
+
+
+def test_a_rater_without_weight_has_no_say_even_where_nobody_else_answered(votes_of: Maker) -> None:
+    answered = np.array([[[1, 0]], [[1, 1]]], dtype=bool)
+    raters = votes_of([[[1, 1]], [[0, 1]]], answered=answered)
+    np.testing.assert_array_equal(weighted_vote(raters, weights={"a": 2, "b": 0})[0], [[1, 0]])
+
+
+def test_two_who_marked_nothing_agree_and_a_single_rater_weighs_one(votes_of: Maker) -> None:
+    # Dice ab = 1 (both nothing), ac = bc = 0
+    weights = agreement_weights(votes_of([[[0, 0]], [[0, 0]], [[1, 0]]]))
+    assert weights == {"a": 0.5, "b": 0.5, "c": 0.0}
+    assert agreement_weights(votes_of([[[1, 0]]])) == {"a": 1.0}
+
+
+def test_regions_overlap_and_are_each_decided_by_more_than_half(votes_of: Maker) -> None:
+    # whole: 2 of 3 and 3 of 3; core: 1 of 3 and 2 of 3
+    raters = votes_of([[[[1, 1]], [[1, 1]]], [[[1, 1]], [[0, 1]]], [[[0, 1]], [[0, 0]]]], exclusive=False)
+    np.testing.assert_array_equal(majority_vote(raters)[:, 0], [[1, 1], [0, 1]])

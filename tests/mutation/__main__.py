@@ -1,11 +1,11 @@
 """Would the tests notice? Mutants of the modules that compute what is published; run by hand.
 
     pip install -e '.[test,mutation]'
-    python -m tests.mutation fusion --sample 60    # 60 of the mutants, drawn by lot with seed 0
-    python -m tests.mutation all --sample 60
+    python -m tests.mutation fusion --sample 60               # 60 of the mutants, drawn by lot with seed 0
+    python -m tests.mutation all --sample 60 --results FILE   # goes on where a run with FILE was interrupted
 
 A mutant is the code with one operator, comparison, constant or branch changed. It is killed when a fast test
-of its group fails. cosmic-ray makes mutants and runs the tests, in a copy of the tree. Mutants of annotations
+of its group fails. cosmic-ray's operators make mutants, in a copy of the tree. Mutants of annotations
 and signatures are left out: no value depends on them. What survived is printed with its difference;
 docs/reliability.md keeps the result.
 """
@@ -13,38 +13,38 @@ docs/reliability.md keeps the result.
 from __future__ import annotations
 
 import argparse
-import ast
+import json
 import os
-import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import MutationSpec, WorkerOutcome, WorkItem, WorkResult
+from tests.mutation.mutants import Mutant, drawn, mutants_of, tree_of
+from tests.mutation.trial import PACKAGE, NotThere, baseline_of, preload, try_out
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = "nnunet_softlabel"
-CONFIG = """[cosmic-ray]
-module-path = {modules}
-timeout = 600.0
-excluded-modules = []
-test-command = "{python} -m pytest -x -q -m 'not slow' -p no:cacheprovider {tests}"
-[cosmic-ray.distributor]
-name = "local"
-"""
+THERE, FOLDER = "MUTANTS_TREE", "tree"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Modules, below the package, and the tests that must notice."""
+    """Modules, below the package, and the tests that must notice.
+
+    Attributes:
+        modules: what is changed.
+        tests: files or folders.
+        without: libraries that are not there in these runs, for their import costs more than the tests;
+            tests that compare with them are skipped.
+    """
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
+    without: tuple[str, ...] = ("torch", "torchmetrics", "monai", "panoptica")
 
 
 GROUPS = {
@@ -66,11 +66,14 @@ GROUPS = {
                 "lesion_candidates", "lesions",
             )
         ),
-        tuple(f"tests/fusion/test_{t}.py" for t in ("detection", "lesion_candidates", "lesions")),
+        tuple(
+            f"tests/fusion/test_{t}.py"
+            for t in ("detection", "detection_likelihood", "lesion_candidates", "lesions")
+        ),
     ),
     "priors": Group(("priors",), ("tests/priors",)),
-    "losses": Group(("losses",), ("tests/losses",)),
-    "metrics": Group(("metrics",), ("tests/metrics",)),
+    "losses": Group(("losses",), ("tests/losses",), without=()),
+    "metrics": Group(("metrics",), ("tests/metrics", "tests/evaluation/test_case_scores.py")),
     "thresholds": Group(
         ("evaluation/thresholds.py", "evaluation/tuning.py"),
         ("tests/evaluation/test_thresholds.py", "tests/evaluation/test_tuning.py"),
@@ -86,83 +89,66 @@ GROUPS = {
 }  # fmt: skip
 
 
-Place = tuple[int, int]
+class Results:
+    """How each mutant ended, on disk as soon as known; '' is a survivor."""
+
+    def __init__(self, path: Path | None, again: bool) -> None:
+        self.path, self.known = path, dict[str, str]()
+        if path is not None and path.exists():
+            lines = map(json.loads, path.read_text().splitlines())
+            self.known = {line["key"]: line["end"] for line in lines}
+        if again:
+            self.known = {key: end for key, end in self.known.items() if end}
+
+    def add(self, key: str, mutant: Mutant, end: str) -> None:
+        self.known[key] = end
+        if self.path is not None:
+            with self.path.open("a") as file:
+                line = f"{mutant.module}:{mutant.start[0]} {mutant.operator}"
+                file.write(json.dumps({"key": key, "mutant": line, "end": end}) + "\n")
 
 
-def unheeded(source: str) -> Iterator[tuple[Place, Place]]:
-    """Where code is that no value depends on: (line, column) from and to; lines count from 1.
-
-    Annotations, signatures (``*`` before what must be named; defaults count), ``frozen`` of a dataclass.
-    """
-    for node in ast.walk(ast.parse(source)):
-        parts: list[ast.expr | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
-        if isinstance(node, ast.ClassDef):
-            parts += node.decorator_list
-        yield from ((_begin(p), (p.end_lineno or 0, p.end_col_offset or 0)) for p in parts if p is not None)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            last = _begin(node)
-            defaults = [d for d in (*node.args.defaults, *node.args.kw_defaults) if d is not None]
-            for default in sorted(defaults, key=_begin):
-                yield last, _begin(default)
-                last = default.end_lineno or 0, default.end_col_offset or 0
-            yield last, _begin(node.body[0])
-
-
-def _begin(node: ast.expr | ast.stmt) -> Place:
-    return node.lineno, node.col_offset
-
-
-def is_unheeded(mutation: MutationSpec, folder: Path) -> bool:
-    """True if no value depends on what the mutant changes."""
-    source = (folder / mutation.module_path).read_text(encoding="utf-8")
-    return any(begin <= mutation.start_pos < end for begin, end in unheeded(source))
-
-
-def place(item: WorkItem) -> tuple[object, ...]:
-    """Of a mutant, so that a draw is the same in every run."""
-    m = item.mutations[0]
-    return str(m.module_path), m.start_pos, m.operator_name, m.occurrence, str(m.operator_args)
-
-
-def leave_out(database: WorkDB, folder: Path, sample: int, seed: int) -> tuple[int, int]:
-    """Mark all mutants but a sample as not to be run; how many there are, and how many are left."""
-    items = sorted((w for w in database.work_items if not is_unheeded(w.mutations[0], folder)), key=place)
-    chosen = {w.job_id for w in random.Random(seed).sample(items, min(sample, len(items)))}
-    skipped = [w.job_id for w in database.work_items if w.job_id not in chosen]
-    database.set_multiple_results(skipped, WorkResult(WorkerOutcome.SKIPPED, "not in the sample"))
-    return len(items), len(chosen)
-
-
-def run(name: str, sample: int, seed: int) -> None:
+def run(name: str, sample: int, seed: int, results: Results) -> None:
     """Print how many mutants of the group were killed, and those that were not."""
+    group = GROUPS[name]
+    sources = tree_of(Path.cwd(), [f"{PACKAGE}/{module}" for module in group.modules])
+    everything = [mutant for module, source in sources.items() for mutant in mutants_of(module, source)]
+    chosen = drawn(everything, sample, seed)
+    open_ = [mutant for mutant in chosen if mutant.key(sources[mutant.module]) not in results.known]
+    if open_:
+        sys.meta_path.insert(0, NotThere(group.without))
+        baseline = baseline_of(group.tests, Path.cwd().parent)
+        preload(baseline.imports)
+        print(f"{name}: {len(baseline.seconds)} tests pass on the unchanged code", flush=True)
+    for mutant in open_:
+        source = sources[mutant.module]
+        end = try_out(mutant, source, group.tests, baseline)
+        results.add(mutant.key(source), mutant, end)
+        _tell(mutant, source, end)
+    if not open_:
+        for mutant in chosen:
+            _tell(mutant, sources[mutant.module], results.known[mutant.key(sources[mutant.module])])
+    killed = sum(bool(results.known[mutant.key(sources[mutant.module])]) for mutant in chosen)
+    print(f"{name}: {killed} of {len(chosen)} killed ({len(everything)} mutants in all)", flush=True)
+
+
+def _tell(mutant: Mutant, source: str, end: str) -> None:
+    if not end:
+        print(f"--- {mutant.module}:{mutant.start[0]} survived\n{mutant.difference(source)}", flush=True)
+
+
+def start_in_copy(arguments: Sequence[str]) -> int:
+    """The same command in a copy of the tree, so that no mutant is ever in the tree itself."""
     with tempfile.TemporaryDirectory(prefix="mutants_") as temporary:
-        folder = Path(temporary) / "tree"
+        folder = Path(temporary) / FOLDER
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.egg-info"))
-        group, session = GROUPS[name], Path(temporary) / "session.sqlite"
-        modules = [f"{PACKAGE}/{module}" for module in group.modules]
-        config = Path(temporary) / "config.toml"
-        config.write_text(CONFIG.format(modules=modules, python=sys.executable, tests=" ".join(group.tests)))
-        environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-
-        def cosmic_ray(*words: str | Path) -> None:
-            command = [sys.executable, "-m", "cosmic_ray.cli", *map(str, words)]
-            subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-
-        cosmic_ray("init", config, session)
-        with use_db(session, WorkDB.Mode.open) as database:
-            n_all, n_run = leave_out(database, folder, sample, seed)
-        cosmic_ray("baseline", config)
-        cosmic_ray("exec", config, session)
-        with use_db(session, WorkDB.Mode.open) as database:
-            report(name, n_all, n_run, database)
-
-
-def report(name: str, n_all: int, n_run: int, database: WorkDB) -> None:
-    done = [(w, r) for w, r in database.completed_work_items if r.worker_outcome != WorkerOutcome.SKIPPED]
-    survivors = [(w, r) for w, r in done if not r.is_killed]
-    for work, result in survivors:
-        print(f"--- {work.mutations[0].module_path}:{work.mutations[0].start_pos[0]} survived\n{result.diff}")
-    print(f"{name}: {len(done) - len(survivors)} of {n_run} killed ({n_all} mutants in all)", flush=True)
+        environment = os.environ | {"PYTHONPATH": str(folder), THERE: str(folder), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tests.mutation", *arguments]
+        with subprocess.Popen(command, cwd=folder, env=environment) as process:
+            try:
+                return process.wait()
+            finally:
+                process.terminate()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,9 +158,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("group", choices=[*GROUPS, "all"])
     parser.add_argument("--sample", type=int, default=60, help="Mutants per group (default 60).")
     parser.add_argument("--seed", type=int, default=0, help="Of the draw (default 0).")
+    parser.add_argument("--results", type=Path, help="Keeps each result; a second run goes on from it.")
+    parser.add_argument("--again", action="store_true", help="Try the survivors in --results once more.")
     args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nothing stays behind
+    if THERE not in os.environ:
+        results = ["--results", str(args.results.absolute())] if args.results else []  # the last counts
+        sys.exit(start_in_copy([*(sys.argv[1:] if arguments is None else arguments), *results]))
     for name in GROUPS if args.group == "all" else [args.group]:
-        run(name, args.sample, args.seed)
+        run(name, args.sample, args.seed, Results(args.results, args.again))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("cosmic_ray")
-from tests.mutation.__main__ import unheeded
+from tests.mutation.mutants import unheeded
 
 SOURCE = """@dataclass(frozen=True)
 class A:

@@ -22,7 +22,7 @@ from nnunet_softlabel.priors.lesions import (
     lesion_statistics,
 )
 from nnunet_softlabel.priors.roi import apply_roi, roi_weights
-from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue
+from nnunet_softlabel.priors.tissue import TissueModel, estimate_tissue, tissue_of_values
 from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom, phantom_raters
 
 UNIT = TissueModel(median=0.0, spread=1.0)
@@ -324,3 +324,72 @@ def test_as_many_agreed_voxels_as_are_needed_make_a_model() -> None:
 def test_statistics_come_back_from_json() -> None:
     found = LesionStatistics((50, 60), (1.5, 2.5), (3.5, 4.5))
     assert LesionStatistics.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"certainty": 0.5},
+        {"certainty": 1.0},
+        {"strength": np.inf},
+        {"strength": np.nan},
+        {"most_evidence": np.inf},
+    ],
+)
+def test_limits_that_make_no_rule_are_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match="must"):
+        with_prior(line(0.5), line(1.0), **options)
+
+
+def test_tissue_is_cut_at_three_spreads_until_none_is_left() -> None:
+    # -10, ..., 10 five times: median 0, MAD 5, spread 7.41, so that 22.2 is the limit
+    values = np.tile(np.arange(-10.0, 11.0), 5)
+    expected = TissueModel(0.0, 1.4826 * 5)
+    assert tissue_of_values(values) == expected
+    assert tissue_of_values(np.append(values, [23.0, -23.0, 900.0, -900.0])) == expected
+    kept = tissue_of_values(np.append(values, [22.0, -22.0] * 2))
+    assert kept.spread == pytest.approx(1.4826 * np.median(np.abs(np.append(values, [22.0] * 4))))
+    assert tissue_of_values(np.append(values, [16.0, -16.0]), cut=2.0) == expected
+
+
+def test_twenty_voxels_of_tissue_are_enough() -> None:
+    values = np.arange(20.0)
+    assert tissue_of_values(values).median == 9.5
+    with pytest.raises(ValueError, match="only 19 voxels of the ROI are normal tissue; 20 are needed"):
+        tissue_of_values(values[:19])
+
+
+def test_what_counts_as_marked_may_be_set() -> None:
+    soft = np.zeros((2, 1, 60), np.float32)
+    soft[0, 0, :20], soft[1, 0, 20:40] = 0.2, 0.5
+    image, roi = np.arange(60.0)[None], np.ones((1, 60))
+    assert estimate_tissue(image, roi, soft).median == 49.5
+    assert estimate_tissue(image, roi, soft, exclude_above=0.2).median == np.median(
+        [*range(20), *range(40, 60)]
+    )
+    assert estimate_tissue(image, roi, soft, exclude_above=0.5).median == 29.5
+
+
+def test_more_than_half_must_agree_or_what_is_asked_for() -> None:
+    soft, image, roi = np.array([[[0.4, 0.5, 0.6, 1.0]]]), line(1, 2, 4, 8), np.ones((1, 4))
+    assert lesion_statistics(image, roi, soft, UNIT) == LesionStatistics((2,), (12.0,), (80.0,))
+    assert lesion_statistics(image, roi, soft, UNIT, agreed_above=0.4).total == (14.0,)
+
+
+def test_lesions_without_a_spread_get_a_quarter_of_the_tissues() -> None:
+    assert LesionStatistics((40,), (120.0,), (360.0,)).model() == LesionModel((3.0,), (0.25,))
+
+
+@pytest.mark.parametrize("margin_mm", [np.inf, np.nan])
+def test_a_margin_without_end_is_refused(margin_mm: float) -> None:
+    with pytest.raises(ValueError, match="margin_mm"):
+        roi_weights([np.ones((2, 2))], spacing_mm=(1.0, 1.0), margin_mm=margin_mm)
+
+
+def test_wide_lesions_keep_the_ratio_of_the_turning_point_beyond_it() -> None:
+    # spread 2: x^2 / 2 - (x - 2)^2 / 8 - log 2 is least at x = -2/3; spread 1/2: greatest at x = 8/3
+    turn = np.array([-2 / 3, -5.0, 8 / 3, 5.0])
+    wide = log_likelihood_ratio(turn[:2], 2.0, 2.0)
+    np.testing.assert_allclose(wide, [2 / 9 - 8 / 9 - np.log(2)] * 2, rtol=1e-12)
+    narrow = log_likelihood_ratio(turn[2:], 2.0, 0.5)
+    np.testing.assert_allclose(narrow, [32 / 9 - 8 / 9 + np.log(2)] * 2, rtol=1e-12)

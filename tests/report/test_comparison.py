@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,21 @@ from scipy import stats
 from nnunet_softlabel.metrics.registry import BETTER
 from nnunet_softlabel.report.comparison import (
     PRIMARY,
+    Bootstrap,
     case_values,
     compare,
     compare_pairs,
     home_reference,
+    primary_tests,
 )
-from nnunet_softlabel.report.significance import group_means, holm, mean_interval, rank_test
+from nnunet_softlabel.report.significance import (
+    Interval,
+    group_means,
+    holm,
+    mean_interval,
+    rank_test,
+    smallest_rank_p,
+)
 
 
 def rows_of(values, metric="dice", groups=None, prediction="model", class_name="lesion"):
@@ -38,11 +48,11 @@ def only(tests):
 
 
 def compare_values(first, second, **options):
-    metric = options.pop("metric", "dice")
+    metric, groups = options.pop("metric", "dice"), options.pop("groups", None)
     return only(
         compare(
-            rows_of(first, metric, options.pop("groups", None)),
-            rows_of(second, metric),
+            rows_of(first, metric, groups),
+            rows_of(second, metric, groups),
             names=("stock", "APL"),
             metrics=[metric],
             **options,
@@ -234,3 +244,99 @@ def test_metrics_that_the_caller_calls_primary_are_the_family(rng, primary, test
     }
     tests = compare_pairs(runs, [("stock", "APL")], margins=None, primary=primary)
     assert {t.metric for t in tests if t.is_primary and np.isfinite(t.p_value)} == tested
+
+
+def test_the_smallest_p_of_ranks_is_that_of_all_pairs_on_one_side():
+    for pairs in (2, 5, 8):
+        p, effect, _ = rank_test(np.arange(1.0, pairs + 1))
+        assert (p, effect) == (pytest.approx(smallest_rank_p(pairs)), 1.0)
+        assert rank_test(-np.arange(1.0, pairs + 1))[1] == -1.0
+    assert (smallest_rank_p(0), smallest_rank_p(1), smallest_rank_p(6)) == (1, 1, 1 / 32)
+
+
+def test_less_confidence_is_a_narrower_interval(rng):
+    first, second = np.zeros(10), rng.random(10)
+    widths = []
+    for confidence in (0.5, 0.95):
+        found = compare_values(first, second, bootstrap=Bootstrap(confidence=confidence)).difference
+        assert found == mean_interval(second - first, confidence=confidence)
+        widths.append(found.high - found.low)
+    assert widths[0] < 0.5 * widths[1]
+    few = compare_values(first, second, bootstrap=Bootstrap(resamples=20)).difference
+    assert few == mean_interval(second - first, resamples=20) != mean_interval(second - first)
+
+
+def test_the_interval_says_how_it_came_about():
+    assert mean_interval([0.3, 0.3, 0.3]) == Interval(
+        pytest.approx(0.3), *[pytest.approx(0.3)] * 2, 3, 3, "all values are equal"
+    )
+    two = mean_interval([0.1, 0.5, math.nan, 0.9], ["a", "a", "a", "b"])
+    assert (two.mean, two.n, two.n_groups) == (pytest.approx(0.5), 3, 2)
+    assert two.low == pytest.approx(0.3)  # of a alone
+    assert two.high == pytest.approx(0.9)  # of b alone
+    one = mean_interval([0.1, 0.5], ["a", "a"])
+    assert (one.mean, one.n, one.n_groups, one.method) == (pytest.approx(0.3), 2, 1, "fewer than two groups")
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+
+
+def test_patients_are_drawn_whole_and_ranked_by_their_mean():
+    groups = ["p", "p", "p", "q", "r"]
+    first, second = np.zeros(5), np.array([0.1, 0.2, -0.6, 0.3, 0.4])
+    test = compare_values(first, second, groups=groups)
+    assert test.difference.n_groups == 3
+    # the means of p, q and r are -0.1, 0.3 and 0.4: ranks 1, 2, 3
+    assert test.effect_size == pytest.approx((2 + 3 - 1) / 6)
+    assert test.wins == (4, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("recall", "has_several"), [(0.5, True), (0.0, False), (1.0, False), (math.nan, False)]
+)
+def test_lesions_are_tested_where_some_case_has_several(recall, has_several):
+    rows = [{"lesion_recall": 1.0}, {"lesion_recall": recall}, {}]
+    assert primary_tests(rows) == (
+        ("dice", "brier_near", "lesion_f1") if has_several else ("dice", "brier_near")
+    )
+
+
+def test_a_difference_stands_if_p_is_below_alpha_and_the_interval_excludes_0():
+    up = compare_values(np.zeros(9), np.linspace(0.1, 0.2, 9))
+    assert up.is_significant(alpha=0.01)
+    assert not up.is_significant(alpha=up.p_holm)
+    down = compare_values(np.zeros(9), -np.linspace(0.1, 0.2, 9))
+    assert down.is_significant()
+    touching = replace(up, difference=replace(up.difference, low=0.0))
+    assert not touching.is_significant()
+    assert not replace(down, difference=replace(down.difference, high=0.0)).is_significant()
+
+
+def test_worse_by_exactly_the_margin_is_not_non_inferior():
+    values = np.array([0.5, 0.5, 0.5])
+    assert compare_values(values, values - 0.25, margins={"dice": 0.25}).non_inferior is False
+    assert compare_values(values, values - 0.25, margins={"dice": 0.2501}).non_inferior is True
+    assert (
+        compare_values(values, values + 0.25, metric="hd95_mm", margins={"hd95_mm": 0.25}).non_inferior
+        is False
+    )
+    assert compare_values(values, values, margins={}).non_inferior is None
+
+
+def test_another_reference_may_be_asked_for(rng):
+    first, second = (
+        [r | {"reference": "truth"} for r in rows_of(values)] + rows_of(values[::-1])
+        for values in rng.random((2, 8))
+    )
+    names = ("a", "b")
+    home, truth = (
+        only(compare(first, second, names=names, metrics=["dice"], reference=reference))
+        for reference in (None, "truth")
+    )
+    assert (home.reference, truth.reference) == ("consensus", "truth")
+    assert truth.first_mean == pytest.approx(home.first_mean)
+    runs = {"a": first, "b": second}
+    pairs = compare_pairs(runs, [names], reference="truth", margins=None, primary=None)
+    (pair,) = [test for test in pairs if test.metric == "dice"]
+    assert pair.reference == "truth"
+    assert home_reference("ged") == "raters"
+    assert home_reference("brier") == "soft"

@@ -17,7 +17,7 @@ from nnunet_softlabel.formats.packed import PackedMap, marked_chunks, stacked
 from nnunet_softlabel.fusion import FUSIONS, RaterRates, RaterVotes
 from nnunet_softlabel.fusion.rater_votes import share_excess
 from nnunet_softlabel.fusion.shape import margin_of_shape, shape_of_channel
-from nnunet_softlabel.fusion.smoothing import check_sigma, smoothed_channel
+from nnunet_softlabel.fusion.smoothing import check_sigma, margin_of_smoothing, smoothed_channel
 from nnunet_softlabel.fusion.voting import pair_overlaps, weights_of_overlaps
 
 FuseChunk = Callable[[RaterVotes, tuple[int, ...]], NDArray[Any]]
@@ -103,7 +103,7 @@ def _shapes(raters: RaterMaps, options: Mapping[str, Any]) -> list[PackedMap]:
 def _smoothed(raters: RaterMaps, options: Mapping[str, Any]) -> list[PackedMap]:
     check_sigma(options.get("sigma_voxels", 1.0))
     soft = _by_chunk(raters, lambda votes, channels: FUSIONS["mean"](votes))
-    box = raters.marked_box(margin_mm=max(raters.spacing_mm))
+    box = raters.marked_box(margin_mm=margin_of_smoothing(raters.spacing_mm))
     if box is None:
         return soft
     answered = _answered_by_any(raters, box)
