@@ -197,7 +197,7 @@ def rater_corrected(dataset: SoftDataset, *, rates_file: Path | None = None) -> 
         DatasetError: if the labels were made in another way, or the rates are unknown.
     """
     about = dataset.about
-    made = about.get("fusion") or {}
+    made: Mapping[str, Any] = about.get("fusion") or {}
     fusion = made.get("method", made.get("name"))
     refused = f"{dataset.folder}: --threshold {RATER_CORRECTED} cannot be used: "
     if fusion != "mean":
