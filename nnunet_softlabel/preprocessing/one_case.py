@@ -20,6 +20,7 @@ from nnunet_softlabel.formats.images import is_flat
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
 from nnunet_softlabel.formats.probability_maps import PNG_ONE, read_probability
+from nnunet_softlabel.preprocessing.box_resampling import is_linear, resampled_in_box
 from nnunet_softlabel.preprocessing.case_file import is_made_from, write_case
 from nnunet_softlabel.preprocessing.disputed import disputed_locations
 from nnunet_softlabel.preprocessing.records import MadeFrom
@@ -126,10 +127,13 @@ def preprocess_case(
     if len(target_spacing) < len(spacing):  # a 2d configuration leaves the distance of slices alone
         target_spacing = [spacing[0], *target_spacing]
 
+    theirs = configuration_manager.resampling_fn_probabilities
+
     def resample(channel: NDArray[Any]) -> Any:
-        return configuration_manager.resampling_fn_probabilities(
-            channel, list(shape), spacing, target_spacing
-        )
+        if is_linear(theirs):
+            separate = theirs.keywords.get("force_separate_z", False)
+            return resampled_in_box(channel, shape, spacing, target_spacing, force_separate_z=separate)
+        return theirs(channel[None], list(shape), spacing, target_spacing)[0]
 
     channels = []
     for channel in soft:
@@ -147,7 +151,7 @@ def _resampled(
     if not cropped.any():
         return PackedMap(shape, np.float32)
     if cropped.shape != tuple(shape):
-        cropped = np.asarray(resample(cropped[None]))[0]
+        cropped = np.asarray(resample(cropped))
     return PackedMap.of(np.clip(cropped, 0, 1).astype(np.float32, copy=False))
 
 
