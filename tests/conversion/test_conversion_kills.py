@@ -15,61 +15,17 @@ from typing import Any
 import pytest
 
 from nnunet_softlabel.conversion import run as conversion
-from nnunet_softlabel.conversion.one_case import write as case_writer
 from nnunet_softlabel.conversion.work_folder import claimed_id
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.exchange_state import NEW_JSON, WORK
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask, write_image
 from tests.conversion.conversion_helpers import run, tree
+from tests.conversion.killing import Killed, kill_at
 from tests.process_tree import AT_GATE, GATE, OPEN, wait_until, workers_at_gate
 
 START = "import sys; from nnunet_softlabel import cli; sys.exit(cli.main(sys.argv[1:]))"
 Folders = SimpleNamespace
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Let the ``step``-th operation on files be the last, half done."""
-    state = SimpleNamespace(count=0)
-
-    def wrap(owner: Any, name: str, half: Callable[..., None]) -> None:
-        original = getattr(owner, name)
-
-        def operation(*args: Any, **kwargs: Any) -> Any:
-            state.count += 1
-            if state.count == step:
-                half(*args)
-                raise Killed
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, operation)
-
-    def nothing(*args: Any) -> None: ...
-
-    def half_a_file(path: Path, *args: Any) -> None:
-        path.write_bytes(b"half a file")
-
-    def half_a_copy(source: Path, target: Path) -> None:
-        target.write_bytes(source.read_bytes()[:50])
-
-    def half_a_folder(folder: Path, **kwargs: Any) -> None:
-        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file())[::2]:
-            path.unlink()
-
-    wrap(os, "rename", nothing)
-    wrap(os, "replace", nothing)
-    wrap(Path, "unlink", nothing)
-    wrap(Path, "touch", nothing)
-    wrap(Path, "mkdir", nothing)
-    wrap(shutil, "rmtree", half_a_folder)
-    wrap(case_writer, "write_image", half_a_file)
-    wrap(case_writer, "write_probability", half_a_file)
-    wrap(shutil, "copyfile", half_a_copy)
-    return state
 
 
 def kill_everywhere(arguments: list[str], prepare: Callable[[], None], check: Callable[[], None]) -> int:

@@ -176,3 +176,35 @@ def _all_end_at_once(rank: int, folder: str) -> None:
 
 def test_two_processes_end_the_start_at_the_same_iteration(tmp_path):
     torch.multiprocessing.spawn(_all_end_at_once, (str(tmp_path),), nprocs=2)
+
+
+@pytest.mark.parametrize(("ratio", "ended_at"), [(2.0, 25), (2.02, None), (0.5, 25), (0.49, None)])
+def test_unasked_the_window_is_25_batches_and_the_factor_2(ratio, ended_at):
+    loss, _ = made(ratios=[ratio] * 24)
+    assert loss.is_starting
+    step(loss, ratio)
+    assert loss.ended_at == ended_at
+    assert (loss.most_iterations, loss.iteration) == (5000, 25)
+
+
+def test_without_foreground_the_start_lasts_until_its_bound():
+    loss = BalancedStart(lambda z, q: 1.0 * z.sum(), lambda z, q: 2.0 * z.sum(), window=1, most_iterations=3)
+    target = torch.tensor([1.0, 0.0]).view(1, 2, 1).repeat(1, 1, 4)
+    said = []
+    for _ in range(3):
+        loss(torch.zeros(1, 2, 4, requires_grad=True), target)
+        said.append(loss.advance())
+    assert said[:2] == [None, None]
+    assert "volume was inf times" in said[2]
+    assert BalancedStart(cross_entropy, cross_entropy, most_iterations=0).ended_at == 0
+
+
+def test_the_scales_of_deep_supervision_are_summed():
+    loss, _ = made(window=1)
+    for ratio in (3.0, 1.0, 1.0):  # five thirds together
+        p = torch.tensor(ratio * 2 / 8)
+        logits = torch.stack([torch.log1p(-p), torch.log(p)]).view(1, 2, 1).repeat(1, 1, 8).requires_grad_()
+        target = torch.tensor([1.0] * 2 + [0.0] * 6).expand(1, 1, 8)
+        loss(logits, torch.cat([1 - target, target], 1))
+    assert "volume was 1.67 times" in loss.advance()
+    assert loss.ended_at == 1

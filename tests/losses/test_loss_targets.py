@@ -26,6 +26,7 @@ from nnunet_softlabel.losses import (
     reverse_cross_entropy,
     symmetric_cross_entropy,
 )
+from nnunet_softlabel.losses.targets import HardTargetLoss
 
 
 @pytest.fixture
@@ -159,3 +160,52 @@ def test_the_snippet_of_the_documentation_runs(capsys):
     snippet = document.split("```python\n")[1].split("```")[0]
     exec(compile(snippet, "docs/losses.md", "exec"), {})
     assert capsys.readouterr().out.count("tensor(") == 2
+
+
+def of_channels(logits: torch.Tensor, compact: torch.Tensor) -> torch.Tensor:
+    """Shows a compact target as it came."""
+    assert compact.dtype == torch.int16
+    return compact
+
+
+def test_hard_classes_become_certain_compact_targets():
+    labels = torch.tensor([[[[0, 1, 2], [2, 3, 1]]]])
+    found = HardTargetLoss(of_channels, 2, ignore_label=3)(LOGITS, labels)
+    ones = torch.tensor([[[[0, 1, 0], [0, 0, 1]], [[0, 0, 1], [1, 0, 0]]]]) * SCALE
+    ones[0, :, 1, 1] = -1  # ignored
+    assert found.tolist() == ones.tolist()
+    kept = HardTargetLoss(of_channels, 3, ignore_label=None)(LOGITS, labels)
+    assert kept[0, 2].tolist() == [[0, 0, 0], [0, SCALE, 0]]
+
+
+def test_hard_regions_become_certain_compact_targets():
+    regions = torch.tensor([[[1, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]]], dtype=torch.bool)
+    found = HardTargetLoss(of_channels, 2, ignore_label=3)(LOGITS, regions)
+    assert found.tolist() == [[[SCALE, SCALE, 0, -1], [0, SCALE, 0, -1]]]
+    found = HardTargetLoss(of_channels, 3, ignore_label=None)(LOGITS, regions.float())
+    assert found.tolist() == (regions * SCALE).tolist()
+    one = torch.tensor([[[True, False]]])
+    assert HardTargetLoss(of_channels, 1, ignore_label=None)(LOGITS, one).tolist() == [[[SCALE, 0]]]
+
+
+def test_a_loss_on_hard_labels_is_the_cross_entropy_of_torch():
+    logits, labels = torch.randn(2, 3, 5, 4), torch.randint(0, 4, (2, 1, 5, 4))
+    loss = HardTargetLoss(CompactTargetLoss(cross_entropy, has_ignore=True), 2, ignore_label=3)
+    expected = torch.nn.functional.cross_entropy(logits, labels[:, 0], ignore_index=3)
+    torch.testing.assert_close(loss(logits, labels), expected)
+
+
+def test_limits_of_arguments_are_allowed():
+    assert normalized_focal_loss(LOGITS, SOFT, gamma=0) == pytest.approx(0.5)
+    for gamma in (1, 2):
+        noise_robust_dice_loss(LOGITS, SOFT, gamma=gamma)
+    generalized_cross_entropy(LOGITS, SOFT, q=1)
+    symmetric_cross_entropy(LOGITS, SOFT, alpha=0, beta=0)
+    check_target(torch.tensor([1.0009, -0.0009]).view(1, 2, 1), activation="softmax")
+    check_target(torch.full((1, 2, 3), 0.6), activation="sigmoid")
+    with pytest.raises(ValueError, match="must lie in"):
+        check_target(torch.tensor([1.002, 0.0]).view(1, 2, 1), activation="sigmoid")
+    with pytest.raises(ValueError, match="must lie in"):
+        check_target(torch.tensor([0.5, -0.002]).view(1, 2, 1), activation="sigmoid")
+    with pytest.raises(ValueError, match="clamp must lie in"):
+        reverse_cross_entropy(LOGITS, SOFT, clamp=1)

@@ -39,6 +39,7 @@ def test_a_match_needs_the_minimum_iou():
     reference, prediction = squares((10, 10)), squares((12, 12))  # 4 of 28 voxels in common: 1/7
     assert count_lesions(reference, prediction, minimum_iou=0.14).matched == 1
     assert count_lesions(reference, prediction, minimum_iou=0.15).matched == 0
+    assert count_lesions(reference, prediction, minimum_iou=4 / 28).matched == 1
 
 
 def test_one_prediction_cannot_find_two_lesions():

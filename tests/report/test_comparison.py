@@ -92,12 +92,14 @@ def test_signed_errors_have_no_better_side():
 def test_cases_that_cannot_be_paired_are_counted_with_the_reason():
     first = rows_of([0.5, math.nan, 0.7, math.nan, 0.6, 0.7])
     second = rows_of([0.6, 0.7, math.nan, math.nan, 0.7])
+    second += [row | {"case": f"new{i}"} for i, row in enumerate(rows_of([0.5, 0.5]))]
     test = only(compare(first, second, names=("stock", "APL"), metrics=["dice"]))
     assert test.dropped == {
         "undefined (NaN) for stock": 1,
         "undefined (NaN) for APL": 1,
         "undefined (NaN) for stock and APL": 1,
         "not scored by APL": 1,
+        "not scored by stock": 2,
     }
     assert test.difference.n == 2
     assert test.first_mean == pytest.approx(0.55)
