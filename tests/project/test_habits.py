@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,27 @@ def test_lowest_versions_are_those_of_the_project(project):
     assert len(bounds) == len(project["dependencies"])
     job = read(".github/workflows/ci.yml")["jobs"]["lowest"]
     assert {".ci/versions --lowest python3"} <= {step.get("run") for step in job["steps"]}
+
+
+def interpreter(version: str, folder: Path) -> str:
+    """What ``.ci/interpreter`` finds where ``folder`` comes first on the path."""
+    path = f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin"
+    call = [str(ROOT / ".ci" / "interpreter"), version]
+    return subprocess.run(call, env={"PATH": path}, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_interpreter_that_does_not_start_counts_as_none(tmp_path):
+    """A manager of versions leaves names on the path that lead nowhere."""
+    shim = tmp_path / "python3.99"
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+    assert interpreter("3.99", tmp_path) == ""
+
+
+def test_interpreter_of_another_version_than_its_name_is_not_taken(tmp_path):
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    for name in (f"python{version}", "python3.99"):
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    assert interpreter(version, tmp_path) == f"python{version}"
+    assert interpreter("3.99", tmp_path) == ""
