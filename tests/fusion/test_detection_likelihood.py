@@ -12,9 +12,10 @@ from scipy.stats import norm
 
 from nnunet_softlabel.fusion import detection, detection_fit
 from nnunet_softlabel.fusion.candidate import Candidate
-from nnunet_softlabel.fusion.detection import estimate_detection
+from nnunet_softlabel.fusion.detection import bootstrapped_rates, estimate_detection
 from nnunet_softlabel.fusion.detection_likelihood import Evidence, Parameters, concatenated, likelihood
 from nnunet_softlabel.fusion.detection_model import DetectionModel, evidence_of
+from tests.fusion.test_detection import draw
 
 NULL, MISSES, BY_DIFFICULTY, INVENTIONS, ALL = detection_fit.STRUCTURES
 
@@ -251,3 +252,20 @@ def test_log_1mexp_is_exact_near_and_far() -> None:
     expected = [np.log(1e-9), *np.log(1 - np.exp(x[1:-1])), -np.exp(-40.0)]
     np.testing.assert_allclose(_log1mexp(x), expected, rtol=1e-8)
     assert _log1mexp(np.zeros(1))[0] == pytest.approx(np.log(1e-12))
+
+
+def test_rates_are_fitted_again_to_patients_drawn_with_replacement() -> None:
+    cases, _ = draw((0.67, 0.48, 0.2), n_cases=40)
+    logits = {"a": 0.7, "b": -0.1, "c": -1.4}
+    model = DetectionModel("misses", "", logits, {}, 0.0, 0.0, 0.0, 1.0, 30.0, (4.6, 1.0), True)
+    patients = [f"p{i // 2}" for i in range(40)]
+    found = bootstrapped_rates(model, cases, patients, n=4)
+    assert {name: rates.shape for name, rates in found.items()} == dict.fromkeys("abc", (4, 2))
+    for rates, expected in zip(found.values(), (0.67, 0.48, 0.2), strict=True):
+        assert np.ptp(rates[:, 0]) > 0
+        assert rates[:, 0].mean() == pytest.approx(expected, abs=0.15)
+        assert not rates[:, 1].any()  # nobody invents
+    again = bootstrapped_rates(model, cases, patients, n=4)
+    np.testing.assert_array_equal(list(again.values()), list(found.values()))
+    of_one_patient = bootstrapped_rates(model, cases, ["p"] * 40, n=3)
+    assert all(np.ptp(rates, axis=0).max() == 0 for rates in of_one_patient.values())

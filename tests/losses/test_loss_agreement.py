@@ -11,8 +11,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from nnunet_softlabel.losses import (
     LOSSES,
+    FusedSoftLoss,
     RegionSums,
     WeightedSum,
+    active_passive_loss,
     cross_entropy,
     dice_semimetric_loss,
     generalized_cross_entropy,
@@ -166,3 +168,14 @@ def test_weighted_sum_adds_its_terms(logits, target, mask):
         logits, target, mask=mask
     )
     torch.testing.assert_close(recipe(logits, target, mask=mask), expected)
+
+
+def test_unasked_every_term_has_the_weight_one(logits, target):
+    terms = {name: LOSSES[name](logits, target) for name in ("dml", "ce", "nkl", "tv", "nce", "mae")}
+    pairs = {"consistent": ("nkl", "tv"), "expectation": ("nce", "mae")}
+    for mode, (active, passive) in pairs.items():
+        found = active_passive_loss(logits, target, mode=mode)
+        torch.testing.assert_close(found, terms[active] + terms[passive])
+    torch.testing.assert_close(active_passive_loss(logits, target), terms["nkl"] + terms["tv"])
+    whole = terms["dml"] + terms["ce"] + terms["nkl"] + terms["tv"]
+    torch.testing.assert_close(FusedSoftLoss()(logits, target), whole)

@@ -308,6 +308,7 @@ def test_a_difference_stands_if_p_is_below_alpha_and_the_interval_excludes_0():
     assert not up.is_significant(alpha=up.p_holm)
     down = compare_values(np.zeros(9), -np.linspace(0.1, 0.2, 9))
     assert down.is_significant()
+    assert not replace(up, p_holm=0.05).is_significant()  # whatever p was before the correction
     touching = replace(up, difference=replace(up.difference, low=0.0))
     assert not touching.is_significant()
     assert not replace(down, difference=replace(down.difference, high=0.0)).is_significant()
