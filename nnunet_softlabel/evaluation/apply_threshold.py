@@ -8,15 +8,16 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_softlabel import __version__
-from nnunet_softlabel.evaluation.consistency import check_decision
+from nnunet_softlabel.evaluation.consistency import check_label_map, exhaust, stock_threshold
+from nnunet_softlabel.evaluation.decision import Decision
 from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.evaluation.run import refuse_other_calibration
-from nnunet_softlabel.evaluation.thresholds import Threshold, decide
+from nnunet_softlabel.evaluation.thresholds import Threshold
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.images import file_ending, read_image, write_image
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predictions
-from nnunet_softlabel.formats.predictions import read_probabilities
+from nnunet_softlabel.formats.predictions import probability_channels
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import fewer_for_few, run_jobs
 from nnunet_softlabel.public import public
@@ -131,7 +132,11 @@ def _write_decision(
     orientation = orientation_of(reader, grid, file_ending(source))
     shape = orientation.turn_grid(grid).shape
     if is_segmentation:
-        own = read_probabilities(source.parent, case, labels, shape)
-        check_decision(source, case, orientation.turn(stored), own, labels=labels)
-    probabilities = predictions.read(case, labels, shape)
-    write_image(target, orientation.turn_back(decide(probabilities, labels, threshold)), grid)
+        stock = Decision(labels, stock_threshold(labels), shape)
+        exhaust(map(stock.take, probability_channels(source.parent, case, labels, shape)))
+        again = partial(probability_channels, source.parent, case, labels, shape)
+        check_label_map(source, case, orientation.turn(stored), stock.settled(), again, labels=labels)
+    del stored
+    decision = Decision(labels, threshold, shape)
+    exhaust(map(decision.take, predictions.channels(case, labels, shape)))
+    write_image(target, orientation.turn_back(decision.settled()), grid)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from shutil import copy2
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.consistency import check_segmentation, stock_threshold
+from nnunet_softlabel.evaluation.consistency import channels_of_models, stock_threshold
+from nnunet_softlabel.evaluation.decision import Decision
 from nnunet_softlabel.evaluation.ensemble import (
     RECORD,
     SEARCHED,
@@ -22,11 +24,11 @@ from nnunet_softlabel.evaluation.ensemble import (
 )
 from nnunet_softlabel.evaluation.recalibration import log_odds_of, probabilities_of
 from nnunet_softlabel.evaluation.records import CalibrationRecord
-from nnunet_softlabel.evaluation.thresholds import decide
+from nnunet_softlabel.formats.channel_store import ChannelStore
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.images import read_image, write_image
 from nnunet_softlabel.formats.orientation import orientation_of
-from nnunet_softlabel.formats.predictions import read_probabilities
+from nnunet_softlabel.formats.predictions import write_probabilities
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import for_each_case
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 Of = Literal["probabilities", "logits"]
 BESIDE = ("dataset.json", "plans.json")  # what nnU-Net's own commands look for beside predictions
-Reader = Callable[[Predictions, SoftDataset, str, tuple[int, ...]], NDArray[Any]]
+Reader = Callable[[Predictions, SoftDataset, str, tuple[int, ...]], Iterator[NDArray[Any]]]
 
 
 class MadeFrom(TypedDict):
@@ -159,23 +161,30 @@ def apply_calibration(
     return found
 
 
-def _mean(found: Predictions, dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Mean of the probabilities, recalibrated if asked."""
-    return found.read(case, dataset, shape)
+def _mean(
+    found: Predictions, dataset: SoftDataset, case: str, shape: tuple[int, ...]
+) -> Iterator[NDArray[Any]]:
+    """Mean of the probabilities, recalibrated if asked, channel by channel."""
+    return found.channels(case, dataset, shape)
 
 
 def _mean_of_logits(
     found: Predictions, dataset: SoftDataset, case: str, shape: tuple[int, ...]
-) -> NDArray[Any]:
+) -> Iterator[NDArray[Any]]:
     """As ``nnUNetv2_predict -f 0 1 2``: softmax or sigmoid of the mean logits."""
-    labels = dataset.labels
-    total: NDArray[Any] | float = 0.0
-    for folder in found.folders_of[case]:
-        p = read_probabilities(folder, case, labels, shape)
-        check_segmentation(dataset, folder, case, p)
-        total = total + log_odds_of(p.astype(np.float64), has_regions=labels.has_regions)
-    mean = np.asarray(total / len(found.folders_of[case]))
-    return probabilities_of(mean, has_regions=labels.has_regions).astype(np.float32)
+    labels, folders = dataset.labels, found.folders_of[case]
+    count = len(labels.names) + (not labels.has_regions)
+    models = channels_of_models(dataset, folders, case, shape)
+
+    def mean(block: NDArray[Any]) -> NDArray[Any]:
+        total: NDArray[Any] | float = 0.0
+        for p in block.reshape(len(folders), count, -1):
+            total = total + log_odds_of(p.astype(np.float64), has_regions=labels.has_regions)
+        return probabilities_of(np.asarray(total / len(folders)), has_regions=labels.has_regions)
+
+    with ChannelStore(chain.from_iterable(models), count * len(folders), shape) as store:
+        store.change(mean)  # now the first channels hold the mean
+        yield from islice(store.channels(), count)
 
 
 def _write_all(
@@ -218,10 +227,13 @@ def _write(case: str, *, found: Predictions, folder: Path, dataset: SoftDataset,
     """One case: probabilities in the shape that nnU-Net gave them, and their segmentation."""
     _, grid = read_image(found.mask_file(case, dataset.file_ending))
     orientation = orientation_of(dataset.reader, grid, dataset.file_ending)
-    probabilities = read(found, dataset, case, orientation.turn_grid(grid).shape)
-    hard = decide(probabilities, dataset.labels, stock_threshold(dataset.labels))
-    if len(grid.shape) == 2:
-        probabilities = probabilities[:, None]  # as nnU-Net stores flat images
-    np.savez_compressed(folder / f"{case}.npz", probabilities=probabilities)
+    shape, labels = orientation.turn_grid(grid).shape, dataset.labels
+    decision = Decision(labels, stock_threshold(labels), shape)
+    channels = map(decision.take, read(found, dataset, case, shape))
+    count = len(labels.names) + (not labels.has_regions)
+    # nnU-Net stores flat images with an axis of one
+    stored_shape = (count, 1, *shape) if len(grid.shape) == 2 else (count, *shape)
+    write_probabilities(folder / f"{case}.npz", channels, stored_shape)
+    hard = decision.settled()
     write_image(folder / f"{case}{dataset.file_ending}", orientation.turn_back(hard), grid)
     return case

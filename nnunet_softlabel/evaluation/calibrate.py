@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,20 @@ from nnunet_softlabel.evaluation.calibration_file import FORMAT_VERSION
 from nnunet_softlabel.evaluation.calibration_scores import SCORES, before_and_after, summary_of_scores
 from nnunet_softlabel.evaluation.calibration_targets import CalibrationTargets, Target
 from nnunet_softlabel.evaluation.ensemble import Predictions, refuse_recalibrated
-from nnunet_softlabel.evaluation.map_fitting import VoxelSample, Weighting, cross_fit, fit_map, sample_voxels
+from nnunet_softlabel.evaluation.map_fitting import (
+    VoxelSample,
+    Weighting,
+    choose_voxels,
+    cross_fit,
+    fit_map,
+    kinds_of_voxels,
+    lifted,
+    volume_of,
+)
 from nnunet_softlabel.evaluation.recalibration import log_odds_of
 from nnunet_softlabel.evaluation.records import BeforeAfter, Calibrated, CalibrationContent
 from nnunet_softlabel.evaluation.run import Split, select_cases
+from nnunet_softlabel.formats.channel_store import ChannelStore
 from nnunet_softlabel.formats.files import (
     check_can_be_made,
     refuse_another_kind,
@@ -206,16 +217,33 @@ def _refuse_empty(samples: Mapping[str, Sequence[VoxelSample]]) -> None:
 
 
 def _draw(case: str, *, predictions: Predictions, references: CalibrationTargets, most: int) -> VoxelSample:
+    """As `sample_voxels`, channel by channel."""
     labels = references.dataset.labels
-    target, mask, _, _ = references.read(case)
-    p = predictions.read(case, references.dataset, target.shape[1:])
-    return sample_voxels(
-        log_odds_of(p, has_regions=labels.has_regions),
-        target,
-        most=most,
-        rng=np.random.default_rng([ord(letter) for letter in case]),
-        has_regions=labels.has_regions,
-        mask=mask,
+    targets = references.of(case)
+    shape, size = targets.shape, math.prod(targets.shape)
+    counts, is_easy = np.empty(size, bool), np.empty(size, bool)
+    count = len(labels.names) + (not labels.has_regions)
+    with ChannelStore(predictions.channels(case, references.dataset, shape), count, shape) as store:
+        for where, block in store.blocks():
+            log_odds = log_odds_of(block, has_regions=labels.has_regions)
+            is_fixed, is_easy[where] = kinds_of_voxels(log_odds)
+            counts[where] = ~is_fixed
+        foreground = np.zeros(size, np.float32)
+        for target, _ in targets.channels():
+            q = target.reshape(-1)
+            is_easy &= q == 0
+            (np.maximum if labels.has_regions else np.add)(foreground, q, out=foreground)
+        if targets.mask is not None:
+            counts &= targets.mask.reshape(-1)
+        rng = np.random.default_rng([ord(letter) for letter in case])
+        chosen, weight = choose_voxels(counts, is_easy, most=most, rng=rng)
+        drawn = np.stack([channel.reshape(-1)[chosen] for channel in store.channels()])
+    q = np.stack([target.reshape(-1)[chosen] for target, _ in targets.channels()])
+    return VoxelSample(  # in memory voxel by voxel, as those of `sample_voxels`: sums depend on it
+        np.asfortranarray(lifted(log_odds_of(drawn, has_regions=labels.has_regions))),
+        np.asfortranarray(q),
+        weight,
+        volume_of(foreground, targets.mask),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from nnunet_softlabel.evaluation.calibration_targets import CalibrationTargets
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, recalibrated
 from nnunet_softlabel.evaluation.records import CalibrationScores
-from nnunet_softlabel.formats.predictions import foreground
+from nnunet_softlabel.formats.channel_store import ChannelStore
 from nnunet_softlabel.metrics import calibration, overlap
 from nnunet_softlabel.metrics.near import near_object
 from nnunet_softlabel.metrics.registry import Parameters
@@ -44,25 +45,28 @@ def before_and_after(
 ) -> dict[str, StateScores]:
     """State -> scores of one case."""
     labels = references.dataset.labels
-    target, mask, marked, spacing_mm = references.read(case)
-    raw = predictions.read(case, labels, target.shape[1:])
-    after = recalibrated(raw, recalibration, has_regions=labels.has_regions)
-    near_mm = Parameters().near_mm
-    near = [near_object(m, spacing_mm=spacing_mm, near_mm=near_mm) for m in marked]
-    found = {}
-    for state, p in (("before", raw), ("after", after)):
-        channels = list(zip(target, foreground(p, labels), near, strict=True))
-        found[state] = StateScores(
-            np.array([_scores(q, c, mask, n) for q, c, n in channels]),
-            np.array(
-                [calibration.reliability(q, c, mask=n if mask is None else n & mask) for q, c, n in channels]
-            ),
-        )
-    return found
+    targets = references.of(case)
+    mask, shape, near_mm = targets.mask, targets.shape, Parameters().near_mm
+    first = int(not labels.has_regions)  # after the background
+    count = len(labels.names) + first
+    scores: dict[str, list[list[float]]] = {"before": [], "after": []}
+    tables: dict[str, list[NDArray[Any]]] = {"before": [], "after": []}
+    with (
+        ChannelStore(predictions.channels(case, labels, shape), count, shape) as raw,
+        ChannelStore(raw.channels(), count, shape) as after,
+    ):
+        after.change(partial(recalibrated, recalibration=recalibration, has_regions=labels.has_regions))
+        for index, (q, marked) in enumerate(targets.channels(), first):
+            near = near_object(marked, spacing_mm=targets.spacing_mm, near_mm=near_mm)
+            near = near if mask is None else near & mask
+            for state, store in (("before", raw), ("after", after)):
+                p = store.channel(index)
+                scores[state].append(_scores(q, p, mask, near))
+                tables[state].append(calibration.reliability(q, p, mask=near))
+    return {state: StateScores(np.array(scores[state]), np.array(tables[state])) for state in scores}
 
 
 def _scores(q: NDArray[Any], p: NDArray[Any], mask: NDArray[Any] | None, near: NDArray[Any]) -> list[float]:
-    near = near if mask is None else near & mask
     volume = overlap.relative_volume_error(q, p, mask=mask)
     return [
         calibration.nll_above_entropy(q, p, mask=mask),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,11 +11,54 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.references import References
-from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
-from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.evaluation.vote_patterns import VotePatterns, of_voxels
+from nnunet_softlabel.formats.encoding import is_member
+from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 Target = Literal["raters", "consensus", "soft"]
+
+
+@dataclass(frozen=True)
+class CaseTargets:
+    """What the probabilities of a case should mean, read channel by channel.
+
+    Attributes:
+        references: of the case.
+        labels: what the channels mean.
+        mask: voxels that count, None: all.
+        is_hard: the target is the consensus.
+        mean: of the raters ``(C, patterns)``; None: the target is the soft label, or the consensus.
+        codes: number of the pattern of each voxel, with ``mean``.
+    """
+
+    references: References
+    labels: Labels
+    mask: NDArray[Any] | None
+    is_hard: bool = False
+    mean: NDArray[Any] | None = None
+    codes: NDArray[Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a channel."""
+        return self.references.hard.shape
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """In the order of the axes."""
+        return self.references.grid.spacing_of_axes_mm
+
+    def channels(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Target, float32 ``(*spatial)``, and what any rater marked, of each channel."""
+        for index, soft in enumerate(self.references.soft()):
+            marked = soft > 0
+            if self.is_hard:
+                values = self.labels.values[self.labels.names[index]]
+                soft = is_member(self.references.hard, values).astype(np.float32)
+            elif self.mean is not None and self.codes is not None:
+                soft = of_voxels(self.mean[index], self.codes)
+            yield soft, marked
 
 
 @dataclass(frozen=True)
@@ -26,21 +69,28 @@ class CalibrationTargets:
     split: str
     against: Target
 
-    def read(self, case: str) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any], tuple[float, ...]]:
-        """Target ``(C, *spatial)``, voxels that count (None: all), what any rater marked, spacing."""
+    def of(self, case: str) -> CaseTargets:
+        """Targets of a case; the consensus is read, and the raters if they are needed.
+
+        Raises:
+            DatasetError: as `References`; if the raters are needed and there are none.
+        """
         labels = self.dataset.labels
         references = References.of(self.dataset, case, split=self.split)
-        hard, grid = references.hard, references.grid
-        mask = None if labels.ignore is None else hard != labels.ignore
-        soft = self.dataset.read_soft(case, self.split)
-        target = soft
-        if self.against == "consensus":
-            target = channels_of(hard, labels).astype(np.float32)
-        elif self.against == "raters" and not self._soft_is_mean:
-            target, mask = self._mean_of_raters(references, mask)
-        if target.shape[1:] != hard.shape:
-            raise DatasetError(f"Case {case}: its references differ in shape; convert the data set again.")
-        return target, mask, soft > 0, grid.spacing_of_axes_mm
+        mask = None if labels.ignore is None else references.hard != labels.ignore
+        if self.against != "raters" or self._soft_is_mean:
+            return CaseTargets(references, labels, mask, is_hard=self.against == "consensus")
+        votes = VotePatterns.of(references.raters(), labels, references.hard.shape)
+        if not votes.raters:
+            raise DatasetError(
+                f"Case {case}: no rater's label map is kept; calibrate with --against soft or consensus."
+            )
+        mean, by_pattern = votes.mean_of(votes.raters)
+        if by_pattern is not None:
+            answered = of_voxels(by_pattern, votes.codes)
+            if not answered.all():
+                mask = answered if mask is None else answered & mask
+        return CaseTargets(references, labels, mask, mean=mean, codes=votes.codes)
 
     @property
     def _soft_is_mean(self) -> bool:
@@ -53,17 +103,3 @@ class CalibrationTargets:
             and about.get("prior") in (None, "none", {}, [])
             and bool(about.get("raters", True))
         )
-
-    def _mean_of_raters(
-        self, references: References, mask: NDArray[Any] | None
-    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        votes = VotePatterns.of(references.raters(), self.dataset.labels, references.hard.shape)
-        if not votes.raters:
-            raise DatasetError(
-                f"Case {references.case}: no rater's label map is kept; calibrate with --against soft or "
-                f"consensus."
-            )
-        target, answered = votes.mean()
-        if answered is None or answered.all():
-            return target, mask
-        return target, answered if mask is None else answered & mask

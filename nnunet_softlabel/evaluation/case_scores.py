@@ -20,7 +20,7 @@ not mark the case, or who did not answer a voxel, do not count there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -148,14 +148,17 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
     Metrics of masks afterwards, since all channels together decide.
     """
     with_ceiling = with_ceiling and bool(data.votes.raters)
+    soft, probabilities = iter(data.soft), iter(data.probabilities)
     found = {
         name: _of_probabilities(
-            data, index, soft, probability, parameters=parameters, with_ceiling=with_ceiling
+            data, index, soft, probabilities, parameters=parameters, with_ceiling=with_ceiling
         )
-        for index, (name, soft, probability) in enumerate(
-            zip(data.labels.names, data.soft, data.probabilities, strict=True)
-        )
+        for index, name in enumerate(data.labels.names)
     }
+    if (
+        next(soft, None) is not None or next(probabilities, None) is not None
+    ):  # to their ends: there they check
+        raise ValueError(f"Case {data.case}: has more channels than labels")
     decision = data.decision()
     rows: list[Row] = []
     for index, (name, scores) in enumerate(found.items()):
@@ -180,21 +183,26 @@ def score_case(data: CaseData, parameters: Parameters, *, with_ceiling: bool = T
 def _of_probabilities(
     data: CaseData,
     index: int,
-    soft: NDArray[Any],
-    probability: NDArray[Any],
+    soft: Iterator[NDArray[Any]],
+    probabilities: Iterator[NDArray[Any]],
     *,
     parameters: Parameters,
     with_ceiling: bool,
 ) -> _ClassScores:
-    """Everything of a class that does not depend on other classes."""
+    """Everything of a class that does not depend on other classes; takes the next channel of both."""
     votes, hard, truth = data.votes, data.is_hard(index), data.true_channel(index)
     references = {CONSENSUS: (hard, data.mask)}
     if truth is not None:
         references[TRUTH] = (truth.mask, all_of(data.mask, truth.answered))
-    lesions = _scored_lesions(references, probability, parameters)
+    held = [next(probabilities)]
+    lesions = _scored_lesions(references, held[0], parameters)
     of = ClassReferences(index, hard, truth, votes, data.mask, data.spacing_mm)
-    view = voxels_of_class(of, soft, probability, parameters)
-    comparisons = dict(model_comparisons(view, index, votes))
+    view = voxels_of_class(of, next(soft), held.pop(), parameters)  # the only one that holds these arrays
+    model, reliability = {}, {}
+    for reference, comparison in model_comparisons(view, index, votes):
+        model[reference] = view.measure(comparison) | _of_case(comparison)
+        if reference == SOFT:
+            reliability = {"image": comparison.reliability, "near": comparison.reliability_near}
     members = {name: m[index] for name, m in votes.members.items()}
     together: Values = {}
     assert view.prediction is not None, "the view of a model"
@@ -202,14 +210,11 @@ def _of_probabilities(
         masks = [view.of_patterns(m) for m in members.values()]
         together = measure_raters(masks, view.prediction, view.setting)
     found = _ClassScores(
-        model={r: view.measure(comparison) | _of_case(comparison) for r, comparison in comparisons.items()},
+        model=model,
         together=together,
         raters={},
         raters_together=[],
-        reliability={
-            "image": comparisons[SOFT].reliability,
-            "near": comparisons[SOFT].reliability_near,
-        },
+        reliability=reliability,
         lesions=lesions,
     )
     if with_ceiling:

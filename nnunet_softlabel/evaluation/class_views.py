@@ -58,19 +58,24 @@ def voxels_of_class(
         marked |= of.anyone()
     near = near_object(marked, spacing_mm=of.spacing_mm, near_mm=parameters.near_mm)
     listed = _listed(of, marked | near, probability, parameters)
+    del marked
     is_far = ~listed
     if of.mask is not None:
         listed &= of.mask
         is_far &= of.mask
+    listed_soft = soft[listed]
+    del soft  # nobody else holds the whole arrays
+    far_values, prediction = probability[is_far], probability[listed]
+    del probability, is_far
     return VoxelView(
-        soft=soft[listed],
+        soft=listed_soft,
         hard=of.hard[listed],
         truth=None if of.truth is None else of.truth.at(listed),
-        prediction=probability[listed],
+        prediction=prediction,
         near=near[listed],
         codes=of.votes.codes[listed],
         counts=None,
-        far_values=probability[is_far],
+        far_values=far_values,
         spacing_mm=of.spacing_mm,
         parameters=parameters,
     )

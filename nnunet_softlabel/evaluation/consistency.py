@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +12,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.thresholds import Threshold, decide
+from nnunet_softlabel.evaluation.decision import Decision
+from nnunet_softlabel.evaluation.thresholds import Threshold
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.predictions import probability_channels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 UNDECIDED = 1e-3  # closer calls than this may fall either way by rounding
 
 
-def check_segmentation(
-    dataset: SoftDataset, predictions: Path, case: str, probabilities: NDArray[Any]
-) -> None:
-    """Refuse probabilities that do not make, at 0.5, the segmentation that lies beside them.
+def checked_channels(
+    dataset: SoftDataset,
+    folder: Path,
+    case: str,
+    shape: tuple[int, ...],
+    *,
+    stock: Decision | None = None,
+) -> Iterator[NDArray[Any]]:
+    """What `probability_channels` gives; after the last channel they are held against the segmentation.
 
-    Catches files of another case or model, and readers that turn axes. Without a segmentation nothing is
-    checked.
+    Probabilities must make, at 0.5, the segmentation that lies beside them. That catches files of another
+    case or model, and readers that turn axes. Without a segmentation nothing is checked.
 
     Args:
         dataset: says what channels mean, and how files are read.
-        predictions: the folder.
+        folder: of the predictions.
         case: its name.
-        probabilities: of the case, as `read_probabilities` gives them.
+        shape: of a channel.
+        stock: a decision at 0.5 that takes the same channels; None makes one.
 
     Raises:
-        DatasetError: if they differ by more than rounding.
+        DatasetError: as `probability_channels`; if the two differ by more than rounding.
     """
-    stored = stored_segmentation(dataset, predictions, case)
-    if stored is not None:
-        path = predictions / f"{case}{dataset.file_ending}"
-        check_decision(path, case, stored, probabilities, labels=dataset.labels)
+    labels, path = dataset.labels, folder / f"{case}{dataset.file_ending}"
+    own = None
+    if stock is None and (path.exists() or path.is_symlink()):
+        stock = own = Decision(labels, stock_threshold(labels), shape)
+    channels = probability_channels(folder, case, labels, shape)
+    yield from channels if own is None else map(own.take, channels)  # which keeps none of them
+    stored = stored_segmentation(dataset, folder, case)
+    if stored is not None and stock is not None:
+        again = partial(probability_channels, folder, case, labels, shape, has_known_sums=True)
+        check_label_map(path, case, stored, stock.label_map, again, labels=labels)
 
 
 def stored_segmentation(dataset: SoftDataset, predictions: Path, case: str) -> NDArray[Any] | None:
@@ -45,25 +62,83 @@ def stored_segmentation(dataset: SoftDataset, predictions: Path, case: str) -> N
     return dataset.read(path)[0] if path.exists() or path.is_symlink() else None
 
 
-def check_decision(
-    path: Path, case: str, stored: NDArray[Any], probabilities: NDArray[Any], *, labels: Labels
+def channels_of_models(
+    like: SoftDataset | Labels,
+    folders: Sequence[Path],
+    case: str,
+    shape: tuple[int, ...],
+    *,
+    stock: Decision | None = None,
+) -> list[Iterator[NDArray[Any]]]:
+    """The channels of a case of several models, to be taken side by side.
+
+    Several models are checked before, one after the other: all at once would take memory for each.
+
+    Args:
+        like: what channels mean; a data set also has the segmentations beside the probabilities checked.
+        folders: of the models.
+        case: its name.
+        shape: of a channel.
+        stock: see `checked_channels`; of a single model.
+
+    Raises:
+        DatasetError: as `checked_channels`; of a single model some of it after the last channel.
+    """
+    labels = like if isinstance(like, Labels) else like.labels
+    streams = [
+        probability_channels(folder, case, labels, shape)
+        if isinstance(like, Labels)
+        else checked_channels(like, folder, case, shape, stock=stock)
+        for folder in folders
+    ]
+    if len(streams) == 1:
+        return streams
+    for stream in streams:
+        exhaust(stream)
+    return [probability_channels(f, case, labels, shape, has_known_sums=True) for f in folders]
+
+
+def exhaust(stream: Iterator[NDArray[Any]]) -> None:
+    """Take what is left, so that all checks are made."""
+    deque(stream, maxlen=0)
+
+
+def check_label_map(
+    path: Path,
+    case: str,
+    stored: NDArray[Any],
+    decided: NDArray[Any],
+    channels: Callable[[], Iterator[NDArray[Any]]],
+    *,
+    labels: Labels,
 ) -> None:
-    """Refuse the segmentation of ``path``, as nnU-Net's reader turns it, if probabilities make another."""
+    """Refuse the segmentation of ``path``, as nnU-Net's reader turns it, if probabilities make another.
+
+    Args:
+        path: of the segmentation.
+        case: its name.
+        stored: the segmentation.
+        decided: what the probabilities make at 0.5.
+        channels: gives all probabilities, channel by channel; close calls may fall either way.
+        labels: what the channels mean.
+
+    Raises:
+        DatasetError: if they differ by more than rounding.
+    """
     remedy = (
         f"are both of the same case, model and reader? Predict again, or take {path.name} away if it was "
         f"postprocessed"
     )
-    if stored.shape != probabilities.shape[1:]:
+    if stored.shape != decided.shape:
+        raise DatasetError(f"{path}: has shape {stored.shape}, its {case}.npz {decided.shape}; {remedy}.")
+    differs = stored != decided
+    if not differs.any():
+        return
+    number = np.count_nonzero(~_undecided(np.stack([c[differs] for c in channels()]), labels))
+    if number:
         raise DatasetError(
-            f"{path}: has shape {stored.shape}, its {case}.npz {probabilities.shape[1:]}; {remedy}."
-        )
-    differs = stored != decide(probabilities, labels, stock_threshold(labels))
-    if differs.any():
-        differs &= ~_undecided(probabilities, labels)
-    if differs.any():
-        raise DatasetError(
-            f"{path}: differs in {int(differs.sum())} of {differs.size} voxels from what {case}.npz says at "
-            f"0.5; {remedy}."
+            f"{path}: differs in {number} of {differs.size} voxels from what {case}.npz says at 0.5; "
+            f"{remedy}."
         )
 
 

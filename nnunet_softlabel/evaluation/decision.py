@@ -33,8 +33,8 @@ class Decision:
         self._best: NDArray[Any] | None = None  # score of the class that leads
         self._is_foreground: NDArray[Any] | None = None  # as one threshold for all classes says
 
-    def take(self, channel: NDArray[Any]) -> None:
-        """Take the next channel ``(*spatial)``: the background first, unless channels are regions."""
+    def take(self, channel: NDArray[Any]) -> NDArray[Any]:
+        """Take the next channel ``(*spatial)`` and hand it on: the background first, but for regions."""
         index = self._taken - (not self._has_regions)
         self._taken += 1
         if self._has_regions:
@@ -43,6 +43,12 @@ class Decision:
             self._take_background(channel)
         else:
             self._take_class(channel, index)
+        return channel
+
+    def settled(self) -> NDArray[Any]:
+        """The label map, when all channels were taken; no other can be taken afterwards."""
+        self._best = self._is_foreground = None
+        return self.label_map
 
     def _take_background(self, channel: NDArray[Any]) -> None:
         if self._is_stock:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import SEARCHED
 from nnunet_softlabel.evaluation.calibration_file import Calibration, find_calibration, read_calibration
-from nnunet_softlabel.evaluation.consistency import check_segmentation
+from nnunet_softlabel.evaluation.consistency import channels_of_models, exhaust
+from nnunet_softlabel.evaluation.decision import Decision
 from nnunet_softlabel.evaluation.recalibration import recalibrated
+from nnunet_softlabel.formats.channel_store import ChannelStore
 from nnunet_softlabel.formats.files import read_json, visible
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.formats.predictions import predicted_cases, predicted_voxels, read_probabilities
+from nnunet_softlabel.formats.predictions import predicted_cases, predicted_voxels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
 
@@ -148,30 +151,66 @@ class Predictions:
             calibration.map_for(case)
         return replace(self, calibration=calibration)
 
-    def read(self, case: str, like: SoftDataset | Labels, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Probabilities ``(K, *spatial)`` of a case: as `read_probabilities`, averaged and recalibrated.
+    def channels(
+        self,
+        case: str,
+        like: SoftDataset | Labels,
+        shape: tuple[int, ...],
+        *,
+        stock: Decision | None = None,
+    ) -> Iterator[NDArray[Any]]:
+        """Probabilities of a case, averaged and recalibrated: float32 ``(*spatial)``, channel by channel.
+
+        Classes have the background first. No channel is kept in memory. A recalibration asks all channels of
+        a voxel, so that they are kept in a temporary file.
 
         Args:
             case: its name.
             like: what channels mean; a data set also has the segmentations beside the probabilities checked.
             shape: of the case.
+            stock: see `checked_channels`; of one model as it is.
 
         Raises:
-            DatasetError: as `read_probabilities` and `check_segmentation`.
+            DatasetError: as `channels_of_models`.
         """
         labels = like if isinstance(like, Labels) else like.labels
-        folders = self.folders_of[case]
-        total: NDArray[Any] | None = None
-        for folder in folders:
-            own = read_probabilities(folder, case, labels, shape)
-            if isinstance(like, SoftDataset):
-                check_segmentation(like, folder, case, own)
-            total = own if total is None else total + own
-        assert total is not None, "every case lies in a folder"
-        probabilities = total / np.float32(len(folders)) if len(folders) > 1 else total
         if self.calibration is None:
-            return probabilities
-        return recalibrated(probabilities, self.calibration.map_for(case), has_regions=labels.has_regions)
+            yield from self._mean_channels(case, like, shape, stock)
+            return
+        recalibration = self.calibration.map_for(case)
+        count = len(labels.names) + (not labels.has_regions)
+        with ChannelStore(self._mean_channels(case, like, shape, None), count, shape) as store:
+            store.change(partial(recalibrated, recalibration=recalibration, has_regions=labels.has_regions))
+            yield from store.channels()
+
+    def _mean_channels(
+        self, case: str, like: SoftDataset | Labels, shape: tuple[int, ...], stock: Decision | None
+    ) -> Iterator[NDArray[Any]]:
+        streams = channels_of_models(like, self.folders_of[case], case, shape, stock=stock)
+        return streams[0] if len(streams) == 1 else mean_of_channels(streams)
+
+    def read(self, case: str, like: SoftDataset | Labels, shape: tuple[int, ...]) -> NDArray[Any]:
+        """All of `channels`, ``(K, *spatial)``.
+
+        Raises:
+            DatasetError: as there.
+        """
+        return np.stack(list(self.channels(case, like, shape)))
+
+
+def mean_of_channels(streams: Sequence[Iterator[NDArray[Any]]]) -> Iterator[NDArray[Any]]:
+    """Channel by channel the mean of several models, in single precision; their arrays may be written to."""
+    first, *others = streams
+    yield from map(partial(_mean_with, others), first)  # which keeps none of them
+    for other in others:
+        exhaust(other)
+
+
+def _mean_with(others: Sequence[Iterator[NDArray[Any]]], total: NDArray[Any]) -> NDArray[Any]:
+    for other in others:
+        total += next(other)
+    total /= np.float32(len(others) + 1)
+    return total
 
 
 def check_geometry(case: str, file: Path) -> None:

@@ -30,6 +30,7 @@ SHARE_OF_EASY = 0.25  # of the voxels drawn from a case
 SMALLEST_SHARE = 0.1  # of the median volume: smaller objects, and empty cases, count as that
 SMALLEST_SCALE = 1e-3  # a map must not turn probabilities around
 BIN_WIDTH = 0.05  # in log-odds: isotonic regression sees means of bins
+LOWEST = np.log(SMALLEST)  # log-odds
 CLIPPED = 1e-6  # isotonic probabilities lie in [1e-6, 1 - 1e-6]: a certain and wrong voxel costs 13.8
 
 Weighting = Literal["voxels", "objects", "roots"]
@@ -78,25 +79,54 @@ def sample_voxels(
     channels = len(log_odds)
     x: NDArray[Any] = log_odds.reshape(channels, -1)
     q: NDArray[Any] = target.reshape(channels, -1)
-    if mask is not None:
-        x, q = x[:, mask.ravel()], q[:, mask.ravel()]
     foreground = q.max(axis=0) if has_regions else q.sum(axis=0)
-    is_fixed = np.isneginf(x).all(axis=0)  # p = 0 stays 0, whatever the map
-    x, q = np.maximum(x[:, ~is_fixed], np.log(SMALLEST)), q[:, ~is_fixed]
-    is_easy = (q == 0).all(axis=0) & (x < np.log(EASY)).all(axis=0)
-    few = min(int(is_easy.sum()), max(round(SHARE_OF_EASY * most), most - int((~is_easy).sum())))
+    counts = np.ones(x.shape[1], bool) if mask is None else mask.reshape(-1)
+    is_fixed, is_easy = kinds_of_voxels(x)
+    where, weight = choose_voxels(counts & ~is_fixed, (q == 0).all(axis=0) & is_easy, most=most, rng=rng)
+    return VoxelSample(
+        lifted(x[:, where]), q[:, where].astype(np.float32), weight, volume_of(foreground, mask)
+    )
+
+
+def kinds_of_voxels(log_odds: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of log-odds ``(C, n)``: p = 0 in all channels, which no map changes; p below `EASY` in all of them."""
+    is_fixed = np.logical_and.reduce(np.isneginf(log_odds))
+    return np.asarray(is_fixed), np.asarray(
+        np.logical_and.reduce(np.maximum(log_odds, LOWEST) < np.log(EASY))
+    )
+
+
+def lifted(log_odds: NDArray[Any]) -> NDArray[Any]:
+    """Log-odds of which none is minus infinity."""
+    return np.maximum(log_odds, LOWEST).astype(np.float32)
+
+
+def volume_of(foreground: NDArray[Any], mask: NDArray[Any] | None) -> float:
+    """Expected foreground in voxels."""
+    counting = foreground.reshape(-1) if mask is None else foreground.reshape(-1)[mask.reshape(-1)]
+    return float(counting.sum(dtype=np.float64))
+
+
+def choose_voxels(
+    counts: NDArray[Any], is_easy: NDArray[Any], *, most: int, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Places of at most ``most`` voxels, and how many voxels each stands for.
+
+    Args:
+        counts: ``(n,)`` bool, voxels that may be drawn.
+        is_easy: ``(n,)`` bool, those of which few are drawn.
+        most: how many.
+        rng: draws them.
+    """
+    number, number_easy = int(np.count_nonzero(counts)), int(np.count_nonzero(counts & is_easy))
+    few = min(number_easy, max(round(SHARE_OF_EASY * most), most - (number - number_easy)))
     drawn, weights = [], []
-    for stratum, quota in ((np.flatnonzero(~is_easy), most - few), (np.flatnonzero(is_easy), few)):
+    for kind, quota in ((~is_easy, most - few), (is_easy, few)):
+        stratum = np.flatnonzero(counts & kind)
         chosen = stratum if len(stratum) <= quota else rng.choice(stratum, quota, replace=False)
         drawn.append(chosen)
         weights.append(np.full(len(chosen), len(stratum) / max(len(chosen), 1), dtype=np.float32))
-    where = np.concatenate(drawn)
-    return VoxelSample(
-        x[:, where].astype(np.float32),
-        q[:, where].astype(np.float32),
-        np.concatenate(weights),
-        float(foreground.sum(dtype=np.float64)),
-    )
+    return np.concatenate(drawn), np.concatenate(weights)
 
 
 def object_weights(volumes: NDArray[Any], power: float = 1.0) -> NDArray[Any]:

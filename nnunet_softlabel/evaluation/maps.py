@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 from nnunet_softlabel.errors import DatasetError
-from nnunet_softlabel.evaluation.consistency import check_segmentation
+from nnunet_softlabel.evaluation.consistency import channels_of_models, exhaust
 from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
-from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.files import write_csv
 from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.orientation import orientation_of
-from nnunet_softlabel.formats.predictions import foreground, read_probabilities
 from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import SoftDataset, soft_ending
 from nnunet_softlabel.formats.staging import staged
+from nnunet_softlabel.metrics.far import chunks
 from nnunet_softlabel.metrics.raters_together import COVERAGE
 from nnunet_softlabel.processes import for_each_case
 from nnunet_softlabel.public import public
 
 VOLUMES_FILE = "volumes.csv"
+VOXELS = 1 << 16  # worked on at a time
 COLUMNS = (
     "case", "class", "expected_ml", "low_ml", "high_ml",
     "models", "models_low_ml", "models_high_ml",
@@ -131,24 +132,49 @@ def _write_case(
     _, grid = read_image(mask)
     orientation = orientation_of(dataset.reader, grid, dataset.file_ending)
     shape = orientation.turn_grid(grid).shape
-    models = []
-    for where in found.folders_of[case]:
-        probabilities = read_probabilities(where, case, dataset.labels, shape)
-        check_segmentation(dataset, where, case, probabilities)
-        models.append(foreground(probabilities, dataset.labels))
+    models = channels_of_models(dataset, found.folders_of[case], case, shape)
+    if not dataset.labels.has_regions:
+        for model in models:
+            next(model)  # the background
     ml = float(np.prod(grid.spacing_mm)) / 1000
     raters = _rater_volumes(dataset, case, shape)
     rows = []
     for index, name in enumerate(dataset.labels.names):
-        own = [model[index] for model in models]
-        p = np.asarray(np.mean(own, axis=0, dtype=np.float64), dtype=np.float32) if len(own) > 1 else own[0]
-        maps = {"probability": p, "entropy": binary_entropy(p)}
-        if len(own) > 1:
-            maps["mutual_information"] = mutual_information(own)
-        for kind, array in maps.items():
-            write_probability(folder / map_name(case, name, kind, ending), orientation.turn_back(array), grid)
+        own = [next(model) for model in models]
+        p = _piecewise(_mean, own) if len(own) > 1 else own[0]
         rows.append({"case": case, "class": name, **_volumes(p, own, raters[index], ml)})
+        for kind, function in MAPS.items():
+            if kind != "mutual_information" or len(own) > 1:
+                file = folder / map_name(case, name, kind, ending)
+                write_probability(file, orientation.turn_back(_piecewise(function, own)), grid)
+        del own, p  # before the next channel is read
+    for model in models:
+        exhaust(model)
     return rows
+
+
+def _mean(models: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    if len(models) == 1:
+        return models[0]
+    return np.asarray(np.mean(models, axis=0, dtype=np.float64), dtype=np.float32)
+
+
+# kind of a map -> of the probabilities of the models
+MAPS: dict[str, Callable[[Sequence[NDArray[Any]]], NDArray[Any]]] = {
+    "probability": _mean,
+    "entropy": lambda models: binary_entropy(_mean(models)),
+    "mutual_information": mutual_information,
+}
+
+
+def _piecewise(
+    function: Callable[[Sequence[NDArray[Any]]], NDArray[Any]], models: Sequence[NDArray[Any]]
+) -> NDArray[Any]:
+    """A function that looks at each voxel alone, float32, so many voxels at a time that memory is spared."""
+    found = np.empty(models[0].shape, np.float32)
+    for piece, *own in chunks(found, *models, size=VOXELS):
+        piece[...] = function(own)
+    return found
 
 
 def _volumes(p: NDArray[Any], models: Sequence[NDArray[Any]], raters: NDArray[Any], ml: float) -> Row:
@@ -177,14 +203,13 @@ def _volumes(p: NDArray[Any], models: Sequence[NDArray[Any]], raters: NDArray[An
 def _rater_volumes(dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """Voxels ``(C, R)`` that each rater of the case marked; no raters where the data set does not know it."""
     split = next((s for s in ("Tr", "Ts") if dataset.rater_files(case, s)), None)
-    raters = {} if split is None else dataset.read_raters(case, split)
-    for rater, drawn in raters.items():
+    counts = []
+    for rater, path in ({} if split is None else dataset.rater_files(case, split)).items():
+        drawn, _ = dataset.read(path)
         if drawn.shape != shape:
             raise DatasetError(
                 f"Case {case}: rater {rater} has shape {drawn.shape}, the prediction {shape}; is this the "
                 f"data set it was predicted for?"
             )
-    counts = [
-        [np.count_nonzero(channel) for channel in channels_of(m, dataset.labels)] for m in raters.values()
-    ]
-    return np.array(counts, dtype=np.float64).reshape(len(raters), len(dataset.labels.names)).T
+        counts.append([np.count_nonzero(is_member(drawn, v)) for v in dataset.labels.values.values()])
+    return np.array(counts, dtype=np.float64).reshape(len(counts), len(dataset.labels.names)).T

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.consistency import exhaust
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.records import TunedThresholds
-from nnunet_softlabel.evaluation.references import read_references
+from nnunet_softlabel.evaluation.references import References
 from nnunet_softlabel.evaluation.run import Split, select_cases
 from nnunet_softlabel.evaluation.truth import Truth
-from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.files import check_can_be_made, refuse_another_kind, refuse_existing, write_json
-from nnunet_softlabel.formats.predictions import foreground
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
 from nnunet_softlabel.processes import for_each_case
@@ -182,26 +182,26 @@ def _scores_of_candidates(
 ) -> NDArray[Any]:
     """F-beta ``(channels, candidates)`` of one case."""
     labels = dataset.labels
-    _, hard, raters, grid = read_references(dataset, case, split=goal.split)
+    known = References.of(dataset, case, split=goal.split)
+    hard = known.hard
+    exhaust(known.soft())  # checked, not used
     if goal.against == "truth":
         assert truth is not None, "checked before the first case"
-        references = [truth.read(case, grid).label_map]
+        references = [truth.read(case, known.grid).label_map]
     else:
-        references = list(raters.values()) if goal.against == "raters" else [hard]
+        references = [drawn for _, drawn in known.raters()] if goal.against == "raters" else [hard]
         if not references:
             raise DatasetError(f"Case {case}: no rater's label map is kept; tune against the consensus.")
-    maps = foreground(predictions.read(case, dataset, hard.shape), labels)
-    per_reference = []
-    for reference in references:
-        mask = None if labels.ignore is None else (reference != labels.ignore) & (hard != labels.ignore)
-        masks = channels_of(reference, labels)
-        per_reference.append(
-            [
-                [_score(m, p > t, goal.beta, mask) for t in CANDIDATES]
-                for m, p in zip(masks, maps, strict=True)
-            ]
-        )
-    return np.asarray(np.mean(per_reference, axis=0))
+    channels = predictions.channels(case, dataset, hard.shape)
+    if not labels.has_regions:
+        next(channels)  # the background
+    scores = np.empty((len(references), len(labels.names), len(CANDIDATES)))
+    for index, (values, p) in enumerate(zip(labels.values.values(), channels, strict=True)):
+        for own, reference in zip(scores, references, strict=True):
+            mask = None if labels.ignore is None else (reference != labels.ignore) & (hard != labels.ignore)
+            member = is_member(reference, values)
+            own[index] = [_score(member, p > t, goal.beta, mask) for t in CANDIDATES]
+    return np.asarray(np.mean(scores, axis=0))
 
 
 def _score(

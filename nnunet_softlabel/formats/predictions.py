@@ -6,7 +6,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -88,16 +88,23 @@ def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int
 
 
 def probability_channels(
-    folder: Path, case: str, labels: Labels, shape: tuple[int, ...]
+    folder: Path, case: str, labels: Labels, shape: tuple[int, ...], *, has_known_sums: bool = False
 ) -> Iterator[NDArray[Any]]:
-    """What `read_probabilities` gives, channel by channel, float32 ``(*spatial)``, of which one is held.
+    """What `read_probabilities` gives, channel by channel, float32 ``(*spatial)``, of which none is kept.
+
+    Args:
+        folder: that holds ``CASE.npz``.
+        case: its name.
+        labels: what the channels mean.
+        shape: of a channel.
+        has_known_sums: the sums of this file have been checked before.
 
     Raises:
         DatasetError: as `read_probabilities`; of sums after the last channel.
     """
     path = folder / f"{case}.npz"
     check_is_no_pipe(path)
-    sums = None if labels.has_regions else np.zeros(shape, np.float32)
+    sums = None if labels.has_regions or has_known_sums else np.zeros(shape, np.float32)
     with _told(path), zipfile.ZipFile(path) as content, content.open("probabilities.npy") as stored:
         own_shape, is_fortran, dtype = _array_header(stored)
         is_plain = not is_fortran and not dtype.hasobject
@@ -111,11 +118,11 @@ def probability_channels(
     with _told(path), zipfile.ZipFile(path) as content, content.open("probabilities.npy") as stored:
         _array_header(stored)
         for _ in range(own_shape[0]):
-            channel = _next_array(stored, shape, dtype).astype(np.float32, copy=False)
-            _clip_checked(path, channel)
+            held = [_next_array(stored, shape, dtype).astype(np.float32, copy=False)]
+            _clip_checked(path, held[0])
             if sums is not None:
-                sums += channel
-            yield channel
+                sums += held[0]
+            yield held.pop()  # what is handed over is not kept: who takes it may let it go
         stored.read()  # to the end, where the checksum is compared
     if sums is not None:
         _check_sums(path, sums)
@@ -191,6 +198,21 @@ def _check_sums(path: Path, sums: NDArray[Any]) -> None:
             f"{path}: probabilities of its classes sum to {sums.min():.3f} to {sums.max():.3f} instead "
             f"of 1; predict again."
         )
+
+
+def write_probabilities(path: Path, channels: Iterable[NDArray[Any]], shape: tuple[int, ...]) -> None:
+    """Write ``CASE.npz`` as nnU-Net does, ``(K, *spatial)`` float32, while channels come one by one."""
+    dtype = np.dtype(np.float32)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as content,
+        content.open("probabilities.npy", "w", force_zip64=True) as stored,
+    ):
+        np.lib.format.write_array_header_1_0(stored, header)
+        for channel in channels:
+            numbers = np.ascontiguousarray(channel, dtype).reshape(-1).view(np.uint8)
+            for start in range(0, len(numbers), PIECE):
+                stored.write(numbers[start : start + PIECE].data)
 
 
 def foreground(probabilities: NDArray[Any], labels: Labels) -> NDArray[Any]:

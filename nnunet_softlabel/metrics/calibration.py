@@ -25,6 +25,7 @@ from nnunet_softlabel.metrics.far import (
 from nnunet_softlabel.metrics.overlap import NAN, counted, total, voxels_that_count
 
 BINS = 15
+PLACES = 1 << 16  # in an order of voxels, worked on at a time
 
 
 def brier(
@@ -199,21 +200,32 @@ def area_under_risk_coverage(
     if prediction.size == 0:
         return NAN
     is_wrong = ((prediction > 0.5) != (reference > 0.5)).ravel()
-    doubt = np.minimum(prediction, 1 - prediction).ravel()
+    doubt = (1 - prediction).ravel()
+    np.minimum(prediction.ravel(), doubt, out=doubt)
     counts = counted(mask, counts)
+    del reference, prediction  # copies, if there is a mask
     if counts is not None:
         return _risk_of_counted(doubt, is_wrong, counts)
     values, errors = np.unique(doubt[is_wrong], return_counts=True)
     doubt.sort()
     # among equal doubts, errors come evenly: the k-th of n has errors / n
-    before = np.searchsorted(doubt, values, side="left")
+    before: NDArray[Any] = np.searchsorted(doubt, values, side="left")
     after = np.searchsorted(doubt, values, side="right")
     sizes = after - before
-    place = np.arange(1, sizes.sum() + 1) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    within = np.repeat(errors / sizes, sizes) * place / (np.repeat(before, sizes) + place)
+    number = doubt.size
+    del doubt, is_wrong
+    ends: NDArray[Any] = np.cumsum(sizes)
+    rates = errors / sizes
+    starts = ends - sizes
+    within = np.empty(int(sizes.sum()))  # of voxels with one of these doubts
+    for start in range(0, len(within), PLACES):
+        index = np.arange(start, min(start + PLACES, len(within)))
+        which = np.searchsorted(ends, index, side="right")
+        place = index + 1 - starts[which]
+        within[index] = rates[which] * place / (before[which] + place)
     # every further k adds errors / k
-    beyond = errors * (digamma(doubt.size + 1) - digamma(after + 1))
-    return float((within.sum() + beyond.sum()) / doubt.size)
+    beyond = errors * (digamma(number + 1) - digamma(after + 1))
+    return float((within.sum() + beyond.sum()) / number)
 
 
 def _risk_of_counted(doubt: NDArray[Any], is_wrong: NDArray[Any], counts: NDArray[Any]) -> float:
@@ -222,7 +234,15 @@ def _risk_of_counted(doubt: NDArray[Any], is_wrong: NDArray[Any], counts: NDArra
     rate = np.bincount(which.ravel(), weights=is_wrong * counts) / count
     if len(rate) == 1:
         return float(rate[0])
-    return float((np.cumsum(np.repeat(rate, count)) / np.arange(1, count.sum() + 1)).mean())
+    ends, risk, errors = np.cumsum(count), np.empty(int(count.sum())), 0.0
+    for start in range(0, len(risk), PLACES):
+        index = np.arange(start, min(start + PLACES, len(risk)))
+        of_each = rate[np.searchsorted(ends, index, side="right")]
+        of_each[0] += errors
+        found = np.cumsum(of_each)
+        errors = float(found[-1])
+        risk[index] = found / (index + 1)
+    return float(risk.mean())
 
 
 def adaptive_expected_calibration_error(

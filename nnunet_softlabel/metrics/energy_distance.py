@@ -12,6 +12,7 @@ from nnunet_softlabel.metrics.far import chunks
 from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
 
 GED_LEVELS = 16
+VOXELS = 1 << 14  # counted at a time, in many masks; counts are whole numbers, whatever the pieces
 
 
 def level_sets(prediction: NDArray[Any], *, levels: int = GED_LEVELS) -> list[NDArray[Any]]:
@@ -50,7 +51,7 @@ def generalised_energy_distance(
     check_same_shape(mask=mask, **{str(i): m for i, m in enumerate(masks)})
     both = np.zeros((len(masks), len(masks)))
     others = [array for array in (mask, counts) if array is not None]
-    for pieces in chunks(*masks, *others):
+    for pieces in chunks(*masks, *others, size=VOXELS):
         rest = list(pieces[len(masks) :])
         inside = None if mask is None else rest.pop(0)
         both += intersections(pieces[: len(masks)], mask=inside, counts=rest[0] if rest else None)

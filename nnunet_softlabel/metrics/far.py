@@ -20,10 +20,10 @@ SMALLEST_PROBABILITY = 1e-6  # NLL: a certain and wrong voxel costs 13.8, not in
 FEW = 1 << 16  # values that are sorted as they are
 
 
-def chunks(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
+def chunks(*arrays: NDArray[Any], size: int = CHUNK) -> Iterator[tuple[NDArray[Any], ...]]:
     """Arrays of one size, flat and in pieces, so that a large image needs no large temporary arrays."""
     flat = [array.reshape(-1) for array in arrays]
-    return (tuple(a[i : i + CHUNK] for a in flat) for i in range(0, flat[0].size, CHUNK))
+    return (tuple(a[i : i + size] for a in flat) for i in range(0, flat[0].size, size))
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ def values_at(parts: Sequence[NDArray[Any]], ranks: NDArray[Any]) -> NDArray[Any
     needed = np.concatenate([p[is_needed[_buckets(p)]] for part in parts for (p,) in chunks(part)])
     # place among the needed: by as many fewer as there are values in buckets below that are not needed
     places = ranks - np.cumsum(np.where(is_needed, 0, count))[bucket]
-    return np.asarray(np.partition(needed, places)[places])
+    needed.partition(places)
+    return np.asarray(needed[places])
 
 
 BUCKETS = 1 << 16

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from nnunet_softlabel.metrics.energy_distance import GED_LEVELS, energy_of, intersections, level_sets
+from nnunet_softlabel.metrics.energy_distance import (
+    GED_LEVELS,
+    VOXELS,
+    energy_of,
+    intersections,
+    level_sets,
+)
 from nnunet_softlabel.metrics.far import NOTHING, FarVoxels, chunks
 from nnunet_softlabel.metrics.overlap import NAN, Direction, check_same_shape, counted, dice, total
 
@@ -47,7 +53,7 @@ def energy_distance(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], se
     check_same_shape(prediction=prediction, **{str(i): m for i, m in enumerate(raters)})
     others = [array for array in (setting.mask, setting.counts) if array is not None]
     both = np.zeros((len(raters) + setting.levels,) * 2)
-    for pieces in chunks(*raters, prediction, *others):  # level sets of a whole image are many masks
+    for pieces in chunks(*raters, prediction, *others, size=VOXELS):
         drawn, (p, *rest) = pieces[: len(raters)], pieces[len(raters) :]
         mask = None if setting.mask is None else rest.pop(0)
         samples = level_sets(p, levels=setting.levels)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.evaluation.tables import versions
-from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.files import write_text
 from nnunet_softlabel.formats.images import read_image
-from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.predictions import probability_channels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.refinement.candidates import COLUMNS, JudgedCandidate, csv_row
 from nnunet_softlabel.refinement.summary import RefinementSummary
 from nnunet_softlabel.report import figures
-from nnunet_softlabel.report.pictures import slice_through
 
 PICTURED = 60
 # Half the side of a picture: this many radii of a ball of the candidate's size, and never fewer voxels.
@@ -89,41 +90,64 @@ def _pictures(
     image, grid = read_image(dataset.image_files(case.name)[0])
     if image.ndim > len(grid.shape):
         image = image.mean(axis=-1)  # colours
-    raters = dataset.read_raters(case.name)
-    maps = None
-    if case.prediction is not None:
-        folder, labels = case.prediction.parent, dataset.labels
-        maps = foreground(read_probabilities(folder, case.prediction.stem, labels, image.shape), labels)
+    windows = [_window(c, grid.spacing_of_axes_mm) for c in candidates]
+    shades = [image[cut].astype(np.float32) for cut, _ in windows]
+    shape = image.shape
+    del image
+    parts: dict[str, list[NDArray[Any]]] = {}  # what each rater drew in each window
+    for rater, path in dataset.rater_files(case.name).items():
+        label_map, _ = dataset.read(path)
+        parts[rater] = [label_map[cut].copy() for cut, _ in windows]
+    seen = _seen_by_network(dataset, case, candidates, [cut for cut, _ in windows], shape)
     drawn = {}
-    for c in candidates:
-        channel = dataset.labels.names.index(c.label)
-        cut, aspect = _window(c, image.shape, grid.spacing_of_axes_mm)
-        outlines = [channels_of(m[cut], dataset.labels)[channel] for m in raters.values()]
-        shade = image[cut].astype(np.float32)
+    for index, (c, shade, (_, aspect)) in enumerate(zip(candidates, shades, windows, strict=True)):
+        values = dataset.labels.values[c.label]
+        outlines = [is_member(own[index], values) for own in parts.values()]
         panels = [
             ("image", figures.panel(shade, aspect=aspect)),
             ("raters", figures.panel(shade, aspect=aspect, outlines=outlines)),
         ]
-        if maps is not None:
-            panels.append(("network", figures.panel(shade, aspect=aspect, heat=maps[channel][cut])))
-        votes = [(r, figures.colour(i), c.candidate.votes.get(r)) for i, r in enumerate(raters)]
+        if index in seen:
+            panels.append(("network", figures.panel(shade, aspect=aspect, heat=seen[index])))
+        votes = [(r, figures.colour(i), c.candidate.votes.get(r)) for i, r in enumerate(parts)]
         drawn[c.case, c.label, c.number] = Picture(c, panels, csv_row(c), votes)
     return drawn
 
 
+def _seen_by_network(
+    dataset: SoftDataset,
+    case: Case,
+    candidates: Sequence[JudgedCandidate],
+    cuts: Sequence[tuple[slice | int, ...]],
+    shape: tuple[int, ...],
+) -> dict[int, NDArray[Any]]:
+    """Number of a candidate -> probabilities around it; empty without a prediction."""
+    found: dict[int, NDArray[Any]] = {}
+    if case.prediction is not None:
+        labels = dataset.labels
+        channels = probability_channels(case.prediction.parent, case.prediction.stem, labels, shape)
+        for index, channel in enumerate(channels, -int(not labels.has_regions)):  # -1: the background
+            for number, (c, cut) in enumerate(zip(candidates, cuts, strict=True)):
+                if labels.names.index(c.label) == index:
+                    found[number] = channel[cut].copy()
+    return found
+
+
 def _window(
-    candidate: JudgedCandidate, shape: tuple[int, ...], spacing_mm: tuple[float, ...]
+    candidate: JudgedCandidate, spacing_mm: tuple[float, ...]
 ) -> tuple[tuple[slice | int, ...], float]:
     """The slice through the candidate's centre, cut out around it, and the aspect of its pixels."""
-    radius_mm = candidate.candidate.size_mm ** (1 / len(shape))
-    box = tuple(
+    radius_mm = candidate.candidate.size_mm ** (1 / len(spacing_mm))
+    cut: list[slice | int] = [
         slice(max(0, c - reach), c + reach + 1)
         for c, reach in (
             (c, max(FEWEST_VOXELS, int(RADII * radius_mm / s)))
             for c, s in zip(candidate.candidate.centre, spacing_mm, strict=True)
         )
-    )
-    weight = np.zeros(shape, np.float32)
-    weight[candidate.candidate.centre] = 1
-    cut, aspect = slice_through(weight, spacing_mm=spacing_mm)
-    return tuple(c if isinstance(c, int) else box[axis] for axis, c in enumerate(cut)), aspect
+    ]
+    sides = list(spacing_mm)
+    if len(sides) > 2:
+        axis = int(np.argmax(spacing_mm))  # across the thickest slices
+        cut[axis] = candidate.candidate.centre[axis]
+        del sides[axis]
+    return tuple(cut), float(sides[0] / sides[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.case_scores import Row
-from nnunet_softlabel.evaluation.references import read_references
-from nnunet_softlabel.formats.encoding import channels_of
+from nnunet_softlabel.evaluation.references import References
+from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_image
-from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.predictions import probability_channels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import case_values, home_reference
@@ -90,27 +90,38 @@ def case_picture(
     if not images:
         raise DatasetError(f"Case {case}: {dataset.folder} has no image of it in images{split}.")
     index = dataset.labels.names.index(class_name)
-    soft, hard, raters, grid = read_references(dataset, case, split=split)
-    shape = soft.shape[1:]
+    references = References.of(dataset, case, split=split)
+    shape, values = references.hard.shape, dataset.labels.values[class_name]
+    soft = channel_at(references.soft(), index)
+    cut, aspect = slice_through(soft, spacing_mm=references.grid.spacing_of_axes_mm)
+    soft = soft[cut].copy()
     image, _ = dataset.read(images[0], _read_grey)
     if image.shape != shape:
         raise DatasetError(f"Case {case}: its image has shape {image.shape}, its soft label {shape}.")
-    maps = {
-        name: foreground(read_probabilities(folder, case, dataset.labels, shape), dataset.labels)[index]
-        for name, folder in predictions.items()
-    }
-    cut, aspect = slice_through(soft[index], spacing_mm=grid.spacing_of_axes_mm)
+    image = image[cut].astype(np.float32)
+    first = int(not dataset.labels.has_regions)  # after the background
     return CasePicture(
         case=case,
         caption=caption,
-        image=image[cut].astype(np.float32),
-        raters={name: channels_of(m[cut], dataset.labels)[index] for name, m in raters.items()},
-        consensus=channels_of(hard[cut], dataset.labels)[index],
-        soft=soft[index][cut],
-        probabilities={name: probability[cut] for name, probability in maps.items()},
+        image=image,
+        raters={name: is_member(drawn[cut], values) for name, drawn in references.raters()},
+        consensus=is_member(references.hard[cut], values),
+        soft=soft,
+        probabilities={
+            name: channel_at(probability_channels(folder, case, dataset.labels, shape), first + index, cut)
+            for name, folder in predictions.items()
+        },
         aspect=aspect,
         scores=scores or {},
     )
+
+
+def channel_at(
+    channels: Iterator[NDArray[Any]], index: int, cut: tuple[slice | int, ...] = ()
+) -> NDArray[Any]:
+    """A part of one of the channels, all of which are read, and checked, but not kept."""
+    found = [channel[cut].copy() for k, channel in enumerate(channels) if k == index]
+    return found[0]
 
 
 def _read_grey(path: Path) -> tuple[NDArray[Any], Grid]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.calibration_file import Calibration
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.prediction_stream import PredictionStream
+from nnunet_softlabel.evaluation.recalibration import AffineMap, recalibrated
 from nnunet_softlabel.evaluation.thresholds import Threshold, decide
 from nnunet_softlabel.formats import predictions as stored
 from nnunet_softlabel.formats.labels import Labels
-from nnunet_softlabel.formats.predictions import probability_channels, read_probabilities
+from nnunet_softlabel.formats.predictions import probability_channels, read_probabilities, write_probabilities
 from tests.scored_dataset import predict_again
 
 CLASSES = Labels({"a": (1,), "b": (2,), "c": (3,)})
@@ -117,3 +123,63 @@ def test_a_call_too_close_to_make_is_no_other_segmentation(build):
     rule = Threshold.of(0.5, ("lesion",))
     stream = PredictionStream(predictions, "case0", data.dataset, shape, threshold=rule)
     assert len(list(stream.channels())) == 1
+
+
+def second_model(data, tmp_path, rng):
+    """Another folder with other probabilities of the same cases."""
+    other = tmp_path / "other"
+    shutil.copytree(data.predictions, other)
+    for case in data.dataset.cases():
+        with np.load(other / f"{case}.npz") as content:
+            p = content["probabilities"] ** np.float32(rng.uniform(0.7, 1.3))
+        p = p if data.dataset.labels.has_regions else p / p.sum(axis=0)
+        predict_again(replace(data, predictions=other), case, p.astype(np.float32))
+    return other
+
+
+@pytest.mark.parametrize("labels", [None, CLASSES, REGIONS], ids=["one", "classes", "regions"])
+@pytest.mark.parametrize("is_recalibrated", [False, True])
+def test_a_mean_of_models_is_to_the_bit_that_of_whole_arrays(build, tmp_path, rng, labels, is_recalibrated):
+    data = build(labels)
+    dataset, count = data.dataset, len(data.dataset.labels.names)
+    folders = [data.predictions, second_model(data, tmp_path, rng)]
+    found = Predictions.find(folders, file_ending=dataset.file_ending)
+    shape = dataset.read_hard("case0").shape
+    first, second = (read_probabilities(f, "case0", dataset.labels, shape) for f in folders)
+    expected = (first + second) / np.float32(2)
+    if is_recalibrated:
+        own = AffineMap(tuple(np.linspace(0.7, 1.2, count)), tuple(np.linspace(-0.3, 0.4, count)))
+        found = replace(found, calibration=Calibration(tmp_path / "c.json", "d", own, {}, {}))
+        expected = recalibrated(expected, own, has_regions=dataset.labels.has_regions)
+    np.testing.assert_array_equal(list(found.channels("case0", dataset, shape)), expected)
+    np.testing.assert_array_equal(found.read("case0", dataset.labels, shape), expected)
+
+
+def test_every_model_of_a_mean_is_held_against_its_segmentation(build, tmp_path, rng):
+    data = build()
+    folders = [data.predictions, second_model(data, tmp_path, rng)]
+    found = Predictions.find(folders, file_ending=data.dataset.file_ending)
+    shape = data.dataset.read_hard("case0").shape
+    target, source = (folders[1] / f"{case}{data.dataset.file_ending}" for case in ("case0", "case1"))
+    target.write_bytes(source.read_bytes())
+    with pytest.raises(DatasetError, match=r"other.case0\.nii\.gz: differs in"):
+        next(found.channels("case0", data.dataset, shape))
+
+
+def test_no_channel_is_kept_when_it_is_handed_over(build, tmp_path, rng):
+    data = build(CLASSES)
+    folders = [data.predictions, second_model(data, tmp_path, rng)]
+    shape = data.dataset.read_hard("case0").shape
+    for given in (folders[0], folders):
+        found = Predictions.find(given, file_ending=data.dataset.file_ending)
+        rule = Threshold.of(0.4, CLASSES.names)
+        channels = PredictionStream(found, "case0", data.dataset, shape, threshold=rule).channels()
+        first = weakref.ref(next(channels))
+        assert first() is None
+
+
+def test_probabilities_written_channel_by_channel_are_those_of_one_array(tmp_path, rng):
+    p = softmax(rng, 4)
+    write_probabilities(tmp_path / "case.npz", iter(p), p.shape)
+    with np.load(tmp_path / "case.npz") as content:
+        np.testing.assert_array_equal(content["probabilities"], p)

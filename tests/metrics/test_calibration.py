@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import rel_entr
 
+from nnunet_softlabel.metrics import calibration
 from nnunet_softlabel.metrics.calibration import (
     adaptive_expected_calibration_error,
     area_under_risk_coverage,
@@ -188,3 +189,16 @@ def test_aurc_of_ties_is_the_mean_over_their_orders(rng):
         order = np.lexsort((rng.random(12), doubt))
         areas.append((np.cumsum(is_wrong[order]) / np.arange(1, 13)).mean())
     assert area_under_risk_coverage(reference, prediction) == pytest.approx(np.mean(areas), abs=0.01)
+
+
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_aurc_by_pieces_is_to_the_bit_that_of_all_voxels_at_once(rng, monkeypatch, is_counted):
+    prediction = rng.choice(np.array([0.05, 0.25, 0.4, 0.5, 0.8, 1.0]), 700)
+    reference = rng.random(700) < prediction
+    counts = rng.integers(1, 9, 700) if is_counted else None
+    whole = area_under_risk_coverage(reference, prediction, counts=counts)
+    monkeypatch.setattr(calibration, "PLACES", 13)
+    assert area_under_risk_coverage(reference, prediction, counts=counts) == whole
+    if is_counted:
+        repeated = [np.repeat(values, counts) for values in (reference, prediction)]
+        assert area_under_risk_coverage(*repeated) == pytest.approx(whole)

@@ -2,205 +2,199 @@
 
     python tests/performance/benchmark_memory.py --commands convert inspect preprocess --labels 1 3 10 25
 
-Each command runs in a process of its own on one generated volume. Labels are ellipsoids side by side, which
-fill a third of the volume; raters draw them shifted. What the same command takes on a tiny volume (Python and
-its libraries) is subtracted from the peak. `preprocess` resamples voxels of 0.9 mm to 1 mm; the voxels that
-count are those of the image as converted.
+Each command runs in a process of its own: first on tiny volumes, so that all libraries are there, then on a
+large one. The memory that the process has in between is subtracted from the peak afterwards. So the bytes per
+voxel are those that a larger volume takes more. `preprocess` resamples voxels of 0.9 mm to 1 mm; the voxels
+that count are those of the image as converted.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-# The kernel counts the memory of the starting process as the child's until the child has begun. So this
-# process stays small: numpy and nnU-Net are imported by the children alone.
 RATERS = 4
-TINY = (16, 24, 24)
-CLI = [sys.executable, "-m", "nnunet_softlabel.cli"]
+TINY = (20, 28, 28)
+IDS = {"tiny": "998", "large": "999"}
+LIBRARIES = 300 * 2**20  # bytes of a process without a volume
 READS = ["--images", "{files}/images/{{case}}.nii.gz", "--raters", "{files}/raters/{{case}}_{{rater}}.nii.gz"]
-PREDICTED = ["-d", "999", "-i", "{files}/predictions"]
+OF = ["-d", "{id}"]
+ONE = [*OF, "-i", "{files}/predictions"]
+THREE = [*ONE, "{files}/predictions_b", "{files}/predictions_c"]
+CALIBRATION = ["--calibration", "{files}/calibration.json"]
+FILE = ["--calibration-file", "{files}/calibration.json"]
+REFINE = ["refine", *OF, "-tr", "nnUNetTrainerSoftCE", "-c", "3d_fullres", "-o", "{new}", "--overwrite"]
 COMMANDS = {
-    "convert": ["convert", "-d", "999", "-n", "Memory", "--channel-names", "CT", *READS, "--overwrite"],
+    "convert": ["convert", *OF, "-n", "Memory{id}", "--channel-names", "CT", *READS, "--overwrite"],
     "inspect": ["inspect", *READS, "-o", "{out}"],
-    "preprocess": ["preprocess", "-d", "999", "--overwrite"],
-    "evaluate": ["evaluate", *PREDICTED, "-o", "{out}"],
-    "tune-threshold": ["tune-threshold", *PREDICTED, "-o", "{out}/thresholds.json"],
-    "calibrate": ["calibrate", *PREDICTED, "-o", "{out}/maps.json"],
-    "apply-threshold": ["apply-threshold", *PREDICTED, "-o", "{out}", "--threshold", "0.5"],
-    "average": ["average", *PREDICTED, "{files}/predictions", "-o", "{out}"],
-    "maps": ["maps", *PREDICTED, "-o", "{out}"],
-}
-NEEDS_LABELS = ("convert", "inspect")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one run of a command took."""
-
-    peak_bytes: int
-    seconds: float
+    "preprocess": ["preprocess", *OF, "--overwrite"],
+    "evaluate": ["evaluate", *ONE, "-o", "{out}"],
+    "evaluate, 3 models": ["evaluate", *THREE, "-o", "{out}"],
+    "evaluate, recalibrated": ["evaluate", *ONE, *CALIBRATION, "-o", "{out}"],
+    "evaluate, 3 models recalibrated": ["evaluate", *THREE, *CALIBRATION, "-o", "{out}"],
+    "tune-threshold": ["tune-threshold", *ONE, "-o", "{out}/thresholds.json"],
+    "tune-threshold, raters": ["tune-threshold", *ONE, "--against", "raters", "-o", "{out}/thresholds.json"],
+    "tune-threshold, 3 models recalibrated": [
+        "tune-threshold", *THREE, *CALIBRATION, "-o", "{out}/thresholds.json"
+    ],
+    "calibrate": ["calibrate", *ONE, "-o", "{out}/maps.json"],
+    "calibrate, 3 models": ["calibrate", *THREE, "-o", "{out}/maps.json"],
+    "apply-threshold": ["apply-threshold", *ONE, "-o", "{out}", "--threshold", "0.5"],
+    "apply-threshold, 3 models recalibrated": [
+        "apply-threshold", *THREE, *CALIBRATION, "-o", "{out}", "--threshold", "0.5"
+    ],
+    "apply-calibration": ["apply-calibration", *ONE, *FILE, "-o", "{out}"],
+    "average": ["average", *THREE, "-o", "{out}"],
+    "average, logits": ["average", *THREE, "--of", "logits", "-o", "{out}"],
+    "maps": ["maps", *ONE, "-o", "{out}"],
+    "maps, 3 models": ["maps", *THREE, "-o", "{out}"],
+    "refine": REFINE,
+    "pictures of the report": [],  # no command; `_picture` draws what the report of three trainers asks for
+}  # fmt: skip
+NEEDS_NO_DATASET = ("convert", "inspect")
+NEEDS_LABELS = NEEDS_NO_DATASET
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--commands", nargs="+", choices=[*COMMANDS], default=[*COMMANDS])
+    parser.add_argument("--commands", nargs="+", choices=[*COMMANDS], default=[*COMMANDS], metavar="COMMAND")
     parser.add_argument("--labels", nargs="+", type=int, default=[1, 3, 10, 25])
     parser.add_argument("--shape", nargs=3, type=int, default=[100, 256, 256])
     parser.add_argument("--raters", type=int, default=RATERS)
-    parser.add_argument("--make", nargs="+", help=argparse.SUPPRESS)  # this script, in a child
-    parser.add_argument("--here", type=Path, help="folder for the files; it is emptied")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)  # this script, in a child
     args = parser.parse_args()
-    if args.make:
-        return make(args.make[0], int(args.make[1]), args.raters, tuple(args.shape), args.here)
+    if args.child:
+        return _child(*args.child)
     voxels = args.shape[0] * args.shape[1] * args.shape[2]
     print(f"\n{args.raters} raters, {' x '.join(map(str, args.shape))} voxels, one process\n")
     print("| command | labels | bytes per voxel | GiB at 512 x 512 x 300 | seconds |\n|---|---|---|---|---|")
     for labels in args.labels:
-        found = {
-            shape: _measure(args.commands, labels, args.raters, shape) for shape in (TINY, tuple(args.shape))
-        }
-        for command in args.commands:
-            tiny, large = found[TINY][command], found[tuple(args.shape)][command]
-            each = (large.peak_bytes - tiny.peak_bytes) / voxels
-            gib = (tiny.peak_bytes + each * 512 * 512 * 300) / 2**30
-            print(f"| {command} | {labels} | {each:.0f} | {gib:.1f} | {large.seconds:.1f} |", flush=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            files = Path(temporary)
+            _make_files(files, args.commands, labels, args.raters, args.shape)
+            for command in args.commands:
+                more, seconds = _measure(command, labels, files)
+                gib = (LIBRARIES + more / voxels * 512 * 512 * 300) / 2**30
+                print(
+                    f"| {command} | {labels} | {more / voxels:.1f} | {gib:.1f} | {seconds:.1f} |", flush=True
+                )
 
 
-def _measure(commands: list[str], labels: int, raters: int, shape: tuple[int, ...]) -> dict[str, Measured]:
-    """Every command once, in the order of use; what a later one reads is made before it."""
-    found = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        files = Path(temporary)
-        for name in ("raw", "preprocessed", "results"):
-            (files / f"nnUNet_{name}").mkdir()
-        _call(_making("images", labels, raters, shape, files), files)
-        for command in COMMANDS:
-            if command not in commands and command != "convert":
-                continue
-            if command == "preprocess":
-                _call(_making("plans", labels, raters, shape, files), files)
-            elif command not in NEEDS_LABELS and not (files / "predictions").exists():
-                _call(_making("predictions", labels, raters, shape, files), files)
-            found[command] = _run(command, labels, files)
-    return found
+def _make_files(files: Path, commands: list[str], labels: int, raters: int, shape: list[int]) -> None:
+    """What the commands read, made by children, so that this process stays small."""
+    for name in ("raw", "preprocessed", "results"):
+        (files / f"nnUNet_{name}").mkdir()
+    for size, own in (("tiny", TINY), ("large", shape)):
+        (files / size).mkdir()
+        _run(files, "cases", size, str(labels), str(raters), *map(str, own))
+    needed = set(commands).difference(NEEDS_NO_DATASET)
+    if needed:
+        _measure("convert", labels, files)
+    if needed.difference(["preprocess"]):
+        for size in IDS:
+            _run(files, "predictions", size)
+    if "preprocess" in needed:
+        for size in IDS:
+            _run(files, "plan", size)
+    if any("recalibrated" in command or "apply-calibration" in command for command in needed):
+        for size in IDS:
+            _run(files, "calibration", size)
 
 
-def _making(what: str, labels: int, raters: int, shape: tuple[int, ...], files: Path) -> list[str]:
-    size = ["--shape", *map(str, shape), "--raters", str(raters), "--here", str(files)]
-    return [sys.executable, __file__, "--make", what, str(labels), *size]
+def _measure(command: str, labels: int, files: Path) -> tuple[int, float]:
+    """Bytes that the large volume took more than the tiny one, and seconds."""
+    for size in IDS:
+        shutil.rmtree(files / size / "out", ignore_errors=True)
+        (files / size / "out").mkdir()
+    calls = json.dumps([_call(command, labels, files / size, IDS[size]) for size in IDS])
+    _run(files, "measure", calls if COMMANDS[command] else "", str(files / "found.json"))
+    more, seconds = json.loads((files / "found.json").read_text())
+    return int(more), float(seconds)
 
 
-def _run(command: str, labels: int, files: Path) -> Measured:
-    out = files / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    call = [*CLI, *(part.format(files=files, out=out) for part in COMMANDS[command]), "-np", "1"]
+def _call(command: str, labels: int, files: Path, identifier: str) -> list[str]:
+    fields = {"files": files, "out": files / "out", "id": identifier, "new": int(identifier) - 100}
+    call = [part.format(**fields) for part in COMMANDS[command]] + ["-np", "1"]
     if command in NEEDS_LABELS:
         call += ["--labels", *(f"l{value}={value}" for value in range(1, labels + 1))]
-    start = time.perf_counter()
-    peak = _call(call, files)
-    return Measured(peak, time.perf_counter() - start)
+    return call
 
 
-def _call(call: list[str], files: Path) -> int:
-    """Run a program; its peak memory in bytes."""
+def _run(files: Path, *what: str) -> None:
+    """This script in a child."""
     folders = {f"nnUNet_{n}": str(files / f"nnUNet_{n}") for n in ("raw", "preprocessed", "results")}
     own = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "nnUNet_n_proc_DA": "1"}
     log = files / "log.txt"
+    call = [sys.executable, __file__, "--child", str(files), *what]
     with log.open("w") as output:
-        child = subprocess.Popen(call, env=os.environ | folders | own, stdout=output, stderr=output)
-        _, status, usage = os.wait4(child.pid, 0)
-    if status:
+        done = subprocess.run(call, env=os.environ | folders | own, stdout=output, stderr=output)
+    if done.returncode:
         sys.exit(f"{' '.join(call)} failed:\n{log.read_text()[-2000:]}")
-    return usage.ru_maxrss * 1024
 
 
-def make(what: str, labels: int, raters: int, shape: tuple[int, ...], files: Path) -> None:
-    """Write images and raters, or predictions of the converted data set, or have nnU-Net plan it."""
-    if what == "images":
-        _write_case("large", shape, labels, raters, files)
-        _write_case("small", TINY, labels, raters, files)  # calibrate needs a second case
+def _child(files: str, what: str, *arguments: str) -> None:
+    if what == "measure":
+        return _measure_here(Path(files), *arguments)
+    import generated_volumes as volumes
+
+    size, *rest = arguments
+    if what == "cases":
+        labels, raters, *shape = map(int, rest)
+        volumes.write_cases(tuple(shape), labels, raters, Path(files) / size)
     elif what == "predictions":
-        _predict(files, labels)
+        volumes.write_predictions(IDS[size], Path(files) / size)
+    elif what == "plan":
+        volumes.plan(IDS[size])
     else:
-        _plan(files)
+        folder = Path(files) / size
+        _command(
+            ["calibrate", *_call("calibrate", 0, folder, IDS[size])[1:-4], "-o", f"{folder}/calibration.json"]
+        )
 
 
-def _drawn(shape: tuple[int, ...], labels: int, shift: int) -> Any:
-    """Ellipsoids side by side in the last two axes, one per label."""
-    import numpy as np
-
-    mask = np.zeros(shape, np.uint8)
-    columns = int(np.ceil(np.sqrt(labels)))
-    rows = int(np.ceil(labels / columns))
-    height, width = shape[1] // rows, shape[2] // columns
-    cell = (shape[0], height, width)
-    axes = [np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in cell]
-    radii = [max(0.43 * n, 1) for n in cell]
-    z, y, x = ((axis / radius) ** 2 for axis, radius in zip(axes, radii, strict=True))
-    inside = z[:, None, None] + y[:, None] + x <= 1
-    for label in range(labels):
-        top, left = (label // columns) * height, (label % columns) * width
-        part = mask[:, top : top + height, left : left + width]
-        part[np.roll(inside, (shift, shift, -shift), (0, 1, 2))] = label + 1
-    return mask
+def _measure_here(files: Path, calls: str, found: str) -> None:
+    """Run a command on the tiny volumes, then on the large one."""
+    steps = json.loads(calls) if calls else [None, None]
+    for size, call in zip(IDS, steps, strict=True):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+        before, start = _bytes("VmRSS"), time.perf_counter()
+        if call is None:
+            _picture(files / size, IDS[size])
+        else:
+            _command(call)
+    Path(found).write_text(json.dumps([_bytes("VmHWM") - before, time.perf_counter() - start]))
 
 
-def _write_case(name: str, shape: tuple[int, ...], labels: int, raters: int, files: Path) -> None:
-    import numpy as np
-    import SimpleITK as sitk
+def _command(call: list[str]) -> None:
+    from nnunet_softlabel.cli import main as run_command
 
-    random = np.random.default_rng(0)
-    arrays = {f"images/{name}": random.normal(100, 20, shape).astype(np.int16)}
-    arrays |= {f"raters/{name}_r{rater}": _drawn(shape, labels, rater) for rater in range(raters)}
-    for path, array in arrays.items():
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing((0.9, 0.9, 0.9))
-        (files / path).parent.mkdir(exist_ok=True)
-        sitk.WriteImage(image, str(files / f"{path}.nii.gz"), True, 1)
+    code = run_command(call)
+    if code:
+        sys.exit(code)
 
 
-def _predict(files: Path, labels: int) -> None:
-    import numpy as np
+def _picture(files: Path, identifier: str) -> None:
+    from generated_volumes import MODELS
 
-    from nnunet_softlabel.formats.nnunet_folders import find_dataset
+    from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
+    from nnunet_softlabel.report.pictures import case_picture
 
-    dataset = SoftDataset(find_dataset(files / "nnUNet_raw", "999"))
-    (files / "predictions").mkdir()
-    for case in dataset.cases("Tr"):
-        soft = dataset.read_soft(case)
-        rest = np.maximum(1 - soft.sum(axis=0, keepdims=True), 0)
-        predicted = 0.9 * np.concatenate([rest, soft]) + np.float32(0.1 / (labels + 1))
-        np.savez(files / "predictions" / f"{case}.npz", probabilities=predicted.astype(np.float32))
+    dataset = SoftDataset(find_dataset(environment_folder("nnUNet_raw"), identifier))
+    case_picture(dataset, "large", {name: files / name for name in MODELS}, class_name="l1")
 
 
-def _plan(files: Path) -> None:
-    """nnU-Net's plan and preprocessing, as if most cases had voxels of 1 mm: so ours are resampled."""
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
-        extract_fingerprint_dataset,
-        plan_experiment_dataset,
-        preprocess_dataset,
-    )
-
-    from nnunet_softlabel.formats.files import read_json, write_json
-
-    extract_fingerprint_dataset(999, num_processes=1)
-    (fingerprint,) = (files / "nnUNet_preprocessed").glob("*/dataset_fingerprint.json")
-    content = read_json(fingerprint)
-    content["spacings"] = [[1.0, 1.0, 1.0] for _ in content["spacings"]]
-    write_json(fingerprint, content)
-    plan_experiment_dataset(999)
-    preprocess_dataset(999, configurations=("3d_fullres",), num_processes=[1], show_progress_bar=False)
+def _bytes(field: str) -> int:
+    """Memory of this process, now (VmRSS) or at the peak (VmHWM), as Linux reports it."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":

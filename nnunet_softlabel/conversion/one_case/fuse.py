@@ -139,7 +139,7 @@ def candidates_of(raters: RaterMaps, channel: int, probability: NDArray[Any] | N
 
 def channel_of(loaded: LoadedCase, channel: int) -> NDArray[Any] | None:
     """What a network says of a channel; None without one."""
-    return None if loaded.probabilities is None else loaded.probabilities[channel]
+    return None if loaded.probabilities is None else loaded.probabilities.channel(channel)
 
 
 def known_of(case: Case, label: str, candidates: Sequence[Candidate]) -> list[bool | None]:

@@ -16,11 +16,12 @@ from nnunet_softlabel.cases.rater_maps import RaterMaps
 from nnunet_softlabel.conversion.one_case.read_soft import Onto, read_hard, read_soft
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.channel_store import ChannelStore
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.grid_words import difference_in_words
 from nnunet_softlabel.formats.images import file_ending, is_flat, read_image
 from nnunet_softlabel.formats.packed import PackedMap
-from nnunet_softlabel.formats.predictions import foreground, read_probabilities
+from nnunet_softlabel.formats.predictions import probability_channels
 from nnunet_softlabel.formats.regrid import GridError, Moved
 
 
@@ -35,7 +36,7 @@ class LoadedCase:
         soft: ready foreground probabilities, one map per channel, or None if they are to be fused.
         ignored: bool, True where nothing is to be learnt whatever raters say, or None.
         rois: bool masks of the ROIs that the priors name, in their order.
-        probabilities: ``(C, *spatial)`` of a network that did not see the case, or None.
+        probabilities: foreground channels of a network that did not see the case, or None.
         moved: "rater 1" -> what was done to bring it onto the grid, for files that lay on another.
     """
 
@@ -45,7 +46,7 @@ class LoadedCase:
     soft: list[PackedMap] | None
     ignored: PackedMap | None = None
     rois: Sequence[NDArray[Any]] = ()
-    probabilities: NDArray[Any] | None = None
+    probabilities: ChannelStore | None = None
     moved: Mapping[str, Moved] = field(default_factory=dict)
 
     @property
@@ -91,12 +92,15 @@ def load_case(case: Case, settings: CaseSettings) -> LoadedCase:
     )
 
 
-def _read_prediction(case: Case, grid: Grid, settings: CaseSettings) -> NDArray[Any] | None:
+def _read_prediction(case: Case, grid: Grid, settings: CaseSettings) -> ChannelStore | None:
     """Foreground probabilities of a network that did not see the case."""
     if case.prediction is None:
         return None
     folder, labels = case.prediction.parent, settings.labels
-    return foreground(read_probabilities(folder, case.prediction.stem, labels, grid.shape), labels)
+    channels = probability_channels(folder, case.prediction.stem, labels, grid.shape)
+    if not labels.has_regions:
+        next(channels)  # the background
+    return ChannelStore(channels, len(labels.names), grid.shape)
 
 
 def _read_region(onto: Onto, source: Source, what: str) -> NDArray[Any]:
