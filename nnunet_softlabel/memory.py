@@ -21,11 +21,13 @@ class PerVoxel:
         always: whatever the labels and raters are.
         per_label: more for each label.
         per_rater: more for each rater.
+        per_model: more for each model whose predictions are read side by side.
     """
 
     always: float
     per_label: float = 0.0
     per_rater: float = 0.0
+    per_model: float = 0.0
 
 
 # Measured by tests/performance/benchmark_memory.py, rounded up.
@@ -33,9 +35,12 @@ PER_VOXEL = {
     "convert": PerVoxel(26, per_label=0.2),
     "inspect": PerVoxel(12, per_label=0.2),
     "preprocess": PerVoxel(32, per_label=0.3),
-    "evaluate": PerVoxel(75, per_label=2),
-    "evaluate, all channels at once": PerVoxel(75, per_label=20),
-    "predictions": PerVoxel(30, per_label=20),
+    # where lesions fill a third of the volume; small ones take what `convert` takes
+    "convert, lesion-wise": PerVoxel(22, per_rater=25),
+    "evaluate": PerVoxel(40, per_rater=1),
+    "predictions": PerVoxel(40),
+    "maps": PerVoxel(30, per_model=4),
+    "references": PerVoxel(16),
 }
 
 
@@ -48,17 +53,20 @@ class LargestCase:
         voxels: of its image; 0 if nobody knows.
         labels: number of foreground channels.
         raters: number.
+        models: number.
     """
 
     name: str
     voxels: int
     labels: int = 1
     raters: int = 0
+    models: int = 1
 
     def bytes_for(self, command: str) -> int:
         """What a process that works on it takes at its peak."""
         each = PER_VOXEL[command]
         per_voxel = each.always + each.per_label * self.labels + each.per_rater * self.raters
+        per_voxel += each.per_model * self.models
         return PROCESS_BYTES + int(per_voxel * self.voxels)
 
 

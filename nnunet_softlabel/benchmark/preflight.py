@@ -14,7 +14,7 @@ from nnunet_softlabel.benchmark.disk_space import space_problems
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
-from nnunet_softlabel.evaluation.references import read_references
+from nnunet_softlabel.evaluation.references import check_references, processes_for_references
 from nnunet_softlabel.formats.files import Json, read_json, visible
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.processes import for_each_case
@@ -187,7 +187,8 @@ def _reference_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str
         yield str(error)
         return
     job = partial(_reference_problem, dataset=grid.dataset, truth=truth)
-    found = for_each_case(job, cases, num_processes, title="references")
+    fitting = processes_for_references(grid.dataset, cases, num_processes, split="Tr")
+    found = for_each_case(job, cases, fitting, title="references")
     yield from [problem for problem in found if problem]
 
 
@@ -244,14 +245,15 @@ def held_out_problems(grid: BenchmarkGrid, num_processes: int) -> Iterator[str]:
         yield f"--test: {error}"
         return
     job = partial(_reference_problem, dataset=grid.dataset, truth=truth, split="Ts")
-    yield from [p for p in for_each_case(job, cases, num_processes, title="test references") if p]
+    fitting = processes_for_references(grid.dataset, cases, num_processes, split="Ts")
+    yield from [p for p in for_each_case(job, cases, fitting, title="test references") if p]
 
 
 def _reference_problem(
     case: str, *, dataset: SoftDataset, truth: KnownTruth | None, split: str = "Tr"
 ) -> str:
     try:
-        _, _, _, grid = read_references(dataset, case, split=split)
+        grid = check_references(dataset, case, split=split)
         if truth is not None:
             truth.read(case, grid)
     except DatasetError as error:

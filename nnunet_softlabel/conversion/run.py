@@ -32,6 +32,7 @@ from nnunet_softlabel.conversion.checks import (
 from nnunet_softlabel.conversion.estimates import estimate
 from nnunet_softlabel.conversion.exchange import exchange, put_back
 from nnunet_softlabel.conversion.grids import naming_all_grids
+from nnunet_softlabel.conversion.one_case.fuse import LESION_WISE
 from nnunet_softlabel.conversion.one_case.write import is_whole, write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, conversion_record, write_candidates
@@ -245,7 +246,8 @@ def _run(
         naming_all_grids(cases, settings),
     ):
         check()
-        fitting = processes_for_cases(cases, running.workers.number, settings.labels, "convert")
+        command = "convert, lesion-wise" if settings.fusion == LESION_WISE else "convert"
+        fitting = processes_for_cases(cases, running.workers.number, settings.labels, command)
         workers = replace(running.workers, number=fitting)
         settings = estimate(cases, work, settings, workers=workers)
         records = run_cases(write_case, cases, work, settings, workers=workers, is_whole=is_whole)

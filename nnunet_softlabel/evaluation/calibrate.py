@@ -16,19 +16,17 @@ from nnunet_softlabel.evaluation.calibration_file import FORMAT_VERSION
 from nnunet_softlabel.evaluation.calibration_scores import SCORES, before_and_after, summary_of_scores
 from nnunet_softlabel.evaluation.calibration_targets import CalibrationTargets, Target
 from nnunet_softlabel.evaluation.ensemble import Predictions, refuse_recalibrated
-from nnunet_softlabel.evaluation.map_fitting import (
+from nnunet_softlabel.evaluation.map_fitting import Weighting, cross_fit, fit_map
+from nnunet_softlabel.evaluation.recalibration import log_odds_of
+from nnunet_softlabel.evaluation.records import BeforeAfter, Calibrated, CalibrationContent
+from nnunet_softlabel.evaluation.run import Split, select_cases
+from nnunet_softlabel.evaluation.voxel_sample import (
     VoxelSample,
-    Weighting,
     choose_voxels,
-    cross_fit,
-    fit_map,
     kinds_of_voxels,
     lifted,
     volume_of,
 )
-from nnunet_softlabel.evaluation.recalibration import log_odds_of
-from nnunet_softlabel.evaluation.records import BeforeAfter, Calibrated, CalibrationContent
-from nnunet_softlabel.evaluation.run import Split, select_cases
 from nnunet_softlabel.formats.channel_store import ChannelStore
 from nnunet_softlabel.formats.files import (
     check_can_be_made,
@@ -238,10 +236,10 @@ def _draw(case: str, *, predictions: Predictions, references: CalibrationTargets
         rng = np.random.default_rng([ord(letter) for letter in case])
         chosen, weight = choose_voxels(counts, is_easy, most=most, rng=rng)
         drawn = np.stack([channel.reshape(-1)[chosen] for channel in store.channels()])
-    q = np.stack([target.reshape(-1)[chosen] for target, _ in targets.channels()])
+    meant = np.stack([target.reshape(-1)[chosen] for target, _ in targets.channels()])
     return VoxelSample(  # in memory voxel by voxel, as those of `sample_voxels`: sums depend on it
         np.asfortranarray(lifted(log_odds_of(drawn, has_regions=labels.has_regions))),
-        np.asfortranarray(q),
+        np.asfortranarray(meant),
         weight,
         volume_of(foreground, targets.mask),
     )

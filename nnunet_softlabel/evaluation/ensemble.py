@@ -102,19 +102,21 @@ class Predictions:
                 parts.append(f"{own} cases with the map that has not seen them")
         return ", ".join(parts)
 
-    def processes_that_fit(self, num_processes: int, labels: Labels, *, raters: int = 0) -> int:
+    def processes_that_fit(
+        self, num_processes: int, labels: Labels, *, command: str = "predictions", raters: int = 0
+    ) -> int:
         """At most ``num_processes``, fewer where memory is short for the largest case.
 
         Args:
             num_processes: as asked for.
             labels: of the data set.
+            command: a key of `PER_VOXEL`.
             raters: whose label maps are read beside the probabilities.
         """
         files = {case: folders[0] / f"{case}.npz" for case, folders in self.folders_of.items()}
-        largest = LargestCase(*largest_of(files, predicted_voxels), len(labels.names), raters)
-        is_streamed = self.models == 1 and self.calibration is None  # see `PredictionStream`
-        evaluating = "evaluate" if is_streamed else "evaluate, all channels at once"
-        command = evaluating if raters else "predictions"
+        largest = LargestCase(
+            *largest_of(files, predicted_voxels), len(labels.names), raters, models=self.models
+        )
         return processes_that_fit(num_processes, len(files), largest, command)
 
     def mask_file(self, case: str, file_ending: str) -> Path:

@@ -112,7 +112,7 @@ def write_maps(
     ]
     with staged(output, [*names, VOLUMES_FILE], overwrite=overwrite) as new:
         job = partial(_write_case, found=found, folder=new, dataset=dataset, ending=ending)
-        fitting = found.processes_that_fit(num_processes, dataset.labels)
+        fitting = found.processes_that_fit(num_processes, dataset.labels, command="maps")
         of_cases = for_each_case(job, found.cases, fitting, title="maps")
         write_csv(new / VOLUMES_FILE, COLUMNS, [row for rows in of_cases for row in rows])
     return [output / name for name in (*names, VOLUMES_FILE)]

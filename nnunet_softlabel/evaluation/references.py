@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import voxels_in
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,21 @@ class References:
             )
 
 
-def read_references(
-    dataset: SoftDataset, case: str, *, split: str
-) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]], Grid]:
-    """Soft label, consensus, raters and grid of a case.
+def check_references(dataset: SoftDataset, case: str, *, split: str) -> Grid:
+    """Read all that a case is held against, and keep nothing; returns the grid.
 
     Raises:
         DatasetError: naming the case, if one is missing or lies on another grid.
     """
     references = References.of(dataset, case, split=split)
-    soft = np.stack(list(references.soft()))
-    return soft, references.hard, dict(references.raters()), references.grid
+    for arrays in (references.soft(), references.raters()):
+        deque(arrays, maxlen=0)
+    return references.grid
+
+
+def processes_for_references(
+    dataset: SoftDataset, cases: Sequence[str], num_processes: int, *, split: str
+) -> int:
+    """At most ``num_processes``, fewer where memory is short for `check_references` of the largest case."""
+    largest = LargestCase(*largest_of({c: dataset.label_file(c, split) for c in cases}, voxels_in))
+    return processes_that_fit(num_processes, len(cases), largest, "references")

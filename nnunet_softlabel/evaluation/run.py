@@ -112,7 +112,7 @@ def score_folder(
     found = found.with_calibration(scoring.calibration, dataset.labels)
     chosen, unknown = select_cases(dataset, found, split=split, cases=scoring.cases)
     raters = len(dataset.rater_files(chosen[0], split))
-    num_processes = found.processes_that_fit(num_processes, dataset.labels, raters=max(1, raters))
+    num_processes = found.processes_that_fit(num_processes, dataset.labels, command="evaluate", raters=raters)
     threshold_file = scoring.threshold_file
     if scoring.threshold == TUNED and threshold_file is None:
         threshold_file = _threshold_file(found)

@@ -209,7 +209,7 @@ def area_under_risk_coverage(
     values, errors = np.unique(doubt[is_wrong], return_counts=True)
     doubt.sort()
     # among equal doubts, errors come evenly: the k-th of n has errors / n
-    before: NDArray[Any] = np.searchsorted(doubt, values, side="left")
+    before: NDArray[Any] = np.asarray(np.searchsorted(doubt, values, side="left"))
     after = np.searchsorted(doubt, values, side="right")
     sizes = after - before
     number = doubt.size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ __all__ = ["build", "build_at", "fake_training"]
 
 pytestmark = pytest.mark.slow
 COMMANDS = ("convert", "inspect", "evaluate", "tune-threshold", "apply-threshold", "preprocess")
+FURTHER = ("calibrate", "maps", "average", "refine")
 HEARS_INTERRUPTS = (  # a job in the background may have them ignored
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 )
@@ -59,13 +62,42 @@ def arguments_of(request, tmp_path: Path, monkeypatch) -> Callable[[str], tuple[
             planned = request.getfixturevalue("planned_dataset").copy_to(tmp_path, monkeypatch)
             (manifest,) = planned.preprocessed.glob("*_3d_fullres/soft_labels/manifest.json")
             return ["preprocess", "-d", str(planned.id), "-np", "2", "--overwrite"], manifest
-        if command == "tune-threshold":
-            return [command, *scored(), "-o", str(output / "thresholds.json")], output / "thresholds.json"
+        if command in ("tune-threshold", "calibrate"):
+            file = output / ("thresholds.json" if command == "tune-threshold" else "calibration.json")
+            return [command, *scored(), "-o", str(file)], file
+        if command == "maps":
+            return [command, *scored(), "-o", str(output)], output / "volumes.csv"
+        if command == "average":
+            dataset, _, predictions, *rest = scored()[1:]
+            shutil.copytree(predictions, tmp_path / "other")
+            folders = ["-i", predictions, str(tmp_path / "other")]
+            return [command, "-d", dataset, *folders, *rest, "-o", str(output)], output / "made_from.json"
+        if command == "refine":
+            dataset, _, predictions, *rest = scored()[1:]
+            write_first_round(Path(predictions), tmp_path, monkeypatch)
+            first = ["-d", dataset, "-tr", "nnUNetTrainerSoftCE", "-c", "3d_fullres"]
+            return [command, *first, "-o", "901", *rest], tmp_path / "Dataset901_BallsRefined"
         threshold = ["--threshold", "0.5"]
         name = "soft_summary.json" if command == "evaluate" else "apply_threshold.json"
         return [command, *scored(), "-o", str(output), *threshold], output / name
 
     return make
+
+
+def write_first_round(predictions: Path, root: Path, monkeypatch) -> None:
+    """Two folds, each with the predictions of the cases that it did not train on."""
+    for name in ("preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(root / name))
+    model = root / "results" / "Dataset900_Balls" / "nnUNetTrainerSoftCE__nnUNetPlans__3d_fullres"
+    cases = sorted(path.stem for path in predictions.glob("*.npz"))
+    splits = [{"train": cases[1 - k :: 2], "val": cases[k::2]} for k in range(2)]
+    for k, split in enumerate(splits):
+        validation = model / f"fold_{k}" / "validation"
+        validation.mkdir(parents=True)
+        for case in split["val"]:
+            shutil.copy2(predictions / f"{case}.npz", validation)
+    (root / "preprocessed" / "Dataset900_Balls").mkdir(parents=True)
+    (root / "preprocessed" / "Dataset900_Balls" / "splits_final.json").write_text(json.dumps(splits))
 
 
 def start(arguments: list[str], gate: Path, before: str = "") -> tuple[subprocess.Popen[str], list[int]]:
@@ -85,7 +117,7 @@ def start(arguments: list[str], gate: Path, before: str = "") -> tuple[subproces
     return process, workers_at_gate(gate)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + FURTHER)
 def test_a_killed_worker_is_one_line_and_exit_2(command: str, arguments_of, tmp_path: Path) -> None:
     arguments, result = arguments_of(command)
     # `preprocess --overwrite` keeps the manifest of before, which proves the files that it names

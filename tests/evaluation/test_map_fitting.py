@@ -11,13 +11,12 @@ from sklearn.isotonic import IsotonicRegression
 from nnunet_softlabel.evaluation.map_fitting import (
     METHODS,
     WEIGHTINGS,
-    VoxelSample,
     cross_fit,
     fit_map,
     object_weights,
-    sample_voxels,
 )
 from nnunet_softlabel.evaluation.recalibration import AffineMap, map_from_json, probabilities_of
+from nnunet_softlabel.evaluation.voxel_sample import VoxelSample, sample_voxels
 
 
 def softmax_with_background(log_odds: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.digests import digest_of_folders
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
-from nnunet_softlabel.evaluation.references import read_references
+from nnunet_softlabel.evaluation.references import References
 from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.truth import TRUTH_FLAGS, Truth, truth_of_flags
 from nnunet_softlabel.formats.images import read_mask, write_image
@@ -34,7 +34,8 @@ def data(build, tmp_path):
 
 
 def read(dataset, truth, case="case1"):
-    _, hard, _, grid = read_references(dataset, case, split="Tr")
+    references = References.of(dataset, case, split="Tr")
+    hard, grid = references.hard, references.grid
     return KnownTruth.find(dataset, truth, ["case0", "case1"]).read(case, grid).label_map, hard
 
 
@@ -158,7 +159,7 @@ def test_several_raters_are_refused_or_their_mean_is_the_truth(data, tmp_path):
         read(data, place)
     found, hard = read(data, Truth(place, fusion="mean"))
     np.testing.assert_array_equal(found, hard)  # the consensus of the data set is that of the mean
-    soft, _, _, grid = read_references(data, "case1", split="Tr")
+    soft, grid = data.read_soft("case1"), References.of(data, "case1", split="Tr").grid
     known = KnownTruth.find(data, Truth(place, fusion="mean"), ["case1"]).read("case1", grid)
     np.testing.assert_allclose(known.soft, soft, atol=1e-4)
     one, _ = read(data, tmp_path / "raters" / f"{{rater:{raters[0]}}}" / "{case}.nii.gz")
@@ -213,7 +214,7 @@ def test_probability_maps_are_a_soft_truth(data, tmp_path, pattern, scale, dtype
     truth = Truth(tmp_path / pattern, soft_scale=scale)
     found, hard = read(data, truth)
     np.testing.assert_array_equal(found, hard)
-    soft, _, _, grid = read_references(data, "case1", split="Tr")
+    soft, grid = data.read_soft("case1"), References.of(data, "case1", split="Tr").grid
     known = KnownTruth.find(data, truth, ["case1"]).read("case1", grid)
     np.testing.assert_allclose(known.soft, soft, atol=3e-3)
 

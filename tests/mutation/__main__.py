@@ -79,7 +79,10 @@ GROUPS = {
         ("tests/evaluation/test_thresholds.py", "tests/evaluation/test_tuning.py"),
     ),
     "calibration": Group(
-        tuple(f"evaluation/{m}.py" for m in ("map_fitting", "maps", "recalibration", "calibration_scores")),
+        tuple(
+            f"evaluation/{m}.py"
+            for m in ("map_fitting", "maps", "recalibration", "calibration_scores", "voxel_sample")
+        ),
         tuple(f"tests/evaluation/test_{t}.py" for t in ("map_fitting", "maps", "recalibration", "calibrate")),
     ),
     "significance": Group(

@@ -161,6 +161,8 @@ def _child(files: str, what: str, *arguments: str) -> None:
 
 def _measure_here(files: Path, calls: str, found: str) -> None:
     """Run a command on the tiny volumes, then on the large one."""
+    import blosc2  # noqa: F401  packs large volumes only
+
     steps = json.loads(calls) if calls else [None, None]
     for size, call in zip(IDS, steps, strict=True):
         Path("/proc/self/clear_refs").write_text("5")  # the peak from here on

@@ -31,8 +31,9 @@ from docs.studies.calibration.networks import (
 )
 from docs.studies.datasets.__main__ import consensus, split
 from docs.studies.shared.cases import CaseData
-from nnunet_softlabel.evaluation.map_fitting import METHODS, WEIGHTINGS, VoxelSample, cross_fit, sample_voxels
+from nnunet_softlabel.evaluation.map_fitting import METHODS, WEIGHTINGS, cross_fit
 from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, log_odds_of, recalibrated
+from nnunet_softlabel.evaluation.voxel_sample import VoxelSample, sample_voxels
 from nnunet_softlabel.metrics import calibration as metrics
 from nnunet_softlabel.metrics.near import near_object as voxels_near
 from nnunet_softlabel.metrics.overlap import dice, qubiq_dice, relative_volume_error
