@@ -33,7 +33,7 @@ def starved(*_: object) -> None:
 def test_fewer_processes_work_where_memory_is_short(call, monkeypatch, capsys):
     monkeypatch.setattr(memory, "free_bytes", lambda: 1000 * 2**20)
     assert main([*call[:-1], "8"]) == 0
-    line = "3 of 4 processes: 1.0 GiB of memory are free, and case case"
+    line = "2 of 4 processes: 1.0 GiB of memory are free, and case case"
     assert capsys.readouterr().out.count(line) == 1
 
 
