@@ -26,7 +26,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 Result = TypeVar("Result")
 
 KILLED = "a worker process was killed"
-REMEDY = "run the same command again with a smaller -np (convert: and --resume)."
+REMEDY = "run the same command again with a smaller -np."
 NO_GUARD_CODE = 97  # exit code of a worker that began to run its script again
 NO_GUARD = (
     "this script starts itself again in every worker process; put its calls below "

@@ -181,8 +181,11 @@ def run_cases(
         num_done=len(records),
         show_progress=workers.show_progress,
     )
-    for record in results:
-        records[record["case"]] = record
+    try:
+        for record in results:
+            records[record["case"]] = record
+    except WorkerError as error:
+        raise WorkerError(f"{str(error).removesuffix('.')} and --resume.") from error
     return [records[case.name] for case in cases]
 
 

@@ -150,8 +150,7 @@ def test_a_job_without_memory_is_named_with_the_remedy(num_processes: int) -> No
     with pytest.raises(WorkerError) as error:
         list(run_jobs(starved, jobs, num_processes, names=names, in_order=True))
     assert str(error.value) == (
-        "Case 1: out of memory (Unable to allocate 9 GiB); run the same command again with a smaller -np "
-        "(convert: and --resume)."
+        "Case 1: out of memory (Unable to allocate 9 GiB); run the same command again with a smaller -np."
     )
 
 
@@ -166,4 +165,7 @@ def test_a_command_without_memory_ends_with_one_line(
     call += ["--channel-names", *rater_folder.channel_names, "--labels", *rater_folder.labels]
     assert main([*call, "--raters", rater_folder.rater_pattern]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "Case case_00: out of memory (no more to be had); run the same command again" in line
+    assert (
+        "Case case_00: out of memory (no more to be had); run the same command again with a smaller" in line
+    )
+    assert line.endswith("-np and --resume.")

@@ -71,7 +71,7 @@ def test_a_killed_worker_is_named_by_its_case_and_the_remedy(tmp_path: Path) -> 
         list(run_jobs(killed_at, jobs, 2, names=NAMES))
     assert str(error.value) == (
         "Case 1: a worker process was killed, perhaps for lack of memory; "
-        "run the same command again with a smaller -np (convert: and --resume)."
+        "run the same command again with a smaller -np."
     )
 
 
