@@ -25,7 +25,7 @@ from nnunet_softlabel.metrics.far import (
 from nnunet_softlabel.metrics.overlap import NAN, counted, total, voxels_that_count
 
 BINS = 15
-PLACES = 1 << 16  # in an order of voxels, worked on at a time
+PLACES = 1 << 14  # voxels worked on at a time, in many temporary arrays
 
 
 def brier(
@@ -77,11 +77,18 @@ def nll_above_entropy(
 
 
 def _nll_sum(reference: NDArray[Any], prediction: NDArray[Any], counts: NDArray[Any] | None = None) -> float:
+    found = np.empty(reference.shape)
+    for into, r, p in chunks(found, reference, prediction, size=PLACES):
+        into[...] = _nll(r, p)
+    return total(found, counts)
+
+
+def _nll(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[Any]:
     r = reference.astype(np.float64)
     p = np.clip(prediction.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     per_voxel = xlogy(r, r) - r * np.log(p) + xlogy(1 - r, 1 - r) - (1 - r) * np.log1p(-p)
     # p = r in {0, 1} leaves -log(1 - 1e-6), and rounding may fall below 0: neither is an error of the map
-    return total(np.where(prediction == reference, 0, np.maximum(per_voxel, 0)), counts)
+    return np.where(prediction == reference, 0, np.maximum(per_voxel, 0))
 
 
 def reliability(

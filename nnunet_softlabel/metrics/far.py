@@ -175,7 +175,12 @@ def values_at(parts: Sequence[NDArray[Any]], ranks: NDArray[Any]) -> NDArray[Any
     bucket = np.searchsorted(ends, ranks, side="right")
     is_needed = np.zeros(BUCKETS, bool)
     is_needed[bucket] = True
-    needed = np.concatenate([p[is_needed[_buckets(p)]] for part in parts for (p,) in chunks(part)])
+    needed, filled = np.empty(count[is_needed].sum(), np.float32), 0
+    for part in parts:
+        for (p,) in chunks(part):
+            own = p[is_needed[_buckets(p)]]
+            needed[filled : filled + len(own)] = own
+            filled += len(own)
     # place among the needed: by as many fewer as there are values in buckets below that are not needed
     places = ranks - np.cumsum(np.where(is_needed, 0, count))[bucket]
     needed.partition(places)

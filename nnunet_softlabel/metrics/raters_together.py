@@ -130,7 +130,8 @@ def uncertainty_ncc(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], se
     covariance, spread_a = -mean_a * far_b, far.count * mean_a**2
     spread_b = far.variance_squares - mean_b * (far.variance + far_b)
     for a, b, weights in _variances(raters, prediction, setting):
-        a, b = a - mean_a, b - mean_b
+        a -= mean_a
+        b -= mean_b
         covariance += float((weights * a) @ b)
         spread_a += float((weights * a) @ a)
         spread_b += float((weights * b) @ b)
@@ -144,12 +145,14 @@ def _variances(
     """Of the raters, of the map, and how many voxels each entry stands for, piece by piece."""
     others = [array for array in (setting.mask, setting.counts) if array is not None]
     for pieces in chunks(*raters, prediction, *others):
-        drawn, p = pieces[: len(raters)], pieces[len(raters)].astype(np.float64)
-        mean = np.asarray(np.mean(drawn, axis=0, dtype=np.float64))
-        weights = np.ones(p.shape) if setting.counts is None else pieces[-1].astype(np.float64)
+        own, theirs = np.empty(len(pieces[0])), np.empty(len(pieces[0]))
+        for a, b, *parts in chunks(own, theirs, *pieces[: len(raters) + 1], size=VOXELS):
+            mean, p = np.asarray(np.mean(parts[:-1], axis=0, dtype=np.float64)), parts[-1].astype(np.float64)
+            a[...], b[...] = mean * (1 - mean), p * (1 - p)
+        weights = np.ones(len(own)) if setting.counts is None else pieces[-1].astype(np.float64)
         if setting.mask is not None:
             weights = weights * pieces[len(raters) + 1]
-        yield mean * (1 - mean), p * (1 - p), weights
+        yield own, theirs, weights
 
 
 def unanimous_dice(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting) -> float:
