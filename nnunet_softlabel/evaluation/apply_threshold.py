@@ -135,7 +135,8 @@ def _write_decision(
         stock = Decision(labels, stock_threshold(labels), shape)
         exhaust(map(stock.take, probability_channels(source.parent, case, labels, shape)))
         again = partial(probability_channels, source.parent, case, labels, shape)
-        check_label_map(source, case, orientation.turn(stored), stock.settled(), again, labels=labels)
+        stored = orientation.turn(stored)
+        check_label_map(stored, stock.settled(), again, path=source, case=case, labels=labels)
     del stored
     decision = Decision(labels, threshold, shape)
     exhaust(map(decision.take, predictions.channels(case, labels, shape)))

@@ -53,7 +53,7 @@ def checked_channels(
     stored = stored_segmentation(dataset, folder, case)
     if stored is not None and stock is not None:
         again = partial(probability_channels, folder, case, labels, shape, has_known_sums=True)
-        check_label_map(path, case, stored, stock.label_map, again, labels=labels)
+        check_label_map(stored, stock.label_map, again, path=path, case=case, labels=labels)
 
 
 def stored_segmentation(dataset: SoftDataset, predictions: Path, case: str) -> NDArray[Any] | None:
@@ -104,22 +104,22 @@ def exhaust(stream: Iterator[NDArray[Any]]) -> None:
 
 
 def check_label_map(
-    path: Path,
-    case: str,
     stored: NDArray[Any],
     decided: NDArray[Any],
     channels: Callable[[], Iterator[NDArray[Any]]],
     *,
+    path: Path,
+    case: str,
     labels: Labels,
 ) -> None:
     """Refuse the segmentation of ``path``, as nnU-Net's reader turns it, if probabilities make another.
 
     Args:
-        path: of the segmentation.
-        case: its name.
         stored: the segmentation.
         decided: what the probabilities make at 0.5.
         channels: gives all probabilities, channel by channel; close calls may fall either way.
+        path: of the segmentation.
+        case: its name.
         labels: what the channels mean.
 
     Raises:

@@ -98,7 +98,7 @@ def _pictures(
     for rater, path in dataset.rater_files(case.name).items():
         label_map, _ = dataset.read(path)
         parts[rater] = [label_map[cut].copy() for cut, _ in windows]
-    seen = _seen_by_network(dataset, case, candidates, [cut for cut, _ in windows], shape)
+    seen = _seen_by_network(dataset, case, candidates, [cut for cut, _ in windows], shape=shape)
     drawn = {}
     for index, (c, shade, (_, aspect)) in enumerate(zip(candidates, shades, windows, strict=True)):
         values = dataset.labels.values[c.label]
@@ -119,6 +119,7 @@ def _seen_by_network(
     case: Case,
     candidates: Sequence[JudgedCandidate],
     cuts: Sequence[tuple[slice | int, ...]],
+    *,
     shape: tuple[int, ...],
 ) -> dict[int, NDArray[Any]]:
     """Number of a candidate -> probabilities around it; empty without a prediction."""
