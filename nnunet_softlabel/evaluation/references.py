@@ -55,9 +55,12 @@ class References:
         Raises:
             DatasetError: for a channel of another shape, or a file that `convert` did not write.
         """
-        for channel in self.dataset.soft_channels(self.case, self.split):
-            self._check_shape("consensus", self.hard.shape, channel.shape)
-            yield channel
+        # map keeps no channel, so that who takes one may let it go
+        yield from map(self._fitting, self.dataset.soft_channels(self.case, self.split))
+
+    def _fitting(self, channel: NDArray[Any]) -> NDArray[Any]:
+        self._check_shape("consensus", self.hard.shape, channel.shape)
+        return channel
 
     def raters(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Each rater and the label map ``(*spatial)``, one after the other.
