@@ -10,6 +10,7 @@ from typing import Any
 
 import blosc2
 import numpy as np
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
@@ -228,20 +229,29 @@ class _SoftFiles:
         """
         spacing: Any = None
         for path in self.files:
-            read_probability(path)  # nnU-Net's reader fills what is cut off with zeros, and takes any value
-            try:
-                read = list(self.reader.read_images([str(path)]))
-            except (RuntimeError, OSError, ValueError) as error:
-                raise DatasetError("cannot be read; convert the data set again.") from error
-            found = read.pop()["spacing"]
+            read = self._read(path)
+            found = read.pop()
             spacing = spacing or found
             if list(found) != list(spacing):
                 raise DatasetError("cannot be read; convert the data set again.")
             yield self._probability(path, read)
 
+    def _read(self, path: Path) -> list[Any]:
+        """Channel, and spacing ``(z, y, x)``, as the plan's reader gives them."""
+        # nnU-Net's reader fills what is cut off with zeros, and takes any value
+        probability, grid = read_probability(path)
+        if type(self.reader) is SimpleITKIO and probability.ndim == 3 and not is_flat(path):
+            return [probability, list(grid.spacing_of_axes_mm)]  # the same; no need to read twice
+        del probability
+        try:
+            (channel,), about = self.reader.read_images([str(path)])
+        except (RuntimeError, OSError, ValueError) as error:
+            raise DatasetError("cannot be read; convert the data set again.") from error
+        return [channel, about["spacing"]]
+
     def _probability(self, path: Path, read: list[NDArray[Any]]) -> NDArray[Any]:
         """The channel that was read, taken out of the list, so that the caller alone has it."""
-        (channel,) = read.pop()
+        channel = read.pop()
         if is_flat(path):
             channel = channel / np.float32(PNG_ONE)
         self.is_disputed = self.is_disputed or bool(((channel > 0) & (channel < 1)).any())

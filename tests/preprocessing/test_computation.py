@@ -17,6 +17,8 @@ from skimage.transform import resize
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats import packed as packed_module
 from nnunet_softlabel.formats.encoding import SCALE, dequantise, quantise
+from nnunet_softlabel.formats.grid import Grid
+from nnunet_softlabel.formats.images import write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.preprocessing import one_case
 from nnunet_softlabel.preprocessing.disputed import disputed_locations, locations_path
@@ -154,6 +156,27 @@ def test_channel_by_channel_is_what_all_at_once_would_be(
         expected = expected / np.maximum(expected.sum(axis=0), 1)
     np.testing.assert_array_equal(made, quantise(expected))
     assert made.dtype == np.int16
+
+
+def test_channels_are_what_the_plans_reader_reads(tmp_path) -> None:
+    """nnU-Net's usual reader is not asked again for a file that was checked: the result is the same."""
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    class Own(SimpleITKIO):
+        pass
+
+    grid = Grid((5, 4, 3), (0.5, 1.0, 2.5), (1.0, 2.0, 3.0), (0.0, 1, 0, -1.0, 0, 0, 0, 0, 1.0))
+    files = [tmp_path / f"{name}.nii.gz" for name in "ab"]
+    for seed, path in enumerate(files):
+        write_image(path, np.random.default_rng(seed).random((3, 4, 5), dtype=np.float32), grid)
+    found = {}
+    for reader in (SimpleITKIO, Own):
+        soft = one_case._SoftFiles(files, SimpleNamespace(image_reader_writer_class=reader))
+        found[reader] = [*soft, *(soft._read(path)[1] for path in files)]
+        assert soft.is_disputed
+    for own, other in zip(found[SimpleITKIO], found[Own], strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-6)
+        assert np.asarray(own).dtype == np.asarray(other).dtype
 
 
 def test_regions_may_overlap() -> None:
