@@ -85,7 +85,9 @@ def run_cell(cell: Cell) -> list[Row]:
         if name not in TRAINED:
             rows.append(row)
             continue
-        same = next((n for n in predictions if PAPER not in (n, name) and np.array_equal(made[n], label)), None)
+        same = next(
+            (n for n in predictions if PAPER not in (n, name) and np.array_equal(made[n], label)), None
+        )
         predictions[name] = (
             predict(fitted(training.image, label, int(seed), learns_with(name)), test.image)[:, 0]
             if same is None
