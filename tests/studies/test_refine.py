@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from docs.studies.refine import labels, scenes
-from docs.studies.refine.__main__ import DATA, cells, rate_error, run_cell
+from docs.studies.refine import labels, real, scenes
+from docs.studies.refine.__main__ import DATA, PAPER, cells, rate_error, run_cell
 from docs.studies.shared.small_network import NetworkBudget
 
 
@@ -43,7 +43,7 @@ def test_every_mark_is_the_outline_of_those_who_made_it():
 
 def test_no_cell_is_twice():
     found = list(cells(DATA, range(5)))
-    assert len(found) == len(set(found)) == 5 * 15
+    assert len(found) == len(set(found)) == 5 * 19
 
 
 def test_a_cell_has_every_label_and_the_mean_every_threshold(monkeypatch):
@@ -58,7 +58,7 @@ def test_a_cell_has_every_label_and_the_mean_every_threshold(monkeypatch):
     ]
     untrained = {row["label"] for row in rows if "threshold" not in row}
     assert untrained == {"lesion-wise without network"}
-    assert {"staple", "every mark", "anatomy", "lesion-wise"} < {row["label"] for row in rows}
+    assert {"staple", "every mark", "anatomy", "lesion-wise", PAPER} < {row["label"] for row in rows}
 
 
 @pytest.mark.shared_data
@@ -69,3 +69,24 @@ def test_scenes_leave_out_whole_nodules_and_invent_some(shared_data: Path):
     invented, _ = scenes.lidc_scenes("invented", 0)
     assert (invented.rates > 0.98).all()  # not 1: an outline may have a piece that one reader drew
     assert (invented.votes & (invented.clean == 0)[:, None]).any()
+
+
+@pytest.mark.shared_data
+def test_real_readers_of_lidc_miss_a_few_nodules_and_share_their_rates(shared_data: Path):
+    training, test = real.real_readers("lidc", "real", 0)
+    marked = training.votes.any(axis=(2, 3))
+    assert training.is_anonymous
+    assert set(marked.sum(axis=1)) == {0, 3, 4}  # empty slices, and nodules of three or four readers
+    assert np.mean(marked.any(axis=1)) == 0.5
+    assert test.votes.shape[1] == 0
+    assert np.mean(test.truth.any(axis=(1, 2))) == 0.5
+
+
+@pytest.mark.shared_data
+def test_of_brain_growth_and_hippocampus_nobody_misses_anything(shared_data: Path):
+    training, test = real.real_readers("brain growth", "real", 0)
+    assert training.votes.shape[1] == 7 and not training.is_anonymous
+    assert len(training.image) == 2 * len(test.image) == 26
+    label, model = labels.lesions(labels.votes_of(training), None)
+    assert model.is_mean
+    np.testing.assert_array_equal(label, labels.mean(labels.votes_of(training)))

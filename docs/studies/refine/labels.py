@@ -23,7 +23,7 @@ from nnunet_softlabel.priors.tissue import estimate_tissue
 
 def votes_of(images: Images) -> list[RaterVotes]:
     """The readers of each image."""
-    return [RaterVotes(v[:, None], READERS, images.spacing_mm) for v in images.votes]
+    return [RaterVotes(v[:, None], READERS[: len(v)], images.spacing_mm) for v in images.votes]
 
 
 def mean(votes: Sequence[RaterVotes]) -> np.ndarray:
@@ -31,8 +31,8 @@ def mean(votes: Sequence[RaterVotes]) -> np.ndarray:
     return np.stack([mean_vote(v)[0] for v in votes])
 
 
-def pooled_staple(votes: Sequence[RaterVotes]) -> np.ndarray:
-    rates = estimate_rater_rates(votes)
+def pooled_staple(votes: Sequence[RaterVotes], *, is_anonymous: bool = False) -> np.ndarray:
+    rates = estimate_rater_rates(votes, shared=is_anonymous)
     return np.stack([staple(v, rates=rates)[0] for v in votes])
 
 
@@ -48,12 +48,12 @@ def every_mark(votes: Sequence[RaterVotes]) -> np.ndarray:
 
 
 def lesions(
-    votes: Sequence[RaterVotes], probabilities: np.ndarray | None
+    votes: Sequence[RaterVotes], probabilities: np.ndarray | None, *, is_anonymous: bool = False
 ) -> tuple[np.ndarray, DetectionModel]:
     """The label of lesion-wise fusion, and its model of the readers."""
     maps = [None] * len(votes) if probabilities is None else list(probabilities)
     model = estimate_detection(
-        [find_candidates(v, 0, p).candidates for v, p in zip(votes, maps, strict=True)]
+        [find_candidates(v, 0, p).candidates for v, p in zip(votes, maps, strict=True)], shared=is_anonymous
     )
     fused = [
         lesion_wise(v, models=[model], probabilities=None if p is None else p[None])[0]

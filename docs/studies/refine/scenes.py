@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -19,7 +19,11 @@ N_SCENES = 120
 # Of the three readers of a scene: the share of nodules they leave out, of empty tiles they invent one in.
 MISSES, INVENTIONS = (0.3, 0.5, 0.7), (0.05, 0.15, 0.25)
 SCENE_REGIMES = ("none", "missed", "correlated", "invented", "all")
-READERS = ("a", "b", "c")
+READERS = ("a", "b", "c", "d", "e", "f", "g")  # as many as there are
+
+# (patient, image, outlines) of each nodule's largest slice; (patient, image) of empty slices
+Nodule = tuple[str, np.ndarray, np.ndarray]
+Empty = tuple[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Images:
         bone: ``(N, H, W)`` uint8, for the anatomical priors; zeros if there are none.
         rates: ``(R,)`` share of the true lesions that each reader marked.
         spacing_mm: of a pixel.
+        is_anonymous: whether reader a of one image is not reader a of another.
     """
 
     image: np.ndarray
@@ -43,6 +48,19 @@ class Images:
     bone: np.ndarray
     rates: np.ndarray
     spacing_mm: tuple[float, float]
+    is_anonymous: bool = False
+
+    def without_votes(self) -> Images:
+        """To test on."""
+        return replace(self, votes=self.votes[:, :0], rates=self.rates[:0])
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Squares of 48 pixels from LIDC."""
+
+    nodules: list[Nodule]
+    empty: list[Empty]
 
 
 def knees(regime: str, contrast: float, correlation: float, seed: int) -> tuple[Images, Images]:
@@ -85,22 +103,23 @@ def found_shares(truth: np.ndarray, votes: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _tiles() -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[tuple[str, np.ndarray]]]:
-    """(patient, image, four outlines) of each nodule's largest slice; (patient, image) of empty slices."""
+def nodules_and_empty_tiles(fewest: int) -> Tiles:
+    """The largest slice of each nodule that ``fewest`` readers or more drew, there too; all empty slices."""
     nodules, empty = [], []
     for case in lidc_cases():
         marked = case.votes[:, 0].any(axis=(0, 2, 3))
         empty += [(case.group, case.image[z]) for z in np.flatnonzero(~marked)]
-        if len(case.votes) == 4:
+        if len(case.votes) >= fewest:
             z = int(case.votes.sum(axis=(0, 1, 3, 4)).argmax())
             if case.votes[:, 0, z].any(axis=(1, 2)).all():
                 nodules.append((case.group, case.image[z], case.votes[:, 0, z]))
-    return nodules, empty
+    return Tiles(nodules, empty)
 
 
 def lidc_scenes(regime: str, seed: int) -> tuple[Images, Images]:
     """Scenes of 2 x 2 tiles to train on, and scenes of other patients to test on."""
-    nodules, empty = _tiles()
+    tiles = nodules_and_empty_tiles(fewest=4)
+    nodules, empty = tiles.nodules, tiles.empty
     rng = np.random.default_rng([seed, 17])
     patients = rng.permutation(sorted({p for p, *_ in nodules} | {p for p, _ in empty}))
     training = set(patients[: 2 * len(patients) // 3])
@@ -112,7 +131,9 @@ def lidc_scenes(regime: str, seed: int) -> tuple[Images, Images]:
     return parts[0], parts[1]
 
 
-def _scenes(nodules: list, empty: list, regime: str | None, rng: np.random.Generator) -> Images:
+def _scenes(
+    nodules: list[Nodule], empty: list[Empty], regime: str | None, rng: np.random.Generator
+) -> Images:
     image = np.zeros((N_SCENES, 2 * TILE, 2 * TILE), np.float32)
     outlines = np.zeros((N_SCENES, 4, 2 * TILE, 2 * TILE), bool)
     votes = np.zeros((N_SCENES, 3, 2 * TILE, 2 * TILE), bool)
