@@ -85,7 +85,8 @@ def test_real_readers_of_lidc_miss_a_few_nodules_and_share_their_rates(shared_da
 @pytest.mark.shared_data
 def test_of_brain_growth_and_hippocampus_nobody_misses_anything(shared_data: Path):
     training, test = real.real_readers("brain growth", "real", 0)
-    assert training.votes.shape[1] == 7 and not training.is_anonymous
+    assert training.votes.shape[1] == 7
+    assert not training.is_anonymous
     assert len(training.image) == 2 * len(test.image) == 26
     label, model = labels.lesions(labels.votes_of(training), None)
     assert model.is_mean
