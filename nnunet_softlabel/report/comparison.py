@@ -26,6 +26,7 @@ from nnunet_softlabel.report.significance import (
     group_means,
     holm,
     mean_interval,
+    patient_of,
     rank_test,
 )
 
@@ -252,13 +253,13 @@ def _paired_difference(
     pairs: list[tuple[float, float, str]] = []
     dropped: Counter[str] = Counter()
     for case in sorted({*first, *second}):
-        a, group = first.get(case, (None, ""))
-        b, group = second.get(case, (None, group))
+        a, group_a = first.get(case, (None, ""))
+        b, group_b = second.get(case, (None, ""))
         why = _why_dropped(a, b, names)
         if why or a is None or b is None:
             dropped[why] += 1
         else:
-            pairs.append((a, b, group))
+            pairs.append((a, b, patient_of(case, names, (group_a, group_b))))
     a_values, b_values = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
     groups = [p[2] for p in pairs]
     differences = b_values - a_values

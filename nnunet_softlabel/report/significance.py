@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 
 CONFIDENCE = 0.95
@@ -111,3 +112,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps * p[order]), 1)
     return [float(value) for value in adjusted]
+
+
+def patient_of(case: str, names: tuple[str, str], groups: tuple[str, str]) -> str:
+    """The group that either run knows: cases of one patient are not independent whoever says so.
+
+    Raises:
+        DatasetError: if the runs name two patients.
+    """
+    known = sorted(set(groups) - {"", case})
+    if len(known) > 1:
+        raise DatasetError(
+            f"case {case}: is of patient {groups[0]} in the scores of {names[0]}, and of patient {groups[1]} "
+            f"in those of {names[1]}; score both against the same data set."
+        )
+    return known[0] if known else case

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.metrics.registry import BETTER
 from nnunet_softlabel.report.comparison import (
     PRIMARY,
@@ -216,6 +217,23 @@ def test_wilcoxon_is_scipys():
     # ranks 3 1 2 5 4; the second is negative: (15 - 2 * 1) / 15
     assert effect == pytest.approx((15 - 2) / 15)
     assert reason == ""
+
+
+@pytest.mark.parametrize("known_to", [0, 1])
+def test_one_run_that_knows_the_patients_is_enough(rng, known_to):
+    values, patients = rng.random(12), [f"p{i // 3}" for i in range(12)]
+    runs = [rows_of(v, groups=patients if i == known_to else None) for i, v in enumerate((values, values**2))]
+    tested = only(compare(*runs, names=("stock", "APL"), metrics=["dice"]))
+    assert tested.difference == compare_values(values, values**2, groups=patients).difference
+    assert tested.difference != compare_values(values, values**2).difference
+
+
+def test_runs_that_name_two_patients_of_a_case_are_refused():
+    runs = [rows_of([0.5, 0.6, 0.7], groups=groups) for groups in (["p", "p", "q"], ["p", "q", "q"])]
+    with pytest.raises(
+        DatasetError, match="case case1: is of patient p in the scores of stock, and of patient q"
+    ):
+        compare(*runs, names=("stock", "APL"), metrics=["dice"])
 
 
 def test_patients_count_once_in_the_rank_test():
