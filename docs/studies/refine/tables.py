@@ -159,9 +159,8 @@ def of(rows: Rows, label: str, threshold: str) -> Rows:
 
 
 def _difference(first: Rows, second: Rows, score: str, digits: int = 3, scale: float = 1) -> str:
-    if not first or not second:
-        return "-"
-    return difference_text(paired(first, second, score), digits, scale)
+    found = paired(first, second, score) if first and second else (np.nan,) * 3
+    return "-" if np.isnan(found[0]) else difference_text(found, digits, scale)
 
 
 def brier_at_a_glance(first: Rows) -> str:
