@@ -159,7 +159,7 @@ def test_rates_of_another_shape_are_one_line(build, rates):
 def test_numbers_of_python_callers_must_lie_between_0_and_1():
     assert Threshold.of(0.3, ["a", "b"]).values == {"a": 0.3, "b": 0.3}
     assert Threshold.of({"a": 0.3, "b": 0.6}, ["a", "b"]).values == {"a": 0.3, "b": 0.6}
-    for wrong in (0, 1, 1.5, {"a": 0.5, "b": 1}):
+    for wrong in (0, 0.0, -0.5, 1, 1.5, {"a": 0.5, "b": 1}):
         with pytest.raises(UsageError, match=r"give numbers in \(0, 1\)"):
             Threshold.of(wrong, ["a", "b"])
     with pytest.raises(UsageError, match="give a number for each of a, b"):

@@ -113,6 +113,7 @@ def test_scores_on_the_tuning_cases_are_refused(build, tmp_path):
     ("arguments", "error", "message"),
     [
         ({"goal": TuningGoal(beta=0)}, UsageError, "beta 0"),
+        ({"goal": TuningGoal(beta=-1)}, UsageError, "beta -1"),
         ({"goal": TuningGoal(against="truth")}, UsageError, "folder of its label maps"),
         ({"cases": ["case9"]}, DatasetError, "Case case9: no prediction"),
     ],
@@ -236,7 +237,8 @@ def test_a_threshold_at_the_edge_of_the_search_is_warned_of(build, tmp_path):
         predict_again(data, case, with_background(0.015 + 0.015 * reference.astype(np.float32)))
     found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
     assert found["thresholds"]["lesion"] == 0.02
-    assert "Warning: lesion: the threshold 0.02 lies at the edge of the search" in format_tuned(found)
+    warning = "Warning: lesion: the threshold 0.02 lies at the edge of the search, 0.02 to 0.98"
+    assert warning in format_tuned(found)
 
 
 def test_the_file_may_lie_in_folders_that_are_not_there_yet(build, tmp_path):

@@ -26,6 +26,7 @@ def one_mark(shape: tuple[int, ...] = (1, 1, 9, 9)) -> np.ndarray:
         ({"spacing_mm": (1.0,)}, "spacing_mm must hold 2"),
         ({"spacing_mm": (1.0, 0.0)}, "positive"),
         ({"answered": np.ones((2, 9, 9), dtype=bool)}, "answered must be bool"),
+        ({"answered": np.ones((1, 8, 9), dtype=bool)}, "answered must be bool"),
         ({"votes": np.repeat(one_mark(), 2, axis=1)}, "two classes at once"),
     ],
 )

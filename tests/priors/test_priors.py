@@ -170,6 +170,16 @@ def test_classes_compete_by_bayes_rule() -> None:
     np.testing.assert_allclose(changed.ravel(), weights / (weights.sum() + 0.5), rtol=1e-5)
 
 
+def test_each_region_has_bayes_rule_for_itself() -> None:
+    soft = np.array([[[0.6]], [[0.3]]], dtype=np.float32)
+    model = LesionModel((2.0, 1.0), (1.0, 1.0))  # at 2 the ratios are 2 and 1.5, as above
+    changed = apply_intensity_prior(
+        soft, line(2), np.ones((1, 1)), tissue=UNIT, lesions=model, exclusive=False
+    )
+    odds = np.array([0.6 / 0.4 * np.exp(2), 0.3 / 0.7 * np.exp(1.5)])
+    np.testing.assert_allclose(changed.ravel(), odds / (1 + odds), rtol=1e-5)
+
+
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_random_labels_stay_probabilities(exclusive: bool) -> None:
     rng = np.random.default_rng(0)
