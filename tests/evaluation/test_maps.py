@@ -64,7 +64,8 @@ def test_volumes_are_those_of_the_maps_and_of_the_raters(build, tmp_path):
 def test_several_models_give_their_mean_and_how_far_they_differ(build, tmp_path):
     data = build()
     folders = [data.predictions, another_model(data, tmp_path / "second")]
-    write_maps(data.dataset, folders, tmp_path / "maps", num_processes=1)
+    files = write_maps(data.dataset, folders, tmp_path / "maps", num_processes=1)
+    assert sorted(files) == sorted((tmp_path / "maps").iterdir())
     case = data.dataset.cases()[0]
     models = [np.load(folder / f"{case}.npz")["probabilities"][1] for folder in folders]
     for kind, expected in (
@@ -84,9 +85,17 @@ def test_mutual_information_is_the_mean_divergence_from_the_mean(rng):
     np.testing.assert_allclose(mutual_information(models), np.mean(divergence, axis=0), atol=1e-5)
 
 
+def test_models_that_nearly_agree_have_no_mutual_information_below_0(rng):
+    p = rng.random(10_000)
+    models = [p, p + 1e-7, p - 1e-7]  # entropies are rounded
+    assert mutual_information(models).min() == 0
+    assert mutual_information(models).max() < 1e-6
+
+
 def test_flat_images_get_flat_maps(build, tmp_path):
     data = build(ending=".png")
     files = write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    assert sorted(files) == sorted((tmp_path / "maps").iterdir())
     assert {path.suffix for path in files} == {".png", ".csv"}
 
 
