@@ -173,7 +173,7 @@ def _mean_of_logits(
 ) -> Iterator[NDArray[Any]]:
     """As ``nnUNetv2_predict -f 0 1 2``: softmax or sigmoid of the mean logits."""
     labels, folders = dataset.labels, found.folders_of[case]
-    count = len(labels.names) + (not labels.has_regions)
+    count = labels.network_channels
     models = channels_of_models(dataset, folders, case, shape)
 
     def mean(block: NDArray[Any]) -> NDArray[Any]:
@@ -230,7 +230,7 @@ def _write(case: str, *, found: Predictions, folder: Path, dataset: SoftDataset,
     shape, labels = orientation.turn_grid(grid).shape, dataset.labels
     decision = Decision(labels, stock_threshold(labels), shape)
     channels = map(decision.take, read(found, dataset, case, shape))
-    count = len(labels.names) + (not labels.has_regions)
+    count = labels.network_channels
     # nnU-Net stores flat images with an axis of one
     stored_shape = (count, 1, *shape) if len(grid.shape) == 2 else (count, *shape)
     write_probabilities(folder / f"{case}.npz", channels, stored_shape)

@@ -220,8 +220,8 @@ def _draw(case: str, *, predictions: Predictions, references: CalibrationTargets
     targets = references.of(case)
     shape, size = targets.shape, math.prod(targets.shape)
     counts, is_easy = np.empty(size, bool), np.empty(size, bool)
-    count = len(labels.names) + (not labels.has_regions)
-    with ChannelStore(predictions.channels(case, references.dataset, shape), count, shape) as store:
+    found = predictions.channels(case, references.dataset, shape)
+    with ChannelStore(found, labels.network_channels, shape) as store:
         for where, block in store.blocks():
             log_odds = log_odds_of(block, has_regions=labels.has_regions)
             is_fixed, is_easy[where] = kinds_of_voxels(log_odds)

@@ -47,8 +47,8 @@ def before_and_after(
     labels = references.dataset.labels
     targets = references.of(case)
     mask, shape, near_mm = targets.mask, targets.shape, Parameters().near_mm
-    first = int(not labels.has_regions)  # after the background
-    count = len(labels.names) + first
+    count = labels.network_channels
+    first = count - len(labels.names)  # after the background
     scores: dict[str, list[list[float]]] = {"before": [], "after": []}
     tables: dict[str, list[NDArray[Any]]] = {"before": [], "after": []}
     with (

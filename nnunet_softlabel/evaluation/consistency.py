@@ -98,7 +98,7 @@ def channels_of_models(
     return [probability_channels(f, case, labels, shape, has_known_sums=True) for f in folders]
 
 
-def exhaust(stream: Iterator[NDArray[Any]]) -> None:
+def exhaust(stream: Iterator[object]) -> None:
     """Take what is left, so that all checks are made."""
     deque(stream, maxlen=0)
 

@@ -180,8 +180,8 @@ class Predictions:
             yield from self._mean_channels(case, like, shape, stock)
             return
         recalibration = self.calibration.map_for(case)
-        count = len(labels.names) + (not labels.has_regions)
-        with ChannelStore(self._mean_channels(case, like, shape, None), count, shape) as store:
+        mean = self._mean_channels(case, like, shape, None)
+        with ChannelStore(mean, labels.network_channels, shape) as store:
             store.change(partial(recalibrated, recalibration=recalibration, has_regions=labels.has_regions))
             yield from store.channels()
 
@@ -190,14 +190,6 @@ class Predictions:
     ) -> Iterator[NDArray[Any]]:
         streams = channels_of_models(like, self.folders_of[case], case, shape, stock=stock)
         return streams[0] if len(streams) == 1 else mean_of_channels(streams)
-
-    def read(self, case: str, like: SoftDataset | Labels, shape: tuple[int, ...]) -> NDArray[Any]:
-        """All of `channels`, ``(K, *spatial)``.
-
-        Raises:
-            DatasetError: as there.
-        """
-        return np.stack(list(self.channels(case, like, shape)))
 
 
 def mean_of_channels(streams: Sequence[Iterator[NDArray[Any]]]) -> Iterator[NDArray[Any]]:

@@ -18,6 +18,7 @@ from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.files import write_csv
 from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.orientation import orientation_of
+from nnunet_softlabel.formats.predictions import foreground_channels
 from nnunet_softlabel.formats.probability_maps import write_probability
 from nnunet_softlabel.formats.soft_dataset import SoftDataset, soft_ending
 from nnunet_softlabel.formats.staging import staged
@@ -132,10 +133,10 @@ def _write_case(
     _, grid = read_image(mask)
     orientation = orientation_of(dataset.reader, grid, dataset.file_ending)
     shape = orientation.turn_grid(grid).shape
-    models = channels_of_models(dataset, found.folders_of[case], case, shape)
-    if not dataset.labels.has_regions:
-        for model in models:
-            next(model)  # the background
+    models = [
+        foreground_channels(model, dataset.labels)
+        for model in channels_of_models(dataset, found.folders_of[case], case, shape)
+    ]
     ml = float(np.prod(grid.spacing_mm)) / 1000
     raters = _rater_volumes(dataset, case, shape)
     rows = []

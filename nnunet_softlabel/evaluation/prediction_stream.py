@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nnunet_softlabel.evaluation.decision import Decision
 from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.thresholds import Threshold
+from nnunet_softlabel.formats.predictions import foreground_channels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
@@ -35,14 +36,10 @@ class PredictionStream:
         """Each foreground channel ``(*spatial)``.
 
         Raises:
-            DatasetError: as `Predictions.read`; of all channels together after the last one.
+            DatasetError: as `Predictions.channels`; of all channels together after the last one.
         """
-        labels = self._dataset.labels
         found = self._predictions.channels(self._case, self._dataset, self._shape, stock=self._stock)
-        channels = map(self._decision.take, found)  # which keeps none of them
-        if not labels.has_regions:
-            next(channels, None)  # the background
-        yield from channels
+        return foreground_channels(map(self._decision.take, found), self._dataset.labels)
 
     def decision(self) -> NDArray[Any]:
         """The label map ``(*spatial)``, when all channels were taken."""

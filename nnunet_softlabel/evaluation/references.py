@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.consistency import exhaust
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import voxels_in
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -88,8 +88,8 @@ def check_references(dataset: SoftDataset, case: str, *, split: str) -> Grid:
         DatasetError: naming the case, if one is missing or lies on another grid.
     """
     references = References.of(dataset, case, split=split)
-    for arrays in (references.soft(), references.raters()):
-        deque(arrays, maxlen=0)
+    exhaust(references.soft())
+    exhaust(references.raters())
     return references.grid
 
 

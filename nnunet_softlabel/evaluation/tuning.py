@@ -21,6 +21,7 @@ from nnunet_softlabel.evaluation.run import Split, select_cases
 from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.files import check_can_be_made, refuse_another_kind, refuse_existing, write_json
+from nnunet_softlabel.formats.predictions import foreground_channels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.overlap import f_beta
 from nnunet_softlabel.processes import for_each_case
@@ -192,9 +193,7 @@ def _scores_of_candidates(
         references = [drawn for _, drawn in known.raters()] if goal.against == "raters" else [hard]
         if not references:
             raise DatasetError(f"Case {case}: no rater's label map is kept; tune against the consensus.")
-    channels = predictions.channels(case, dataset, hard.shape)
-    if not labels.has_regions:
-        next(channels)  # the background
+    channels = foreground_channels(predictions.channels(case, dataset, hard.shape), labels)
     scores = np.empty((len(references), len(labels.names), len(CANDIDATES)))
     for index, (values, p) in enumerate(zip(labels.values.values(), channels, strict=True)):
         for own, reference in zip(scores, references, strict=True):

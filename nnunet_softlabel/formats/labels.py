@@ -54,6 +54,11 @@ class Labels:
         return any(len(values) > 1 for values in self.values.values())
 
     @property
+    def network_channels(self) -> int:
+        """How many probabilities a network gives for a voxel: classes have the background first."""
+        return len(self.names) + (not self.has_regions)
+
+    @property
     def region_order(self) -> tuple[int, ...]:
         """nnU-Net's ``regions_class_order``: as given, or per region its smallest label in no later region.
 

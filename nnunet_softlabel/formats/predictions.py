@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -173,11 +174,11 @@ def _check_type(path: Path, dtype: np.dtype[Any]) -> None:
 
 
 def _check_shape(path: Path, found: tuple[int, ...], labels: Labels, shape: tuple[int, ...]) -> None:
-    channels = len(labels.names) + (not labels.has_regions)
-    if found != (channels, *shape):
+    expected = (labels.network_channels, *shape)
+    if found != expected:
         raise DatasetError(
-            f"{path}: probabilities have shape {found}, the reference asks for "
-            f"{(channels, *shape)}; is this the data set it was predicted for?"
+            f"{path}: probabilities have shape {found}, the reference asks for {expected}; "
+            f"is this the data set it was predicted for?"
         )
 
 
@@ -215,6 +216,6 @@ def write_probabilities(path: Path, channels: Iterable[NDArray[Any]], shape: tup
                 stored.write(numbers[start : start + PIECE].data)
 
 
-def foreground(probabilities: NDArray[Any], labels: Labels) -> NDArray[Any]:
-    """The foreground channels ``(C, *spatial)`` of what `read_probabilities` gives."""
-    return probabilities if labels.has_regions else probabilities[1:]
+def foreground_channels(channels: Iterator[NDArray[Any]], labels: Labels) -> Iterator[NDArray[Any]]:
+    """Those of a network's channels that have a name, as they come; none is kept."""
+    return islice(channels, labels.network_channels - len(labels.names), None)

@@ -16,7 +16,7 @@ from nnunet_softlabel.evaluation.tables import versions
 from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.files import write_text
 from nnunet_softlabel.formats.images import read_image
-from nnunet_softlabel.formats.predictions import probability_channels
+from nnunet_softlabel.formats.predictions import foreground_channels, probability_channels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.refinement.candidates import COLUMNS, JudgedCandidate, csv_row
 from nnunet_softlabel.refinement.summary import RefinementSummary
@@ -127,9 +127,9 @@ def _seen_by_network(
     if case.prediction is not None:
         labels = dataset.labels
         channels = probability_channels(case.prediction.parent, case.prediction.stem, labels, shape)
-        for index, channel in enumerate(channels, -int(not labels.has_regions)):  # -1: the background
+        for name, channel in zip(labels.names, foreground_channels(channels, labels), strict=True):
             for number, (c, cut) in enumerate(zip(candidates, cuts, strict=True)):
-                if labels.names.index(c.label) == index:
+                if c.label == name:
                     found[number] = channel[cut].copy()
     return found
 

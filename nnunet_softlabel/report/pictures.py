@@ -16,7 +16,7 @@ from nnunet_softlabel.evaluation.references import References
 from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_image
-from nnunet_softlabel.formats.predictions import probability_channels
+from nnunet_softlabel.formats.predictions import foreground_channels, probability_channels
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import case_values, home_reference
@@ -99,7 +99,6 @@ def case_picture(
     if image.shape != shape:
         raise DatasetError(f"Case {case}: its image has shape {image.shape}, its soft label {shape}.")
     image = image[cut].astype(np.float32)
-    first = int(not dataset.labels.has_regions)  # after the background
     return CasePicture(
         case=case,
         caption=caption,
@@ -108,7 +107,13 @@ def case_picture(
         consensus=is_member(references.hard[cut], values),
         soft=soft,
         probabilities={
-            name: channel_at(probability_channels(folder, case, dataset.labels, shape), first + index, cut)
+            name: channel_at(
+                foreground_channels(
+                    probability_channels(folder, case, dataset.labels, shape), dataset.labels
+                ),
+                index,
+                cut,
+            )
             for name, folder in predictions.items()
         },
         aspect=aspect,

@@ -203,7 +203,7 @@ def test_applied_calibration_is_what_evaluate_scores(folds, tmp_path):
     shape = data.dataset.read_hard("case0").shape
     asked = Predictions.find(folders[0], file_ending=".nii.gz").with_calibration(file, data.dataset.labels)
     written = np.load(out / "case0.npz")["probabilities"]
-    np.testing.assert_array_equal(written, asked.read("case0", data.dataset.labels, shape))
+    np.testing.assert_array_equal(written, np.stack(list(asked.channels("case0", data.dataset.labels, shape))))
     raw = np.load(folders[0] / "case0.npz")["probabilities"]
     assert np.abs(written - raw).max() > 0.01
     hard, grid = read_mask(out / "case0.nii.gz")

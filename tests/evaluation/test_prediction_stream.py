@@ -93,7 +93,7 @@ def test_the_stream_decides_as_the_whole_does(build, labels, rule):
     shape = dataset.read_hard("case0").shape
     stream = PredictionStream(predictions, "case0", dataset, shape, threshold=threshold)
     channels = list(stream.channels())
-    whole = predictions.read("case0", dataset, shape)
+    whole = np.stack(list(predictions.channels("case0", dataset, shape)))
     np.testing.assert_array_equal(channels, whole if dataset.labels.has_regions else whole[1:])
     np.testing.assert_array_equal(stream.decision(), decide(whole, dataset.labels, threshold))
 
@@ -152,7 +152,7 @@ def test_a_mean_of_models_is_to_the_bit_that_of_whole_arrays(build, tmp_path, rn
         found = replace(found, calibration=Calibration(tmp_path / "c.json", "d", own, {}, {}))
         expected = recalibrated(expected, own, has_regions=dataset.labels.has_regions)
     np.testing.assert_array_equal(list(found.channels("case0", dataset, shape)), expected)
-    np.testing.assert_array_equal(found.read("case0", dataset.labels, shape), expected)
+    np.testing.assert_array_equal(np.stack(list(found.channels("case0", dataset.labels, shape))), expected)
 
 
 def test_every_model_of_a_mean_is_held_against_its_segmentation(build, tmp_path, rng):

@@ -21,7 +21,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.grid_words import difference_in_words
 from nnunet_softlabel.formats.images import file_ending, is_flat, read_image
 from nnunet_softlabel.formats.packed import PackedMap
-from nnunet_softlabel.formats.predictions import probability_channels
+from nnunet_softlabel.formats.predictions import foreground_channels, probability_channels
 from nnunet_softlabel.formats.regrid import GridError, Moved
 
 
@@ -98,9 +98,7 @@ def _read_prediction(case: Case, grid: Grid, settings: CaseSettings) -> ChannelS
         return None
     folder, labels = case.prediction.parent, settings.labels
     channels = probability_channels(folder, case.prediction.stem, labels, grid.shape)
-    if not labels.has_regions:
-        next(channels)  # the background
-    return ChannelStore(channels, len(labels.names), grid.shape)
+    return ChannelStore(foreground_channels(channels, labels), len(labels.names), grid.shape)
 
 
 def _read_region(onto: Onto, source: Source, what: str) -> NDArray[Any]:
