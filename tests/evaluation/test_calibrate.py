@@ -12,12 +12,16 @@ from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.average import apply_calibration, average
 from nnunet_softlabel.evaluation.calibrate import FitTarget, calibrate
+from nnunet_softlabel.evaluation.calibrate import _draw as draw
 from nnunet_softlabel.evaluation.calibration_file import read_calibration
+from nnunet_softlabel.evaluation.calibration_targets import CalibrationTargets
 from nnunet_softlabel.evaluation.consistency import stock_threshold
 from nnunet_softlabel.evaluation.ensemble import SEARCHED, Predictions
+from nnunet_softlabel.evaluation.recalibration import log_odds_of
 from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.thresholds import Threshold, decide
 from nnunet_softlabel.evaluation.tuning import tune_threshold
+from nnunet_softlabel.evaluation.voxel_sample import sample_voxels
 from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.probability_maps import write_probability
@@ -108,6 +112,28 @@ def test_a_single_fold_is_cut_by_patient(build, tmp_path):
     assert len(found["parts"]) == 4  # patients
     for part in found["parts"].values():
         assert len({groups[case] for case in part["cases"]}) == 1
+
+
+@pytest.mark.parametrize("labels", [Labels({"lesion": (1,)}), CLASSES, REGIONS])
+@pytest.mark.parametrize("most", [300, 10**6])
+def test_voxels_are_drawn_channel_by_channel_as_from_whole_arrays(build, labels, most):
+    data = build(labels=labels)
+    case, names = data.dataset.cases()[1], data.dataset.labels
+    found = Predictions.find([data.predictions], file_ending=".nii.gz")
+    targets = CalibrationTargets(data.dataset, "Tr", "soft")
+    drawn = draw(case, predictions=found, references=targets, most=most)
+    soft = data.dataset.read_soft(case)
+    p = np.stack(list(found.channels(case, data.dataset, soft.shape[1:])))
+    whole = sample_voxels(
+        log_odds_of(p, has_regions=names.has_regions),
+        soft,
+        most=most,
+        rng=np.random.default_rng([ord(letter) for letter in case]),
+        has_regions=names.has_regions,
+    )
+    for part in ("log_odds", "target", "weight"):
+        np.testing.assert_array_equal(getattr(drawn, part), getattr(whole, part))
+    assert drawn.volume == pytest.approx(whole.volume)
 
 
 def test_a_map_that_does_not_help_is_not_written(build, tmp_path):
@@ -203,7 +229,9 @@ def test_applied_calibration_is_what_evaluate_scores(folds, tmp_path):
     shape = data.dataset.read_hard("case0").shape
     asked = Predictions.find(folders[0], file_ending=".nii.gz").with_calibration(file, data.dataset.labels)
     written = np.load(out / "case0.npz")["probabilities"]
-    np.testing.assert_array_equal(written, np.stack(list(asked.channels("case0", data.dataset.labels, shape))))
+    np.testing.assert_array_equal(
+        written, np.stack(list(asked.channels("case0", data.dataset.labels, shape)))
+    )
     raw = np.load(folders[0] / "case0.npz")["probabilities"]
     assert np.abs(written - raw).max() > 0.01
     hard, grid = read_mask(out / "case0.nii.gz")
