@@ -12,6 +12,7 @@ import os
 import random
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 from time import process_time
 
@@ -20,6 +21,7 @@ import torch
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.formats.grid import Grid
+from tests.performance.generated_volumes import convert_and_plan
 
 SHAPE = (160, 160, 160)
 
@@ -66,16 +68,8 @@ def make_mask(seed: int, rater: int, classes: int) -> np.ndarray:
 
 
 def prepare(folder: Path, classes: int) -> None:
-    from functools import partial
-
-    from nnunet_softlabel.conversion.run import convert
     from nnunet_softlabel.preprocessing.run import preprocess
-    from tests.conftest import plan_in_process
 
-    for name in ("raw", "preprocessed", "results"):
-        os.environ[f"nnUNet_{name}"] = str(folder / name)
-        (folder / name).mkdir()
-    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
     cases = [
         Case(
             f"case_{seed}",
@@ -84,9 +78,7 @@ def prepare(folder: Path, classes: int) -> None:
         )
         for seed in range(5)
     ]
-    labels = [f"class{i}={i}" for i in range(1, classes + 1)]
-    convert(cases, "Dataset990_Speed", labels=labels, channel_names=["MR"])
-    plan_in_process(990, ("3d_fullres",))
+    convert_and_plan(folder, cases, classes)
     preprocess(990, "3d_fullres")
 
 

@@ -30,6 +30,7 @@ from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.nnunet_folders import find_dataset
 from nnunet_softlabel.preprocessing.preparation import Preparation
+from tests.performance.generated_volumes import convert_and_plan
 
 
 def main() -> None:
@@ -80,13 +81,6 @@ def measure(dataset: str, args: argparse.Namespace) -> None:
 
 def generate(folder: Path, labels: int, size: int, cases: int = 4) -> None:
     """A converted and planned data set 990 whose cases have voxels of different sizes."""
-    from nnunet_softlabel.conversion.run import convert
-    from tests.conftest import plan_in_process
-
-    for name in ("raw", "preprocessed", "results"):
-        os.environ[f"nnUNet_{name}"] = str(folder / name)
-        (folder / name).mkdir()
-    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
     found = [
         Case(
             f"case_{seed}",
@@ -95,9 +89,7 @@ def generate(folder: Path, labels: int, size: int, cases: int = 4) -> None:
         )
         for seed in range(cases)
     ]
-    names = [f"class{i}={i}" for i in range(1, labels + 1)]
-    convert(found, "Dataset990_Speed", labels=names, channel_names=["MR"])
-    plan_in_process(990, ("3d_fullres",))
+    convert_and_plan(folder, found, labels)
 
 
 def _image(seed: int, size: int) -> tuple[np.ndarray, Grid]:

@@ -7,12 +7,15 @@ every voxel of the background, so that no voxel can be passed over.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.evaluation.thresholds import decide
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
@@ -107,3 +110,17 @@ def plan(identifier: str) -> None:
     write_json(fingerprint, content)
     plan_experiment_dataset(number)
     preprocess_dataset(number, configurations=("3d_fullres",), num_processes=[1], show_progress_bar=False)
+
+
+def convert_and_plan(folder: Path, cases: Sequence[Case], labels: int) -> None:
+    """Data set 990 below a folder, which becomes nnU-Net's; labels are 1, 2, ..."""
+    from nnunet_softlabel.conversion.run import convert
+    from tests.conftest import plan_in_process
+
+    for name in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{name}"] = str(folder / name)
+        (folder / name).mkdir()
+    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
+    names = [f"class{i}={i}" for i in range(1, labels + 1)]
+    convert(cases, "Dataset990_Speed", labels=names, channel_names=["MR"])
+    plan_in_process(990, ("3d_fullres",))
