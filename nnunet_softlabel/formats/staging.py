@@ -14,6 +14,7 @@ in between leaves `moving.json`, and the next one begins by putting everything b
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ OF_DATASETS = tuple(
     f"{kind}{split}" for kind in ("images", "labels", "softLabels", "raterLabels") for split in ("Tr", "Ts")
 )
 UNFINISHED = ".unfinished"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -44,6 +46,7 @@ def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[P
 
     Raises:
         UsageError: if one is there already, if the folder cannot be made, or another process works there.
+        OSError: naming ``output``, if there is no room for what is written.
     """
     made = [folder for folder in (output, *output.parents) if not folder.exists()]
     if output.exists() and not output.is_dir():
@@ -66,6 +69,10 @@ def staged(output: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[P
                 (work / "new").mkdir()
                 yield work / "new"
                 _move(output, work)
+            except OSError as error:
+                if error.errno in NO_ROOM and error.filename is None:  # of a file that is open already
+                    raise OSError(error.errno, error.strerror, str(output)) from error
+                raise
             finally:
                 _put_back(output, work)
                 _tidy(work, made)

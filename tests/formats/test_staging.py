@@ -1,5 +1,6 @@
 """Files that belong together come together, whatever happens."""
 
+import errno
 import os
 import shutil
 
@@ -129,3 +130,17 @@ def test_without_locks_it_works_and_warns(tmp_path, monkeypatch):
     with pytest.warns(RuntimeWarning, match="has no locks"):
         write(tmp_path / "out", "1")
     assert content(tmp_path / "out") == dict.fromkeys(NAMES, "1")
+
+
+def test_a_full_disk_names_the_folder_and_other_errors_stay(tmp_path):
+    def writing(error):
+        with staged(tmp_path / "out", ["a"], overwrite=False):
+            raise error
+
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'out'}'"):
+        writing(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError, match="'of_another'"):
+        writing(OSError(errno.ENOSPC, "No space left on device", "of_another"))
+    with pytest.raises(OSError, match=r"^device is gone$"):
+        writing(OSError("device is gone"))
+    assert not (tmp_path / "out").exists()
