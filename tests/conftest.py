@@ -312,14 +312,6 @@ def _enter(dataset: PlannedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return dataset
 
 
-@pytest.fixture(autouse=True, scope="session")
-def blosc2_works_on_one_thread() -> None:
-    """As in nnU-Net. Tests fork, and a child that ends threads which it never had may wait for ever."""
-    import blosc2
-
-    blosc2.set_nthreads(1)
-
-
 @pytest.fixture(autouse=True)
 def messages_name_only_flags_of_their_command(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever error a test provokes: its message names no flag that the command does not have."""

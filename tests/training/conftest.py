@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,22 @@ def _without_processes_and_plots(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
     patch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: Path(folder, "progress.png").touch())
+
+
+def in_fresh_process(function: Callable[..., object], *arguments: object) -> SpawnProcess:
+    """Start ``function(*arguments)``, of module level, in a new interpreter, with no pools and no plots.
+
+    A fork of the tests' process would wait for threads of ITK, torch or blosc2 that only its parent has.
+    """
+    process = SpawnContext().Process(target=_without_pools, args=(function, arguments))
+    process.start()
+    return process
+
+
+def _without_pools(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _without_processes_and_plots(patch)
+        function(*arguments)
 
 
 @pytest.fixture

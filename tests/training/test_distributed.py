@@ -3,8 +3,8 @@
 import csv
 import traceback
 from functools import partial
-from multiprocessing.context import ForkContext
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ from nnunet_softlabel.preprocessing.preparation import Preparation
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerAPLExpectation
 from nnunet_softlabel.training.soft_scores import SoftScores
 from nnunet_softlabel.training.trainer import SCORES_FILE
-from tests.training.conftest import make_trainer, seed_everything
+from tests.training.conftest import in_fresh_process, make_trainer, seed_everything
 
 WORLD = 2
 PER_RANK = 2
@@ -54,14 +54,9 @@ def run_ranks(function, folder: Path, *arguments):
     """What ``function(rank, *arguments)`` returned in each of two processes that are joined by gloo."""
     folder = folder / "ranks"
     folder.mkdir()
-    context = ForkContext()  # spawned ones would import nnU-Net again
-    processes = [
-        context.Process(target=_run_rank, args=(function, rank, folder, arguments)) for rank in range(WORLD)
-    ]
+    processes = [in_fresh_process(_run_rank, function, rank, folder, arguments) for rank in range(WORLD)]
     for process in processes:
-        process.start()
-    for process in processes:
-        process.join(180)
+        process.join(300)
         process.kill()
     errors = [path.read_text(encoding="utf-8") for path in folder.glob("*.txt")]
     assert not errors, "\n".join(errors)
@@ -164,6 +159,13 @@ def test_one_hot_dice_of_two_processes_is_nnunets(losses_of_ranks, name):
 
 
 def _prepare(rank, folder):
+    make_case = preprocessing.make_case
+
+    def slow_make_case(*arguments):
+        sleep(0.3)  # long enough for the other to find the lock taken
+        return make_case(*arguments)
+
+    preprocessing.make_case, preprocessing.POLL_SECONDS = slow_make_case, 0.1
     plans = PlansManager(read_json(folder / "nnUNetPlans.json"))
     log = []
     distributed.barrier()
@@ -172,20 +174,10 @@ def _prepare(rank, folder):
 
 
 def test_one_process_prepares_and_the_other_waits(planned_dataset, tmp_path, monkeypatch):
-    from time import sleep
-
     copied = planned_dataset.copy_to(tmp_path, monkeypatch)
     folder = copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels"
     for path in folder.iterdir():
         path.unlink()
-    make_case = preprocessing.make_case
-
-    def slow_make_case(*arguments):
-        sleep(0.3)  # long enough for the other to find the lock taken
-        return make_case(*arguments)
-
-    monkeypatch.setattr(preprocessing, "make_case", slow_make_case)
-    monkeypatch.setattr(preprocessing, "POLL_SECONDS", 0.1)
     (log_a, manifest_a), (log_b, manifest_b) = run_ranks(_prepare, tmp_path, copied.preprocessed)
     assert manifest_a == manifest_b
     assert sorted(log[0].split()[0] for log in (log_a, log_b)) == ["Preprocessing", "Waiting"]

@@ -6,7 +6,7 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerSoftCE
 from nnunet_softlabel.training.trainer_path import trainer_path
-from tests.training.conftest import REDUCED
+from tests.training.conftest import REDUCED, in_fresh_process, make_trainer, seed_everything
 from tests.training.test_stock_model import assert_same_prediction, model_and_image, predict
 
 
@@ -73,8 +73,6 @@ class _Reseeding(nnUNetTrainerAPL):
     """nnU-Net stores no random state: begin every epoch from a seed of its own."""
 
     def on_epoch_start(self):
-        from tests.training.conftest import seed_everything
-
         super().on_epoch_start()
         seed_everything(100 + self.current_epoch)
 
@@ -91,28 +89,24 @@ class _Killed(_Reseeding):
 _Killed.__name__ = _Reseeding.__name__
 
 
+def _train_seeded(trainer_class, dataset, *, continues=False):
+    seed_everything(7)
+    trainer = make_trainer(trainer_class, dataset)
+    trainer.num_epochs, trainer.save_every = 4, 1
+    maybe_load_checkpoint(trainer, continues, False)
+    trainer.run_training()
+    return trainer.logger.get_checkpoint()
+
+
 def test_training_goes_on_after_a_kill_as_if_uninterrupted(
     trainer_factory, planned_dataset, tmp_path, monkeypatch
 ):
-    from multiprocessing.context import ForkContext
-
-    from tests.training.conftest import seed_everything
-
-    def train(trainer_class, continues=False):
-        seed_everything(7)
-        trainer = trainer_factory(trainer_class, planned_dataset)
-        trainer.num_epochs, trainer.save_every = 4, 1
-        maybe_load_checkpoint(trainer, continues, False)
-        trainer.run_training()
-        return trainer.logger.get_checkpoint()
-
-    whole = train(_Reseeding)
+    whole = _train_seeded(_Reseeding, planned_dataset)
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "killed"))
-    process = ForkContext().Process(target=train, args=(_Killed,))
-    process.start()
-    process.join(120)
+    process = in_fresh_process(_train_seeded, _Killed, planned_dataset)
+    process.join(300)
     assert process.exitcode == 9
-    resumed = train(_Reseeding, continues=True)
+    resumed = _train_seeded(_Reseeding, planned_dataset, continues=True)
     for curve in ("train_losses", "val_losses"):
         assert resumed[curve] == pytest.approx(whole[curve], rel=1e-3)
     assert resumed["mean_fg_dice"] == pytest.approx(whole["mean_fg_dice"], rel=1e-2)

@@ -19,7 +19,7 @@ from nnunet_softlabel.training import loss_trainer, recipes
 from nnunet_softlabel.training.foreground import foreground_share
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerHardAPL
 from nnunet_softlabel.training.trainer import SCORES_FILE, SoftLabelTrainer
-from tests.training.conftest import batches, log_text
+from tests.training.conftest import batches, in_fresh_process, log_text, make_trainer
 
 SOFT = ["nnUNetTrainerAPL", "nnUNetTrainerAPLExpectation", "nnUNetTrainerAPLNoDice", "nnUNetTrainerSoftCE"]
 HARD = ["nnUNetTrainerHardAPL", "nnUNetTrainerHardBCE"]
@@ -181,21 +181,27 @@ def test_what_workers_receive_can_be_pickled(trainer_factory, planned_dataset):
     assert next(loader)["target"][0].dtype == torch.int16
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_background_worker_draws_batches(trainer_factory, planned_dataset, monkeypatch, method):
-    context = SpawnContext() if method == "spawn" else ForkContext()
+def _draw_from_a_worker(context_class, dataset, answer):
     for name in ("Process", "Queue", "Event"):
-        monkeypatch.setattr(nondet_multi_threaded_augmenter, name, getattr(context, name))
-    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
-    trainer = trainer_factory(nnUNetTrainerAPL, planned_dataset)
+        setattr(nondet_multi_threaded_augmenter, name, getattr(context_class(), name))
+    trainer = make_trainer(nnUNetTrainerAPL, dataset)
     trainer.initialize()
     train, val = trainer.get_dataloaders()
     try:
-        assert next(train)["target"][0].dtype == torch.int16
-        assert next(val)["target"][0].shape[1] == 2
+        answer.write_text(f"{next(train)['target'][0].dtype}, {next(val)['target'][0].shape[1]} channels")
     finally:
         train._finish()
         val._finish()
+
+
+@pytest.mark.parametrize("context", [ForkContext, pytest.param(SpawnContext, marks=pytest.mark.slow)])
+def test_background_worker_draws_batches(trainer_factory, planned_dataset, tmp_path, monkeypatch, context):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    process = in_fresh_process(_draw_from_a_worker, context, planned_dataset, tmp_path / "answer.txt")
+    process.join(300)
+    process.kill()
+    assert (tmp_path / "answer.txt").read_text(encoding="utf-8") == "torch.int16, 2 channels"
+    assert process.exitcode == 0
 
 
 def phases_of(trainer) -> list[tuple[int, bool]]:
