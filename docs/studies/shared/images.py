@@ -1,12 +1,13 @@
-"""Flat knees of the phantom and slices of LIDC, at a chosen share of foreground."""
+"""Flat knees of the phantom and slices of real cases, LIDC's at a chosen share of foreground."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from docs.studies.shared.cases import TILE, lidc_cases
+from docs.studies.shared.cases import TILE, CaseData, lidc_cases
 from docs.studies.shared.small_network import normalised
 from nnunet_softlabel.simulation.knee_phantom import KneeLesions, make_knee_phantom, phantom_raters
 
@@ -45,9 +46,9 @@ def knees(seeds: range, *, fraction: float, regime: str, size: int = 64) -> Imag
 
 
 def _images(
-    image: list[np.ndarray],
-    soft: list[np.ndarray],
-    truth: list[np.ndarray] | None,
+    image: Sequence[np.ndarray],
+    soft: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray] | None,
     spacing: tuple[float, float],
 ) -> Images:
     label = np.stack(soft)
@@ -91,6 +92,26 @@ def lidc(seed: int, *, fraction: float, most: int = 300) -> tuple[Images, Images
         order = rng.permutation(len(chosen))[:most]
         made = [_mosaic(chosen[i], empty, across, rng) for i in order]
         parts.append(_images([i for i, _ in made], [q for _, q in made], None, (0.7, 0.7)))
+    return parts[0], parts[1], parts[2]
+
+
+def slices_of(cases: Sequence[CaseData], seed: int, *, most: int = 300) -> tuple[Images, Images, Images]:
+    """Slices that a reader marked, to train on, to tune on and to test on: of different patients, as `lidc`.
+
+    All classes together are the object. ``truth`` is the majority where the data set has no truth.
+    """
+    rng = np.random.default_rng([seed, 502])
+    patients = rng.permutation(sorted({case.group for case in cases}))
+    parts = []
+    for part in np.split(patients, [int(0.6 * len(patients)), int(0.75 * len(patients))]):
+        own = set(part.tolist())
+        made: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for case in (case for case in cases if case.group in own):
+            soft = case.votes.any(axis=1).mean(axis=0, dtype=np.float32)
+            truth = soft > 0.5 if case.truth is None else case.truth.any(axis=0)
+            made += [one for one in zip(case.image, soft, truth, strict=True) if one[1].any()]
+        image, soft, truth = zip(*(made[i] for i in rng.permutation(len(made))[:most]), strict=True)
+        parts.append(_images(image, soft, truth, cases[0].spacing_mm[1:]))
     return parts[0], parts[1], parts[2]
 
 
