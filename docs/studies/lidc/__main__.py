@@ -3,6 +3,7 @@
     python -m docs.studies.lidc --work FOLDER                 # runs what results.csv lacks, then the tables
     python -m docs.studies.lidc --work FOLDER --recalibrate   # makes recalibrated.csv, then the tables
     python -m docs.studies.lidc --work FOLDER --default-plan  # makes fold0_default_plan.csv, then the tables
+    python -m docs.studies.lidc --work FOLDER --fine-tune     # makes fine_tuned.csv, then the tables
     python -m docs.studies.lidc --tables                      # only rewrites tables.md
 
 ``FOLDER`` gets nnU-Net's raw, preprocessed and result folders and may be thrown away afterwards. The design
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from docs.studies.lidc import tables
+from docs.studies.lidc import fine_tuning, tables
 from docs.studies.lidc.tables import METRICS, SHARES, THRESHOLDS
 from docs.studies.shared.cases import LIDC
 from docs.studies.shared.resumable import Cell, Row, run_missing
@@ -34,7 +35,7 @@ from nnunet_softlabel.report.comparison import home_reference
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
-DATASET, PLANS = "501", "nnUNetPlansReduced12"
+DATASET, PLANS = fine_tuning.DATASET, "nnUNetPlansReduced12"
 TRAINERS = (
     "nnUNetTrainer",
     "nnUNetTrainerSoftCE",
@@ -90,10 +91,19 @@ def prepare(work: Path) -> None:
 def run_cell(cell: Cell, *, work: Path) -> list[Row]:
     """Train one trainer on one fold; a row for every case of the fold's validation part."""
     trainer, fold = cell
-    report, name = work / "report", f"Dataset{DATASET}_LIDC"
-    run_benchmark(report, *REDUCED, "-tr", trainer, "-f", fold, "--only", "train")
-    folder = report / "results" / "seed_0" / name / f"{trainer}__{PLANS}__2d" / f"fold_{fold}" / "validation"
-    dataset, scores = SoftDataset.find(DATASET), work / "scores" / f"{trainer}_{fold}"
+    run_benchmark(work / "report", *REDUCED, "-tr", trainer, "-f", fold, "--only", "train")
+    return score(cell, model_folder(work, trainer) / f"fold_{fold}" / "validation", work)
+
+
+def model_folder(work: Path, trainer: str) -> Path:
+    """Results of a trainer of the benchmark."""
+    results = work / "report" / "results" / "seed_0" / f"Dataset{DATASET}_LIDC"
+    return results / f"{trainer}__{PLANS}__2d"
+
+
+def score(cell: Cell, folder: Path, work: Path) -> list[Row]:
+    """A row for every case of a validation folder."""
+    dataset, scores = SoftDataset.find(DATASET), work / "scores" / "_".join(cell)
     evaluate(dataset, folder, scores, num_processes=1, overwrite=True, scoring=Scoring(with_ceiling=False))
     return rows_of(dataset, folder, scores / "soft_metrics.csv", dict(zip(KEY, cell, strict=True)))
 
@@ -118,6 +128,24 @@ def default_plan(work: Path) -> None:
     report = work / "default_plan"
     run_benchmark(report, *DEFAULT_PLAN, "-tr", tables.BASE, tables.DEFAULT, "-f", "0")
     write_scores(report, tables.OWN_PLAN)
+
+
+def fine_tuned_cell(cell: Cell, *, work: Path) -> list[Row]:
+    """A network of the benchmark, or one that goes on from its stock network of the same fold."""
+    name, fold = cell
+    if name in TRAINERS:
+        return run_cell(cell, work=work)
+    stock = model_folder(work, tables.BASE)
+    os.environ["nnUNet_results"] = str(stock.parent.parent)
+    return score(cell, fine_tuning.train(name, fold, stock, PLANS), work)
+
+
+def fine_tune(work: Path, jobs: int) -> None:
+    """All variants on the folds that choose, then what was chosen on the others."""
+    job = partial(fine_tuned_cell, work=work)
+    for _ in range(2):
+        wanted = fine_tuning.cells(tables.chosen_variant(tables.FINE_TUNED))
+        run_missing(tables.FINE_TUNED, wanted, job, key=KEY, columns=COLUMNS, jobs=jobs)
 
 
 def write_scores(report: Path, path: Path) -> None:
@@ -195,6 +223,7 @@ def main() -> None:
         "--recalibrate", action="store_true", help="Only stock and the default, recalibrated."
     )
     parser.add_argument("--default-plan", action="store_true", help="Only fold 0, with nnU-Net's own plan.")
+    parser.add_argument("--fine-tune", action="store_true", help="Only networks that go on from stock's.")
     args = parser.parse_args()
     if args.work is not None:
         work = args.work.resolve()
@@ -204,6 +233,8 @@ def main() -> None:
         recalibrate(work)
     elif args.work is not None and args.default_plan:
         default_plan(work)
+    elif args.work is not None and args.fine_tune:
+        fine_tune(work, args.jobs)
     elif args.work is not None:
         job = partial(run_cell, work=work)
         run_missing(RESULTS, cells(), job, key=KEY, columns=COLUMNS, jobs=args.jobs)

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from docs.studies.shared.numbers import Rows, markdown, values, write_tables
+import numpy as np
+
+from docs.studies.lidc.trainers.fine_tuning import VARIANTS
+from docs.studies.shared.numbers import Rows, markdown, ranks, values, write_tables
 from docs.studies.shared.resumable import read_rows
 from nnunet_softlabel.evaluation.case_scores import MODEL, Row
 from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
@@ -20,12 +23,15 @@ HERE = Path(__file__).parent
 PAGE = HERE / "tables.md"
 RECALIBRATED = HERE / "recalibrated.csv"  # of the two trainers that were trained again
 OWN_PLAN = HERE / "fold0_default_plan.csv"  # two trainers
+FINE_TUNED = HERE / "fine_tuned.csv"  # networks that go on from stock's, and what they are held against
 FIRST_RUN = HERE / "fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
+CHOICE_FOLDS, TEST_FOLDS = ("0", "1"), ("2", "3", "4")  # of the fine-tuning
 NODULE, BASE, DEFAULT = "nodule", "nnUNetTrainer", "nnUNetTrainerSoftCE"
 METRICS = (
     "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near",
     "volume_error_abs",
 )  # fmt: skip
+VARIANT, DICE_LOST, RANKED = "FineTune", 0.005, ("qubiq_dice", "brier_near", "nll_near")
 THRESHOLDS = ("0.5", "0.55", "0.6", "0.65", "0.7", "0.75", "0.8")
 SHARES = ("nobody", "less than half", "half", "more than half", "all")  # of the readers marked a voxel
 
@@ -44,11 +50,13 @@ def write(path: Path) -> None:
     own_plan = {}
     if OWN_PLAN.is_file():
         own_plan = {"Fold 0 with nnU-Net's own plan": comparison(as_soft_metrics(read_rows(OWN_PLAN)))}
+    fine_tuned = {"From a trained stock network": fine_tuning()} if FINE_TUNED.is_file() else {}
     write_tables(
         PAGE,
         {
             "Five folds": folds,
             **recalibrated,
+            **fine_tuned,
             **own_plan,
             "What is marked, by the readers' votes": f"{votes(rows)}\n\n{same_volume(rows)}",
             "The first run: fold 0, five trainers": comparison(read_soft_metrics(FIRST_RUN)),
@@ -66,6 +74,62 @@ def recalibration() -> str:
         f"{comparison(scores)}\n\nDifference to `{rival}`, likewise:\n\n"
         f"{differences(of_trainer, rival, others)}"
     )
+
+
+def fine_tuning() -> str:
+    """All variants on the folds that choose; what ships and what was chosen on the others."""
+    rows = read_rows(FINE_TUNED)
+    choice = [row for row in rows if row["fold"] in CHOICE_FOLDS]
+    test = [row for row in rows if row["fold"] in TEST_FOLDS]
+    text = f"Folds {' and '.join(CHOICE_FOLDS)}, which choose:\n\n{variant_means(choice)}"
+    if not test:
+        return text
+    scores = as_soft_metrics(test)
+    others = [name for name in by_trainer(scores) if name not in (BASE, DEFAULT)]
+    return (
+        f"{text}\n\nChosen: `{chosen_variant(FINE_TUNED)}`.\n\nFolds {', '.join(TEST_FOLDS)}, which test:\n\n"
+        f"{comparison(scores)}\n\nDifference to `{DEFAULT}`, likewise:\n\n"
+        f"{differences(by_trainer(scores), DEFAULT, others)}"
+    )
+
+
+def variant_means(rows: Rows) -> str:
+    """Means over cases, and the mean rank that chooses."""
+    scores, found = by_trainer(as_soft_metrics(rows)), rank_of_variants(rows)
+    lines = [
+        [
+            f"`{name}`",
+            *(f"{_mean(own, metric):.3f}" for metric in METRICS),
+            f"{found[name]:.2f}" if name in found else "-",
+        ]
+        for name, own in scores.items()
+    ]
+    return markdown(["trainer", *(TITLES[m] for m in METRICS), "mean rank"], lines)
+
+
+def rank_of_variants(rows: Rows) -> dict[str, float]:
+    """Mean rank in `RANKED` of the variants whose Dice is at most `DICE_LOST` below stock's."""
+    scores = by_trainer(as_soft_metrics(rows))
+    least = _mean(scores[BASE], "dice") - DICE_LOST
+    names = [n for n, own in scores.items() if n.startswith(VARIANT) and _mean(own, "dice") >= least]
+    if not names:
+        return {}
+    table = [np.array([[_mean(scores[name], metric)] for name in names]) for metric in RANKED]
+    each = [
+        ranks(column, higher_is_better=metric == "qubiq_dice")
+        for metric, column in zip(RANKED, table, strict=True)
+    ]
+    return dict(zip(names, np.mean(each, axis=0).tolist(), strict=True))
+
+
+def chosen_variant(path: Path) -> str | None:
+    """The variant of the best mean rank on the folds that choose; None while a variant lacks a fold."""
+    rows = [row for row in read_rows(path) if row["fold"] in CHOICE_FOLDS]
+    done = {(row["trainer"], row["fold"]) for row in rows}
+    if not done >= {(name, fold) for name in (BASE, DEFAULT, *VARIANTS) for fold in CHOICE_FOLDS}:
+        return None
+    found = rank_of_variants(rows)
+    return min(found, key=lambda name: found[name]) if found else None
 
 
 def as_soft_metrics(rows: Rows) -> list[Row]:
