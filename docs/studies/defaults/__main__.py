@@ -124,6 +124,7 @@ RECIPES = {
 STARTS = ("stock", "DML+CE, no start", "DML+CE, start of a quarter", "DML+CE, start ends itself")
 ENDINGS = ("stock", "DML+CE, no start", "0.3 DML+CE, no start", "DML+CE, last fifth CE", "CE, no start")
 LONGER = ("stock", DEFAULT, "DML of the majority + CE", "DML+CE, then CE", "CE")
+LONGEST = ("stock", DEFAULT, "CE")
 REAL = {"brain growth": brain_growth_cases, "hippocampus": hippocampus_cases, "bubil": bubil_cases}
 
 
@@ -133,12 +134,12 @@ SETTINGS = (
     Setting("knee", "0.01", "360", STARTS, SEEDS),
     Setting("knee", "0.002", "1600", STARTS[1:], SEEDS),
     Setting("lidc", "0.05", "1000", ENDINGS, SEEDS),
-    Setting("lidc", "0.05", "2000", LONGER, SEEDS, (HEAD,)),
-    Setting("brain growth", "", "2000", LONGER, SEEDS, (HEAD,)),
-    Setting("hippocampus", "", "2000", LONGER, SEEDS, (HEAD,)),
-    Setting("bubil", "", "2000", LONGER, SEEDS, (HEAD,)),
-    Setting("knee", "0.01", "2000", LONGER, SEEDS, (HEAD,)),
-    Setting("lidc", "0.05", "10000", LONGER, SEEDS, (HEAD,)),
+    Setting("lidc", "0.05", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
+    Setting("brain growth", "", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
+    Setting("hippocampus", "", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
+    Setting("bubil", "", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
+    Setting("knee", "0.01", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
+    Setting("lidc", "0.05", "10000", LONGEST, range(3), (HEAD,)),
     # does the start that ends itself ever collapse? seeds 0 to 4 are above
     Setting("knee", "0.002", "1600", STARTS[3:], range(5, 50)),
 )

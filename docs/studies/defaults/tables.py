@@ -41,6 +41,7 @@ class Setting:
         names: losses, as the table shows them.
         seeds: of the networks.
         without_training: rows that are made from another row's network.
+        is_judged: whether the rule of part 2 counts it.
     """
 
     data: str
@@ -49,6 +50,7 @@ class Setting:
     names: Sequence[str]
     seeds: range
     without_training: tuple[str, ...] = ()
+    is_judged: bool = False
 
     @property
     def about(self) -> list[str]:
@@ -75,7 +77,7 @@ def write(results: Path, settings: Sequence[Setting], default: str) -> None:
     judged: list[Setting] = []
     for setting in settings:
         rows = complete(everything, setting)
-        judged += [setting] if default in setting.names and rows else []
+        judged += [setting] if setting.is_judged and rows else []
         for name in setting.rows if rows else ():
             cell = select(rows, loss=name)
             means.append([*setting.about, name, *_collapse(cell), *_means(cell)])

@@ -1,4 +1,4 @@
-"""Where the active-passive loss pays: one wrong reader on whole sections, three readers on crops.
+"""Where the active-passive loss pays: one wrong reader on whole images, three readers on crops.
 
     python -m docs.studies.noise             # runs what the two CSV lack, then the tables
     python -m docs.studies.noise --tables    # only rewrites tables.md
@@ -17,7 +17,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from docs.studies.noise import tables
-from docs.studies.noise.data import crops, sections
+from docs.studies.noise.data import DROPPED_ON_CT, crops, sections
+from docs.studies.shared.cases import LIDC
 from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, mean_dice
 from docs.studies.shared.small_network import NetworkBudget, StudyLoss, predict, train
@@ -27,6 +28,7 @@ from nnunet_softlabel.losses import (
     active_passive_loss,
     cross_entropy,
     generalized_cross_entropy,
+    noise_robust_dice_loss,
     soft_dice_loss,
 )
 from nnunet_softlabel.metrics.calibration import brier
@@ -47,6 +49,10 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "Dice+APL 10/0.1": WeightedSum((1.0, dice), (1.0, apl(alpha=10.0, beta=0.1))),
     "Dice+GCE": WeightedSum((1.0, dice), (1.0, generalized_cross_entropy)),
     "CE": cross_entropy,
+}
+MORE_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "NR-Dice": partial(noise_robust_dice_loss, sums=RegionSums(batch_dice=True)),
+    "APL 1/1": active_passive_loss,
 }
 REGIMES = ("missed40", "swap40", "invented100")
 MIRRORING = ("no", "yes")
@@ -92,8 +98,8 @@ def run_sections(cell: Cell) -> list[Row]:
         )
 
     train(
-        training.image, training.drawn[:, None], as_study_loss(LOSSES[loss]), seed=int(seed), budget=BUDGET,
-        mirrors=mirrored == "yes", watch=watch,
+        training.image, training.drawn[:, None], as_study_loss((LOSSES | MORE_LOSSES)[loss]),
+        seed=int(seed), budget=BUDGET, mirrors=mirrored == "yes", watch=watch,
     )  # fmt: skip
     return rows
 
@@ -131,11 +137,14 @@ def crop_cells() -> Iterator[Cell]:
 
 
 def section_cells() -> Iterator[Cell]:
-    """The setting in which something was seen first, with all its seeds."""
-    for mirrored in MIRRORING:
-        for regime in REGIMES:
-            for seed in SEEDS:
-                yield from ((regime, mirrored, loss, str(seed)) for loss in LOSSES)
+    """The setting in which something was seen first, with all its seeds; real CT after it mirrored."""
+    settings = [(regime, mirrored) for mirrored in MIRRORING for regime in REGIMES]
+    mirrored = len(REGIMES) + 1
+    on_ct = [(DROPPED_ON_CT, "yes")] if LIDC.is_dir() else []
+    for regime, mirrors in [*settings[:mirrored], *on_ct, *settings[mirrored:]]:
+        names = LOSSES | MORE_LOSSES if regime == DROPPED_ON_CT else LOSSES
+        for seed in SEEDS:
+            yield from ((regime, mirrors, loss, str(seed)) for loss in names)
 
 
 def main() -> None:

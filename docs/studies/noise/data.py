@@ -1,4 +1,4 @@
-"""Images of the study of noise: knee sections with one wrong reader, and crops around candidates."""
+"""Images of the study of noise: knees and real CT with one wrong reader, and crops around candidates."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
+from docs.studies.refine.scenes import nodules_and_empty_tiles
 from docs.studies.shared.labels import mean_in_bone_bright
 from docs.studies.shared.small_network import normalised
 from nnunet_softlabel.fusion import RaterVotes, majority_vote, mean_vote
@@ -22,6 +23,8 @@ from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_ra
 SIZE, SHARE, CROP = 64, 0.05, 16
 TRAINING, VALIDATION, TEST = 40, 20, 60
 CROP_TRAINING, CROP_TEST = 60, 60
+CT_PATIENTS = (60, 30)  # to train on, to stop on; the others are tested on
+DROPPED_ON_CT, DROPPED = "ct, missed40", 0.4  # of the nodules that a reader drew
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ def knee(seed: int) -> KneePhantom:
 @lru_cache(maxsize=3)
 def sections(regime: str, seed: int) -> tuple[Sections, Sections, Sections]:
     """To train on and to stop on, both with the reader's errors, and to test on."""
+    if regime == DROPPED_ON_CT:
+        return _ct(seed)
     first = 5_000_000 + 1000 * seed
     parts, start = [], first
     for number in (TRAINING, VALIDATION, TEST):
@@ -50,6 +55,30 @@ def sections(regime: str, seed: int) -> tuple[Sections, Sections, Sections]:
         drawn = _drawn(knees, truth, regime, start)
         parts.append(Sections(np.stack([normalised(k.image) for k in knees]), drawn, truth))
         start += number
+    return parts[0], parts[1], parts[2]
+
+
+def _ct(seed: int) -> tuple[Sections, Sections, Sections]:
+    """LIDC tiles, one in three without a nodule; each label is a reader by lot, who leaves out nodules.
+
+    The truth is the majority of all readers. The parts hold different patients.
+    """
+    rng = np.random.default_rng([seed, 701])
+    tiles = nodules_and_empty_tiles(3)
+    nodules = [tiles.nodules[i] for i in rng.permutation(len(tiles.nodules))]
+    patients = list(dict.fromkeys(patient for patient, _, _ in nodules))
+    cuts = np.split(np.array(patients), [CT_PATIENTS[0], sum(CT_PATIENTS[:2])])
+    parts = []
+    for own in (set(cut.tolist()) for cut in cuts):
+        found = [(image, outlines) for patient, image, outlines in nodules if patient in own]
+        blank = [image for patient, image in tiles.empty if patient in own]
+        blank = [blank[i] for i in rng.permutation(len(blank))[: len(found) // 2]]
+        nothing = np.zeros((len(blank), *found[0][0].shape), dtype=bool)
+        truth = np.stack([outlines.mean(axis=0) > 0.5 for _, outlines in found])
+        one = np.stack([outlines[rng.integers(len(outlines))] for _, outlines in found])
+        one[rng.random(len(one)) < DROPPED] = False
+        images = np.stack([*(image for image, _ in found), *blank]).astype(np.float32)
+        parts.append(Sections(images, np.concatenate([one, nothing]), np.concatenate([truth, nothing])))
     return parts[0], parts[1], parts[2]
 
 
