@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import numpy as np
 import pytest
 
 from docs.studies.lidc import __main__ as lidc_study
+from docs.studies.lidc import tables as lidc_tables
 from docs.studies.lidc.__main__ import COLUMNS, marked_at_thresholds, marked_by_votes
+from docs.studies.lidc.fine_tuning import cells
 from docs.studies.lidc.tables import (
     BASE,
+    CHOICE_FOLDS,
+    DEFAULT,
     METRICS,
     SHARES,
     THRESHOLDS,
@@ -17,6 +23,7 @@ from docs.studies.lidc.tables import (
     same_volume,
     votes,
 )
+from docs.studies.lidc.trainers.fine_tuning import VARIANTS
 from docs.studies.shared.resumable import read_rows
 
 
@@ -137,3 +144,42 @@ def test_recalibrated_rows_keep_each_metric_beside_its_home_reference(tmp_path, 
         (BASE, "0.6", "0.05"),
         (f"{BASE}, recalibrated", "0.8", "0.07"),
     ]
+
+
+def fine_tuned(path, scores):
+    """A CSV of every variant on the folds that choose; ``scores``: name -> Dice, other scores."""
+    lines = [",".join(("trainer", "fold", "case", "group", *METRICS))]
+    for fold in CHOICE_FOLDS:
+        for name in (BASE, DEFAULT, *VARIANTS):
+            dice, other = scores.get(name, (0.8, 0.5))
+            values = [str(dice if m in ("dice", "qubiq_dice") else other) for m in METRICS]
+            lines.append(",".join((name, fold, f"case{fold}", f"case{fold}", *values)))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_the_variant_with_the_best_scores_is_chosen_unless_it_loses_dice(tmp_path):
+    path = tmp_path / "fine_tuned.csv"
+    good, loses_dice = "FineTuneRate3e3Epochs6", "FineTuneRate1e2Epochs18"
+    fine_tuned(path, {good: (0.8, 0.3), loses_dice: (0.79, 0.1)})
+    assert lidc_tables.chosen_variant(path) == good
+
+
+def test_nothing_is_chosen_or_tested_while_a_variant_lacks_a_fold(tmp_path):
+    path = tmp_path / "fine_tuned.csv"
+    fine_tuned(path, {})
+    path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[:-1]), encoding="utf-8")
+    assert lidc_tables.chosen_variant(path) is None
+    assert {fold for _, fold in cells(None)} == set(CHOICE_FOLDS)
+    assert ("FineTuneRate3e3Epochs6", "4") in set(cells("FineTuneRate3e3Epochs6"))
+
+
+def test_every_variant_of_the_fine_tuning_is_a_trainer_that_nnunet_finds():
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from docs.studies.lidc.trainers import fine_tuning
+
+    for name, (base, rate, epochs) in VARIANTS.items():
+        trainer = getattr(fine_tuning, name)
+        assert issubclass(trainer, base)
+        assert (trainer.rate, trainer.number, trainer.__name__) == (rate, epochs, name)
+        assert list(signature(trainer).parameters) == list(signature(nnUNetTrainer).parameters)
