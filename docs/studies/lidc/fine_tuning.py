@@ -40,7 +40,7 @@ def train(name: str, fold: str, stock_model: Path, plans: str) -> Path:
     """
     checkpoint = stock_model / f"fold_{fold}" / "checkpoint_final.pth"
     command = ["nnUNetv2_train", DATASET, "2d", fold, "-tr", name, "-p", plans, "--npz", "-device", "cpu"]
-    environment = os.environ | {"nnUNet_n_proc_DA": "0", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1"}
     folder = stock_model.parent / f"{name}__{plans}__2d" / f"fold_{fold}"
     if not (folder / "checkpoint_final.pth").is_file():
         with (stock_model.parent / f"{name}_{fold}.txt").open("w", encoding="utf-8") as log:
