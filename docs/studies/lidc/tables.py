@@ -25,7 +25,7 @@ RECALIBRATED = HERE / "recalibrated.csv"  # of the two trainers that were traine
 OWN_PLAN = HERE / "fold0_default_plan.csv"  # two trainers
 FINE_TUNED = HERE / "fine_tuned.csv"  # networks that go on from stock's, and what they are held against
 FIRST_RUN = HERE / "fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
-CHOICE_FOLDS, TEST_FOLDS = ("0", "1"), ("2", "3", "4")  # of the fine-tuning
+CHOICE_FOLDS, TEST_FOLDS = ("0",), ("1", "2")  # of the fine-tuning
 NODULE, BASE, DEFAULT = "nodule", "nnUNetTrainer", "nnUNetTrainerSoftCE"
 METRICS = (
     "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near",
@@ -77,11 +77,11 @@ def recalibration() -> str:
 
 
 def fine_tuning() -> str:
-    """All variants on the folds that choose; what ships and what was chosen on the others."""
+    """All variants on the fold that chooses; what ships and what was chosen on the others."""
     rows = read_rows(FINE_TUNED)
     choice = [row for row in rows if row["fold"] in CHOICE_FOLDS]
     test = [row for row in rows if row["fold"] in TEST_FOLDS]
-    text = f"Folds {' and '.join(CHOICE_FOLDS)}, which choose:\n\n{variant_means(choice)}"
+    text = f"Fold {', '.join(CHOICE_FOLDS)}, which chooses:\n\n{variant_means(choice)}"
     if not test:
         return text
     scores = as_soft_metrics(test)
