@@ -8,6 +8,7 @@ import torch
 from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.losses import BalancedStart, active_passive_loss, class_balanced, cross_entropy
 from nnunet_softlabel.losses.balanced_start import foreground_volumes
+from tests.process_group import joined_by_gloo
 
 
 def test_class_balanced_averages_marked_voxels_and_the_rest():
@@ -166,12 +167,11 @@ def test_balanced_start_refuses_numbers_that_mean_nothing(options, message):
 
 
 def _all_end_at_once(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    loss, _ = made(window=1, ddp=True)
-    for mine in ([3.9, 3.9], [1.0, 3.9], [1.0, 2.6]):  # together 3.9, 2.45, 1.8
-        step(loss, mine[rank])
-    assert loss.ended_at == 3
-    torch.distributed.destroy_process_group()
+    with joined_by_gloo(folder, rank):
+        loss, _ = made(window=1, ddp=True)
+        for mine in ([3.9, 3.9], [1.0, 3.9], [1.0, 2.6]):  # together 3.9, 2.45, 1.8
+            step(loss, mine[rank])
+        assert loss.ended_at == 3
 
 
 def test_two_processes_end_the_start_at_the_same_iteration(tmp_path):

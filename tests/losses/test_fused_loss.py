@@ -22,6 +22,7 @@ from nnunet_softlabel.losses import (
 from nnunet_softlabel.losses.fused import eager as fused_eager
 from nnunet_softlabel.losses.fused import plain as plain_module
 from nnunet_softlabel.losses.fused.plain import plain_loss
+from tests.process_group import joined_by_gloo
 
 WEIGHTS = [(1, 1, 1, 1), (0.3, 0.7, 0, 2), (0, 0, 1, 0), (1, 0, 0, 0), (0, 0, 0, 0)]
 
@@ -254,26 +255,25 @@ def test_fused_loss_does_not_depend_on_the_number_of_threads(channels, monkeypat
 
 def _compare_with_the_whole_batch(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(2, 3, 40, generator=generator, dtype=torch.float64)
-    target = torch.softmax(torch.randn(2, 3, 40, generator=generator, dtype=torch.float64), dim=1)
-    mine = slice(rank, rank + 1)
-    shared = fused((1, 0, 0, 0), sums=RegionSums(batch_dice=True, ddp=True))
-    plain_module.BACKEND = "aot_eager"  # in this process only
-    in_one = RegionSums(batch_dice=True)
-    whole = value_and_gradient(lambda z: reference(z, target, None, (1, 0, 0, 0), sums=in_one), logits)
-    for loss in (
-        lambda z: dice_semimetric_loss(z, target[mine], sums=shared.options.sums),
-        lambda z: shared(z, target[mine]),
-        lambda z: plain_module.plain_loss(z, target[mine], None, shared.options)[0],
-        lambda z: plain_module.compiled_loss(z, target[mine], None, shared.options)[0],
-    ):
-        value, gradient = value_and_gradient(loss, logits[mine])
-        torch.testing.assert_close(value, whole[0])
-        # Each of two processes has the whole loss; DDP then averages their gradients.
-        torch.testing.assert_close(gradient / 2, whole[1][mine])
-    torch.distributed.destroy_process_group()
+    with joined_by_gloo(folder, rank):
+        generator = torch.Generator().manual_seed(3)
+        logits = torch.randn(2, 3, 40, generator=generator, dtype=torch.float64)
+        target = torch.softmax(torch.randn(2, 3, 40, generator=generator, dtype=torch.float64), dim=1)
+        mine = slice(rank, rank + 1)
+        shared = fused((1, 0, 0, 0), sums=RegionSums(batch_dice=True, ddp=True))
+        plain_module.BACKEND = "aot_eager"  # in this process only
+        in_one = RegionSums(batch_dice=True)
+        whole = value_and_gradient(lambda z: reference(z, target, None, (1, 0, 0, 0), sums=in_one), logits)
+        for loss in (
+            lambda z: dice_semimetric_loss(z, target[mine], sums=shared.options.sums),
+            lambda z: shared(z, target[mine]),
+            lambda z: plain_module.plain_loss(z, target[mine], None, shared.options)[0],
+            lambda z: plain_module.compiled_loss(z, target[mine], None, shared.options)[0],
+        ):
+            value, gradient = value_and_gradient(loss, logits[mine])
+            torch.testing.assert_close(value, whole[0])
+            # Each of two processes has the whole loss; DDP then averages their gradients.
+            torch.testing.assert_close(gradient / 2, whole[1][mine])
 
 
 def test_two_processes_share_the_sums_of_the_batch(tmp_path):

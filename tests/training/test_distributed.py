@@ -31,6 +31,7 @@ from nnunet_softlabel.preprocessing.preparation import Preparation
 from nnunet_softlabel.training.recipes import nnUNetTrainerAPL, nnUNetTrainerAPLExpectation
 from nnunet_softlabel.training.soft_scores import SoftScores
 from nnunet_softlabel.training.trainer import SCORES_FILE
+from tests.process_group import joined_by_gloo
 from tests.training.conftest import in_fresh_process, make_trainer, seed_everything
 
 WORLD = 2
@@ -41,10 +42,8 @@ CHANNELS = 3
 def _run_rank(function, rank, folder, arguments):
     try:
         torch.set_num_threads(1)
-        store = f"file://{folder}/rendezvous"
-        distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD)
-        torch.save(function(rank, *arguments), folder / f"rank{rank}.pt")
-        distributed.destroy_process_group()
+        with joined_by_gloo(folder, rank, WORLD):
+            torch.save(function(rank, *arguments), folder / f"rank{rank}.pt")
     except BaseException:
         (folder / f"rank{rank}.txt").write_text(traceback.format_exc())
         raise
