@@ -6,18 +6,25 @@ lesions that lie side by side stay two, though the union of all outlines is one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import cc3d
 import numpy as np
 import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.candidate import SEEN_ABOVE, Candidate
-from nnunet_softlabel.fusion.rater_votes import RaterVotes
+from nnunet_softlabel.fusion.mask_components import (
+    Extent,
+    MaskComponents,
+    is_overlap,
+    overlap,
+    pieces_of,
+    shared_voxels,
+)
+from nnunet_softlabel.fusion.rater_votes import Box, RaterVotes
 
 # Components of two raters are one lesion if they share this part of the smaller one.
 SHARED_PART = 0.25
@@ -33,16 +40,12 @@ class CandidateMap:
 
     Attributes:
         candidates: those that are marked first, each part in the order of their first voxels.
-        voxel: ``(M,)`` flat index of a voxel.
-        rater: ``(M,)`` index of the rater who marked it; -1 where nobody did and the network sees it.
-        candidate: ``(M,)`` index of the candidate that the mark belongs to. Marks of no candidate (slips) are
-            not in the three arrays.
+        extents: of each, the marks that belong to it, whose masks are in the order of the raters; or what the
+            network sees, where nobody marked it. Marks of no candidate (slips) are in none.
     """
 
     candidates: tuple[Candidate, ...]
-    voxel: NDArray[Any]
-    rater: NDArray[Any]
-    candidate: NDArray[Any]
+    extents: tuple[Extent, ...]
 
 
 def find_candidates(
@@ -60,29 +63,22 @@ def find_candidates(
     """
     if probability is not None and probability.shape != raters.spatial_shape:
         raise ValueError(f"probability has shape {probability.shape}, the votes {raters.spatial_shape}")
-    marks = _marks(raters, channel)
-    smooth = None if probability is None else smoothed(probability, raters.spacing_mm)
-    groups, voxels_of = _without_crumbs(*_groups(marks), marks, raters)
-    unmarked: list[NDArray[Any]] = []
-    if probability is not None and smooth is not None:
-        unmarked = _unmarked(raters, (probability, smooth), marks, voxels_of)
-    candidates, parts = [], []
-    for number, group in enumerate(groups):
-        chosen = np.isin(marks.node, group)
-        raters_of_marks = marks.rater[chosen]
-        candidates.append(_candidate(raters, raters_of_marks, voxels_of[number], smooth))
-        parts.append((marks.voxel[chosen], raters_of_marks))
-    for voxels in unmarked:
+    masks = [MaskComponents.of(votes[channel]) for votes in raters.counted_votes()]
+    groups = _groups(masks)
+    kept, with_crumbs = _without_crumbs(groups, raters)
+    unmarked: list[Extent] = []
+    smooth: NDArray[Any] | None = None
+    if probability is not None:
+        seen = MaskComponents.of(probability > SEEN_ABOVE)
+        smooth = smoothed(probability, raters.spacing_mm)
+        unmarked = _unmarked(raters, smooth, _untouched(seen, masks), kept)
+    candidates = [
+        _candidate(raters, marks, own, smooth) for marks, own in zip(with_crumbs, kept, strict=True)
+    ]
+    for extent in unmarked:
         assert smooth is not None, "only a network sees what nobody marked"
-        candidates.append(_unmarked_candidate(raters, voxels, smooth))
-        parts.append((voxels, np.full(voxels.size, -1)))
-    numbers = [np.full(v.size, i) for i, (v, _) in enumerate(parts)]
-    return CandidateMap(
-        tuple(candidates),
-        np.concatenate([np.empty(0, np.intp), *(v for v, _ in parts)]),
-        np.concatenate([np.empty(0, np.intp), *(r for _, r in parts)]),
-        np.concatenate([np.empty(0, np.intp), *numbers]),
-    )
+        candidates.append(_unmarked_candidate(raters, extent, smooth))
+    return CandidateMap(tuple(candidates), (*with_crumbs, *unmarked))
 
 
 def smoothed(probability: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[Any]:
@@ -91,163 +87,193 @@ def smoothed(probability: NDArray[Any], spacing_mm: Sequence[float]) -> NDArray[
     return scipy.ndimage.uniform_filter(probability.astype(np.float32, copy=False), size, mode="nearest")
 
 
-@dataclass(frozen=True)
-class _Marks:
-    """Every voxel that a rater marked, with the component of the rater's mask it lies in.
-
-    Attributes:
-        voxel: ``(M,)`` flat index.
-        rater: ``(M,)`` index.
-        node: ``(M,)`` number of the component, over all raters.
-        sizes: ``(number of components,)`` in voxels.
-    """
-
-    voxel: NDArray[Any]
-    rater: NDArray[Any]
-    node: NDArray[Any]
-    sizes: NDArray[Any]
-
-
-def _marks(raters: RaterVotes, channel: int) -> _Marks:
-    empty: NDArray[Any] = np.empty(0, np.intp)
-    voxel, rater, node, sizes = ([empty] for _ in range(4))
-    n_nodes = 0
-    for number, votes in enumerate(raters.counted_votes()):
-        mask = votes[channel]
-        where = np.flatnonzero(mask)
-        if where.size == 0:
-            continue
-        components = _components(mask)
-        own = components.ravel()[where].astype(np.intp) - 1
-        voxel.append(where)
-        rater.append(np.full(where.size, number))
-        node.append(own + n_nodes)
-        sizes.append(np.bincount(own))
-        n_nodes += sizes[-1].size
-    return _Marks(*map(np.concatenate, (voxel, rater, node, sizes)))
-
-
-def _components(mask: NDArray[Any]) -> NDArray[Any]:
-    return cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26 if mask.ndim == 3 else 8)
-
-
-def _groups(marks: _Marks) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Components that belong together, and the voxels of each group, in the order of their first voxels."""
-    n_nodes = marks.sizes.size
+def _groups(masks: Sequence[MaskComponents]) -> list[Extent]:
+    """Components that belong together, in the order of their first voxels."""
+    starts = np.cumsum([0, *(len(mask.boxes) for mask in masks)])
+    n_nodes = int(starts[-1])
     if n_nodes == 0:
-        return [], []
-    voxels, row = np.unique(marks.voxel, return_inverse=True)
-    nodes = np.full((int(marks.rater.max()) + 1, voxels.size), -1)
-    nodes[marks.rater, row] = marks.node
+        return []
     edges = []
-    for one, two in combinations(nodes, 2):
-        both = (one >= 0) & (two >= 0)
-        pairs, shared = np.unique(one[both] * n_nodes + two[both], return_counts=True)
-        first, second = pairs // n_nodes, pairs % n_nodes
-        belong = shared >= SHARED_PART * np.minimum(marks.sizes[first], marks.sizes[second])
-        edges.append(np.stack([first[belong], second[belong]]))
+    for one, two in combinations(range(len(masks)), 2):
+        first, second, shared = shared_voxels(masks[one], masks[two])
+        smaller = np.minimum(masks[one].sizes[first], masks[two].sizes[second])
+        belong = shared >= SHARED_PART * smaller
+        edges.append(np.stack([starts[one] + first[belong], starts[two] + second[belong]]))
     linked = np.concatenate([np.empty((2, 0), int), *edges], axis=1)
     graph = scipy.sparse.coo_array((np.ones(linked.shape[1]), linked), shape=(n_nodes, n_nodes))
     n_groups, group_of = scipy.sparse.csgraph.connected_components(graph, directed=False)
     first_voxel = np.full(n_groups, np.iinfo(np.intp).max)
-    np.minimum.at(first_voxel, group_of[marks.node], marks.voxel)
+    np.minimum.at(first_voxel, group_of, np.concatenate([mask.first_voxels() for mask in masks]))
     order = np.argsort(first_voxel, kind="stable")
-    groups = [np.flatnonzero(group_of == g) for g in order]
-    return groups, [np.unique(marks.voxel[np.isin(marks.node, group)]) for group in groups]
+    mask_of = np.repeat(np.arange(len(masks)), np.diff(starts))
+    return [_extent(masks, np.flatnonzero(group_of == group), mask_of, starts) for group in order]
 
 
-def _without_crumbs(
-    groups: list[NDArray[Any]], voxels_of: list[NDArray[Any]], marks: _Marks, raters: RaterVotes
-) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Crumbs join a neighbour that the same rater marked, or no candidate at all."""
-    large = [g for g, voxels in enumerate(voxels_of) if voxels.size >= FEWEST_VOXELS]
-    neighbour = {g: _neighbour(g, large, voxels_of, raters) for g in range(len(groups))}
+def _extent(
+    masks: Sequence[MaskComponents], nodes: NDArray[Any], mask_of: NDArray[Any], starts: NDArray[Any]
+) -> Extent:
+    """Of nodes, which number the components of all masks from 0."""
+    return Extent(
+        masks,
+        {int(m): nodes[mask_of[nodes] == m] - starts[m] + 1 for m in np.unique(mask_of[nodes])},
+    )
+
+
+def _without_crumbs(groups: Sequence[Extent], raters: RaterVotes) -> tuple[list[Extent], list[Extent]]:
+    """Crumbs join a neighbour that the same rater marked, or no candidate at all.
+
+    Returns:
+        The groups that are no crumbs, and the same with the crumbs that joined them.
+    """
+    large = [g for g, group in enumerate(groups) if group.n_voxels >= FEWEST_VOXELS]
+    neighbour = {g: _neighbour(g, large, groups, raters) for g in range(len(groups))}
     kept = [g for g in large if neighbour[g] is None]
-    rater_of = np.zeros(marks.sizes.size, int)
-    rater_of[marks.node] = marks.rater
-    joined = {g: [groups[g]] for g in kept}
+    joined = {g: dict(groups[g].chosen) for g in kept}
     for crumb, at in neighbour.items():
         if at in joined:
-            own = groups[at]
-            joined[at].append(groups[crumb][np.isin(rater_of[groups[crumb]], rater_of[own])])
-    return [np.concatenate(joined[g]) for g in kept], [voxels_of[g] for g in kept]
+            for rater in groups[at].chosen.keys() & groups[crumb].chosen.keys():
+                joined[at][rater] = np.concatenate([joined[at][rater], groups[crumb].chosen[rater]])
+    return [groups[g] for g in kept], [Extent(groups[g].masks, joined[g]) for g in kept]
 
 
-def _neighbour(
-    group: int, others: list[int], voxels_of: list[NDArray[Any]], raters: RaterVotes
-) -> int | None:
+def _neighbour(group: int, others: list[int], groups: Sequence[Extent], raters: RaterVotes) -> int | None:
     """The largest group near this one that is ten times its size; None: this one stands by itself."""
-    own = voxels_of[group]
-    near = []
-    for other in others:
-        if own.size < CRUMB_PART * voxels_of[other].size and is_near(own, voxels_of[other], raters):
-            near.append(other)
-    return max(near, key=lambda other: voxels_of[other].size, default=None)
+    near = _near([groups[other] for other in others], groups[group], raters)
+    return max((others[i] for i in near), key=lambda other: groups[other].n_voxels, default=None)
 
 
-def is_near(one: NDArray[Any], two: NDArray[Any], raters: RaterVotes) -> bool:
-    """True if two sets of voxels (flat indices) lie as near to each other as a crumb to its lesion."""
-    spacing = np.asarray(raters.spacing_mm)
-    reach = max(CRUMB_DISTANCE_MM, 2 * float(spacing.min()))
-    first, second = (np.stack(np.unravel_index(v, raters.spatial_shape), 1) * spacing for v in (one, two))
-    inside = (second >= first.min(0) - reach) & (second <= first.max(0) + reach)
-    second = second[inside.all(axis=1)]
-    return second.size > 0 and bool(scipy.spatial.KDTree(second).query(first)[0].min() <= reach)
+def _near(lesions: Sequence[Extent], one: Extent, raters: RaterVotes) -> Iterator[int]:
+    """Indices of lesions that are ten times the size of this one, and as near to it as to a crumb."""
+    reach = max(CRUMB_DISTANCE_MM, 2 * float(min(raters.spacing_mm)))
+    around = _surroundings(one, reach, raters)
+    for index, lesion in enumerate(lesions):
+        if one.n_voxels < CRUMB_PART * lesion.n_voxels and is_overlap(around, lesion.box):
+            inside = _places_mm(lesion.voxels(around), raters)
+            own = _places_mm(one.voxels(), raters) if inside.size else inside
+            if inside.size and scipy.spatial.KDTree(inside).query(own)[0].min() <= reach:
+                yield index
+
+
+def _surroundings(extent: Extent, reach_mm: float, raters: RaterVotes) -> Box:
+    """The box of the image that lies within reach of the box around an extent."""
+    around = []
+    for side, length, step in zip(extent.box, extent.shape, raters.spacing_mm, strict=True):
+        places = np.arange(length) * step
+        low, high = places[side.start] - reach_mm, places[side.stop - 1] + reach_mm
+        inside = np.flatnonzero((places >= low) & (places <= high))
+        around.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    return tuple(around)
+
+
+def _places_mm(voxels: NDArray[Any], raters: RaterVotes) -> NDArray[Any]:
+    """``(M, axes)`` of flat indices."""
+    position = np.unravel_index(voxels, raters.spatial_shape)
+    return np.stack([own * step for own, step in zip(position, raters.spacing_mm, strict=True)], axis=1)
+
+
+def _untouched(seen: MaskComponents, masks: Sequence[MaskComponents]) -> list[Extent]:
+    """Components of what the network sees in which no rater marked a voxel; not slips of the network."""
+    is_touched = np.zeros(len(seen.boxes) + 1, bool)
+    for mask in masks:
+        for piece in pieces_of(overlap(mask.box, seen.box)):
+            is_touched[seen.within(piece)[mask.within(piece) > 0]] = True
+    chosen = 1 + np.flatnonzero(~is_touched[1:] & (seen.sizes >= FEWEST_VOXELS))
+    return [Extent([seen], {0: number}) for number in chosen[:, np.newaxis]]
 
 
 def _unmarked(
-    raters: RaterVotes,
-    maps: tuple[NDArray[Any], NDArray[Any]],
-    marks: _Marks,
-    voxels_of: list[NDArray[Any]],
-) -> list[NDArray[Any]]:
-    """What the network sees and nobody marked: voxels (flat indices) of each; its map, and smoothed."""
-    probability, smooth = maps
-    components = _components(probability > SEEN_ABOVE).ravel()
-    is_touched = np.zeros(int(components.max(initial=0)) + 1, bool)
-    is_touched[components[marks.voxel]] = True
-    is_touched[0] = True
-    where = np.flatnonzero(~is_touched[components])
-    order = np.argsort(components[where], kind="stable")
-    _, starts = np.unique(components[where][order], return_index=True)
-    found = [part for part in np.split(where[order], starts[1:]) if part.size >= FEWEST_VOXELS]
-    answered = None if raters.answered is None else raters.answered.any(axis=0).ravel()
-    return [
-        part
-        for part in sorted(found, key=lambda part: int(part[0]))
-        if smooth.ravel()[part].max() > SEEN_ABOVE
-        and (answered is None or answered[part].mean() > 0.5)
-        and not any(part.size < CRUMB_PART * v.size and is_near(part, v, raters) for v in voxels_of)
-    ]
+    raters: RaterVotes, smooth: NDArray[Any], found: Sequence[Extent], marked: Sequence[Extent]
+) -> list[Extent]:
+    """Of what the network sees and nobody marked, that which may be a lesion, in the order of first voxels.
+
+    Args:
+        raters: the votes of one case.
+        smooth: what the network says, smoothed.
+        found: what the network sees and nobody marked.
+        marked: what raters marked.
+    """
+    chosen = []
+    for extent in found:
+        at = _look_at(extent, raters, smooth)
+        if (
+            at.highest is not None
+            and at.highest > SEEN_ABOVE
+            and at.share_that_anyone_answered > 0.5
+            and not any(True for _ in _near(marked, extent, raters))
+        ):
+            chosen.append((at.first_voxel, extent))
+    return [extent for _, extent in sorted(chosen, key=lambda pair: pair[0])]
 
 
-def _candidate(
-    raters: RaterVotes, of_marks: NDArray[Any], voxels: NDArray[Any], smooth: NDArray[Any] | None
-) -> Candidate:
-    """Of voxels, and the rater of each mark in them."""
-    in_voxels = np.bincount(of_marks, minlength=raters.n_raters)
+def _candidate(raters: RaterVotes, marks: Extent, own: Extent, smooth: NDArray[Any] | None) -> Candidate:
+    """Of the marks that belong to it, and the same without crumbs."""
+    in_voxels = np.zeros(raters.n_raters, int)
+    for rater, numbers in marks.chosen.items():
+        in_voxels[rater] = marks.masks[rater].sizes[numbers - 1].sum()
+    at = _look_at(own, raters, smooth)
     votes = {
         name: bool(in_voxels[r])
         for r, name in enumerate(raters.names)
-        if in_voxels[r] or _answered(raters, r, voxels)
+        if in_voxels[r] or at.share_answered[r] > 0.5
     }
     size = float(in_voxels[in_voxels > 0].mean() * np.prod(raters.spacing_mm))
-    score = None if smooth is None else float(smooth.ravel()[voxels].max())
-    return Candidate(votes, size, score, _centre(voxels, raters))
+    return Candidate(votes, size, at.highest, _centre(own, raters))
 
 
-def _unmarked_candidate(raters: RaterVotes, voxels: NDArray[Any], smooth: NDArray[Any]) -> Candidate:
-    votes = {name: False for r, name in enumerate(raters.names) if _answered(raters, r, voxels)}
-    size = float(voxels.size * np.prod(raters.spacing_mm))
-    return Candidate(votes, size, float(smooth.ravel()[voxels].max()), _centre(voxels, raters))
+def _unmarked_candidate(raters: RaterVotes, extent: Extent, smooth: NDArray[Any]) -> Candidate:
+    at = _look_at(extent, raters, smooth)
+    votes = {name: False for r, name in enumerate(raters.names) if at.share_answered[r] > 0.5}
+    size = float(at.n_voxels * np.prod(raters.spacing_mm))
+    return Candidate(votes, size, at.highest, _centre(extent, raters))
 
 
-def _answered(raters: RaterVotes, rater: int, voxels: NDArray[Any]) -> bool:
-    return raters.answered is None or bool(raters.answered[rater].ravel()[voxels].mean() > 0.5)
+@dataclass(frozen=True)
+class _Look:
+    """What is to be seen in an extent.
+
+    Attributes:
+        first_voxel: flat index.
+        n_voxels: number.
+        share_answered: ``(R,)`` part of the voxels that each rater answered.
+        share_that_anyone_answered: part of the voxels.
+        highest: of the smoothed probability; None without a network.
+    """
+
+    first_voxel: int
+    n_voxels: int
+    share_answered: NDArray[Any]
+    share_that_anyone_answered: float
+    highest: float | None
 
 
-def _centre(voxels: NDArray[Any], raters: RaterVotes) -> tuple[int, ...]:
-    """The voxel of these that is nearest to their centre of mass."""
-    positions = np.stack(np.unravel_index(voxels, raters.spatial_shape), axis=1)
-    offset = (positions - positions.mean(axis=0)) * np.asarray(raters.spacing_mm)
-    return tuple(int(i) for i in positions[(offset**2).sum(axis=1).argmin()])
+def _look_at(extent: Extent, raters: RaterVotes, smooth: NDArray[Any] | None) -> _Look:
+    n, first, by_anyone, highest = 0, -1, 0, []
+    by_rater = np.zeros(raters.n_raters, int)
+    for voxels, _ in extent.pieces():
+        first = first if n else int(voxels[0])
+        n += voxels.size
+        if raters.answered is not None:
+            answered = raters.answered.reshape(raters.n_raters, -1)[:, voxels]
+            by_rater += answered.sum(axis=1)
+            by_anyone += int(answered.any(axis=0).sum())
+        if smooth is not None:
+            highest.append(float(smooth.reshape(-1)[voxels].max()))
+    if raters.answered is None:
+        by_rater[:] = by_anyone = n
+    return _Look(first, n, by_rater / n, by_anyone / n, max(highest, default=None))
+
+
+def _centre(extent: Extent, raters: RaterVotes) -> tuple[int, ...]:
+    """The voxel of an extent that is nearest to its centre of mass."""
+    shape, n, total = raters.spatial_shape, 0, np.zeros(len(raters.spatial_shape), int)
+    for voxels, _ in extent.pieces():
+        n += voxels.size
+        total += [int(axis.sum()) for axis in np.unravel_index(voxels, shape)]
+    nearest: tuple[float, tuple[int, ...]] = (np.inf, ())
+    for voxels, _ in extent.pieces():
+        positions = np.stack(np.unravel_index(voxels, shape), axis=1)
+        distance = (((positions - total / n) * np.asarray(raters.spacing_mm)) ** 2).sum(axis=1)
+        at = int(distance.argmin())
+        if distance[at] < nearest[0]:
+            nearest = (float(distance[at]), tuple(int(i) for i in positions[at]))
+    return nearest[1]

@@ -7,7 +7,7 @@ outline from those who marked it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from nnunet_softlabel.fusion.candidate import Candidate
 from nnunet_softlabel.fusion.detection import estimate_detection
 from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.fusion.lesion_candidates import CandidateMap, find_candidates
+from nnunet_softlabel.fusion.mask_components import Extent
 from nnunet_softlabel.fusion.rater_votes import RaterVotes, share_excess
 from nnunet_softlabel.fusion.voting import mean_vote
 
@@ -104,9 +105,9 @@ def fuse_channel(
     known: Sequence[bool | None] | None = None,
 ) -> tuple[NDArray[Any], tuple[Candidate, ...], NDArray[Any]]:
     """One channel of `fuse_lesions`, before classes share 1: label ``(*spatial)``, candidates, posteriors."""
-    soft = mean_vote(replace(raters, votes=raters.votes[:, channel : channel + 1]))[0]
     found = find_candidates(raters, channel, probability)
     posterior = judged(found, model or estimate_detection([found.candidates]), known)
+    soft = mean_vote(replace(raters, votes=raters.votes[:, channel : channel + 1]))[0]
     if not np.isnan(posterior).all():
         soft = lesion_label(raters, soft, found, posterior, probability=probability, known=known)
     return soft, found.candidates, posterior
@@ -145,31 +146,43 @@ def lesion_label(
     Returns:
         ``(*spatial)`` float32.
     """
-    label = mean.ravel().copy()
-    n = len(found.candidates)
-    is_marked = np.array([c.is_marked for c in found.candidates], bool)
-    fixed = np.array([k is not None for k in known], bool) if known else np.zeros(n, bool)
-    used = ~np.isnan(posterior) & (is_marked | (posterior > ADDED_ABOVE))
-    rows = used[found.candidate]
-    candidate, voxel, rater = found.candidate[rows], found.voxel[rows], found.rater[rows]
-    # each (candidate, voxel) once, with the number of its raters who marked the voxel
-    size = label.size
-    pairs, counts = np.unique(candidate * size + voxel, return_counts=True)
-    at, where = pairs // size, pairs % size
-    outline = np.ones(pairs.size, np.float32)
-    chosen = is_marked[at]
-    marked_by = _marked_by(raters, candidate, rater)
-    outline[chosen] = counts[chosen] / _answering(raters, marked_by, at, where)[chosen]
-    if probability is not None and not chosen.all():
-        outline[~chosen] = _over_peak(probability, at[~chosen], where[~chosen], n)
-    values = (posterior[at] * outline).astype(np.float32)
-    # unless somebody adjudicated it
-    is_kept = np.array([_is_never_suppressed(c) for c in found.candidates], bool)
-    floor = (is_kept & ~fixed)[at] if n else np.zeros(0, bool)
-    values[floor] = np.maximum(values[floor], mean.ravel()[where[floor]])
-    label[where] = 0
-    np.maximum.at(label, where, values)
-    return label.reshape(mean.shape)
+    label = mean.copy()
+    flat = label.reshape(-1)
+    used = [
+        number
+        for number, candidate in enumerate(found.candidates)
+        if not np.isnan(posterior[number]) and (candidate.is_marked or posterior[number] > ADDED_ABOVE)
+    ]
+    for number in used:
+        for voxels, _ in found.extents[number].pieces():
+            flat[voxels] = 0
+    for number in used:
+        candidate, is_fixed = found.candidates[number], bool(known) and known[number] is not None
+        has_floor = _is_never_suppressed(candidate) and not is_fixed  # unless somebody adjudicated it
+        for voxels, outline in _outline(raters, found, number, probability):
+            values = (posterior[number : number + 1] * outline).astype(np.float32)
+            if has_floor:
+                values = np.maximum(values, mean.reshape(-1)[voxels])
+            flat[voxels] = np.maximum(flat[voxels], values)
+    return label
+
+
+def _outline(
+    raters: RaterVotes, found: CandidateMap, number: int, probability: NDArray[Any] | None
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Voxels of a candidate, and float32 what share of its raters, or of the network's peak, each has."""
+    extent = found.extents[number]
+    if found.candidates[number].is_marked:
+        for voxels, counts in extent.pieces():
+            yield voxels, (counts / _answering(raters, extent, voxels)).astype(np.float32)
+    elif probability is not None:
+        values = probability.reshape(-1)
+        peak = np.float32(max(values[voxels].max() for voxels, _ in extent.pieces()))
+        for voxels, _ in extent.pieces():
+            yield voxels, (values[voxels] / peak).astype(np.float32)
+    else:
+        for voxels, counts in extent.pieces():
+            yield voxels, np.ones(counts.size, np.float32)
 
 
 def _is_never_suppressed(candidate: Candidate) -> bool:
@@ -178,26 +191,9 @@ def _is_never_suppressed(candidate: Candidate) -> bool:
     return n_marks > 0 and (candidate.score is None or 2 * n_marks >= len(candidate.votes))
 
 
-def _marked_by(raters: RaterVotes, candidate: NDArray[Any], rater: NDArray[Any]) -> NDArray[Any]:
-    """``(N, R)`` whether a rater marked a candidate, from the two of every mark; rater -1 is nobody."""
-    marked_by = np.zeros((int(candidate.max(initial=0)) + 1, raters.n_raters), bool)
-    inside = rater >= 0
-    marked_by[candidate[inside], rater[inside]] = True
-    return marked_by
-
-
-def _answering(
-    raters: RaterVotes, marked_by: NDArray[Any], at: NDArray[Any], where: NDArray[Any]
-) -> NDArray[Any]:
-    """``(P,)`` how many of those who marked candidate ``at`` answered at voxel ``where``."""
-    chosen = marked_by[at]
-    if raters.answered is not None:
-        chosen &= raters.answered.reshape(raters.n_raters, -1)[:, where].T
-    return np.maximum(chosen.sum(axis=1), 1)
-
-
-def _over_peak(probability: NDArray[Any], at: NDArray[Any], where: NDArray[Any], n: int) -> NDArray[Any]:
-    values = probability.ravel()[where]
-    peak = np.zeros(n, np.float32)
-    np.maximum.at(peak, at, values)
-    return values / peak[at]
+def _answering(raters: RaterVotes, extent: Extent, voxels: NDArray[Any]) -> NDArray[Any] | int:
+    """``(n,)`` how many of those who marked a candidate answered at a voxel."""
+    if raters.answered is None:
+        return len(extent.chosen)
+    answered = raters.answered.reshape(raters.n_raters, -1)[np.ix_(sorted(extent.chosen), voxels)]
+    return np.maximum(answered.sum(axis=0), 1)

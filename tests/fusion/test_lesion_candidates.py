@@ -7,7 +7,7 @@ import pytest
 
 from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.fusion.candidate import Candidate
-from nnunet_softlabel.fusion.lesion_candidates import find_candidates
+from nnunet_softlabel.fusion.lesion_candidates import CandidateMap, find_candidates
 
 
 def votes_of(*boxes: list[tuple[slice, slice]], shape: tuple[int, ...] = (20, 30), **options) -> RaterVotes:
@@ -18,6 +18,11 @@ def votes_of(*boxes: list[tuple[slice, slice]], shape: tuple[int, ...] = (20, 30
             votes[rater, 0][box] = True
     names = tuple("abcdefg"[: len(boxes)])
     return RaterVotes(votes, names, options.pop("spacing_mm", (1.0, 1.0)), **options)
+
+
+def marks_of(found: CandidateMap) -> list[int]:
+    """Number of marks of all raters in each candidate."""
+    return [sum(int(n.sum()) for _, n in extent.pieces()) for extent in found.extents]
 
 
 LEFT, RIGHT = (slice(2, 8), slice(2, 8)), (slice(2, 8), slice(8, 14))
@@ -57,10 +62,10 @@ def test_a_crumb_beside_a_lesion_belongs_to_it_if_its_rater_marked_the_lesion() 
     large, crumb = (slice(2, 12), slice(2, 12)), (slice(2, 3), slice(13, 18))  # 100 and 5 voxels
     mine = find_candidates(votes_of([large, crumb], [large]), 0)
     assert len(mine.candidates) == 1
-    assert mine.voxel.size == 205
+    assert marks_of(mine) == [205]
     others = find_candidates(votes_of([large], [crumb]), 0)
     assert [c.votes for c in others.candidates] == [{"a": True, "b": False}]
-    assert others.voxel.size == 100
+    assert marks_of(others) == [100]
 
 
 def test_far_from_everything_a_small_lesion_is_a_candidate() -> None:
@@ -161,7 +166,7 @@ def test_of_coarse_voxels_a_crumb_is_no_further_than_two() -> None:
 def test_a_crumb_between_two_lesions_belongs_to_the_larger() -> None:
     larger, crumb, large = LARGE, (slice(2, 3), slice(13, 18)), (slice(2, 10), slice(19, 28))
     found = find_candidates(votes_of([larger, crumb, large]), 0)
-    assert np.bincount(found.candidate).tolist() == [105, 72]
+    assert marks_of(found) == [105, 72]
 
 
 def seen(*boxes: tuple[tuple[slice, slice], float]) -> np.ndarray:
@@ -229,8 +234,9 @@ def test_candidates_come_in_the_order_of_their_first_voxels() -> None:
     low, high = (slice(12, 18), slice(2, 8)), (slice(2, 8), slice(20, 26))
     found = find_candidates(votes_of([low], [high]), 0)
     assert [c.votes for c in found.candidates] == [{"a": False, "b": True}, {"a": True, "b": False}]
-    assert found.rater[found.candidate == 0].tolist() == [1] * 36
-    assert set(found.voxel[found.candidate == 1] // 30) == set(range(12, 18))
+    assert marks_of(found) == [36, 36]
+    assert [list(extent.chosen) for extent in found.extents] == [[1], [0]]
+    assert set(found.extents[1].voxels() // 30) == set(range(12, 18))
 
 
 def test_only_the_asked_channel_is_looked_at() -> None:
