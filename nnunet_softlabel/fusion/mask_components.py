@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.fusion.rater_votes import Box, box_of
 
-PIECE = 1 << 18  # voxels worked on at a time; at least one row of the first axis
+PIECE = 1 << 16  # voxels worked on at a time; at least one row of the first axis
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from nnunet_softlabel.metrics.boxes import bounding_box
 
 LINEAR = {"is_seg": False, "order": 1, "order_z": 0}  # what `resampled_in_box` does as nnU-Net does it
+PIECE = 1 << 18  # voxels resampled at a time; at least one row of the first axis
 
 
 def is_linear(resample: Callable[..., Any]) -> bool:
@@ -52,33 +54,60 @@ def resampled_in_box(
     """
     separate, across = determine_do_sep_z_and_axis(force_separate_z, spacing, new_spacing)
     box = bounding_box(values != 0, margin=1)  # a margin of zeros where the image goes on
+    steps = [
+        _Step.along(axis, side, values.shape[axis], new, is_nearest=bool(separate) and axis == across)
+        for axis, (side, new) in enumerate(zip(box, shape, strict=True))
+    ]
     result = np.zeros(tuple(shape), dtype=values.dtype)
-    inside = values[box].astype(np.float64)
-    where: list[slice] = []
-    for axis, (side, new_size) in enumerate(zip(box, shape, strict=True)):
-        is_nearest = bool(separate) and axis == across
-        inside, found = _along(inside, axis, side, (values.shape[axis], new_size), is_nearest=is_nearest)
-        where.append(found)
-    result[tuple(where)] = inside
+    found = result[tuple(step.found for step in steps)]
+    rows = max(1, PIECE // max(1, found[:1].size, values[box][:1].size))
+    for start in range(0, len(found), rows):  # the whole in double precision would take several times as much
+        part = slice(start, start + rows)
+        inside = steps[0].resampled(values[box], part)
+        for step in steps[1:]:
+            inside = step.resampled(inside)
+        found[part] = inside
     return result
 
 
-def _along(
-    inside: NDArray[Any], axis: int, side: slice, sizes: tuple[int, int], *, is_nearest: bool
-) -> tuple[NDArray[Any], slice]:
-    """Resample the part ``side`` of an axis; also says which part of the new axis that becomes."""
-    size, new_size = sizes
-    if size == new_size:
-        return inside, side
-    # voxel i of n lies at (i + 0.5) / n; beyond the outer voxels the edge goes on
-    position = np.clip((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
-    low = np.floor(position + 0.5 if is_nearest else position).astype(np.intp)
-    high = np.minimum(low + (0 if is_nearest else 1), size - 1)
-    hit = np.flatnonzero((low >= side.start) & (high < side.stop))
-    found = slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0)
-    lower = inside.take(low[found] - side.start, axis=axis)
-    if is_nearest:
-        return lower, found
-    weight = (position - low)[found].reshape([-1 if a == axis else 1 for a in range(inside.ndim)])
-    upper = inside.take(high[found] - side.start, axis=axis)
-    return lower + weight * (upper - lower), found
+@dataclass(frozen=True)
+class _Step:
+    """Resampling along one axis, from a part of the axis to a part of the new one.
+
+    Attributes:
+        axis: its number.
+        found: the part of the new axis.
+        low: ``(len(found),)`` where in the old part the nearest voxel lies, or that before.
+        high: the voxel after; None to take the nearest.
+        weight: of the voxel after.
+    """
+
+    axis: int
+    found: slice
+    low: NDArray[Any]
+    high: NDArray[Any] | None
+    weight: NDArray[Any]
+
+    @classmethod
+    def along(cls, axis: int, side: slice, size: int, new_size: int, *, is_nearest: bool) -> _Step:
+        """From the part ``side`` of an axis with ``size`` voxels to one with ``new_size``."""
+        if size == new_size:
+            same = np.arange(side.stop - side.start)
+            return cls(axis, side, same, None, np.zeros(len(same)))
+        # voxel i of n lies at (i + 0.5) / n; beyond the outer voxels the edge goes on
+        position = np.clip((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
+        low = np.floor(position + 0.5 if is_nearest else position).astype(np.intp)
+        high = np.minimum(low + (0 if is_nearest else 1), size - 1)
+        hit = np.flatnonzero((low >= side.start) & (high < side.stop))
+        found = slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0)
+        after = None if is_nearest else high[found] - side.start
+        return cls(axis, found, low[found] - side.start, after, (position - low)[found])
+
+    def resampled(self, inside: NDArray[Any], part: slice = slice(None)) -> NDArray[Any]:
+        """Float64: the old part of the axis on the new one, or on a part of that."""
+        lower = inside.take(self.low[part], axis=self.axis).astype(np.float64, copy=False)
+        if self.high is None:
+            return lower
+        upper = inside.take(self.high[part], axis=self.axis).astype(np.float64, copy=False)
+        weight = self.weight[part].reshape([-1 if a == self.axis else 1 for a in range(inside.ndim)])
+        return lower + weight * (upper - lower)

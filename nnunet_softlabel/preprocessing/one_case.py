@@ -153,7 +153,8 @@ def _resampled(
         return PackedMap(shape, np.float32)
     if cropped.shape != tuple(shape):
         cropped = np.asarray(resample(cropped))
-    return PackedMap.of(np.clip(cropped, 0, 1).astype(np.float32, copy=False))
+    np.clip(cropped, 0, 1, out=cropped)
+    return PackedMap.of(cropped.astype(np.float32, copy=False))
 
 
 def _cropped(channel: NDArray[Any], properties: Json) -> NDArray[Any]:

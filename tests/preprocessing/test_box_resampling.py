@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
+from nnunet_softlabel.preprocessing import box_resampling
 from nnunet_softlabel.preprocessing.box_resampling import is_linear, resampled_in_box
 
 DEFAULT = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
@@ -43,6 +44,15 @@ def test_a_label_thinner_than_the_new_voxels_may_vanish():
     found = resampled_in_box(values, new_shape, spacing, new_spacing)
     np.testing.assert_array_equal(found, theirs(values[None], new_shape, spacing, new_spacing)[0])
     assert not found.any()
+
+
+@pytest.mark.parametrize("piece", [1, 500])
+def test_the_result_is_the_same_in_pieces(piece, monkeypatch):
+    values = np.random.default_rng(0).random((9, 8, 7)).astype(np.float32)
+    given = (values, (14, 5, 9), (1, 1, 1), (9 / 14, 8 / 5, 7 / 9))
+    whole = resampled_in_box(*given)
+    monkeypatch.setattr(box_resampling, "PIECE", piece)
+    np.testing.assert_array_equal(resampled_in_box(*given), whole)
 
 
 def test_only_nnunets_default_is_taken_for_linear():
