@@ -36,7 +36,7 @@ PER_VOXEL = {
     "inspect": PerVoxel(12, per_label=0.2),
     "preprocess": PerVoxel(32, per_label=0.3),
     # where lesions fill a third of the volume; small ones take what `convert` takes
-    "convert, lesion-wise": PerVoxel(22, per_rater=25),
+    "convert, lesion-wise": PerVoxel(30, per_label=0.2, per_rater=4),
     "evaluate": PerVoxel(40, per_rater=1),
     "predictions": PerVoxel(40),
     "maps": PerVoxel(30, per_model=4),

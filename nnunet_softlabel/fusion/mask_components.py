@@ -48,7 +48,7 @@ class MaskComponents:
             nowhere = (slice(0, 0),) * mask.ndim
             return cls(mask.shape, nowhere, np.zeros((0,) * mask.ndim, np.uint8), np.zeros(0, int), ())
         inside = mask[box]
-        # a flat image as one slice: cc3d 3.29 loses voxels of flat images with odd sizes
+        # a flat image as one slice: cc3d 3.29 puts voxels of flat images with an odd side elsewhere
         volume = np.ascontiguousarray(inside.reshape((1,) * (3 - mask.ndim) + inside.shape))
         numbers, count = cc3d.connected_components(volume, connectivity=26, return_N=True)
         numbers = numbers.reshape(inside.shape).astype(np.min_scalar_type(count), copy=False)
