@@ -157,8 +157,8 @@ def lesion_label(
         for voxels, _ in found.extents[number].pieces():
             flat[voxels] = 0
     for number in used:
-        candidate, is_fixed = found.candidates[number], bool(known) and known[number] is not None
-        has_floor = _is_never_suppressed(candidate) and not is_fixed  # unless somebody adjudicated it
+        is_adjudicated = known[number] is not None if known else False
+        has_floor = _is_never_suppressed(found.candidates[number]) and not is_adjudicated
         for voxels, outline in _outline(raters, found, number, probability):
             values = (posterior[number : number + 1] * outline).astype(np.float32)
             if has_floor:
@@ -195,5 +195,5 @@ def _answering(raters: RaterVotes, extent: Extent, voxels: NDArray[Any]) -> NDAr
     """``(n,)`` how many of those who marked a candidate answered at a voxel."""
     if raters.answered is None:
         return len(extent.chosen)
-    answered = raters.answered.reshape(raters.n_raters, -1)[np.ix_(sorted(extent.chosen), voxels)]
+    answered = raters.answered.reshape(raters.n_raters, -1)[np.ix_(np.array(sorted(extent.chosen)), voxels)]
     return np.maximum(answered.sum(axis=0), 1)

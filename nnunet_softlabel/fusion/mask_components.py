@@ -135,18 +135,20 @@ def shared_voxels(
     one: MaskComponents, two: MaskComponents
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Components of two masks that overlap: ``(K,)`` index of the first, of the second, number of voxels."""
-    pairs, counts = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
-    n_two = len(two.boxes)
+    pairs: list[NDArray[Any]] = [np.empty(0, np.intp)]
+    counts: list[NDArray[Any]] = [np.empty(0, np.intp)]
+    n_two = max(len(two.boxes), 1)
     for piece in pieces_of(overlap(one.box, two.box)):
         first, second = one.within(piece), two.within(piece)
         both = (first > 0) & (second > 0)
         own = (first[both].astype(np.intp) - 1) * n_two + (second[both].astype(np.intp) - 1)
-        for found, part in zip((pairs, counts), np.unique(own, return_counts=True), strict=True):
-            found.append(part)
+        in_piece, times = np.unique(own, return_counts=True)
+        pairs.append(in_piece)
+        counts.append(times)
     found, row = np.unique(np.concatenate(pairs), return_inverse=True)
     shared = np.zeros(found.size, np.intp)
     np.add.at(shared, row, np.concatenate(counts))
-    return found // max(n_two, 1), found % max(n_two, 1), shared
+    return found // n_two, found % n_two, shared
 
 
 def pieces_of(box: Box) -> Iterator[Box]:
