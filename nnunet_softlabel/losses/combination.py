@@ -9,6 +9,7 @@ from .inputs import Activation, check_inputs, check_weights
 from .registry import ACTIVE, PASSIVE
 
 Mode = Literal["consistent", "expectation"]
+MODES = get_args(Mode)
 
 # The terms of each mode, its default first. Mixing them (NCE with TV, say) is not minimised at p = q and
 # not noise tolerant either.
@@ -59,8 +60,8 @@ def active_passive_loss(
             Loss", arXiv 2209.08172.
     """
     check_weights(alpha=alpha, beta=beta)
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {list(get_args(Mode))}, got {mode!r}.")
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {list(MODES)}, got {mode!r}.")
     active, passive = pair or (ACTIVE_OF_MODE[mode][0], PASSIVE_OF_MODE[mode][0])
     _check_choice("active", active, mode, ACTIVE_OF_MODE[mode])
     _check_choice("passive", passive, mode, PASSIVE_OF_MODE[mode])

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 Activation = Literal["softmax", "sigmoid"]
+ACTIVATIONS = get_args(Activation)  # asked here: torch.compile of PyTorch 2.4 breaks its graph at get_args
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -16,8 +17,8 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 def check_activation(activation: str) -> None:
     """Refuse an activation that is neither softmax nor sigmoid."""
-    if activation not in get_args(Activation):
-        raise ValueError(f"activation must be one of {list(get_args(Activation))}, got {activation!r}.")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, got {activation!r}.")
 
 
 def check_weights(**weights: float) -> None:

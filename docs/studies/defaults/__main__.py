@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -139,9 +140,9 @@ SETTINGS = (
     Setting("hippocampus", "", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
     Setting("bubil", "", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
     Setting("knee", "0.01", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
-    Setting("lidc", "0.05", "10000", LONGEST, range(3), (HEAD,)),
     # does the start that ends itself ever collapse? seeds 0 to 4 are above
     Setting("knee", "0.002", "1600", STARTS[3:], range(5, 50)),
+    Setting("lidc", "0.05", "10000", LONGEST, range(3), (HEAD,)),
 )
 
 
@@ -203,9 +204,11 @@ def run_cell(cell: Cell) -> list[Row]:
 
 
 def cells() -> Iterator[Cell]:
-    """All losses of a setting and seed together, so that what is done is paired."""
-    for seed in range(max(setting.seeds.stop for setting in SETTINGS)):
-        for s in SETTINGS:
+    """All losses of a setting and seed together, so that what is done is paired; the longest trainings last."""
+    longest = [s for s in SETTINGS if s.names is LONGEST]
+    others = [s for s in SETTINGS if s not in longest]
+    for settings, seed in product((others, longest), range(max(s.seeds.stop for s in SETTINGS))):
+        for s in settings:
             if seed in s.seeds:
                 yield from ((s.data, s.fraction, s.iterations, name, str(seed)) for name in s.names)
 
