@@ -204,7 +204,7 @@ def run_cell(cell: Cell) -> list[Row]:
 
 
 def cells() -> Iterator[Cell]:
-    """All losses of a setting and seed together, so that what is done is paired; the longest trainings last."""
+    """All losses of a setting and seed together, so that what is done is paired; the longest last."""
     longest = [s for s in SETTINGS if s.names is LONGEST]
     others = [s for s in SETTINGS if s not in longest]
     for settings, seed in product((others, longest), range(max(s.seeds.stop for s in SETTINGS))):
