@@ -33,10 +33,10 @@ class PerVoxel:
 # Measured by tests/performance/benchmark_memory.py, rounded up.
 PER_VOXEL = {
     "convert": PerVoxel(26, per_label=0.2),
-    "inspect": PerVoxel(12, per_label=0.2),
+    "inspect": PerVoxel(18, per_label=0.2),
     "preprocess": PerVoxel(32, per_label=0.3),
     # where lesions fill a third of the volume; small ones take what `convert` takes
-    "convert, lesion-wise": PerVoxel(30, per_label=0.2, per_rater=4),
+    "convert, lesion-wise": PerVoxel(26, per_label=0.2, per_rater=4),
     "evaluate": PerVoxel(40, per_rater=1),
     "predictions": PerVoxel(40),
     "maps": PerVoxel(30, per_model=4),
