@@ -15,6 +15,7 @@ from nnunet_softlabel.conversion.checks import new_dataset
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.conversion.settings import Fusion, Running, StapleScope
+from nnunet_softlabel.conversion.summary import too_few_for_folds
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.fusion import FUSIONS
 
@@ -90,6 +91,8 @@ def run(
             running=Running(args.np, args.overwrite, args.resume, show_progress=True),
         )
         print(f"Data set written to {folder}")
+        for warning in too_few_for_folds(found):
+            print(f"WARNING: {warning}")
         print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
 
     return exit_code_of(Path(sys.argv[0]).name, convert_them)

@@ -14,6 +14,7 @@ from typing import Literal
 from nnunet_softlabel.conversion.prior_settings import IntensityPrior, Priors, RoiPrior
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.plans import REDUCED_PLANS
 from nnunet_softlabel.simulation.knee_files import READERS, write_knees
 from nnunet_softlabel.simulation.simulated_raters import RATER_REGIMES, RaterSkill
 
@@ -23,7 +24,6 @@ TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardBCE", "nnUNetTrainerSoftCE")
 REFINED_ID, REFINED_TRAINER, REFINED_FOLDS = 998, "nnUNetTrainerSoftCE", 3
 WHO_MISS = dict(zip(READERS, RATER_REGIMES["missed"], strict=True))
 PATCH_SIZE = (16, 48, 48)
-REDUCED = "nnUNetPlansReduced"
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def train_and_report(
     grid = BenchmarkGrid(
         DATASET_ID,
         output,
-        Trainings(trainers, folds=range(REFINED_FOLDS if refines else 1), seeds=[seed], plans=REDUCED),
+        Trainings(trainers, folds=range(REFINED_FOLDS if refines else 1), seeds=[seed], plans=REDUCED_PLANS),
         budget=Budget(size.epochs, size.iterations, device="cpu"),
         scoring=CellScoring(truth=output / "knees" / "truth"),
     )

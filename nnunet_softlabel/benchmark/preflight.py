@@ -12,10 +12,12 @@ from io import StringIO
 from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.disk_space import space_problems
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.cases.splits import NUM_FOLDS
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.references import check_references, processes_for_references
 from nnunet_softlabel.formats.files import Json, read_json, visible
+from nnunet_softlabel.formats.plans import preprocessing_command
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.processes import for_each_case
 from nnunet_softlabel.training.trainer_path import trainer_path
@@ -104,11 +106,17 @@ def _fold_problems(grid: BenchmarkGrid) -> Iterator[str]:
             f"{path}: is not there, and nnU-Net would split cases at random, although this data set has "
             f"groups (patients); convert it again with --groups and --overwrite."
         )
-    beyond = [fold for fold in folds if fold < 0 or fold >= (number or 5)]
+    training = len(grid.dataset.cases("Tr"))
+    if not number and not groups and training < NUM_FOLDS:
+        yield (
+            f"-d {grid.dataset.folder.name}: {training} training cases are too few for nnU-Net's {NUM_FOLDS} "
+            f"folds; convert it again with --groups and --overwrite, or write {path} yourself."
+        )
+    beyond = [fold for fold in folds if fold < 0 or fold >= (number or NUM_FOLDS)]
     if beyond:
         yield (
-            f"-f {' '.join(map(str, beyond))}: there are the folds 0 to {(number or 5) - 1}; for others "
-            f"nnU-Net splits cases at random, whoever the patients are."
+            f"-f {' '.join(map(str, beyond))}: there are the folds 0 to {(number or NUM_FOLDS) - 1}; for "
+            f"others nnU-Net splits cases at random, whoever the patients are."
         )
 
 
@@ -150,8 +158,7 @@ def _preprocessing_problems(grid: BenchmarkGrid) -> Iterator[str]:
     for configuration in dict.fromkeys(cell.configuration for cell in grid.cells):
         name = _data_identifier(planned, configuration)
         folder = grid.preprocessed / str(name)
-        flags = f"-d {grid.dataset.folder.name} -plans_name {grid.plans} -c {configuration}"
-        remedy = f"run nnUNetv2_preprocess {flags}"
+        remedy = f"run {preprocessing_command(grid.preprocessed, grid.plans, configuration)}"
         if not folder.is_dir():
             yield f"-c {configuration}: {folder} is not there; {remedy}."
             continue

@@ -22,7 +22,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.thresholds import RATER_CORRECTED
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.locks import held_lock
-from nnunet_softlabel.formats.nnunet_folders import environment_folder
+from nnunet_softlabel.formats.nnunet_folders import dataset_number, environment_folder
 from nnunet_softlabel.public import public
 from nnunet_softlabel.refinement.run import FirstRound, check_can_refine, default_name, refine
 from nnunet_softlabel.refinement.summary import format_summary
@@ -230,7 +230,7 @@ def preprocess_images(grid: BenchmarkGrid, cell: Cell, name: str, *, num_process
         DatasetError: if it fails, with the place of its output.
     """
     configurations = dict.fromkeys(other.configuration for other in grid.cells)
-    number = str(int(name.removeprefix("Dataset").partition("_")[0]))
+    number = str(dataset_number(name))
     code = f"from {PREPROCESSING} import preprocess_entry as main; main()"
     command = [sys.executable, "-c", code, "-d", number, "-plans_name", grid.plans, "-c", *configurations]
     log = grid.output / "logs" / "refined_preprocessing.txt"

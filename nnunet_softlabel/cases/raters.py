@@ -74,7 +74,7 @@ def with_raters(case: str, known: Mapping[str, Source], found: Mapping[str, Sour
         if rater in known:
             raise DatasetError(
                 f"Case {case}: rater {rater} has two files, {source_name(known[rater])} and "
-                f"{source_name(source)}; keep one."
+                f"{source_name(source)}; keep one, or merge them into one file."
             )
     return {**known, **found}
 

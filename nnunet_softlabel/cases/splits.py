@@ -11,7 +11,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import check_is_no_pipe, refuse_existing, write_json
 
-NUM_FOLDS = 5
+NUM_FOLDS = 5  # nnU-Net's own split; scikit-learn refuses it for fewer cases
 Splits = list[dict[str, list[str]]]
 
 

@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_softlabel.conversion.checks import new_dataset
     from nnunet_softlabel.conversion.run import add_soft_labels, convert
     from nnunet_softlabel.conversion.settings import Running
-    from nnunet_softlabel.conversion.summary import summary_of_cases, with_warnings
+    from nnunet_softlabel.conversion.summary import summary_of_cases, too_few_for_folds, with_warnings
 
     take_rater_datasets(args)
     check_flags(args)
@@ -185,6 +185,8 @@ def run(args: argparse.Namespace) -> None:
     print_moves(folder)
     print(f"Data set written to {folder}")
     print_detection(folder)
+    for warning in too_few_for_folds(cases):
+        print(f"WARNING: {warning}")
     print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_softlabel.command_line import Commands, add_dataset, add_overwrite
+from nnunet_softlabel.formats.plans import REDUCED_PLANS
 
 
 def add_parser(commands: Commands) -> None:
@@ -16,7 +17,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "-p", default="nnUNetPlans", metavar="PLANS", help="Plan to reduce, default nnUNetPlans."
     )
-    parser.add_argument("-o", default="nnUNetPlansReduced", metavar="NAME", help="Name of the reduced plan.")
+    parser.add_argument("-o", default=REDUCED_PLANS, metavar="NAME", help="Name of the reduced plan.")
     parser.add_argument(
         "--features", type=int, default=8, metavar="N", help="Features of the first stage, default 8."
     )
@@ -36,6 +37,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Reduce and say how to use the result."""
+    from nnunet_softlabel.formats.plans import preprocessing_command
     from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
 
     path = reduce_plans(
@@ -48,4 +50,4 @@ def run(args: argparse.Namespace) -> None:
     )
     print(f"Reduced plan written to {path}; train with -p {args.o}")
     if args.cascade:
-        print(f"First run: nnUNetv2_preprocess -d {args.d} -plans_name {args.o} -c 3d_lowres")
+        print(f"First run: {preprocessing_command(path.parent, args.o, '3d_lowres')}")

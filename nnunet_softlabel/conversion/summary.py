@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
+from nnunet_softlabel.cases.splits import NUM_FOLDS
 from nnunet_softlabel.conversion.case_records import CaseRecord
 from nnunet_softlabel.formats.soft_labels import SummaryOfContents
 
@@ -44,6 +45,17 @@ def summary_of_cases(cases: Sequence[Case], *, has_split: bool = True) -> tuple[
         warnings.append("No case has two raters: all labels will be hard.")
     warnings += _shared_files(cases)
     return lines, warnings
+
+
+def too_few_for_folds(cases: Sequence[Case]) -> list[str]:
+    """A warning if nnU-Net's own split of a new data set will fail; groups (patients) have another split."""
+    training = sum(not case.is_test for case in cases)
+    if training >= NUM_FOLDS or any(case.group is not None for case in cases):
+        return []
+    return [
+        f"{training} training cases are too few for nnU-Net's {NUM_FOLDS} folds: train the fold `all`, or "
+        f"convert with groups (patients), for which the folds are made here."
+    ]
 
 
 def _shared_files(cases: Sequence[Case]) -> list[str]:

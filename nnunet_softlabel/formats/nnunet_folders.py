@@ -24,6 +24,21 @@ def environment_folder(variable: str) -> Path:
     return Path(value)
 
 
+def dataset_number(name: str) -> int:
+    """The id of ``DatasetXXX_NAME``; nnU-Net's planning and preprocessing take nothing else after ``-d``.
+
+    Raises:
+        UsageError: if the name is not of this form.
+
+    >>> dataset_number("Dataset007_Knee")
+    7
+    """
+    number = name.removeprefix("Dataset").partition("_")[0]
+    if not name.startswith("Dataset") or not (number.isascii() and number.isdigit()):
+        raise UsageError(f"-d {name}: give the number of a data set, or its full name DatasetXXX_NAME.")
+    return int(number)
+
+
 def find_dataset(base: Path, dataset: int | str) -> Path:
     """The folder ``DatasetXXX_NAME`` of an id or a full name under ``base``.
 
@@ -31,14 +46,14 @@ def find_dataset(base: Path, dataset: int | str) -> Path:
         UsageError: if there is none, or more than one.
     """
     text = str(dataset)
-    if text.startswith("Dataset"):
-        found = [base / text] if (base / text).is_dir() else []
-    elif text.isdigit():
-        found = sorted(path for path in base.glob(f"Dataset{int(text):03d}_*") if path.is_dir())
+    if text.isascii() and text.isdigit():
+        number = int(text)
+        found = sorted(path for path in base.glob(f"Dataset{number:03d}_*") if path.is_dir())
     else:
-        raise UsageError(f"-d {dataset}: give the number of a data set, or its full name DatasetXXX_NAME.")
+        number = dataset_number(text)
+        found = [base / text] if (base / text).is_dir() else []
     if not found:
-        raise UsageError(f"-d {dataset}: no such data set in {base}{_what_to_do(base, text)}.")
+        raise UsageError(f"-d {dataset}: no such data set in {base}{_what_to_do(base, number)}.")
     if len(found) > 1:
         raise UsageError(f"-d {dataset}: several data sets in {base}: {', '.join(p.name for p in found)}.")
     return found[0]
@@ -51,10 +66,9 @@ def missing_model(trainer: str, model: Path) -> str:
     return f"-tr {trainer}: {model} is not there; train the model first{choice}."
 
 
-def _what_to_do(base: Path, dataset: str) -> str:
+def _what_to_do(base: Path, number: int) -> str:
     """Of a data set that is missing in ``base``: what comes before, or which data sets are there."""
     raw, results = os.environ.get("nnUNet_raw"), os.environ.get("nnUNet_results")
-    number = int(dataset.removeprefix("Dataset").partition("_")[0])
     if raw and Path(raw) != base and any(Path(raw).glob(f"Dataset{number:03d}_*")):
         if results and Path(results) == base:
             return f"; train it first: nnUNetv2_train {number} CONFIGURATION FOLD -tr TRAINER --npz"

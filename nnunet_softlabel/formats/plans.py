@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import Json, expecting_shape, read_json
+from nnunet_softlabel.formats.nnunet_folders import dataset_number
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+REDUCED_PLANS = "nnUNetPlansReduced"  # what reduce-plans writes if nothing else is asked for
 REMEDY = "run nnUNetv2_plan_and_preprocess again"
 KEYS = ("plans_name", "transpose_forward", "image_reader_writer", "configurations")
 KEYS_OF_CONFIGURATION = (
@@ -19,11 +21,27 @@ KEYS_OF_CONFIGURATION = (
 )
 
 
+def preprocessing_command(preprocessed: Path, plans: str, configuration: str) -> str:
+    """The line that preprocesses the images of one configuration, as nnU-Net takes it.
+
+    >>> preprocessing_command(Path("Dataset501_LIDC"), "nnUNetPlans", "2d")
+    'nnUNetv2_preprocess -d 501 -plans_name nnUNetPlans -c 2d'
+    """
+    number = dataset_number(preprocessed.name)
+    return f"nnUNetv2_preprocess -d {number} -plans_name {plans} -c {configuration}"
+
+
 def missing_plans(path: Path) -> str:
-    """What to say of a plans file that is not there: the plans of the data set, or how to make one."""
+    """What to say of a plans file that is not there: how to make it, or the plans of the data set."""
     there = [other.stem for other in sorted(path.parent.glob("*lans*.json"))]
-    what = f"choose one of {', '.join(there)}" if there else "run nnUNetv2_plan_and_preprocess first"
-    return f"-p {path.stem}: {path} is not there; {what}."
+    number = dataset_number(path.parent.name)
+    steps = [] if there else [f"nnUNetv2_plan_and_preprocess -d {number}"]
+    if path.stem == REDUCED_PLANS:
+        steps.append(f"nnunet_softlabel reduce-plans -d {number}")
+    what = [f"run {' and then '.join(steps)} first"] if steps else []
+    if there:
+        what.append(f"choose one of {', '.join(there)}")
+    return f"-p {path.stem}: {path} is not there; {', or '.join(what)}."
 
 
 def read_plans(folder: Path, name: str) -> Json:

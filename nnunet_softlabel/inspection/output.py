@@ -177,11 +177,15 @@ def _matrix(found: ClassSummary) -> list[str]:
     raters, values = list(found["raters"]), dice_of_pairs(found)
     if len(raters) > MOST_COLUMNS:
         return [f"(the Dice of {len(values)} pairs is in {JSON_FILE} and {PAGE_FILE})"]
-    width = max(map(len, raters))
-    lines = [f"{'Dice':<{width}}" + "".join(f"  {rater[-8:]:>8}" for rater in raters)]
+    width = max(len("Dice"), *map(len, raters))
+    lines = [f"{'Dice':<{width}}" + "".join(f"  {rater:>8}" for rater in raters)]
     for row in raters:
         cells = [values.get((row, column), values.get((column, row))) for column in raters]
-        lines.append(f"{row:<{width}}" + "".join(f"  {'-' if c is None else f'{c:.3f}':>8}" for c in cells))
+        texts = ["-" if c is None else f"{c:.3f}" for c in cells]
+        lines.append(
+            f"{row:<{width}}"
+            + "".join(f"  {text:>{max(8, len(rater))}}" for rater, text in zip(raters, texts, strict=True))
+        )
     return lines
 
 

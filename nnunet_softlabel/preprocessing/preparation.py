@@ -24,6 +24,7 @@ from nnunet_softlabel.formats.encoding import SCALE
 from nnunet_softlabel.formats.files import expecting_shape, hash_files, read_json, write_json
 from nnunet_softlabel.formats.images import voxels_in
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.plans import preprocessing_command
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
 from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
 from nnunet_softlabel.preprocessing.case_file import TEMPORARY, disputed_digest, is_made_from
@@ -62,8 +63,15 @@ class Preparation:
         self.folder = self.images / SOFT_FOLDER
         self.labels = Labels.from_dataset_json(read_dataset_json(preprocessed))
         if not self.images.is_dir():
-            raise DatasetError(f"{self.images}: is not there; run nnUNetv2_plan_and_preprocess first.")
+            raise DatasetError(f"{self.images}: is not there; run {self._preprocessing_command()} first.")
         self.dataset_class = infer_dataset_class(str(self.images))
+
+    def _preprocessing_command(self) -> str:
+        """What makes the images: nnU-Net's line for the configuration that is missing."""
+        names = self.plans.available_configurations
+        folder = self.configuration.data_identifier
+        name = next(n for n in names if self.plans.get_configuration(n).data_identifier == folder)
+        return preprocessing_command(self.preprocessed, self.plans.plans_name, name)
 
     def ensure(
         self,

@@ -18,7 +18,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import Json, expecting_shape, read_json, refuse_existing, write_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
-from nnunet_softlabel.formats.plans import REMEDY, read_plans
+from nnunet_softlabel.formats.plans import REDUCED_PLANS, REMEDY, read_plans
 from nnunet_softlabel.public import public
 
 # the lowres stage of a cascade has at least this many times fewer voxels; nnU-Net makes none below 2
@@ -62,7 +62,7 @@ def reduce_plans(
     dataset: int | str,
     *,
     plans: str = "nnUNetPlans",
-    name: str = "nnUNetPlansReduced",
+    name: str = REDUCED_PLANS,
     network: NetworkSize | None = None,
     with_cascade: bool = False,
     overwrite: bool = False,

@@ -179,6 +179,12 @@ def remove_splits(grid, monkeypatch):
     (grid.preprocessed / "splits_final.json").unlink()
 
 
+def leave_too_few_cases(grid, monkeypatch):
+    remove_splits(grid, monkeypatch)
+    monkeypatch.setitem(grid.dataset.about, "groups", None)
+    monkeypatch.setattr(type(grid.dataset), "cases", lambda self, split: list("abcd"))
+
+
 def break_splits(grid, monkeypatch):
     (grid.preprocessed / "splits_final.json").write_text('[{"train": 3}]')
 
@@ -205,8 +211,13 @@ def damage_record(grid, monkeypatch):
 
 PROBLEMS = {
     "reference": (remove_reference, {}, "its reference .* is missing"),
-    "preprocessed": (remove_preprocessed, {}, "lacks 1 cases, first case_0"),
+    "preprocessed": (
+        remove_preprocessed,
+        {},
+        "lacks 1 cases, first case_0.*; run nnUNetv2_preprocess -d 911 ",
+    ),
     "splits": (remove_splits, {}, "nnU-Net would split cases at random"),
+    "few cases": (leave_too_few_cases, {}, "4 training cases are too few for nnU-Net's 5 folds"),
     "broken splits": (break_splits, {}, "cannot be read as nnU-Net's splits"),
     "disk": (fill_disk, {}, "0.0 GB are free there"),
     "output": (put_a_file_in_the_way, {}, "is no folder that can be written"),

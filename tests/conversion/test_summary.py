@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.conversion.summary import contents_in_words, summary_of_cases
+from nnunet_softlabel.cases.splits import NUM_FOLDS
+from nnunet_softlabel.conversion.summary import contents_in_words, summary_of_cases, too_few_for_folds
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask, write_image
 from tests.conversion.conversion_helpers import run, tree
@@ -44,6 +47,31 @@ def test_rater_with_test_cases_only_few_cases_or_alone_is_a_warning() -> None:
     found = [case("a", "r1", "r2"), *(case(f"c{i}", "r1") for i in range(6))]
     assert summary_of_cases(found)[1] == ["Rater r2 has 1 of 7 cases only."]
     assert summary_of_cases([case("a", "r1")])[1] == ["No case has two raters: all labels will be hard."]
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "warned"), [(4, None, True), (5, None, False), (4, "patient", False)]
+)
+def test_fewer_cases_than_nnunet_has_folds_are_a_warning(number, group, warned) -> None:
+    found = [replace(case(str(i), "r1", "r2"), group=group) for i in range(number)]
+    warnings = too_few_for_folds([*found, case("t", "r1", "r2", is_test=True)])
+    assert [text.partition(":")[0] for text in warnings] == (
+        ["4 training cases are too few for nnU-Net's 5 folds"] if warned else []
+    )
+
+
+def test_convert_warns_of_too_few_cases_before_the_next_step(rater_folder, nnunet_folders, capsys) -> None:
+    arguments = rater_folder.arguments()
+    assert "--groups" not in arguments
+    assert run(*arguments) == 0
+    *_, warning, following = capsys.readouterr().out.splitlines()
+    assert warning.startswith("WARNING: 4 training cases are too few for nnU-Net's 5 folds")
+    assert following.startswith("Next: nnUNetv2_plan_and_preprocess -d 901 ")
+
+
+def test_nnunets_own_split_refuses_so_few_cases() -> None:
+    with pytest.raises(ValueError, match="n_splits=5 greater than the number of samples"):
+        generate_crossval_split(list("abcd"), n_splits=NUM_FOLDS)
 
 
 def test_a_file_of_two_cases_is_a_warning() -> None:

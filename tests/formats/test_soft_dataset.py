@@ -203,6 +203,8 @@ def test_data_set_is_found_by_id_and_name(tmp_path: Path) -> None:
         find_dataset(tmp_path, 8)
     with pytest.raises(UsageError, match="-d X: give the number"):
         find_dataset(tmp_path, "X")
+    with pytest.raises(UsageError, match="-d DatasetX: give the number"):
+        find_dataset(tmp_path, "DatasetX")
     (tmp_path / "Dataset007_Y").mkdir()
     with pytest.raises(UsageError, match="-d 7: several data sets"):
         find_dataset(tmp_path, 7)

@@ -47,6 +47,20 @@ def test_prior_effects_are_read_from_the_records() -> None:
     assert "expected volume 10 mm3 before, 4 mm3 after" in format_inspection(summary)
 
 
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("annotation1", "annotation2", "b")])
+def test_columns_of_the_matrix_stand_below_the_whole_name_of_their_rater(names: tuple[str, ...]) -> None:
+    cases = [
+        Case(str(number), [], raters=dict(zip(names, masks.values(), strict=True)))
+        for number, masks in enumerate(discs(3, 3))
+    ]
+    lines = format_inspection(inspect_raters(cases, labels=LESION)).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("Dice "))
+    header, *rows = lines[start : start + 1 + len(names)]
+    assert header.split() == ["Dice", *names]
+    assert [row.split()[0] for row in rows] == list(names)
+    assert {len(row) for row in rows} == {len(header)}
+
+
 def test_cases_are_named_by_raters_files_without_images(rater_folder: RaterFolder) -> None:
     with_images = pattern_cases([rater_folder.rater_pattern], rater_folder.images)
     without = pattern_cases([rater_folder.rater_pattern])

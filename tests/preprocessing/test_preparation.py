@@ -295,7 +295,8 @@ def test_command_refuses(planned_dataset, capsys, arguments: list[str], message:
 def test_configuration_that_nnunet_did_not_preprocess(own) -> None:
     shutil.rmtree(own.preprocessed / "nnUNetPlans_2d")
     with pytest.raises(
-        DatasetError, match="nnUNetPlans_2d: is not there; run nnUNetv2_plan_and_preprocess first"
+        DatasetError,
+        match="_2d: is not there; run nnUNetv2_preprocess -d 911 -plans_name nnUNetPlans -c 2d first",
     ):
         preprocess(911, "2d")
 
