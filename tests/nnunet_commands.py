@@ -28,14 +28,15 @@ def check_nnunet_understands(command: str | Sequence[str], monkeypatch: pytest.M
     program, *flags = shlex.split(command) if isinstance(command, str) else command
     entries = {entry.name: entry for entry in distribution("nnunetv2").entry_points}
     assert program in entries, f"nnU-Net has no {program}"
-    parse = argparse.ArgumentParser.parse_args
+    parse = argparse.ArgumentParser.parse_known_args
 
     def parse_and_stop(self: argparse.ArgumentParser, *args: object) -> None:
-        parse(self)
+        _, unknown = parse(self)
+        assert not unknown, f"{program} would ignore {shlex.join(unknown)}"
         raise ReadError
 
     with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
         patch.setattr(sys, "argv", [program, *flags])
         try:
             entries[program].load()()

@@ -182,7 +182,7 @@ def remove_splits(grid, monkeypatch):
 def leave_too_few_cases(grid, monkeypatch):
     remove_splits(grid, monkeypatch)
     monkeypatch.setitem(grid.dataset.about, "groups", None)
-    monkeypatch.setattr(type(grid.dataset), "cases", lambda self, split: list("abcd"))
+    monkeypatch.setattr(type(grid.dataset), "cases", lambda self, split="Tr": list("abcd"))
 
 
 def break_splits(grid, monkeypatch):
