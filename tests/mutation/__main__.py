@@ -63,12 +63,12 @@ GROUPS = {
             f"fusion/{m}.py"
             for m in (
                 "candidate", "detection", "detection_fit", "detection_likelihood", "detection_model",
-                "lesion_candidates", "lesions",
+                "lesion_candidates", "lesions", "mask_components",
             )
         ),
         tuple(
             f"tests/fusion/test_{t}.py"
-            for t in ("detection", "detection_likelihood", "lesion_candidates", "lesions")
+            for t in ("detection", "detection_likelihood", "lesion_candidates", "lesions", "mask_components")
         ),
     ),
     "priors": Group(("priors",), ("tests/priors",)),
