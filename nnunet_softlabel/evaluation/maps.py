@@ -203,7 +203,7 @@ def _volumes(p: NDArray[Any], models: Sequence[NDArray[Any]], raters: NDArray[An
 
 def _rater_volumes(dataset: SoftDataset, case: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """Voxels ``(C, R)`` that each rater of the case marked; no raters where the data set does not know it."""
-    split = next((s for s in ("Tr", "Ts") if dataset.rater_files(case, s)), None)
+    split = next((s for s in ("Tr", "Ts") if dataset.label_file(case, s).is_file()), None)
     counts = []
     for rater, path in ({} if split is None else dataset.rater_files(case, split)).items():
         drawn, _ = dataset.read(path)

@@ -184,9 +184,13 @@ def test_a_case_without_raters_has_no_volumes_of_raters(build, tmp_path):
     assert first["raters_mean_ml"] != second["raters_mean_ml"] == ""
 
 
-def test_raters_of_test_cases_count_too(build, tmp_path):
+def test_raters_of_test_cases_count_too(build, tmp_path, monkeypatch):
     data = build(cases=2)
-    (data.dataset.folder / "raterLabelsTr").rename(data.dataset.folder / "raterLabelsTs")
+    for folder in ("labels", "softLabels", "raterLabels"):
+        (data.dataset.folder / f"{folder}Tr").rename(data.dataset.folder / f"{folder}Ts")
+    (data.dataset.folder / "raterLabelsTr" / "bob").mkdir(parents=True)  # of training cases
+    names = sorted(path.name for path in (data.dataset.folder / "raterLabelsTs").iterdir())
+    monkeypatch.setitem(data.dataset.about, "raters_of_case", dict.fromkeys(("case0", "case1"), names))
     write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
     assert [row["raters"] for row in table(tmp_path / "maps")] == ["3", "3"]
 
