@@ -17,7 +17,7 @@ class Budget:
 
     Attributes:
         epochs: instead of nnU-Net's, or the trainer's, own number; a trainer that goes on from a trained
-            model takes a tenth. None leaves that number.
+            model takes three tenths. None leaves that number.
         iterations: per epoch; None leaves nnU-Net's own number.
         device: ``cuda``, ``cpu`` or ``mps``.
     """

@@ -68,13 +68,14 @@ class nnUNetTrainerHardBCE(HardLabelTrainer):
 
 
 class nnUNetTrainerSoftCEFineTune(StartsFromModel, SoftLabelTrainer):
-    """DML + cross entropy on soft targets, from a trained stock model: 100 epochs, a tenth of the rate.
+    """DML + cross entropy on soft targets, from a trained stock model: 300 epochs, a tenth of the rate.
 
     ``nnUNetv2_train 501 3d_fullres 0 -tr nnUNetTrainerSoftCEFineTune -pretrained_weights CHECKPOINT``, the
-    checkpoint of the same fold. No balanced start: the model has left all-background.
+    checkpoint of the same fold. No balanced start: the model has left all-background. Rate and length were
+    chosen inside nnU-Net (docs/studies/lidc).
     """
 
-    epochs = 100
+    epochs = 300
     learning_rate = 1e-3
 
     def build_soft_loss(self) -> Callable[..., Tensor]:

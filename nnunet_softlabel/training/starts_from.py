@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 STARTS_FROM = {"nnUNetTrainerSoftCEFineTune": "nnUNetTrainer"}
-SHARE_OF_EPOCHS = 0.1
+SHARE_OF_EPOCHS = 0.3
 
 
 def starts_from(trainer: str) -> str | None:

@@ -57,9 +57,9 @@ def test_fine_tuning_trains_and_resumes(trainer_factory, stock):
     assert again.current_epoch == 3
 
 
-def test_fine_tuning_takes_a_tenth_of_the_epochs_at_a_tenth_of_the_rate(trainer_factory, planned_dataset):
+def test_fine_tuning_takes_three_tenths_of_the_epochs_at_a_tenth_of_the_rate(trainer_factory, planned_dataset):
     trainer = trainer_factory(nnUNetTrainerSoftCEFineTune, planned_dataset)
-    assert trainer.epochs == 100
+    assert trainer.epochs == 300
     assert trainer.initial_lr == 1e-3
     assert trainer_factory(nnUNetTrainer, planned_dataset).initial_lr == 1e-2
 
@@ -127,7 +127,7 @@ def test_a_benchmarks_row_starts_from_the_stock_model_of_its_fold(trainer_factor
     dataset, checkpoint = stock
     monkeypatch.setenv("nnUNet_extTrainer", trainer_path())
     result = train(dataset.id, "3d_fullres", 0, FINE_TUNE, continues=True, **OPTIONS)
-    assert result["epochs"] == 1  # a tenth of ten
+    assert result["epochs"] == 3  # three tenths of ten
     log = next(Path(result["folder"]).glob("training_log*.txt")).read_text(encoding="utf-8")
     assert f"starts from {checkpoint}" in log
     again = train(dataset.id, "3d_fullres", 0, FINE_TUNE, continues=True, **OPTIONS)
