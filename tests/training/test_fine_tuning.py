@@ -57,7 +57,7 @@ def test_fine_tuning_trains_and_resumes(trainer_factory, stock):
     assert again.current_epoch == 3
 
 
-def test_fine_tuning_takes_three_tenths_of_the_epochs_at_a_tenth_of_the_rate(trainer_factory, planned_dataset):
+def test_fine_tuning_takes_three_tenths_of_the_epochs_at_a_lower_rate(trainer_factory, planned_dataset):
     trainer = trainer_factory(nnUNetTrainerSoftCEFineTune, planned_dataset)
     assert trainer.epochs == 300
     assert trainer.initial_lr == 1e-3
