@@ -115,6 +115,8 @@ def _means(cell: Rows) -> list[str]:
 
 def _against(name: str, setting: Setting, default: str) -> list[str]:
     """What a loss is compared with: the first of its setting; the other start; the default."""
+    if name == setting.names[0]:
+        return []
     others = [setting.names[0], *(OLD_START for _ in range(name == NEW_START)), default]
     return [other for other in dict.fromkeys(others) if other != name and other in setting.names]
 

@@ -4,6 +4,7 @@
     python -m docs.studies.lidc --work FOLDER --recalibrate   # makes recalibrated.csv, then the tables
     python -m docs.studies.lidc --work FOLDER --default-plan  # makes fold0_default_plan.csv, then the tables
     python -m docs.studies.lidc --work FOLDER --fine-tune     # makes fine_tuned.csv, then the tables
+    python -m docs.studies.lidc --work FOLDER --ending        # makes ending.csv, then the tables
     python -m docs.studies.lidc --tables                      # only rewrites tables.md
 
 ``FOLDER`` gets nnU-Net's raw, preprocessed and result folders and may be thrown away afterwards. The design
@@ -148,6 +149,15 @@ def fine_tune(work: Path, jobs: int) -> None:
         run_missing(tables.FINE_TUNED, wanted, job, key=KEY, columns=COLUMNS, jobs=jobs)
 
 
+def endings(work: Path) -> None:
+    """Stock, the default, and the default that ends with cross entropy alone, on all folds."""
+    wanted = [
+        (trainer, fold) for fold in FOLDS for trainer in (tables.BASE, tables.DEFAULT, tables.ENDS_IN_CE)
+    ]
+    job = partial(run_cell, work=work)
+    run_missing(tables.ENDING, wanted, job, key=KEY, columns=COLUMNS)
+
+
 def write_scores(report: Path, path: Path) -> None:
     """The scores of every trainer and case of a benchmark, each metric against its home reference."""
     found: dict[tuple[str, str], Row] = {}
@@ -224,6 +234,7 @@ def main() -> None:
     )
     parser.add_argument("--default-plan", action="store_true", help="Only fold 0, with nnU-Net's own plan.")
     parser.add_argument("--fine-tune", action="store_true", help="Only networks that go on from stock's.")
+    parser.add_argument("--ending", action="store_true", help="Only the default with another ending.")
     args = parser.parse_args()
     if args.work is not None:
         work = args.work.resolve()
@@ -235,6 +246,8 @@ def main() -> None:
         default_plan(work)
     elif args.work is not None and args.fine_tune:
         fine_tune(work, args.jobs)
+    elif args.work is not None and args.ending:
+        endings(work)
     elif args.work is not None:
         job = partial(run_cell, work=work)
         run_missing(RESULTS, cells(), job, key=KEY, columns=COLUMNS, jobs=args.jobs)

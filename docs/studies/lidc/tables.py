@@ -24,11 +24,13 @@ PAGE = HERE / "tables.md"
 RECALIBRATED = HERE / "recalibrated.csv"  # of the two trainers that were trained again
 OWN_PLAN = HERE / "fold0_default_plan.csv"  # two trainers
 FINE_TUNED = HERE / "fine_tuned.csv"  # networks that go on from stock's, and what they are held against
+ENDING = HERE / "ending.csv"  # the default with another ending
 FIRST_RUN = HERE / "fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
 # at the time of the study nnUNetTrainerSoftCEFineTune had this rate, and a tenth of the iterations of stock
 AS_SHIPPED = "FineTuneRate1e3Epochs6"
 CHOICE_FOLDS, TEST_FOLDS = ("0",), ("1", "2")  # of the fine-tuning
 NODULE, BASE, DEFAULT = "nodule", "nnUNetTrainer", "nnUNetTrainerSoftCE"
+ENDS_IN_CE = "nnUNetTrainerSoftCELastFifth"
 METRICS = (
     "dice", "precision", "recall", "soft_dice", "qubiq_dice", "brier_near", "nll_near", "ece_near",
     "volume_error_abs",
@@ -53,12 +55,16 @@ def write(path: Path) -> None:
     if OWN_PLAN.is_file():
         own_plan = {"Fold 0 with nnU-Net's own plan": comparison(as_soft_metrics(read_rows(OWN_PLAN)))}
     fine_tuned = {"From a trained stock network": fine_tuning()} if FINE_TUNED.is_file() else {}
+    ending = {}
+    if ENDING.is_file():
+        ending = {"Another ending": against_default(as_soft_metrics(read_rows(ENDING)))}
     write_tables(
         PAGE,
         {
             "Five folds": folds,
             **recalibrated,
             **fine_tuned,
+            **ending,
             **own_plan,
             "What is marked, by the readers' votes": f"{votes(rows)}\n\n{same_volume(rows)}",
             "The first run: fold 0, five trainers": comparison(read_soft_metrics(FIRST_RUN)),
@@ -91,8 +97,7 @@ def fine_tuning() -> str:
     changed = [name for name in tuned if name.startswith(VARIANT) and name != AS_SHIPPED]
     return (
         f"{text}\n\nChosen: `{chosen_variant(FINE_TUNED)}`.\n\nFolds {', '.join(TEST_FOLDS)}, which test:\n\n"
-        f"{comparison(scores)}\n\nDifference to `{DEFAULT}`, likewise:\n\n"
-        f"{differences(by_trainer(scores), DEFAULT, tuned)}\n\nDifference to `{AS_SHIPPED}`, likewise:\n\n"
+        f"{against_default(scores)}\n\nDifference to `{AS_SHIPPED}`, likewise:\n\n"
         f"{differences(by_trainer(scores), AS_SHIPPED, changed)}"
     )
 
@@ -134,6 +139,16 @@ def chosen_variant(path: Path) -> str | None:
         return None
     found = rank_of_variants(rows)
     return min(found, key=lambda name: found[name]) if found else None
+
+
+def against_default(scores: Sequence[Row]) -> str:
+    """Means and tests against stock, and the tests of the others against the default."""
+    of_trainer = by_trainer(scores)
+    others = [name for name in of_trainer if name not in (BASE, DEFAULT)]
+    return (
+        f"{comparison(scores)}\n\nDifference to `{DEFAULT}`, likewise:\n\n"
+        f"{differences(of_trainer, DEFAULT, others)}"
+    )
 
 
 def as_soft_metrics(rows: Rows) -> list[Row]:
