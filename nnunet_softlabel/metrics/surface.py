@@ -33,8 +33,8 @@ def surface_distances(
 
     >>> reference, prediction = np.zeros((2, 9), bool), np.zeros((2, 9), bool)
     >>> reference[:, 2:6], prediction[:, 2:7] = True, True
-    >>> max(surface_distances(reference, prediction, spacing_mm=(1.0, 1.0))["distances_pred_to_gt"])
-    np.float64(1.0)
+    >>> float(max(surface_distances(reference, prediction, spacing_mm=(1.0, 1.0))["distances_pred_to_gt"]))
+    1.0
 
     Returns:
         ``distances_gt_to_pred``, ``distances_pred_to_gt``, ascending, and the areas ``surfel_areas_gt``,

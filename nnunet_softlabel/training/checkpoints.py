@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ def read_checkpoint(path: Path, *, keeps_on_disk: bool = False) -> OfNnunet:
         DatasetError: if it cannot be read, or holds something else.
     """
     try:
-        with torch.serialization.safe_globals(_numbers_of_numpy()):
+        with _trusting(_numbers_of_numpy()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=keeps_on_disk)
     except pickle.UnpicklingError as error:
         reason = (re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"(\S+)", str(error)) or [""])[0]
@@ -43,10 +46,24 @@ def read_checkpoint(path: Path, *, keeps_on_disk: bool = False) -> OfNnunet:
     return checkpoint
 
 
+@contextmanager
+def _trusting(types: list[Any]) -> Iterator[None]:
+    """As ``torch.serialization.safe_globals``, which PyTorch 2.4 does not have."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(types)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
 def _numbers_of_numpy() -> list[Any]:
     """Types in which nnU-Net logs scores: numpy's numbers, of this version and of the one before it."""
     kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):  # knows no names, nor how bytes are stored
+        return [*dtypes, *kinds, scalar, codecs.encode]
     return [*dtypes, *kinds, *((scalar, name) for name in names)]
