@@ -11,6 +11,8 @@ import torch
 
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.training import checkpoints
+from nnunet_softlabel.training.checkpoints import read_checkpoint
 from nnunet_softlabel.training.stock_model import export_stock
 from tests.training.conftest import REDUCED
 
@@ -204,3 +206,17 @@ def test_the_old_model_stays_until_the_new_one_is_whole(trained_model, renamed, 
     with pytest.raises(DatasetError, match="cannot be read as a checkpoint"):
         export_stock(trained_model[0].id, "2d", out, trainer=TRAINER, plans=REDUCED, overwrite=True)
     assert (target / "fold_0/checkpoint_final.pth").read_bytes() == before
+
+
+def test_what_is_trusted_in_a_checkpoint_is_trusted_nowhere_else(trained_model):
+    dataset, results = trained_model
+    before = set(torch.serialization.get_safe_globals())
+    path = next((results / dataset.name).glob("*__2d/fold_0/checkpoint_final.pth"))
+    assert "network_weights" in read_checkpoint(path)
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize(("version", "has_names"), [("2.4.1", False), ("2.5.0+cpu", False), ("2.10.0", True)])
+def test_pytorch_before_2_6_is_given_types_without_names(monkeypatch, version, has_names):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert any(isinstance(trusted, tuple) for trusted in checkpoints._numbers_of_numpy()) == has_names
