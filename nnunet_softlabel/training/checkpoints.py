@@ -49,7 +49,7 @@ def read_checkpoint(path: Path, *, keeps_on_disk: bool = False) -> OfNnunet:
 @contextmanager
 def _trusting(types: list[Any]) -> Iterator[None]:
     """As ``torch.serialization.safe_globals``, which PyTorch 2.4 does not have."""
-    before = torch.serialization.get_safe_globals()
+    before = list(torch.serialization.get_safe_globals())  # PyTorch 2.4 gives the list itself
     torch.serialization.add_safe_globals(types)
     try:
         yield
