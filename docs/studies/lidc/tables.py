@@ -44,12 +44,7 @@ def write(path: Path) -> None:
     """Rewrite tables.md: the five folds, and the first run."""
     rows = read_rows(path)
     scores = as_soft_metrics(rows)
-    of_trainer = by_trainer(scores)
-    others = [name for name in of_trainer if name not in (BASE, DEFAULT, "nnUNetTrainerHardBCE")]
-    folds = (
-        f"{comparison(scores)}\n\nDifference to `{DEFAULT}`, likewise:\n\n"
-        f"{differences(of_trainer, DEFAULT, others)}"
-    )
+    folds = against(scores, DEFAULT, left_out=("nnUNetTrainerHardBCE",))
     recalibrated = {"Recalibrated": recalibration()} if RECALIBRATED.is_file() else {}
     own_plan = {}
     if OWN_PLAN.is_file():
@@ -57,7 +52,7 @@ def write(path: Path) -> None:
     fine_tuned = {"From a trained stock network": fine_tuning()} if FINE_TUNED.is_file() else {}
     ending = {}
     if ENDING.is_file():
-        ending = {"Another ending": against_default(as_soft_metrics(read_rows(ENDING)))}
+        ending = {"Another ending": against(as_soft_metrics(read_rows(ENDING)), DEFAULT)}
     write_tables(
         PAGE,
         {
@@ -74,14 +69,7 @@ def write(path: Path) -> None:
 
 def recalibration() -> str:
     """Stock and the default, as trained and recalibrated; differences to stock, and to stock recalibrated."""
-    scores = as_soft_metrics(read_rows(RECALIBRATED))
-    of_trainer = by_trainer(scores)
-    rival = f"{BASE}{SUFFIX}"
-    others = [name for name in of_trainer if name not in (BASE, rival)]
-    return (
-        f"{comparison(scores)}\n\nDifference to `{rival}`, likewise:\n\n"
-        f"{differences(of_trainer, rival, others)}"
-    )
+    return against(as_soft_metrics(read_rows(RECALIBRATED)), f"{BASE}{SUFFIX}")
 
 
 def fine_tuning() -> str:
@@ -93,11 +81,10 @@ def fine_tuning() -> str:
     if not test:
         return text
     scores = as_soft_metrics(test)
-    tuned = [name for name in by_trainer(scores) if name not in (BASE, DEFAULT)]
-    changed = [name for name in tuned if name.startswith(VARIANT) and name != AS_SHIPPED]
+    changed = [name for name in by_trainer(scores) if name.startswith(VARIANT) and name != AS_SHIPPED]
     return (
         f"{text}\n\nChosen: `{chosen_variant(FINE_TUNED)}`.\n\nFolds {', '.join(TEST_FOLDS)}, which test:\n\n"
-        f"{against_default(scores)}\n\nDifference to `{AS_SHIPPED}`, likewise:\n\n"
+        f"{against(scores, DEFAULT)}\n\nDifference to `{AS_SHIPPED}`, likewise:\n\n"
         f"{differences(by_trainer(scores), AS_SHIPPED, changed)}"
     )
 
@@ -141,13 +128,13 @@ def chosen_variant(path: Path) -> str | None:
     return min(found, key=lambda name: found[name]) if found else None
 
 
-def against_default(scores: Sequence[Row]) -> str:
-    """Means and tests against stock, and the tests of the others against the default."""
+def against(scores: Sequence[Row], rival: str, left_out: Sequence[str] = ()) -> str:
+    """Means and tests against stock, and the tests of the others against another trainer."""
     of_trainer = by_trainer(scores)
-    others = [name for name in of_trainer if name not in (BASE, DEFAULT)]
+    others = [name for name in of_trainer if name not in (BASE, rival, *left_out)]
     return (
-        f"{comparison(scores)}\n\nDifference to `{DEFAULT}`, likewise:\n\n"
-        f"{differences(of_trainer, DEFAULT, others)}"
+        f"{comparison(scores)}\n\nDifference to `{rival}`, likewise:\n\n"
+        f"{differences(of_trainer, rival, others)}"
     )
 
 
