@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from docs.studies.noise import data
+from docs.studies.noise.scenarios import MISSED_ON_CT
 from docs.studies.refine.scenes import Tiles
 
 
@@ -23,7 +24,7 @@ def sixty_patients(monkeypatch):
 
 
 def test_parts_of_ct_hold_different_patients_and_half_as_many_empty_tiles(sixty_patients):
-    parts = data.sections(data.DROPPED_ON_CT, 0)
+    parts = data.sections(MISSED_ON_CT, 0)
     patients = [{int(image[0, 0]) % 100 for image in part.image} for part in parts]
     assert [len(part.image) for part in parts] == [45, 22, 22]
     assert len(set.union(*patients)) == sum(map(len, patients))
@@ -31,7 +32,7 @@ def test_parts_of_ct_hold_different_patients_and_half_as_many_empty_tiles(sixty_
 
 
 def test_nodules_are_left_out_and_never_invented_on_ct(sixty_patients):
-    training = data.sections(data.DROPPED_ON_CT, 1)[0]
+    training = data.sections(MISSED_ON_CT, 1)[0]
     has, drawn = training.truth.any(axis=(1, 2)), training.drawn.any(axis=(1, 2))
     assert not drawn[~has].any()
     assert 0.2 < 1 - drawn[has].mean() < 0.6

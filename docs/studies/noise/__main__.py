@@ -10,6 +10,7 @@ session adds seeds by raising SEEDS.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from docs.studies.noise import tables
-from docs.studies.noise.data import DROPPED_ON_CT, crops, sections
+from docs.studies.noise.augmentation import nnunet_augmentation
+from docs.studies.noise.data import SIZE, crops, sections
+from docs.studies.noise.scenarios import MISSED_ON_CT, SCENARIOS
 from docs.studies.shared.cases import LIDC
 from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, mean_dice
@@ -37,6 +40,7 @@ from nnunet_softlabel.metrics.overlap import precision, recall
 FOLDER = Path(__file__).parent
 SECTIONS, CROPS = FOLDER / "sections.csv", FOLDER / "crops.csv"
 SEEDS = range(10)
+FIVE, LAST_FIVE = range(5), range(5, 10)
 EVERY = 200
 BUDGET = NetworkBudget(iterations=1200, batch_size=4, optimizer="adamw")
 CROP_BUDGET = NetworkBudget(iterations=1000, batch_size=16, optimizer="adamw", stages=3)
@@ -54,11 +58,26 @@ MORE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "NR-Dice": partial(noise_robust_dice_loss, sums=RegionSums(batch_dice=True)),
     "APL 1/1": active_passive_loss,
 }
+# further weights (alpha / beta), and the other mode, which differs on soft labels only
+GRID: dict[str, Callable[..., Tensor]] = {
+    "Dice+APL 1/0.1": WeightedSum((1.0, dice), (1.0, apl(alpha=1.0, beta=0.1))),
+    "Dice+APL 10/1": WeightedSum((1.0, dice), (1.0, apl(alpha=10.0, beta=1.0))),
+}
+EXPECTATION: dict[str, Callable[..., Tensor]] = {
+    "Dice+APL 1/1, expectation": WeightedSum((1.0, dice), (1.0, apl(mode="expectation")))
+}
+ALL_LOSSES = LOSSES | MORE_LOSSES | GRID | EXPECTATION
+THREE = ("Dice+CE", "Dice+APL 1/1", "Dice+APL 10/0.1")
+# what augments the images: nothing, mirroring, all of nnU-Net's transforms
+NOTHING, MIRRORED, LIKE_NNUNET = "no", "yes", "nnU-Net"
 REGIMES = ("missed40", "swap40", "invented100")
-MIRRORING = ("no", "yes")
+MAIN = (
+    "missed20", "missed60", "swap40", "shift40", "invented100", "missed40, majority of three",
+    "missed40, 10 sections", "missed40, 200 sections",
+)  # fmt: skip
+Setting = tuple[str, str, tuple[str, ...]]
 CROP_LOSSES = {"BCE": cross_entropy, "APL": active_passive_loss}
 CROP_REGIMES = ("missed", "boundary", "all")
-FEWER_SEEDS = range(4)  # of the regimes after the first
 CROP_LABELS = ("majority", "mean", "anatomy")
 
 KEY = ("regime", "mirrored", "loss", "seed")
@@ -74,13 +93,16 @@ def as_study_loss(loss: Callable[..., Tensor]) -> StudyLoss:
 
 
 def run_sections(cell: Cell) -> list[Row]:
-    """Train one network on one wrong reader and score it every `EVERY` iterations."""
+    """Train one network on wrong readers and score it every so many iterations."""
     regime, mirrored, loss, seed = cell
     training, validation, test = sections(regime, int(seed))
+    budget, every = BUDGET, EVERY
+    if regime in SCENARIOS:
+        budget, every = replace(BUDGET, iterations=SCENARIOS[regime].iterations), SCENARIOS[regime].every
     rows: list[Row] = []
 
     def watch(iteration: int, network: nn.Module) -> None:
-        if iteration % EVERY:
+        if iteration % every:
             return
         p, tuning, own = (predict(network, part.image)[:, 0] for part in (test, validation, training))
         threshold = best_threshold(validation.truth, tuning)
@@ -91,15 +113,16 @@ def run_sections(cell: Cell) -> list[Row]:
                 "dice": mean_dice(test.truth, p > 0.5),
                 "threshold": threshold,
                 "dice_tuned": mean_dice(test.truth, p > threshold),
-                "dice_drawn": mean_dice(training.drawn, own > 0.5),
-                "dice_validation": mean_dice(validation.drawn, tuning > 0.5),
+                "dice_drawn": mean_dice(training.drawn > 0.5, own > 0.5),
+                "dice_validation": mean_dice(validation.drawn > 0.5, tuning > 0.5),
                 "volume": float(p.sum() / test.truth.sum()),
             }
         )
 
     train(
-        training.image, training.drawn[:, None], as_study_loss((LOSSES | MORE_LOSSES)[loss]),
-        seed=int(seed), budget=BUDGET, mirrors=mirrored == "yes", watch=watch,
+        training.image, training.drawn[:, None], as_study_loss(ALL_LOSSES[loss]),
+        seed=int(seed), budget=budget, mirrors=mirrored == MIRRORED, watch=watch,
+        augment=nnunet_augmentation(SIZE, int(seed)) if mirrored == LIKE_NNUNET else None,
     )  # fmt: skip
     return rows
 
@@ -131,20 +154,35 @@ def run_crops(cell: Cell) -> list[Row]:
 def crop_cells() -> Iterator[Cell]:
     """The paper's question first; all cells of a seed before the next seed, so what is done is paired."""
     for regime in CROP_REGIMES:
-        for seed in SEEDS if regime == CROP_REGIMES[0] else FEWER_SEEDS:
+        for seed in SEEDS:
             for label in CROP_LABELS:
                 yield from ((regime, label, loss, str(seed)) for loss in CROP_LOSSES)
 
 
 def section_cells() -> Iterator[Cell]:
-    """The setting in which something was seen first, with all its seeds; real CT after it mirrored."""
-    settings = [(regime, mirrored) for mirrored in MIRRORING for regime in REGIMES]
-    mirrored = len(REGIMES) + 1
-    on_ct = [(DROPPED_ON_CT, "yes")] if LIDC.is_dir() else []
-    for regime, mirrors in [*settings[:mirrored], *on_ct, *settings[mirrored:]]:
-        names = LOSSES | MORE_LOSSES if regime == DROPPED_ON_CT else LOSSES
+    """The settings of the first design, then those of 26 November: a pass over the seeds for each group."""
+    first = [*((regime, NOTHING) for regime in REGIMES), (REGIMES[0], MIRRORED)]
+    for regime, mirrored in first:
         for seed in SEEDS:
-            yield from ((regime, mirrors, loss, str(seed)) for loss in names)
+            yield from ((regime, mirrored, loss, str(seed)) for loss in LOSSES)
+    for settings, seeds in ((main_settings(), FIVE), (side_settings(), FIVE), (main_settings(), LAST_FIVE)):
+        for seed in seeds:
+            for regime, mirrored, names in settings:
+                yield from ((regime, mirrored, loss, str(seed)) for loss in names)
+
+
+def main_settings() -> list[Setting]:
+    """Regime, augmentation and losses of the settings that get ten seeds."""
+    on_ct = [(MISSED_ON_CT, MIRRORED, (*LOSSES, *MORE_LOSSES))] if LIDC.is_dir() else []
+    weights = [(REGIMES[0], MIRRORED, (*GRID, *MORE_LOSSES)), (REGIMES[0], LIKE_NNUNET, THREE)]
+    means = [(name, MIRRORED, (*THREE, *EXPECTATION)) for name in ("missed40, mean of three",)]
+    return [*on_ct, *weights, *means, *((name, MIRRORED, THREE) for name in MAIN)]
+
+
+def side_settings() -> list[Setting]:
+    """Other shares and sizes, with the two losses of the question and five seeds."""
+    main = {name for name, _, _ in main_settings()}
+    return [(name, MIRRORED, THREE[:2]) for name in SCENARIOS if name not in main]
 
 
 def main() -> None:

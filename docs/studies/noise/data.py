@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
+from docs.studies.noise.scenarios import CT_SHARE, MISSED_ON_CT, SCENARIOS, SHIFT, Scenario
 from docs.studies.refine.scenes import nodules_and_empty_tiles
 from docs.studies.shared.labels import mean_in_bone_bright
 from docs.studies.shared.small_network import normalised
@@ -21,15 +22,14 @@ from nnunet_softlabel.simulation.knee_phantom import (
 from nnunet_softlabel.simulation.simulated_raters import RaterSkill, simulate_raters
 
 SIZE, SHARE, CROP = 64, 0.05, 16
-TRAINING, VALIDATION, TEST = 40, 20, 60
+VALIDATION, TEST = 20, 60
 CROP_TRAINING, CROP_TEST = 60, 60
 CT_PATIENTS = (60, 30)  # to train on, to stop on; the others are tested on
-DROPPED_ON_CT, DROPPED = "ct, missed40", 0.4  # of the nodules that a reader drew
 
 
 @dataclass(frozen=True)
 class Sections:
-    """Sections ``(N, H, W)``: image, what the wrong reader drew, what is true."""
+    """Sections ``(N, H, W)``: image, what the wrong readers drew (or their mean), what is true."""
 
     image: np.ndarray
     drawn: np.ndarray
@@ -44,18 +44,24 @@ def knee(seed: int) -> KneePhantom:
 
 @lru_cache(maxsize=3)
 def sections(regime: str, seed: int) -> tuple[Sections, Sections, Sections]:
-    """To train on and to stop on, both with the reader's errors, and to test on."""
-    if regime == DROPPED_ON_CT:
+    """To train on and to stop on, both with the readers' errors, and to test on."""
+    if regime == MISSED_ON_CT:
         return _ct(seed)
-    first = 5_000_000 + 1000 * seed
-    parts, start = [], first
-    for number in (TRAINING, VALIDATION, TEST):
+    scenario = SCENARIOS[regime]
+    parts, start = [], 5_000_000 + 1000 * seed
+    for number in (scenario.training, VALIDATION, TEST):
         knees = [knee(s) for s in range(start, start + number)]
         truth = np.stack([k.truth == 1 for k in knees])
-        drawn = _drawn(knees, truth, regime, start)
+        drawn = _label(_drawn(knees, truth, scenario, start), scenario)
         parts.append(Sections(np.stack([normalised(k.image) for k in knees]), drawn, truth))
         start += number
     return parts[0], parts[1], parts[2]
+
+
+def _label(drawn: np.ndarray, scenario: Scenario) -> np.ndarray:
+    """One label of the readers ``(R, N, H, W)``."""
+    mean: np.ndarray = drawn.mean(axis=0, dtype=np.float32)
+    return mean if scenario.label == "mean" else mean > 0.5
 
 
 def _ct(seed: int) -> tuple[Sections, Sections, Sections]:
@@ -76,39 +82,44 @@ def _ct(seed: int) -> tuple[Sections, Sections, Sections]:
         nothing = np.zeros((len(blank), *found[0][0].shape), dtype=bool)
         truth = np.stack([outlines.mean(axis=0) > 0.5 for _, outlines in found])
         one = np.stack([outlines[rng.integers(len(outlines))] for _, outlines in found])
-        one[rng.random(len(one)) < DROPPED] = False
+        one[rng.random(len(one)) < CT_SHARE] = False
         images = np.stack([*(image for image, _ in found), *blank]).astype(np.float32)
         parts.append(Sections(images, np.concatenate([one, nothing]), np.concatenate([truth, nothing])))
     return parts[0], parts[1], parts[2]
 
 
-def _drawn(knees: list[KneePhantom], truth: np.ndarray, regime: str, seed: int) -> np.ndarray:
-    """What the wrong reader draws.
-
-    ``missed40`` leaves out each lesion with that probability, ``invented100`` adds that many hundredths of a
-    false lesion per section, ``swap40`` gives that share of the sections another one's mask.
-    """
-    kind, share = regime.rstrip("0123456789"), int(regime.lstrip("abcdefghijklmnopqrstuvwxyz")) / 100
-    if kind == "swap":
-        rng = np.random.default_rng([seed, 3])
-        swapped = rng.permutation(len(truth))[: round(share * len(truth))]
-        drawn = truth.copy()
-        drawn[swapped] = truth[np.roll(swapped, 1)]
-        return drawn
+def _drawn(knees: list[KneePhantom], truth: np.ndarray, scenario: Scenario, seed: int) -> np.ndarray:
+    """What the wrong readers draw, ``(R, N, H, W)``: see `Scenario`."""
+    if scenario.error in ("swap", "shift"):
+        seeds = [[seed, 3], *([seed, 3, r] for r in range(1, scenario.readers))]
+        return np.stack([_displaced(truth, scenario, np.random.default_rng(s)) for s in seeds])
+    missed = scenario.error == "missed"
     skill = (
-        RaterSkill(sensitivity=1 - share)
-        if kind == "missed"
-        else RaterSkill(false_positives=share, false_positive_radius_mm=8.0)
+        RaterSkill(sensitivity=1 - scenario.share)
+        if missed
+        else RaterSkill(false_positives=scenario.share, false_positive_radius_mm=8.0)
     )
-    return np.stack(
-        [
-            simulate_raters(
-                k.truth, spacing_mm=k.spacing_mm, raters=[skill], seed=seed + i,
-                false_positive_roi=None if kind == "missed" else k.bone_mask > 0,
-            )[0] == 1
-            for i, k in enumerate(knees)
-        ]
-    )  # fmt: skip
+    drawn = [
+        simulate_raters(
+            k.truth, spacing_mm=k.spacing_mm, raters=[skill] * scenario.readers, seed=seed + i,
+            false_positive_roi=None if missed else k.bone_mask > 0,
+        ) == 1
+        for i, k in enumerate(knees)
+    ]  # fmt: skip
+    return np.stack(drawn, axis=1)
+
+
+def _displaced(truth: np.ndarray, scenario: Scenario, rng: np.random.Generator) -> np.ndarray:
+    """Some masks are those of other sections, or lie elsewhere."""
+    chosen = rng.permutation(len(truth))[: round(scenario.share * len(truth))]
+    drawn = truth.copy()
+    if scenario.error == "swap":
+        drawn[chosen] = truth[np.roll(chosen, 1)]
+        return drawn
+    for i in chosen:
+        angle = rng.uniform(0, 2 * np.pi)
+        drawn[i] = ndimage.shift(truth[i], SHIFT * np.array([np.sin(angle), np.cos(angle)]), order=0)
+    return drawn
 
 
 @dataclass(frozen=True)

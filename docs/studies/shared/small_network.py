@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 # f(logits, target, progress): progress runs from 0 to 1 over the training
 StudyLoss = Callable[[Tensor, Tensor, float], Tensor]
+Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def train(
     budget: NetworkBudget,
     draw: np.ndarray | None = None,
     mirrors: bool = True,
+    augment: Augmentation | None = None,
     watch: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
     """Train a network.
@@ -82,6 +84,7 @@ def train(
         draw: ``(N,)`` bool, images with foreground; a third of each batch is drawn from them, as in
             nnU-Net.
         mirrors: whether images are mirrored at random.
+        augment: changes a batch of images ``(B, 1, H, W)`` and targets ``(B, 1 + C, H, W)``.
         watch: called after every iteration with its number, from 1, and the network, in evaluation mode.
 
     Returns:
@@ -102,8 +105,11 @@ def train(
         chosen = rng.choice(len(images), budget.batch_size)
         chosen[:n_forced] = rng.choice(with_lesion, n_forced)
         axes = [axis for axis in (2, 3) if mirrors and rng.random() < 0.5]
+        batch, target = x[chosen].flip(axes), q[chosen].flip(axes)
+        if augment is not None:
+            batch, target = augment(batch, target)
         optimizer.zero_grad()
-        value = loss(network(x[chosen].flip(axes)), q[chosen].flip(axes), progress)
+        value = loss(network(batch), target, progress)
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 12)
         optimizer.step()
