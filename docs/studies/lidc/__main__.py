@@ -5,6 +5,7 @@
     python -m docs.studies.lidc --work FOLDER --default-plan  # makes fold0_default_plan.csv, then the tables
     python -m docs.studies.lidc --work FOLDER --fine-tune     # makes fine_tuned.csv, then the tables
     python -m docs.studies.lidc --work FOLDER --ending        # makes ending.csv, then the tables
+    python -m docs.studies.lidc --work FOLDER --seeds         # makes seeds.csv, then the tables
     python -m docs.studies.lidc --tables                      # only rewrites tables.md
 
 ``FOLDER`` gets nnU-Net's raw, preprocessed and result folders and may be thrown away afterwards. The design
@@ -16,16 +17,17 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from docs.studies.lidc import fine_tuning, tables
+from docs.studies.lidc import fine_tuning, seeds, tables
 from docs.studies.lidc.tables import METRICS, SHARES, THRESHOLDS
 from docs.studies.shared.cases import LIDC
 from docs.studies.shared.resumable import Cell, Row, run_missing
+from nnunet_softlabel.evaluation.average import average
 from nnunet_softlabel.evaluation.case_scores import MODEL
 from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.tables import read_rows
@@ -96,17 +98,31 @@ def run_cell(cell: Cell, *, work: Path) -> list[Row]:
     return score(cell, model_folder(work, trainer) / f"fold_{fold}" / "validation", work)
 
 
-def model_folder(work: Path, trainer: str) -> Path:
+def model_folder(work: Path, trainer: str, seed: str = "0") -> Path:
     """Results of a trainer of the benchmark."""
-    results = work / "report" / "results" / "seed_0" / f"Dataset{DATASET}_LIDC"
+    results = work / "report" / "results" / f"seed_{seed}" / f"Dataset{DATASET}_LIDC"
     return results / f"{trainer}__{PLANS}__2d"
 
 
-def score(cell: Cell, folder: Path, work: Path) -> list[Row]:
+def seed_cell(cell: Cell, *, work: Path) -> list[Row]:
+    """A network with some seed, or the mean of the networks of all seeds."""
+    name, seed, fold = cell
+    if not name.endswith(seeds.AVERAGED):
+        run_benchmark(work / "report", *REDUCED, "-tr", name, "-f", fold, "--seeds", seed, "--only", "train")
+        return score(cell, model_folder(work, name, seed) / f"fold_{fold}" / "validation", work, seeds.KEY)
+    trainer = name.removesuffix(seeds.AVERAGED)
+    folders = [model_folder(work, trainer, s) / f"fold_{fold}" / "validation" for s in seeds.SEEDS]
+    mean = work / "averaged" / trainer / fold
+    dataset = SoftDataset.find(DATASET)
+    average(dataset, folders, mean, of="probabilities", num_processes=1, overwrite=True)
+    return score(cell, mean, work, seeds.KEY)
+
+
+def score(cell: Cell, folder: Path, work: Path, key: Sequence[str] = KEY) -> list[Row]:
     """A row for every case of a validation folder."""
     dataset, scores = SoftDataset.find(DATASET), work / "scores" / "_".join(cell)
     evaluate(dataset, folder, scores, num_processes=1, overwrite=True, scoring=Scoring(with_ceiling=False))
-    return rows_of(dataset, folder, scores / "soft_metrics.csv", dict(zip(KEY, cell, strict=True)))
+    return rows_of(dataset, folder, scores / "soft_metrics.csv", dict(zip(key, cell, strict=True)))
 
 
 def run_benchmark(report: Path, *flags: str) -> None:
@@ -156,6 +172,13 @@ def endings(work: Path) -> None:
     ]
     job = partial(run_cell, work=work)
     run_missing(tables.ENDING, wanted, job, key=KEY, columns=COLUMNS)
+
+
+def with_seeds(work: Path) -> None:
+    """Stock and the default with all seeds, and the means of their networks, on all folds."""
+    wanted = seeds.cells((tables.BASE, tables.DEFAULT), FOLDS)
+    columns = (*seeds.KEY, *(name for name in COLUMNS if name not in KEY))
+    run_missing(tables.SEEDS, wanted, partial(seed_cell, work=work), key=seeds.KEY, columns=columns)
 
 
 def write_scores(report: Path, path: Path) -> None:
@@ -235,6 +258,7 @@ def main() -> None:
     parser.add_argument("--default-plan", action="store_true", help="Only fold 0, with nnU-Net's own plan.")
     parser.add_argument("--fine-tune", action="store_true", help="Only networks that go on from stock's.")
     parser.add_argument("--ending", action="store_true", help="Only the default with another ending.")
+    parser.add_argument("--seeds", action="store_true", help="Only stock and the default, three seeds.")
     args = parser.parse_args()
     if args.work is not None:
         work = args.work.resolve()
@@ -248,6 +272,8 @@ def main() -> None:
         fine_tune(work, args.jobs)
     elif args.work is not None and args.ending:
         endings(work)
+    elif args.work is not None and args.seeds:
+        with_seeds(work)
     elif args.work is not None:
         job = partial(run_cell, work=work)
         run_missing(RESULTS, cells(), job, key=KEY, columns=COLUMNS, jobs=args.jobs)

@@ -25,6 +25,7 @@ RECALIBRATED = HERE / "recalibrated.csv"  # of the two trainers that were traine
 OWN_PLAN = HERE / "fold0_default_plan.csv"  # two trainers
 FINE_TUNED = HERE / "fine_tuned.csv"  # networks that go on from stock's, and what they are held against
 ENDING = HERE / "ending.csv"  # the default with another ending
+SEEDS = HERE / "seeds.csv"  # stock and the default, three trainings each, and their means
 FIRST_RUN = HERE / "fold0_reduced.csv"  # a benchmark's soft_metrics.csv without rows of single raters
 # at the time of the study nnUNetTrainerSoftCEFineTune had this rate, and a tenth of the iterations of stock
 AS_SHIPPED = "FineTuneRate1e3Epochs6"
