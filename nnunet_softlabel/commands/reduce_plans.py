@@ -37,6 +37,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Reduce and say how to use the result."""
+    from nnunet_softlabel.formats.files import read_json
     from nnunet_softlabel.formats.plans import preprocessing_command
     from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
 
@@ -50,4 +51,6 @@ def run(args: argparse.Namespace) -> None:
     )
     print(f"Reduced plan written to {path}; train with -p {args.o}")
     if args.cascade:
-        print(f"First run: {preprocessing_command(path.parent, args.o, '3d_lowres')}")
+        images = read_json(path)["configurations"]["3d_lowres"]["data_identifier"]
+        if not (path.parent / images).is_dir():
+            print(f"First run: {preprocessing_command(path.parent, args.o, '3d_lowres')}")

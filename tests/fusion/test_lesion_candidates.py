@@ -53,6 +53,12 @@ def test_sizes_are_in_mm_and_of_those_who_marked_it() -> None:
     assert found.size_mm == pytest.approx(1.5 * 30)
 
 
+def test_each_of_a_raters_lesions_has_its_own_size() -> None:
+    small, large = (slice(2, 8), slice(2, 6)), (slice(2, 12), slice(14, 24))  # 24 and 100 voxels
+    found = find_candidates(votes_of([small, large]), 0).candidates
+    assert [candidate.size_mm for candidate in found] == [24, 100]
+
+
 def test_slips_of_the_pen_are_no_candidates() -> None:
     four_voxels = (slice(15, 17), slice(15, 17))
     assert len(find_candidates(votes_of([LEFT], [LEFT, four_voxels]), 0).candidates) == 1

@@ -87,7 +87,9 @@ def test_what_nobody_marked_is_added_only_above_one_half(raters: RaterVotes) -> 
     added = lesion_label(raters, mean, found, np.array([1.0, 1.0, 0.8]), probability=probability)
     assert added[14, 4] == pytest.approx(0.8)
     assert added[12, 2] == pytest.approx(0.4)
-    assert not lesion_label(raters, mean, found, np.array([1, 1, 0.5]), probability=probability)[12:18].any()
+    for too_low in (0.5, 0.3):
+        posterior = np.array([1, 1, too_low])
+        assert not lesion_label(raters, mean, found, posterior, probability=probability)[12:18].any()
 
 
 def test_unanswered_voxels_count_neither_way(raters: RaterVotes) -> None:

@@ -11,6 +11,7 @@ from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
 from tests.conversion.conversion_helpers import run, tree
+from tests.nnunet_commands import check_nnunet_understands
 
 
 @pytest.fixture
@@ -58,6 +59,22 @@ def test_plans_are_not_overwritten(own, capsys) -> None:
         reduce_plans(911, plans="Absent")
     assert run("reduce-plans", "-d", "911", "--overwrite") == 0
     assert "train with -p nnUNetPlansReduced" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["911", "Dataset911_Tiny"])
+def test_a_cascades_next_command_is_one_that_nnunet_takes(own, capsys, monkeypatch, name: str) -> None:
+    """nnU-Net's preprocessing takes the number only, whatever the user gave."""
+    assert run("reduce-plans", "-d", name, "-o", "Small", "--cascade") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "nnUNetv2" in line]
+    command = line.removeprefix("First run: ")
+    assert command == "nnUNetv2_preprocess -d 911 -plans_name Small -c 3d_lowres"
+    check_nnunet_understands(command, monkeypatch)
+
+
+def test_images_of_a_cascade_that_are_there_need_no_command(own, capsys) -> None:
+    (own.preprocessed / "Small_3d_lowres").mkdir()
+    assert run("reduce-plans", "-d", "911", "-o", "Small", "--cascade") == 0
+    assert "First run" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
