@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from docs.studies.lidc import __main__ as lidc_study
+from docs.studies.lidc import seeds
 from docs.studies.lidc import tables as lidc_tables
 from docs.studies.lidc.__main__ import COLUMNS, marked_at_thresholds, marked_by_votes
 from docs.studies.lidc.fine_tuning import cells
@@ -20,7 +21,9 @@ from docs.studies.lidc.tables import (
     THRESHOLDS,
     as_soft_metrics,
     comparison,
+    mean_over_seeds,
     same_volume,
+    three_seeds,
     votes,
 )
 from docs.studies.lidc.trainers.fine_tuning import VARIANTS
@@ -183,3 +186,51 @@ def test_every_variant_of_the_fine_tuning_is_a_trainer_that_nnunet_finds():
         assert issubclass(trainer, base)
         assert (trainer.rate, trainer.number, trainer.__name__) == (rate, epochs, name)
         assert list(signature(trainer).parameters) == list(signature(nnUNetTrainer).parameters)
+
+
+def rows_of_seeds(trainer, scores):
+    about = row(trainer, "0", "a", 0, [0] * 5)
+    return [{**about, "seed": str(s), "dice": score} for s, score in enumerate(scores)]
+
+
+def test_a_case_counts_with_the_mean_of_the_seeds_that_have_a_score():
+    (found,) = mean_over_seeds(rows_of_seeds(BASE, ["0.5", "", "0.7"]))
+    assert float(found["dice"]) == pytest.approx(0.6)
+    (nothing,) = mean_over_seeds(rows_of_seeds(BASE, ["", "", ""]))
+    assert nothing["dice"] == ""
+
+
+def test_every_seed_is_shown_and_the_mean_of_networks_is_tested_as_a_trainer():
+    rows = [
+        {**r, "case": case}
+        for name, scores in {
+            BASE: ["0.5", "0.6", "0.7"],
+            DEFAULT: ["0.6", "0.7", "0.8"],
+            f"{DEFAULT}{seeds.AVERAGED}": ["0.9"],
+        }.items()
+        for r in rows_of_seeds(name, scores)
+        for case in "abcdefgh"
+    ]
+    text = three_seeds(rows)
+    assert f"| `{BASE}` | 1 | 0.6000 |" in text
+    assert f"| `{DEFAULT}{seeds.AVERAGED}` | Dice | +0.300 |" in text
+    assert f"| `{DEFAULT}` | Dice | +0.100 |" in text
+
+
+def test_seeds_are_trained_fold_by_fold_and_their_mean_comes_last():
+    found = list(seeds.cells((BASE, DEFAULT), ("0", "1")))
+    assert found[:3] == [(BASE, "0", "0"), (DEFAULT, "0", "0"), (BASE, "1", "0")]
+    assert found[6:8] == [(f"{name}{seeds.AVERAGED}", "0 1 2", "0") for name in (BASE, DEFAULT)]
+    assert len(found) == 16
+
+
+def test_the_mean_is_that_of_the_three_networks_of_the_fold(tmp_path, monkeypatch):
+    averaged = []
+    monkeypatch.setattr(lidc_study.SoftDataset, "find", lambda _: None)
+    monkeypatch.setattr(lidc_study, "average", lambda _, folders, output, **__: averaged.extend(folders))
+    monkeypatch.setattr(lidc_study, "evaluate", lambda *_, **__: None)
+    monkeypatch.setattr(lidc_study, "rows_of", lambda _, folder, scores, about: [about])
+    (found,) = lidc_study.seed_cell((f"{BASE}{seeds.AVERAGED}", "0 1 2", "4"), work=tmp_path)
+    assert [folder.parts[-5] for folder in averaged] == ["seed_0", "seed_1", "seed_2"]
+    assert all(folder.parts[-2:] == ("fold_4", "validation") for folder in averaged)
+    assert (found["seed"], found["fold"]) == ("0 1 2", "4")

@@ -1,12 +1,15 @@
-"""The study of noise: tiles of CT on which one reader leaves nodules out."""
+"""The study of noise: what wrong readers draw, on sections and on CT, and what a network gets to see."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from docs.studies.noise import __main__ as study
 from docs.studies.noise import data
-from docs.studies.noise.scenarios import MISSED_ON_CT
+from docs.studies.noise.augmentation import nnunet_augmentation
+from docs.studies.noise.scenarios import MISSED_ON_CT, SCENARIOS, Scenario
 from docs.studies.refine.scenes import Tiles
 
 
@@ -37,3 +40,56 @@ def test_nodules_are_left_out_and_never_invented_on_ct(sixty_patients):
     assert not drawn[~has].any()
     assert 0.2 < 1 - drawn[has].mean() < 0.6
     assert {int(one.sum()) for one in training.drawn[drawn]} == {4, 16}  # one reader each, not the majority
+
+
+def masks(number):
+    truth = np.zeros((number, 32, 32), bool)
+    truth[:, 12:18, 12:18] = True
+    truth[np.arange(number), 0, np.arange(number)] = True  # so that no two are the same
+    return truth
+
+
+@pytest.mark.parametrize("error", ["swap", "shift"])
+def test_a_share_of_the_masks_is_displaced_and_the_others_are_right(error):
+    truth = masks(20)
+    drawn = data._drawn([], truth, Scenario(error, 0.4), 7)
+    wrong = (drawn[0] != truth).any(axis=(1, 2))
+    assert wrong.sum() == 8
+    if error == "shift":
+        overlap = (drawn[0] & truth)[wrong].sum(axis=(1, 2))
+        assert (overlap < truth[0].sum() / 2).all()
+
+
+def test_several_readers_err_independently_and_have_a_mean_and_a_majority():
+    truth = masks(20)
+    scenario = Scenario("swap", 0.4, readers=3, label="mean")
+    drawn = data._drawn([], truth, scenario, 7)
+    assert np.array_equal(drawn[0], data._drawn([], truth, Scenario("swap", 0.4), 7)[0])
+    wrong = (drawn != truth).any(axis=(2, 3))
+    assert not np.array_equal(wrong[0], wrong[1])
+    mean = data._label(drawn, scenario)
+    assert set(np.unique(np.round(3 * mean))) == {0, 1, 2, 3}
+    majority = data._label(drawn, Scenario("swap", 0.4, readers=3))
+    assert np.array_equal(majority, mean > 0.5)
+
+
+def test_the_transforms_of_nnunet_keep_targets_hard_and_draw_the_same_again():
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 1, 32, 32)).astype(np.float32))
+    q = torch.from_numpy(masks(4)[:, None].astype(np.float32))
+    target = torch.cat([1 - q, q], dim=1)
+    torch.manual_seed(5)
+    first = nnunet_augmentation(32, 5)(images.clone(), target)
+    torch.manual_seed(5)
+    second = nnunet_augmentation(32, 5)(images.clone(), target)
+    assert torch.equal(first[1], second[1])
+    assert set(first[1].unique().tolist()) <= {0.0, 1.0}
+    assert torch.equal(first[1].sum(dim=1), torch.ones(4, 32, 32))
+    assert first[0].shape == images.shape
+    assert not torch.equal(first[0], images)
+
+
+def test_every_cell_is_planned_once_and_its_scenario_is_known():
+    cells = list(study.section_cells())
+    assert len(cells) == len(set(cells))
+    assert {cell[0] for cell in cells} - {MISSED_ON_CT} == set(SCENARIOS)
+    assert {cell[2] for cell in cells} == set(study.ALL_LOSSES)

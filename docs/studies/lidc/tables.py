@@ -47,6 +47,7 @@ def write(path: Path) -> None:
     scores = as_soft_metrics(rows)
     folds = against(scores, DEFAULT, left_out=("nnUNetTrainerHardBCE",))
     recalibrated = {"Recalibrated": recalibration()} if RECALIBRATED.is_file() else {}
+    seeds = {"Three seeds": three_seeds(read_rows(SEEDS))} if SEEDS.is_file() else {}
     own_plan = {}
     if OWN_PLAN.is_file():
         own_plan = {"Fold 0 with nnU-Net's own plan": comparison(as_soft_metrics(read_rows(OWN_PLAN)))}
@@ -59,6 +60,7 @@ def write(path: Path) -> None:
         {
             "Five folds": folds,
             **recalibrated,
+            **seeds,
             **fine_tuned,
             **ending,
             **own_plan,
@@ -71,6 +73,30 @@ def write(path: Path) -> None:
 def recalibration() -> str:
     """Stock and the default, as trained and recalibrated; differences to stock, and to stock recalibrated."""
     return against(as_soft_metrics(read_rows(RECALIBRATED)), f"{BASE}{SUFFIX}")
+
+
+def three_seeds(rows: Rows) -> str:
+    """Each seed by itself; then the mean over seeds of each case, against stock and against the default."""
+    by_seed = [
+        [f"`{name}`", seed, *(f"{_mean(as_soft_metrics(own), metric):.4f}" for metric in METRICS)]
+        for name, seed in dict.fromkeys((row["trainer"], row["seed"]) for row in rows)
+        if (own := [row for row in rows if (row["trainer"], row["seed"]) == (name, seed)])
+    ]
+    head = ["trainer", "seed", *(TITLES[metric] for metric in METRICS)]
+    return f"{markdown(head, by_seed)}\n\n{against(as_soft_metrics(mean_over_seeds(rows)), DEFAULT)}"
+
+
+def mean_over_seeds(rows: Rows) -> Rows:
+    """One row for each trainer and case: the mean of the seeds in which a score is defined."""
+    cells: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for row in rows:
+        cells.setdefault((row["trainer"], row["case"]), []).append(row)
+    return [{**own[0], **{metric: _seed_mean(own, metric) for metric in METRICS}} for own in cells.values()]
+
+
+def _seed_mean(rows: Rows, metric: str) -> str:
+    mean = mean_of_defined(values(rows, metric))
+    return "" if np.isnan(mean) else str(mean)
 
 
 def fine_tuning() -> str:

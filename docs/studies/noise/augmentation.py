@@ -11,12 +11,15 @@ from docs.studies.shared.small_network import Augmentation
 
 
 def nnunet_augmentation(size: int, seed: int) -> Augmentation:
-    """nnU-Net's transforms of a square 2D patch with hard labels; draws anew from ``seed`` on."""
+    """nnU-Net's transforms of a square 2D patch with hard labels.
+
+    They draw from NumPy's generator, which starts at ``seed``, and from PyTorch's, which a training starts.
+    """
     transforms = nnUNetTrainer.get_training_transforms(
         (size, size), rotation_for_DA=(-np.pi, np.pi), deep_supervision_scales=None, mirror_axes=(0, 1),
         do_dummy_2d_data_aug=False, use_mask_for_norm=[False],
     )  # fmt: skip
-    np.random.seed(seed)  # the transforms draw from it
+    np.random.seed(seed)
 
     def augment(images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         is_object = (target[:, 1:] > 0.5).to(torch.int16)
