@@ -165,6 +165,8 @@ def section_cells() -> Iterator[Cell]:
     for regime, mirrored in first:
         for seed in SEEDS:
             yield from ((regime, mirrored, loss, str(seed)) for loss in LOSSES)
+    for seed in SEEDS:
+        yield from ((REGIMES[0], LIKE_NNUNET, loss, str(seed)) for loss in THREE)
     for settings, seeds in ((main_settings(), FIVE), (side_settings(), FIVE), (main_settings(), LAST_FIVE)):
         for seed in seeds:
             for regime, mirrored, names in settings:
@@ -174,7 +176,7 @@ def section_cells() -> Iterator[Cell]:
 def main_settings() -> list[Setting]:
     """Regime, augmentation and losses of the settings that get ten seeds."""
     on_ct = [(MISSED_ON_CT, MIRRORED, (*LOSSES, *MORE_LOSSES))] if LIDC.is_dir() else []
-    weights = [(REGIMES[0], MIRRORED, (*GRID, *MORE_LOSSES)), (REGIMES[0], LIKE_NNUNET, THREE)]
+    weights = [(REGIMES[0], MIRRORED, (*GRID, *MORE_LOSSES))]
     means = [(name, MIRRORED, (*THREE, *EXPECTATION)) for name in ("missed40, mean of three",)]
     return [*on_ct, *weights, *means, *((name, MIRRORED, THREE) for name in MAIN)]
 

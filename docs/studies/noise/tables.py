@@ -1,4 +1,4 @@
-"""tables.md of the study of noise."""
+"""Tables and plot of the study of noise, from its CSV into tables.md and regimes.png."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from docs.studies.shared.numbers import (
     Rows,
@@ -19,23 +20,26 @@ from docs.studies.shared.numbers import (
 )
 from docs.studies.shared.resumable import read_rows
 
-PAGE = Path(__file__).parent / "tables.md"
+PAGE, PLOT = Path(__file__).parent / "tables.md", Path(__file__).parent / "regimes.png"
 
 BASELINE, PAIR = ("majority", "BCE"), ("anatomy", "APL")
 METRICS = ("dice", "precision", "recall", "brier")
 REFERENCE = "Dice+CE"
+SHOWN = "Dice+APL 1/1"  # in the plot
+PARTS = 6  # of a training, in the table of curves
 
 
 def write(sections: Path, crops: Path) -> None:
-    """Rewrite tables.md beside the two CSV."""
+    """Rewrite tables.md and regimes.png beside the two CSV."""
     crop_rows, section_rows = read_rows(crops), read_rows(sections)
     parts = {
         "Crops around candidates": _crop_means(crop_rows),
         "Crops: what label and loss bring": _effects(crop_rows),
     }
     if section_rows:
-        parts["Whole sections, one wrong reader"] = _curves(section_rows)
+        parts["Whole sections, wrong readers"] = _curves(section_rows)
         parts["Whole sections: against Dice + CE"] = _against_reference(section_rows)
+        plot(section_rows, PLOT)
     write_tables(PAGE, parts)
 
 
@@ -114,25 +118,40 @@ def _settings(rows: Rows) -> list[tuple[str, str]]:
 
 
 def _own(rows: Rows, regime: str, mirrored: str) -> Rows:
-    """The rows of a setting, of seeds for which every loss is there."""
+    """The rows of a setting, of seeds for which the reference is there."""
     own = select(rows, regime=regime, mirrored=mirrored)
-    return _complete(own, ("loss",), len({row["loss"] for row in own}))
+    seeds = set(_seeds(select(own, loss=REFERENCE)))
+    return [row for row in own if row["seed"] in seeds]
 
 
 def _curves(rows: Rows) -> str:
-    iterations = sorted({int(row["iteration"]) for row in rows})
     lines = []
     for regime, mirrored in _settings(rows):
         own = _own(rows, regime, mirrored)
         for loss in dict.fromkeys(row["loss"] for row in own):
             cell = select(own, loss=loss)
-            curve = [mean_text(values(select(cell, iteration=str(i)), "dice")) for i in iterations]
+            curve = [mean_text(values(part, "dice")) for part in _sixths(cell)]
             last = _last(cell)
             more = [mean_text(values(last, name)) for name in ("dice_tuned", "dice_drawn")]
             stopped = mean_text(values(_stopped(cell), "dice"))
-            lines.append([regime, mirrored, loss, str(len(_seeds(cell))), *curve, *more, stopped])
-    head = ["error", "mirrored", "loss", "seeds", *(f"Dice, {i}" for i in iterations)]
+            iterations = last[0]["iteration"]
+            lines.append([regime, mirrored, loss, str(len(_seeds(cell))), iterations, *curve, *more, stopped])
+    head = [
+        "error",
+        "mirrored",
+        "loss",
+        "seeds",
+        "iterations",
+        *(f"Dice, {i}/6" for i in range(1, PARTS + 1)),
+    ]
     return markdown([*head, "tuned threshold, last", "Dice to the wrong label, last", "stopped early"], lines)
+
+
+def _sixths(rows: Rows) -> list[Rows]:
+    """The rows nearest to one sixth of the training, to two sixths, and so on."""
+    scored = sorted({int(row["iteration"]) for row in rows})
+    wanted = [scored[-1] * part / PARTS for part in range(1, PARTS + 1)]
+    return [select(rows, iteration=str(min(scored, key=lambda i: abs(i - w)))) for w in wanted]
 
 
 def _against_reference(rows: Rows) -> str:
@@ -148,7 +167,32 @@ def _against_reference(rows: Rows) -> str:
                 difference_text(paired(_stopped(reference), _last(cell), "dice")),
                 difference_text(paired(_stopped(reference), _stopped(cell), "dice")),
             ]
-            lines.append([regime, mirrored, loss, *found])
-    head = ["error", "mirrored", "loss", "last, at 0.5, minus Dice + CE", "last, tuned, minus Dice + CE"]
-    more = ["last minus Dice + CE stopped early", "stopped early minus Dice + CE stopped early"]
-    return markdown([*head, *more], lines)
+            lines.append([regime, mirrored, loss, str(len(_seeds(cell))), *found])
+    head = ["error", "mirrored", "loss", "seeds", "last, at 0.5, minus Dice + CE"]
+    more = ["last, tuned, minus Dice + CE", "last minus Dice + CE stopped early"]
+    return markdown([*head, *more, "stopped early minus Dice + CE stopped early"], lines)
+
+
+def plot(rows: Rows, path: Path) -> None:
+    """In every setting: Dice with the active-passive terms minus Dice + CE, both last, both stopped early."""
+    settings = [s for s in _settings(rows) if select(_own(rows, *s), loss=SHOWN)]
+    figure = Figure(figsize=(8, 1.2 + 0.32 * len(settings)), layout="constrained")
+    axes = figure.add_subplot()
+    for name, of, colour, offset in (("last", _last, "C0", -0.15), ("stopped early", _stopped, "C1", 0.15)):
+        pairs = [[select(_own(rows, *s), loss=loss) for loss in (REFERENCE, SHOWN)] for s in settings]
+        found = np.array([paired(of(first), of(second), "dice") for first, second in pairs])
+        reach = np.nan_to_num(np.abs(found[:, 1:].T - found[:, 0]))
+        places = np.arange(len(settings)) + offset
+        axes.errorbar(found[:, 0], places, xerr=reach, fmt="o", markersize=4, color=colour, label=name)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(settings)), [_setting_text(rows, *s) for s in settings])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"Dice of {SHOWN} minus {REFERENCE}, mean and 95 % interval over seeds")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def _setting_text(rows: Rows, regime: str, mirrored: str) -> str:
+    seeds = len(_seeds(select(_own(rows, regime, mirrored), loss=SHOWN)))
+    augmented = {"no": ", not mirrored", "yes": ""}.get(mirrored, f", {mirrored}'s transforms")
+    return f"{regime}{augmented} ({seeds})"
