@@ -9,7 +9,7 @@ session adds seeds by raising SEEDS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from docs.studies.noise import tables
 from docs.studies.noise.augmentation import nnunet_augmentation
-from docs.studies.noise.data import SIZE, crops, sections
+from docs.studies.noise.data import crops, sections
 from docs.studies.noise.scenarios import MISSED_ON_CT, SCENARIOS
 from docs.studies.shared.cases import LIDC
 from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
@@ -41,8 +41,7 @@ FOLDER = Path(__file__).parent
 SECTIONS, CROPS = FOLDER / "sections.csv", FOLDER / "crops.csv"
 SEEDS = range(10)
 FIVE, LAST_FIVE = range(5), range(5, 10)
-EVERY = 200
-BUDGET = NetworkBudget(iterations=1200, batch_size=4, optimizer="adamw")
+BUDGET = NetworkBudget(batch_size=4, optimizer="adamw")  # iterations: see SCENARIOS
 CROP_BUDGET = NetworkBudget(iterations=1000, batch_size=16, optimizer="adamw", stages=3)
 
 apl = partial(partial, active_passive_loss)
@@ -63,17 +62,21 @@ GRID: dict[str, Callable[..., Tensor]] = {
     "Dice+APL 1/0.1": WeightedSum((1.0, dice), (1.0, apl(alpha=1.0, beta=0.1))),
     "Dice+APL 10/1": WeightedSum((1.0, dice), (1.0, apl(alpha=10.0, beta=1.0))),
 }
-EXPECTATION: dict[str, Callable[..., Tensor]] = {
-    "Dice+APL 1/1, expectation": WeightedSum((1.0, dice), (1.0, apl(mode="expectation")))
-}
-ALL_LOSSES = LOSSES | MORE_LOSSES | GRID | EXPECTATION
-THREE = ("Dice+CE", "Dice+APL 1/1", "Dice+APL 10/0.1")
+EXPECTATION = ("Dice+APL 1/1, expectation",)
+ALL_LOSSES = LOSSES | MORE_LOSSES | GRID
+ALL_LOSSES[EXPECTATION[0]] = WeightedSum((1.0, dice), (1.0, apl(mode="expectation")))
+TWO = ("Dice+CE", "Dice+APL 1/1")
+THREE = (*TWO, "Dice+APL 10/0.1")
 # what augments the images: nothing, mirroring, all of nnU-Net's transforms
 NOTHING, MIRRORED, LIKE_NNUNET = "no", "yes", "nnU-Net"
 REGIMES = ("missed40", "swap40", "invented100")
 MAIN = (
-    "missed20", "missed60", "swap40", "shift40", "invented100", "missed40, majority of three",
-    "missed40, 10 sections", "missed40, 200 sections",
+    "missed20", "missed60", "swap40", "shift40", "invented100", "missed40, 10 sections",
+    "missed40, 200 sections", "missed40, majority of three", "missed40, mean of three",
+)  # fmt: skip
+SIDE = (
+    "swap20", "swap60", "shift20", "shift60", "invented50", "invented200", "missed40, 17 sections",
+    "swap40, mean of three", "swap40, majority of three", "missed40, 20000 iterations",
 )  # fmt: skip
 Setting = tuple[str, str, tuple[str, ...]]
 CROP_LOSSES = {"BCE": cross_entropy, "APL": active_passive_loss}
@@ -96,13 +99,11 @@ def run_sections(cell: Cell) -> list[Row]:
     """Train one network on wrong readers and score it every so many iterations."""
     regime, mirrored, loss, seed = cell
     training, validation, test = sections(regime, int(seed))
-    budget, every = BUDGET, EVERY
-    if regime in SCENARIOS:
-        budget, every = replace(BUDGET, iterations=SCENARIOS[regime].iterations), SCENARIOS[regime].every
+    scenario = SCENARIOS[regime]
     rows: list[Row] = []
 
     def watch(iteration: int, network: nn.Module) -> None:
-        if iteration % every:
+        if iteration % scenario.every:
             return
         p, tuning, own = (predict(network, part.image)[:, 0] for part in (test, validation, training))
         threshold = best_threshold(validation.truth, tuning)
@@ -121,8 +122,9 @@ def run_sections(cell: Cell) -> list[Row]:
 
     train(
         training.image, training.drawn[:, None], as_study_loss(ALL_LOSSES[loss]),
-        seed=int(seed), budget=budget, mirrors=mirrored == MIRRORED, watch=watch,
-        augment=nnunet_augmentation(SIZE, int(seed)) if mirrored == LIKE_NNUNET else None,
+        seed=int(seed), budget=replace(BUDGET, iterations=scenario.iterations), watch=watch,
+        mirrors=mirrored == MIRRORED,
+        augment=nnunet_augmentation(training.image.shape[1], int(seed)) if mirrored == LIKE_NNUNET else None,
     )  # fmt: skip
     return rows
 
@@ -160,17 +162,42 @@ def crop_cells() -> Iterator[Cell]:
 
 
 def section_cells() -> Iterator[Cell]:
-    """The settings of the first design, then those of 26 November: a pass over the seeds for each group."""
+    """All cells in the order in which they are run; those of DESIGN.md's first date come first."""
     first = [*((regime, NOTHING) for regime in REGIMES), (REGIMES[0], MIRRORED)]
-    for regime, mirrored in first:
-        for seed in SEEDS:
-            yield from ((regime, mirrored, loss, str(seed)) for loss in LOSSES)
-    for seed in SEEDS:
-        yield from ((REGIMES[0], LIKE_NNUNET, loss, str(seed)) for loss in THREE)
-    for settings, seeds in ((main_settings(), FIVE), (side_settings(), FIVE), (main_settings(), LAST_FIVE)):
-        for seed in seeds:
-            for regime, mirrored, names in settings:
-                yield from ((regime, mirrored, loss, str(seed)) for loss in names)
+    yield from _cells([(*setting, tuple(LOSSES)) for setting in first], SEEDS, by_setting=True)
+    if LIDC.is_dir():
+        yield from _cells([(MISSED_ON_CT, MIRRORED, (*LOSSES, *MORE_LOSSES))], FIVE)
+    yield from _cells([(REGIMES[0], LIKE_NNUNET, THREE)], SEEDS)
+    yield from _cells([(name, MIRRORED, TWO) for name in MAIN], FIVE)
+    yield from longer_cells()
+    weights = [
+        (REGIMES[0], MIRRORED, (*GRID, *MORE_LOSSES)),
+        ("missed40, mean of three", MIRRORED, EXPECTATION),
+    ]
+    yield from _cells([*weights, *((name, MIRRORED, THREE[2:]) for name in MAIN)], FIVE)
+    yield from _cells([(name, MIRRORED, TWO) for name in SIDE], FIVE)
+    ct = [(MISSED_ON_CT, MIRRORED, (*LOSSES, *MORE_LOSSES))] if LIDC.is_dir() else []
+    yield from _cells([*ct, *((name, MIRRORED, THREE) for name in MAIN)], LAST_FIVE)
+
+
+def longer_cells() -> Iterator[Cell]:
+    """Long trainings with nnU-Net's transforms."""
+    names = ("missed40, 4000 iterations", "ct, missed40, 4000 iterations")
+    yield from _cells([(name, LIKE_NNUNET, TWO) for name in names if known(name)], FIVE)
+
+
+def known(scenario: str) -> bool:
+    """Whether its data are there."""
+    return LIDC.is_dir() or not SCENARIOS[scenario].on_ct
+
+
+def _cells(settings: Sequence[Setting], seeds: Iterable[int], *, by_setting: bool = False) -> Iterator[Cell]:
+    """Regime, augmentation and losses with each seed: seed by seed, or setting by setting."""
+    every = [(setting, seed) for seed in seeds for setting in settings]
+    for (regime, mirrored, names), seed in (
+        sorted(every, key=lambda pair: settings.index(pair[0])) if by_setting else every
+    ):
+        yield from ((regime, mirrored, loss, str(seed)) for loss in names)
 
 
 def main_settings() -> list[Setting]:

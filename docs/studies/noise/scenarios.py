@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-MISSED_ON_CT = "ct, missed40"
-CT_SHARE = 0.4  # of the nodules that a reader drew
-
 Error = Literal["missed", "swap", "invented", "shift"]
 Label = Literal["mean", "majority"]
 
@@ -26,6 +23,8 @@ class Scenario:
         label: of several readers; of one it makes no difference.
         iterations: of each training.
         every: so many iterations between two scores.
+        on_ct: on LIDC tiles, a nodule of which is left out with probability ``share``; the number of tiles is
+            that of the patients.
     """
 
     error: Error
@@ -35,8 +34,10 @@ class Scenario:
     label: Label = "majority"
     iterations: int = 1200
     every: int = 200
+    on_ct: bool = False
 
 
+MISSED_ON_CT = "ct, missed40"
 SHIFT = 6  # pixels of 2 mm; a lesion is about as wide
 SCENARIOS = {
     "missed20": Scenario("missed", 0.2),
@@ -58,5 +59,8 @@ SCENARIOS = {
     "missed40, majority of three": Scenario("missed", 0.4, readers=3),
     "swap40, mean of three": Scenario("swap", 0.4, readers=3, label="mean"),
     "swap40, majority of three": Scenario("swap", 0.4, readers=3),
+    "missed40, 4000 iterations": Scenario("missed", 0.4, iterations=4000, every=400),
     "missed40, 20000 iterations": Scenario("missed", 0.4, iterations=20_000, every=500),
+    MISSED_ON_CT: Scenario("missed", 0.4, on_ct=True),
+    "ct, missed40, 4000 iterations": Scenario("missed", 0.4, iterations=4000, every=400, on_ct=True),
 }
