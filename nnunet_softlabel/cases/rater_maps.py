@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.boxes import Box
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all
 from nnunet_softlabel.fusion.rater_rates import RaterCounts, VotePattern
-from nnunet_softlabel.fusion.rater_votes import Box, RaterVotes, box_of
+from nnunet_softlabel.fusion.rater_votes import RaterVotes, box_of
 
 
 @dataclass(frozen=True)

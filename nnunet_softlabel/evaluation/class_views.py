@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.boxes import bounding_box, enclosing
 from nnunet_softlabel.evaluation.known_truth import TrueChannel
 from nnunet_softlabel.evaluation.views import MaskView, VoxelView
 from nnunet_softlabel.evaluation.vote_patterns import VotePatterns, of_voxels
-from nnunet_softlabel.metrics.boxes import bounding_box, enclosing
 from nnunet_softlabel.metrics.far import chunks
 from nnunet_softlabel.metrics.froc import LEAST_PROBABILITY
 from nnunet_softlabel.metrics.near import near_object

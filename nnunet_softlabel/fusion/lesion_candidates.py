@@ -15,6 +15,7 @@ import numpy as np
 import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
 
+from nnunet_softlabel.boxes import Box
 from nnunet_softlabel.fusion.candidate import SEEN_ABOVE, Candidate
 from nnunet_softlabel.fusion.mask_components import (
     Extent,
@@ -24,7 +25,7 @@ from nnunet_softlabel.fusion.mask_components import (
     pieces_of,
     shared_voxels,
 )
-from nnunet_softlabel.fusion.rater_votes import Box, RaterVotes
+from nnunet_softlabel.fusion.rater_votes import RaterVotes
 
 # Components of two raters are one lesion if they share this part of the smaller one.
 SHARED_PART = 0.25

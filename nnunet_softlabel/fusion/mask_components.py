@@ -12,7 +12,8 @@ import numpy as np
 import scipy  # its parts load when used: every worker of `convert` would wait for them
 from numpy.typing import NDArray
 
-from nnunet_softlabel.fusion.rater_votes import Box, box_of
+from nnunet_softlabel.boxes import Box
+from nnunet_softlabel.fusion.rater_votes import box_of
 
 PIECE = 1 << 16  # voxels worked on at a time; at least one row of the first axis
 

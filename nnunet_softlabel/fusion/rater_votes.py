@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Box = tuple[slice, ...]
+from nnunet_softlabel.boxes import Box, bounding_box
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,12 @@ def marked_box(raters: RaterVotes, *, margin_mm: float) -> Box | None:
 
 def box_of(marked: NDArray[Any], spacing_mm: Sequence[float], *, margin_mm: float) -> Box | None:
     """As `marked_box`, around the True of a mask."""
-    box = []
-    for axis, (size, spacing) in enumerate(zip(marked.shape, spacing_mm, strict=True)):
-        others = tuple(a for a in range(marked.ndim) if a != axis)
-        positions = np.flatnonzero(np.any(marked, axis=others))
-        if positions.size == 0:
-            return None
-        margin = size if np.isinf(margin_mm) else int(np.ceil(margin_mm / spacing))
-        box.append(slice(max(0, int(positions[0]) - margin), min(size, int(positions[-1]) + 1 + margin)))
-    return tuple(box)
+    margins = [
+        size if np.isinf(margin_mm) else int(np.ceil(margin_mm / spacing))
+        for size, spacing in zip(marked.shape, spacing_mm, strict=True)
+    ]
+    box = bounding_box(marked, margin=margins)
+    return box if all(side.stop for side in box) else None
 
 
 def share_excess(soft: NDArray[Any], *, exclusive: bool) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_softlabel.metrics.boxes import bounding_box
+from nnunet_softlabel.boxes import bounding_box
 from nnunet_softlabel.metrics.lesions import MINIMUM_IOU, components_of, matched_components
 from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_softlabel.metrics.boxes import bounding_box
+from nnunet_softlabel.boxes import bounding_box
 
 
 def near_object(marked: NDArray[Any], *, spacing_mm: tuple[float, ...], near_mm: float) -> NDArray[Any]:

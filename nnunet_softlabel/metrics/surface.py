@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from surface_distance import lookup_tables
 
-from nnunet_softlabel.metrics.boxes import bounding_box
+from nnunet_softlabel.boxes import bounding_box
 from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
 
 Distances = dict[str, NDArray[Any]]

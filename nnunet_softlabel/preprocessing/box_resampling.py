@@ -14,7 +14,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 from numpy.typing import NDArray
 
-from nnunet_softlabel.metrics.boxes import bounding_box
+from nnunet_softlabel.boxes import bounding_box
 
 LINEAR = {"is_seg": False, "order": 1, "order_z": 0}  # what `resampled_in_box` does as nnU-Net does it
 PIECE = 1 << 18  # voxels resampled at a time; at least one row of the first axis

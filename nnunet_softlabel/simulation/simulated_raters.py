@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import ndtr
 
+from nnunet_softlabel.boxes import Box
 from nnunet_softlabel.fusion.distance import signed_distance_mm
-
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
-Box = tuple[slice, ...]
+from nnunet_softlabel.boxes import Box
+
 BLOCK = 8  # voxels along an edge of the blocks in which a grid is compared with a box
 ROUNDING = 1e-2  # voxels; coordinates are float32
 

@@ -13,9 +13,10 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch.nn.functional import interpolate
 
+from nnunet_softlabel.boxes import Box
 from nnunet_softlabel.formats.encoding import IGNORED, SCALE
 from nnunet_softlabel.training.records import OfNnunet
-from nnunet_softlabel.training.sparse_labels import Box, positive_boxes, positive_floats, zeros
+from nnunet_softlabel.training.sparse_labels import positive_boxes, positive_floats, zeros
 
 
 class SplitSoftLabel(BasicTransform):

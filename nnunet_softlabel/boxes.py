@@ -1,4 +1,4 @@
-"""Boxes of voxels: metrics of masks need no more of an image than the box of what is marked."""
+"""Boxes of voxels: little work needs more of an image than the box of what is marked."""
 
 from __future__ import annotations
 
