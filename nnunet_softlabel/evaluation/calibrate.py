@@ -25,6 +25,7 @@ from nnunet_softlabel.evaluation.voxel_sample import (
     choose_voxels,
     kinds_of_voxels,
     lifted,
+    pieces,
     volume_of,
 )
 from nnunet_softlabel.formats.channel_store import ChannelStore
@@ -236,13 +237,14 @@ def _draw(case: str, *, predictions: Predictions, references: CalibrationTargets
         rng = np.random.default_rng([ord(letter) for letter in case])
         chosen, weight = choose_voxels(counts, is_easy, most=most, rng=rng)
         drawn = np.stack([channel.reshape(-1)[chosen] for channel in store.channels()])
-    meant = np.stack([target.reshape(-1)[chosen] for target, _ in targets.channels()])
-    return VoxelSample(  # in memory voxel by voxel, as those of `sample_voxels`: sums depend on it
-        np.asfortranarray(lifted(log_odds_of(drawn, has_regions=labels.has_regions))),
-        np.asfortranarray(meant),
-        weight,
-        volume_of(foreground, targets.mask),
-    )
+    # in memory voxel by voxel, as those of `sample_voxels`: sums depend on it
+    log_odds, meant = (np.empty((len(labels.names), len(chosen)), np.float32, order="F") for _ in range(2))
+    for part in pieces(*drawn.shape):
+        log_odds[:, part] = lifted(log_odds_of(drawn[:, part], has_regions=labels.has_regions))
+    del drawn
+    for channel, (target, _) in zip(meant, targets.channels(), strict=True):
+        channel[...] = target.reshape(-1)[chosen]
+    return VoxelSample(log_odds, meant, weight, volume_of(foreground, targets.mask))
 
 
 def _why_not(scores: Mapping[str, Mapping[str, BeforeAfter]], method: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +20,10 @@ from nnunet_softlabel.evaluation.recalibration import (
     AffineMap,
     IsotonicMap,
     RecalibrationMap,
+    class_against_rest,
     floats,
-    one_against_rest,
 )
-from nnunet_softlabel.evaluation.voxel_sample import VoxelSample
+from nnunet_softlabel.evaluation.voxel_sample import VoxelSample, pieces
 
 SMALLEST_SHARE = 0.1  # of the median volume: smaller objects, and empty cases, count as that
 SMALLEST_SCALE = 1e-3  # a map must not turn probabilities around
@@ -56,10 +57,9 @@ WEIGHTINGS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 @dataclass(frozen=True)
 class _Pooled:
-    """Voxels of many cases: log-odds and targets ``(C, n)``, weights ``(n,)`` that sum to 1."""
+    """Voxels of many cases, of which the weights ``(n,)`` sum to 1."""
 
-    log_odds: NDArray[Any]
-    target: NDArray[Any]
+    samples: Sequence[VoxelSample]
     weight: NDArray[Any]
 
     @classmethod
@@ -69,25 +69,53 @@ class _Pooled:
             sample.weight * w for sample, w in zip(samples, WEIGHTINGS[weighting](volumes), strict=True)
         ]
         weight = np.concatenate(weights).astype(np.float64)
-        return cls(
-            np.concatenate([sample.log_odds for sample in samples], axis=1, dtype=np.float64),
-            np.concatenate([sample.target for sample in samples], axis=1, dtype=np.float64),
-            weight / weight.sum(),
-        )
+        return cls(samples, weight / weight.sum())
+
+    @property
+    def channels(self) -> int:
+        """How many there are."""
+        return len(self.samples[0].log_odds)
+
+    @cached_property
+    def log_odds(self) -> NDArray[Any]:
+        """``(C, n)`` in double precision."""
+        return np.concatenate([sample.log_odds for sample in self.samples], axis=1, dtype=np.float64)
+
+    @cached_property
+    def target(self) -> NDArray[Any]:
+        """``(C, n)`` in double precision."""
+        return np.concatenate([sample.target for sample in self.samples], axis=1, dtype=np.float64)
+
+    def of_voxels(
+        self, function: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Two numbers per voxel ``(n,)``, made piece by piece of log-odds and targets ``(C, m)``."""
+        found = np.empty((2, len(self.weight)))
+        start = 0
+        for sample in self.samples:
+            for part in pieces(*sample.log_odds.shape):
+                pair = (array[:, part].astype(np.float64) for array in (sample.log_odds, sample.target))
+                found[:, start : start + part.stop - part.start] = function(*pair)
+                start += part.stop - part.start
+        return found[0], found[1]
 
 
 def _gradient(pooled: _Pooled, mapped: NDArray[Any], has_regions: bool) -> tuple[float, NDArray[Any]]:
     """Cross entropy of mapped log-odds, and its derivative ``(C, n)`` by them."""
     if has_regions:
         partition = np.logaddexp(0, mapped).sum(axis=0)
-        p = expit(mapped)
+        p = np.asarray(expit(mapped))
     else:
         highest = np.maximum(mapped.max(axis=0), 0)
-        exponential = np.exp(mapped - highest)
-        total = exponential.sum(axis=0) + np.exp(-highest)
-        partition, p = highest + np.log(total), exponential / total
+        p = mapped - highest
+        np.exp(p, out=p)
+        total = p.sum(axis=0) + np.exp(-highest)
+        partition = highest + np.log(total)
+        p /= total
     loss = float(pooled.weight @ (partition - (pooled.target * mapped).sum(axis=0)))
-    return loss, pooled.weight * (p - pooled.target)
+    p -= pooled.target
+    p *= pooled.weight
+    return loss, p
 
 
 def _minimise(
@@ -103,7 +131,7 @@ def _minimise(
 
 def fit_affine(pooled: _Pooled, has_regions: bool) -> AffineMap:
     """``scale_c * x + shift_c`` of the least cross entropy (Platt scaling of every channel)."""
-    channels = len(pooled.log_odds)
+    channels = pooled.channels
 
     def loss(parameters: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         scale, shift = parameters[:channels, None], parameters[channels:, None]
@@ -121,37 +149,53 @@ def fit_temperature(pooled: _Pooled, has_regions: bool) -> AffineMap:
         value, slope = _gradient(pooled, parameters[0] * pooled.log_odds, has_regions)
         return value, np.array([(slope * pooled.log_odds).sum()])
 
-    channels = len(pooled.log_odds)
+    channels = pooled.channels
     scale = float(_minimise(loss, np.ones(1), 1)[0])
     return AffineMap((scale,) * channels, (0.0,) * channels)
 
 
 def fit_isotonic(pooled: _Pooled, has_regions: bool) -> IsotonicMap:
     """Monotone curves of the least squared error to the target, of bins of log-odds."""
-    x, q = pooled.log_odds, pooled.target
-    if not has_regions and len(x) > 1:
-        x, q = one_against_rest(x), np.concatenate([1 - q.sum(axis=0, keepdims=True), q])
-    return IsotonicMap(tuple(_isotonic_curve(x[c], q[c], pooled.weight) for c in range(len(x))))
+    against_rest = not has_regions and pooled.channels > 1
+    curves = []
+    for index in range(pooled.channels + against_rest):
+        x, q = pooled.of_voxels(partial(_of_curve, index=index, against_rest=against_rest))
+        curves.append(_isotonic_curve(x, q, pooled.weight))
+    return IsotonicMap(tuple(curves))
+
+
+def _of_curve(
+    log_odds: NDArray[Any], target: NDArray[Any], *, index: int, against_rest: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Log-odds and targets ``(m,)`` that one curve maps; against the rest, the background is the first."""
+    if not against_rest:
+        return log_odds[index], target[index]
+    meant = 1 - target.sum(axis=0) if index == 0 else target[index - 1]
+    return class_against_rest(log_odds, index), meant
 
 
 def _isotonic_curve(
     x: NDArray[Any], q: NDArray[Any], weight: NDArray[Any]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Knots: the mean log-odds and the mean target of each run of bins that share a value."""
-    _, bins = np.unique(np.floor(x / BIN_WIDTH).astype(np.int64), return_inverse=True)
-    mass = np.bincount(bins, weights=weight)
-    mean_q = np.bincount(bins, weights=weight * q) / mass
+    bins = np.floor(x / BIN_WIDTH).astype(np.int64)
+    bins -= bins.min()  # log-odds of float32 probabilities fill a few thousand bins at most
+    is_filled = np.bincount(bins) > 0
+    mass, sum_q, sum_x = (
+        np.bincount(bins, weights=weights)[is_filled] for weights in (weight, weight * q, weight * x)
+    )
+    mean_q = sum_q / mass
     fitted = scipy.optimize.isotonic_regression(mean_q, weights=mass)
     first = fitted.blocks[:-1]
     total = np.add.reduceat(mass, first)
-    knots = np.add.reduceat(np.bincount(bins, weights=weight * x), first) / total
+    knots = np.add.reduceat(sum_x, first) / total
     values = np.clip(np.add.reduceat(mass * mean_q, first) / total, CLIPPED, 1 - CLIPPED)
     return floats(knots), floats(values)
 
 
 def fit_none(pooled: _Pooled, has_regions: bool) -> AffineMap:
     """The identity: what a recalibration is held against."""
-    channels = len(pooled.log_odds)
+    channels = pooled.channels
     return AffineMap((1.0,) * channels, (0.0,) * channels)
 
 

@@ -173,6 +173,18 @@ def recalibrated(
 
 def one_against_rest(log_odds: NDArray[Any]) -> NDArray[Any]:
     """Log-odds ``(1 + C, ...)`` of the background and the classes, each against all others together."""
-    x = np.concatenate([np.zeros_like(log_odds[:1]), log_odds])
-    rest = [logsumexp(np.delete(x, c, axis=0), axis=0) for c in range(len(x))]
-    return np.asarray(x - np.stack(rest))
+    x = _with_background(log_odds)
+    return np.stack([_against_rest(x, c) for c in range(len(x))])
+
+
+def class_against_rest(log_odds: NDArray[Any], index: int) -> NDArray[Any]:
+    """One of `one_against_rest`, ``(...)``: 0 is the background."""
+    return _against_rest(_with_background(log_odds), index)
+
+
+def _with_background(log_odds: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([np.zeros_like(log_odds[:1]), log_odds])
+
+
+def _against_rest(x: NDArray[Any], index: int) -> NDArray[Any]:
+    return np.asarray(x[index] - logsumexp(np.delete(x, index, axis=0), axis=0))

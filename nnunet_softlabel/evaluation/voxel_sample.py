@@ -5,6 +5,7 @@ A drawn voxel stands for so many voxels of its case that all of them count.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from nnunet_softlabel.evaluation.recalibration import SMALLEST
 EASY = 1e-3  # voxels that nobody marked and where p is below are drawn more sparsely
 SHARE_OF_EASY = 0.25  # of the voxels drawn from a case
 LOWEST = np.log(SMALLEST)  # log-odds
+PIECE = 1 << 18  # numbers that are worked on at a time, over all channels
 
 
 @dataclass(frozen=True)
@@ -109,3 +111,14 @@ def choose_voxels(
         drawn.append(chosen)
         weights.append(np.full(len(chosen), len(stratum) / max(len(chosen), 1), dtype=np.float32))
     return np.concatenate(drawn), np.concatenate(weights)
+
+
+def pieces(channels: int, voxels: int) -> Iterator[slice]:
+    """Parts of the voxels, so that temporary arrays over all channels stay small.
+
+    >>> list(pieces(3, 200_000))
+    [slice(0, 66666, None), slice(66666, 133333, None), slice(133333, 200000, None)]
+    """
+    # never one voxel: numpy adds the channels of a single voxel in another order
+    number = max(1, min(-(-channels * voxels // PIECE), voxels // 2))
+    return (slice(k * voxels // number, (k + 1) * voxels // number) for k in range(number))

@@ -20,7 +20,7 @@ from nnunet_softlabel.metrics.energy_distance import (
     intersections,
     level_sets,
 )
-from nnunet_softlabel.metrics.far import NOTHING, FarVoxels, chunks
+from nnunet_softlabel.metrics.far import CHUNK, NOTHING, FarVoxels, chunks
 from nnunet_softlabel.metrics.overlap import NAN, Direction, check_same_shape, counted, dice, total
 
 COVERAGE = 0.8
@@ -118,7 +118,8 @@ def uncertainty_ncc(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], se
     if not raters:
         return NAN
     far, voxels, sum_a, sum_b = setting.far, float(setting.far.count), 0.0, setting.far.variance
-    for a, b, weights in _variances(raters, prediction, setting):
+    kept = np.empty((3, min(CHUNK, prediction.size)))
+    for a, b, weights in _variances(raters, prediction, setting, kept):
         voxels += float(weights.sum())
         sum_a += float(weights @ a)
         sum_b += float(weights @ b)
@@ -129,7 +130,7 @@ def uncertainty_ncc(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], se
     far_b = far.variance - far.count * mean_b
     covariance, spread_a = -mean_a * far_b, far.count * mean_a**2
     spread_b = far.variance_squares - mean_b * (far.variance + far_b)
-    for a, b, weights in _variances(raters, prediction, setting):
+    for a, b, weights in _variances(raters, prediction, setting, kept):
         a -= mean_a
         b -= mean_b
         covariance += float((weights * a) @ b)
@@ -140,18 +141,18 @@ def uncertainty_ncc(raters: Sequence[NDArray[Any]], prediction: NDArray[Any], se
 
 
 def _variances(
-    raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting
+    raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting, kept: NDArray[Any]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Of the raters, of the map, and how many voxels each entry stands for, piece by piece."""
+    """Of the raters, of the map, and how many voxels each entry stands for: pieces that lie in ``kept``."""
     others = [array for array in (setting.mask, setting.counts) if array is not None]
     for pieces in chunks(*raters, prediction, *others):
-        own, theirs = np.empty(len(pieces[0])), np.empty(len(pieces[0]))
+        own, theirs, weights = kept[:, : len(pieces[0])]
         for a, b, *parts in chunks(own, theirs, *pieces[: len(raters) + 1], size=VOXELS):
             mean, p = np.asarray(np.mean(parts[:-1], axis=0, dtype=np.float64)), parts[-1].astype(np.float64)
             a[...], b[...] = mean * (1 - mean), p * (1 - p)
-        weights = np.ones(len(own)) if setting.counts is None else pieces[-1].astype(np.float64)
+        weights[...] = 1 if setting.counts is None else pieces[-1]
         if setting.mask is not None:
-            weights = weights * pieces[len(raters) + 1]
+            weights *= pieces[len(raters) + 1]
         yield own, theirs, weights
 
 

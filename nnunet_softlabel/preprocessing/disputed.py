@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.metrics.far import chunks
+
 MAX_LOCATIONS = 10_000  # nnU-Net's own number of voxels remembered per class
 MIN_SHARE_OF_LOCATIONS = 0.01
 
@@ -35,20 +37,32 @@ def disputed_locations(
     """
     rows = []
     random = np.random.default_rng(1234)
-    is_answered = hard >= 0 if ignore is None else (hard >= 0) & (hard != ignore)
+    flat, voxels_with = hard.reshape(-1), _voxels_by_value(hard)
     for channel, (soft, own) in enumerate(zip(quantised, values, strict=True)):
-        agreed = np.isin(hard, own)
-        positions = np.argwhere((soft > 0) & ~agreed & is_answered)
-        total = int(agreed.sum())
+        marked = np.flatnonzero(soft.reshape(-1) > 0)  # in the order of the array, as all that follows
+        consensus = flat[marked]
+        is_answered = consensus >= 0 if ignore is None else (consensus >= 0) & (consensus != ignore)
+        marked = marked[is_answered & ~np.isin(consensus, own)]
+        total = sum(voxels_with.get(value, 0) for value in set(own))
         drawn = max(min(MAX_LOCATIONS, total), int(np.ceil(total * MIN_SHARE_OF_LOCATIONS)))
-        share = drawn / total if total else min(1.0, MAX_LOCATIONS / max(len(positions), 1))
-        keep = int(np.ceil(share * len(positions)))
-        if keep < len(positions):
-            positions = positions[np.sort(random.choice(len(positions), keep, replace=False))]
-        rows.append(np.insert(positions, 0, channel, axis=1))
+        share = drawn / total if total else min(1.0, MAX_LOCATIONS / max(len(marked), 1))
+        keep = int(np.ceil(share * len(marked)))
+        if keep < len(marked):
+            marked = marked[np.sort(random.choice(len(marked), keep, replace=False))]
+        rows.append(np.stack([np.full_like(marked, channel), *np.unravel_index(marked, hard.shape)], axis=1))
     # signed, since nnU-Net subtracts half a patch from a location
     dtype = np.int16 if max(hard.shape) < np.iinfo(np.int16).max else np.int32
     return np.concatenate(rows).astype(dtype)
+
+
+def _voxels_by_value(hard: NDArray[Any]) -> dict[int, int]:
+    """How many voxels have each value of a label map; those of -1, which nnU-Net adds, are left out."""
+    counts: dict[int, int] = {}
+    for (piece,) in chunks(hard):
+        found = np.bincount(piece[piece >= 0].astype(np.intp))
+        for value in np.flatnonzero(found).tolist():
+            counts[value] = counts.get(value, 0) + int(found[value])
+    return counts
 
 
 def locations_path(folder: Path, case: str) -> Path:

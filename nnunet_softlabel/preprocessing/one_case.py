@@ -134,14 +134,12 @@ def preprocess_case(
         if is_linear(theirs):
             separate = theirs.keywords.get("force_separate_z", False)
             return resampled_in_box(channel, shape, spacing, target_spacing, force_separate_z=separate)
-        return theirs(channel[None], list(shape), spacing, target_spacing)[0]
+        return theirs(np.ascontiguousarray(channel)[None], list(shape), spacing, target_spacing)[0]
 
     channels = []
     for channel in soft:
-        cropped = _cropped(channel.transpose(axes), properties)
-        del channel  # only what is resampled stays in memory
-        channels.append(_resampled(cropped, shape, resample))
-        del cropped
+        channels.append(_resampled(_cropped(channel.transpose(axes), properties), shape, resample))
+        del channel  # before the next one is read
     return _quantised(channels, is_exclusive=is_exclusive)
 
 
@@ -151,20 +149,19 @@ def _resampled(
     """A channel on the voxels of the preprocessed image; an empty one is empty there, too."""
     if not cropped.any():
         return PackedMap(shape, np.float32)
-    if cropped.shape != tuple(shape):
-        cropped = np.asarray(resample(cropped))
-    np.clip(cropped, 0, 1, out=cropped)
-    return PackedMap.of(cropped.astype(np.float32, copy=False))
+    found = cropped if cropped.shape == tuple(shape) else np.asarray(resample(cropped))
+    found = np.clip(found, 0, 1, out=None if found is cropped else found)
+    return PackedMap.of(found.astype(np.float32, copy=False))
 
 
 def _cropped(channel: NDArray[Any], properties: Json) -> NDArray[Any]:
-    """What nnU-Net left of the image, a new array."""
+    """What nnU-Net left of the image, a view."""
     if channel.shape != tuple(properties["shape_before_cropping"]):
         raise DatasetError(
             f"has the size {channel.shape}, its image {tuple(properties['shape_before_cropping'])}; "
             f"run nnUNetv2_plan_and_preprocess again."
         )
-    return channel[tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])].copy()
+    return channel[tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])]
 
 
 def _quantised(channels: Sequence[PackedMap], *, is_exclusive: bool) -> list[PackedMap]:
@@ -172,11 +169,12 @@ def _quantised(channels: Sequence[PackedMap], *, is_exclusive: bool) -> list[Pac
     for index in range(channels[0].n_chunks):
         if is_zero_in_all(channels, index):
             continue
-        soft = stacked(channels, index)
+        marked = [c for c, packed in enumerate(channels) if not packed.is_zero(index)]
+        soft = stacked([channels[c] for c in marked], index)
         if is_exclusive and len(soft) > 1:
             soft /= np.maximum(soft.sum(axis=0), 1)
-        for packed, values in zip(quantised, quantise(soft), strict=True):
-            packed.put(index, values)
+        for c, values in zip(marked, soft, strict=True):  # one by one: all at once need twice the memory
+            quantised[c].put(index, quantise(values))
     return quantised
 
 
