@@ -8,10 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from nnunetv2.preprocessing.resampling.default_resampling import (
-    determine_do_sep_z_and_axis,
-    resample_data_or_seg_to_shape,
-)
+from nnunetv2.configuration import ANISO_THRESHOLD
 from numpy.typing import NDArray
 
 from nnunet_softlabel.boxes import bounding_box
@@ -22,6 +19,9 @@ PIECE = 1 << 18  # voxels resampled at a time; at least one row of the first axi
 
 def is_linear(resample: Callable[..., Any]) -> bool:
     """True for nnU-Net's default resampling of probabilities: linear, and nearest across thick slices."""
+    # imports PyTorch: the process that starts the workers asks
+    from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+
     if (
         not isinstance(resample, partial)
         or resample.func is not resample_data_or_seg_to_shape
@@ -30,6 +30,25 @@ def is_linear(resample: Callable[..., Any]) -> bool:
         return False
     given = resample.keywords
     return {**given, **LINEAR} == given and set(given) <= {*LINEAR, "force_separate_z"}
+
+
+def thick_axis(
+    spacing: Sequence[float], new_spacing: Sequence[float], *, force_separate_z: bool | None = None
+) -> int | None:
+    """The axis of thick slices, across which nnU-Net takes the nearest one; None: linear along all axes.
+
+    The rule of its ``determine_do_sep_z_and_axis`` (a test compares them), whose module imports PyTorch.
+    Slices are thick where one voxel side is more than three times another, before resampling or after.
+
+    >>> thick_axis([5.0, 1.0, 1.0], [1.0, 1.0, 1.0]), thick_axis([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    (0, None)
+    """
+    for sides in (spacing, new_spacing):
+        is_thick = max(sides) / min(sides) > ANISO_THRESHOLD if force_separate_z is None else force_separate_z
+        if is_thick:
+            longest = [axis for axis, side in enumerate(sides) if max(sides) / side == 1]
+            return longest[0] if len(longest) == 1 else None
+    return None
 
 
 def resampled_in_box(
@@ -52,10 +71,10 @@ def resampled_in_box(
     Returns:
         Array ``shape`` of the type of ``values``.
     """
-    separate, across = determine_do_sep_z_and_axis(force_separate_z, spacing, new_spacing)
+    across = thick_axis(spacing, new_spacing, force_separate_z=force_separate_z)
     box = bounding_box(values != 0, margin=1)  # a margin of zeros where the image goes on
     steps = [
-        _Step.along(axis, side, values.shape[axis], new, is_nearest=bool(separate) and axis == across)
+        _Step.along(axis, side, values.shape[axis], new, is_nearest=axis == across)
         for axis, (side, new) in enumerate(zip(box, shape, strict=True))
     ]
     result = np.zeros(tuple(shape), dtype=values.dtype)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import blosc2
 import numpy as np
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
@@ -21,8 +21,8 @@ from nnunet_softlabel.formats.images import is_flat
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
 from nnunet_softlabel.formats.probability_maps import PNG_ONE, read_probability
-from nnunet_softlabel.preprocessing.box_resampling import is_linear, resampled_in_box
 from nnunet_softlabel.preprocessing.case_file import is_made_from, write_case
+from nnunet_softlabel.preprocessing.case_plan import CasePlan
 from nnunet_softlabel.preprocessing.disputed import disputed_locations
 from nnunet_softlabel.preprocessing.records import MadeFrom
 
@@ -36,8 +36,7 @@ class Configuration:
         images: folder of the preprocessed images.
         dataset_class: nnU-Net's, that reads them.
         folder: of the files to write, ``CASE.b2nd``.
-        plans_manager: nnU-Net's.
-        configuration_manager: nnU-Net's.
+        plan: nnU-Net's, as far as a case needs it.
         reuse: False makes the files again in any case.
     """
 
@@ -45,8 +44,7 @@ class Configuration:
     images: Path
     dataset_class: Any
     folder: Path
-    plans_manager: PlansManager
-    configuration_manager: ConfigurationManager
+    plan: CasePlan
     reuse: bool = True
 
 
@@ -71,13 +69,12 @@ def make_case(
     if configuration.reuse and is_made_from(target, made_from):
         return case
     image, hard, _, properties = load_preprocessed(configuration.images, case, configuration.dataset_class)
-    soft = _SoftFiles(soft_files, configuration.plans_manager)
+    soft = _SoftFiles(soft_files, configuration.plan.reader_class)
     try:
         quantised = preprocess_case(
             soft,
             properties,
-            configuration.plans_manager,
-            configuration.configuration_manager,
+            configuration.plan,
             shape=image.shape[1:],
             is_exclusive=not labels.has_regions,
         )
@@ -92,7 +89,7 @@ def make_case(
             list(labels.values.values()),
             ignore=labels.ignore,
         )
-    patch_size = tuple(configuration.configuration_manager.patch_size)
+    patch_size = configuration.plan.patch_size
     write_case(target, quantised, locations, patch_size=patch_size, made_from=made_from)
     return case
 
@@ -100,8 +97,7 @@ def make_case(
 def preprocess_case(
     soft: Iterable[NDArray[Any]],
     properties: Json,
-    plans_manager: PlansManager,
-    configuration_manager: ConfigurationManager,
+    plan: CasePlan,
     *,
     shape: Sequence[int],
     is_exclusive: bool = True,
@@ -111,8 +107,7 @@ def preprocess_case(
     Args:
         soft: each channel ``(z, y, x)`` as read.
         properties: nnU-Net's, of the preprocessed image.
-        plans_manager: nnU-Net's.
-        configuration_manager: nnU-Net's.
+        plan: nnU-Net's, as far as a case needs it.
         shape: spatial shape of the preprocessed image.
         is_exclusive: channels are classes and sum to at most 1.
 
@@ -122,20 +117,12 @@ def preprocess_case(
     Raises:
         DatasetError: if the soft label does not have the image's size.
     """
-    axes = plans_manager.transpose_forward
+    axes = plan.transpose_forward
     spacing = [properties["spacing"][axis] for axis in axes]
-    target_spacing = list(configuration_manager.spacing)
+    target_spacing = list(plan.spacing)
     if len(target_spacing) < len(spacing):  # a 2d configuration leaves the distance of slices alone
         target_spacing = [spacing[0], *target_spacing]
-
-    theirs = configuration_manager.resampling_fn_probabilities
-
-    def resample(channel: NDArray[Any]) -> Any:
-        if is_linear(theirs):
-            separate = theirs.keywords.get("force_separate_z", False)
-            return resampled_in_box(channel, shape, spacing, target_spacing, force_separate_z=separate)
-        return theirs(np.ascontiguousarray(channel)[None], list(shape), spacing, target_spacing)[0]
-
+    resample = partial(plan.resample, shape=shape, spacing=spacing, new_spacing=target_spacing)
     channels = []
     for channel in soft:
         channels.append(_resampled(_cropped(channel.transpose(axes), properties), shape, resample))
@@ -215,9 +202,9 @@ class _SoftFiles:
         is_disputed: True if any channel that was read holds a probability between 0 and 1.
     """
 
-    def __init__(self, files: Sequence[Path], plans_manager: PlansManager) -> None:
+    def __init__(self, files: Sequence[Path], reader_class: type[Any]) -> None:
         self.files = files
-        self.reader = plans_manager.image_reader_writer_class()
+        self.reader = reader_class()
         self.is_disputed = False
 
     def __iter__(self) -> Iterator[NDArray[Any]]:

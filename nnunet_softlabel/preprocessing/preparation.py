@@ -12,11 +12,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, sleep
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock, Timeout
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.dataset_json import read_dataset_json
@@ -28,17 +27,21 @@ from nnunet_softlabel.formats.plans import preprocessing_command
 from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
 from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
 from nnunet_softlabel.preprocessing.case_file import TEMPORARY, disputed_digest, is_made_from
+from nnunet_softlabel.preprocessing.case_plan import CasePlan
 from nnunet_softlabel.preprocessing.one_case import Configuration, image_shape, make_case
 from nnunet_softlabel.preprocessing.records import CaseSource, FileProof, Manifest, PlanRecord
 from nnunet_softlabel.preprocessing.sources import existing_soft_files, made_from
 from nnunet_softlabel.processes import Workers, run_jobs
 
+if TYPE_CHECKING:
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
 SOFT_FOLDER = "soft_labels"
 MANIFEST = "manifest.json"
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 900.0
-# a process costs about ten seconds, for it imports torch; this many voxels take as long
-VOXELS_PER_PROCESS = 100_000_000
+# a process starts in one or two seconds; this many voxels take several times as long
+VOXELS_PER_PROCESS = 50_000_000
 
 
 class Preparation:
@@ -209,9 +212,8 @@ class Preparation:
                 f"nnUNet_raw; run `nnunet_softlabel preprocess` where it is, and copy the folder here."
             )
         plan, cases = self._plan(), self.identifiers()
-        shared = Configuration(
-            self.labels, self.images, self.dataset_class, self.folder, self.plans, self.configuration, reuse
-        )
+        of_plan = CasePlan.of(self.plans, self.configuration)
+        shared = Configuration(self.labels, self.images, self.dataset_class, self.folder, of_plan, reuse)
         entries: dict[str, CaseSource] = {}
         jobs = []
         for case in cases:

@@ -4,10 +4,15 @@ from functools import partial
 
 import numpy as np
 import pytest
-from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nnunetv2.preprocessing.resampling.default_resampling import (
+    determine_do_sep_z_and_axis,
+    resample_data_or_seg_to_shape,
+)
 
 from nnunet_softlabel.preprocessing import box_resampling
-from nnunet_softlabel.preprocessing.box_resampling import is_linear, resampled_in_box
+from nnunet_softlabel.preprocessing.box_resampling import is_linear, resampled_in_box, thick_axis
 
 DEFAULT = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
 theirs = partial(resample_data_or_seg_to_shape, **DEFAULT)
@@ -62,3 +67,13 @@ def test_only_nnunets_default_is_taken_for_linear():
     assert not is_linear(partial(resample_data_or_seg_to_shape, is_seg=False))
     assert not is_linear(partial(resample_data_or_seg_to_shape, **DEFAULT, separate_z_anisotropy_threshold=2))
     assert not is_linear(lambda *args: args[0])
+
+
+SPACINGS = st.lists(st.sampled_from([0.3, 0.5, 1.0, 1.5, 3.0, 5.0, 0.1 * 3, 9.0]), min_size=3, max_size=3)
+
+
+@given(spacing=SPACINGS, new_spacing=SPACINGS, force=st.sampled_from([None, True, False]))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_thick_slices_are_those_that_nnunet_takes_for_thick(spacing, new_spacing, force):
+    separate, axis = determine_do_sep_z_and_axis(force, spacing, new_spacing)
+    assert thick_axis(spacing, new_spacing, force_separate_z=force) == (int(axis) if separate else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import blosc2
 import numpy as np
 import pytest
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
@@ -21,6 +24,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import write_image
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.preprocessing import one_case
+from nnunet_softlabel.preprocessing.case_plan import CasePlan, resampling_of
 from nnunet_softlabel.preprocessing.disputed import disputed_locations, locations_path
 from nnunet_softlabel.preprocessing.run import preprocess
 from tests.conversion.conversion_helpers import run
@@ -31,17 +35,11 @@ def preprocess_case(soft: NDArray[Any], *about: Any, **options: Any) -> NDArray[
     return np.stack([packed.whole() for packed in one_case.preprocess_case(soft, *about, **options)])
 
 
-def fake_plan(
-    spacing: list[float],
-    transpose: list[int] = [0, 1, 2],  # noqa: B006  # read only
-) -> tuple[SimpleNamespace, SimpleNamespace]:
-    from functools import partial
+RESAMPLE = partial(resample_data_or_seg_to_shape, is_seg=False, order=1, order_z=0, force_separate_z=None)
 
-    from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
-    resample = partial(resample_data_or_seg_to_shape, is_seg=False, order=1, order_z=0, force_separate_z=None)
-    plans = SimpleNamespace(transpose_forward=transpose)
-    return plans, SimpleNamespace(spacing=spacing, resampling_fn_probabilities=resample)
+def fake_plan(spacing: list[float], transpose: list[int] = [0, 1, 2]) -> CasePlan:  # noqa: B006  # read only
+    return CasePlan(transpose, spacing, (8, 8, 8), SimpleITKIO, resampling_of(RESAMPLE))
 
 
 def properties(shape: tuple[int, ...], box: list[list[int]], spacing: list[float]) -> dict:
@@ -53,7 +51,7 @@ def test_uncropped_unresampled_label_stays_exact() -> None:
     made = preprocess_case(
         soft,
         properties((4, 6, 8), [[0, 4], [0, 6], [0, 8]], [1, 1, 1]),
-        *fake_plan([1, 1, 1]),
+        fake_plan([1, 1, 1]),
         shape=(4, 6, 8),
     )
     np.testing.assert_array_equal(made, soft * SCALE)
@@ -64,7 +62,7 @@ def test_crop_is_the_stored_box() -> None:
     made = preprocess_case(
         soft,
         properties((6, 7, 8), [[1, 5], [2, 7], [0, 3]], [1, 1, 1]),
-        *fake_plan([1, 1, 1]),
+        fake_plan([1, 1, 1]),
         shape=(4, 5, 3),
     )
     np.testing.assert_allclose(dequantise(made), soft[:, 1:5, 2:7, 0:3], atol=2e-5)
@@ -76,7 +74,7 @@ def test_ramp_is_interpolated_linearly() -> None:
     made = preprocess_case(
         ramp,
         properties((8, 8, 10), [[0, 8], [0, 8], [0, 10]], [1, 1, 1]),
-        *fake_plan([1, 1, 0.5]),
+        fake_plan([1, 1, 0.5]),
         shape=(8, 8, 20),
     )
     by_hand = np.clip((np.arange(20) + 0.5) / 20, 0.05, 0.95)  # beyond the outer voxels the edge goes on
@@ -90,9 +88,9 @@ def test_transposed_and_cropped_volume_is_scikit_images_resize() -> None:
     random = np.random.default_rng(1)
     soft = random.random((1, 9, 10, 11), dtype=np.float32)  # as read: z, y, x
     # transpose_forward [1, 0, 2]: axes become y, z, x; spacing in the file's order, z first
-    plans, configuration = fake_plan([1.0, 2.0, 1.0], [1, 0, 2])
+    plan = fake_plan([1.0, 2.0, 1.0], [1, 0, 2])
     cropped = properties((10, 9, 11), [[1, 9], [0, 9], [2, 10]], [2.0, 1.5, 1.25])
-    made = preprocess_case(soft, cropped, plans, configuration, shape=(12, 9, 10))
+    made = preprocess_case(soft, cropped, plan, shape=(12, 9, 10))
     moved = soft[0].transpose(1, 0, 2)[1:9, 0:9, 2:10]
     expected = resize(moved.astype(float), (12, 9, 10), order=1, mode="edge", anti_aliasing=False)
     np.testing.assert_allclose(dequantise(made)[0], expected, atol=1e-4)
@@ -102,7 +100,7 @@ def test_anisotropic_volume_is_resampled_in_plane_and_nearest_across() -> None:
     soft = np.random.default_rng(2).random((1, 4, 8, 8), dtype=np.float32)
     box = [[0, 4], [0, 8], [0, 8]]
     made = preprocess_case(
-        soft, properties((4, 8, 8), box, [5, 1, 1]), *fake_plan([2.5, 0.5, 0.5]), shape=(8, 16, 16)
+        soft, properties((4, 8, 8), box, [5, 1, 1]), fake_plan([2.5, 0.5, 0.5]), shape=(8, 16, 16)
     )
     in_plane = [resize(s.astype(float), (16, 16), order=1, mode="edge", anti_aliasing=False) for s in soft[0]]
     expected = np.repeat(np.stack(in_plane), 2, axis=0)  # order_z = 0
@@ -113,7 +111,7 @@ def test_2d_configuration_leaves_the_slices_of_a_volume_alone() -> None:
     soft = np.random.default_rng(3).random((1, 5, 8, 8), dtype=np.float32)
     box = [[0, 5], [0, 8], [0, 8]]
     made = preprocess_case(
-        soft, properties((5, 8, 8), box, [3, 1, 1]), *fake_plan([0.5, 0.5]), shape=(5, 16, 16)
+        soft, properties((5, 8, 8), box, [3, 1, 1]), fake_plan([0.5, 0.5]), shape=(5, 16, 16)
     )
     expected = [resize(s.astype(float), (16, 16), order=1, mode="edge", anti_aliasing=False) for s in soft[0]]
     np.testing.assert_allclose(dequantise(made)[0], np.stack(expected), atol=1e-4)
@@ -126,7 +124,7 @@ def test_classes_and_background_sum_to_one(shape: tuple[int, ...]) -> None:
     )
     box = [[0, 8]] * 3
     spacing = [8 / size for size in shape]
-    made = preprocess_case(soft, properties((8, 8, 8), box, [1, 1, 1]), *fake_plan(spacing), shape=shape)
+    made = preprocess_case(soft, properties((8, 8, 8), box, [1, 1, 1]), fake_plan(spacing), shape=shape)
     total = made.astype(int).sum(axis=0)
     assert made.min() >= 0
     assert total.max() <= SCALE + 1  # rounding of three channels
@@ -146,11 +144,11 @@ def test_channel_by_channel_is_what_all_at_once_would_be(
     soft = np.random.default_rng(4).random((4, 6, 8, 7), dtype=np.float32) ** 3
     soft[3] = 0
     soft[:, :, 2:5] = 0
-    plans, configuration = fake_plan(spacing, [1, 0, 2])
+    plan = fake_plan(spacing, [1, 0, 2])
     about = properties((8, 6, 7), [[2, 6], [0, 6], [0, 7]], [1, 1, 1])
-    made = preprocess_case(soft, about, plans, configuration, shape=shape, is_exclusive=is_exclusive)
+    made = preprocess_case(soft, about, plan, shape=shape, is_exclusive=is_exclusive)
     cropped = np.ascontiguousarray(soft.transpose(0, 2, 1, 3)[:, 2:6])
-    resampled = configuration.resampling_fn_probabilities(cropped, list(shape), [1, 1, 1], spacing)
+    resampled = RESAMPLE(cropped, list(shape), [1, 1, 1], spacing)
     expected = np.clip(resampled, 0, 1)
     if is_exclusive:
         expected = expected / np.maximum(expected.sum(axis=0), 1)
@@ -160,7 +158,6 @@ def test_channel_by_channel_is_what_all_at_once_would_be(
 
 def test_channels_are_what_the_plans_reader_reads(tmp_path) -> None:
     """nnU-Net's usual reader is not asked again for a file that was checked: the result is the same."""
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     class Own(SimpleITKIO):
         pass
@@ -171,7 +168,7 @@ def test_channels_are_what_the_plans_reader_reads(tmp_path) -> None:
         write_image(path, np.random.default_rng(seed).random((3, 4, 5), dtype=np.float32), grid)
     found = {}
     for reader in (SimpleITKIO, Own):
-        soft = one_case._SoftFiles(files, SimpleNamespace(image_reader_writer_class=reader))
+        soft = one_case._SoftFiles(files, reader)
         found[reader] = [*soft, *(soft._read(path)[1] for path in files)]
         assert soft.is_disputed
     for own, other in zip(found[SimpleITKIO], found[Own], strict=True):
@@ -184,7 +181,7 @@ def test_regions_may_overlap() -> None:
     made = preprocess_case(
         soft,
         properties((4, 4, 4), [[0, 4]] * 3, [1, 1, 1]),
-        *fake_plan([0.5] * 3),
+        fake_plan([0.5] * 3),
         shape=(8, 8, 8),
         is_exclusive=False,
     )
@@ -196,7 +193,7 @@ def test_label_of_another_size_is_refused() -> None:
         preprocess_case(
             np.zeros((1, 4, 4, 5), np.float32),
             properties((4, 4, 4), [[0, 4]] * 3, [1, 1, 1]),
-            *fake_plan([1, 1, 1]),
+            fake_plan([1, 1, 1]),
             shape=(4, 4, 4),
         )
 
