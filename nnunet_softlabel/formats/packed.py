@@ -135,10 +135,14 @@ def _unpack(packed: bytes, into: NDArray[Any]) -> None:
     blosc2.decompress2(packed, dst=into, nthreads=1)
 
 
-def stacked(maps: Sequence[PackedMap], index: int) -> NDArray[Any]:
-    """One chunk of several maps of one shape and type: a new array ``(C, n)``."""
+def stacked(maps: Sequence[PackedMap], index: int, kept: NDArray[Any] | None = None) -> NDArray[Any]:
+    """One chunk of several maps of one shape and type: ``(C, n)``, a new array, or a part of ``kept``."""
     part = maps[0].part(index)
-    stack = np.zeros((len(maps), part.stop - part.start), maps[0].dtype)
+    if kept is None:
+        stack = np.zeros((len(maps), part.stop - part.start), maps[0].dtype)
+    else:
+        stack = kept[: len(maps), : part.stop - part.start]
+        stack[...] = 0
     for row, packed in zip(stack, maps, strict=True):
         packed.fill(index, row)
     return stack

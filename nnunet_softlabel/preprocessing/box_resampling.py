@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from nnunetv2.configuration import ANISO_THRESHOLD
@@ -17,7 +17,7 @@ LINEAR = {"is_seg": False, "order": 1, "order_z": 0}  # what `resampled_in_box` 
 PIECE = 1 << 18  # voxels resampled at a time; at least one row of the first axis
 
 
-def is_linear(resample: Callable[..., Any]) -> bool:
+def is_linear(resample: Callable[..., Any]) -> TypeGuard[partial[Any]]:
     """True for nnU-Net's default resampling of probabilities: linear, and nearest across thick slices."""
     # imports PyTorch: the process that starts the workers asks
     from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape

@@ -153,11 +153,12 @@ def _cropped(channel: NDArray[Any], properties: Json) -> NDArray[Any]:
 
 def _quantised(channels: Sequence[PackedMap], *, is_exclusive: bool) -> list[PackedMap]:
     quantised = [PackedMap(packed.shape, np.int16) for packed in channels]
+    kept = np.empty((len(channels), channels[0].part(0).stop), np.float32)  # one array for all chunks
     for index in range(channels[0].n_chunks):
         if is_zero_in_all(channels, index):
             continue
         marked = [c for c, packed in enumerate(channels) if not packed.is_zero(index)]
-        soft = stacked([channels[c] for c in marked], index)
+        soft = stacked([channels[c] for c in marked], index, kept)
         if is_exclusive and len(soft) > 1:
             soft /= np.maximum(soft.sum(axis=0), 1)
         for c, values in zip(marked, soft, strict=True):  # one by one: all at once need twice the memory
