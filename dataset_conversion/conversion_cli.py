@@ -11,11 +11,11 @@ from typing import get_args
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.command_line import Parser, add_overwrite, add_processes, dataset_number, exit_code_of
+from nnunet_softlabel.commands.convert_prints import print_cases, print_detection, print_moves, print_next
 from nnunet_softlabel.conversion.checks import new_dataset
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.conversion.settings import Fusion, Running, StapleScope
-from nnunet_softlabel.conversion.summary import too_few_for_folds
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.fusion import FUSIONS
 
@@ -81,18 +81,20 @@ def run(
             raise UsageError(
                 f"{args.source}: holds none of the files this script expects; --help shows the tree."
             )
+        how = replace(fusion or Fusion(), method=args.fusion, scope=args.staple_scope)
+        kept = print_cases(found, how)
         folder = convert(
             found,
             new_dataset(args.d, name),
             labels=labels,
             channel_names=channel_names,
-            fusion=replace(fusion or Fusion(), method=args.fusion, scope=args.staple_scope),
+            fusion=how,
             priors=priors,
             running=Running(args.np, args.overwrite, args.resume, show_progress=True),
         )
+        print_moves(folder)
         print(f"Data set written to {folder}")
-        for warning in too_few_for_folds(found):
-            print(f"WARNING: {warning}")
-        print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
+        print_detection(folder)
+        print_next(kept, args.d)
 
     return exit_code_of(Path(sys.argv[0]).name, convert_them)

@@ -14,7 +14,13 @@ from nnunet_softlabel.commands.convert_cases import (
     check_flags,
     fusion_options,
 )
-from nnunet_softlabel.commands.convert_prints import print_detection, print_left_out, print_moves
+from nnunet_softlabel.commands.convert_prints import (
+    print_cases,
+    print_detection,
+    print_left_out,
+    print_moves,
+    print_next,
+)
 from nnunet_softlabel.commands.convert_priors import add_prior_flags, priors_of
 
 if TYPE_CHECKING:
@@ -152,16 +158,16 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_softlabel.conversion.checks import new_dataset
     from nnunet_softlabel.conversion.run import add_soft_labels, convert
     from nnunet_softlabel.conversion.settings import Running
-    from nnunet_softlabel.conversion.summary import summary_of_cases, too_few_for_folds, with_warnings
 
     take_rater_datasets(args)
     check_flags(args)
     cases, dataset, channel_names = cases_of_dataset(args) if args.into else cases_of_files(args)
-    print(with_warnings(*summary_of_cases(cases)))
+    fusion = _fusion_of(args)
+    kept = print_cases(cases, fusion)
     common: _Common = {
         "labels": args.labels,
         "files": file_options(args),
-        "fusion": _fusion_of(args),
+        "fusion": fusion,
         "priors": priors_of(args, cases),
         "running": Running(args.np, args.overwrite, args.resume, show_progress=True),
     }
@@ -185,9 +191,7 @@ def run(args: argparse.Namespace) -> None:
     print_moves(folder)
     print(f"Data set written to {folder}")
     print_detection(folder)
-    for warning in too_few_for_folds(cases):
-        print(f"WARNING: {warning}")
-    print(f"Next: nnUNetv2_plan_and_preprocess -d {args.d} --verify_dataset_integrity")
+    print_next(kept, args.d)
 
 
 def _fusion_of(args: argparse.Namespace) -> Fusion:

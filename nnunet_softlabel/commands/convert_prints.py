@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nnunet_softlabel.cases.case import Case
+    from nnunet_softlabel.conversion.settings import Fusion
     from nnunet_softlabel.formats.soft_labels import SoftLabels
+
+
+def print_cases(cases: Sequence[Case], fusion: Fusion) -> list[Case]:
+    """What was found, and what is left out for too few raters; returns the cases that are kept."""
+    from nnunet_softlabel.conversion.summary import summary_of_cases, with_warnings, without_few_raters
+
+    kept, left_out = without_few_raters(cases, fusion)
+    lines, warnings = summary_of_cases(kept)
+    print(with_warnings([*left_out, *lines], warnings))
+    return kept
+
+
+def print_next(cases: Sequence[Case], number: int) -> None:
+    """The command that comes after a conversion of these cases, and what will not work."""
+    from nnunet_softlabel.conversion.summary import too_few_for_folds
+
+    for warning in too_few_for_folds(cases):
+        print(f"WARNING: {warning}")
+    print(f"Next: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity")
 
 
 def print_detection(dataset: Path) -> None:

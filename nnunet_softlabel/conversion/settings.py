@@ -139,13 +139,18 @@ class CaseSettings:
         return self.fusion == "mean" and not self.priors
 
 
+def lacks_raters(case: Case, min_raters: int) -> bool:
+    """True for a case whose label would be fused from fewer raters."""
+    return not case.soft and case.hard is None and len(case.raters) < min_raters
+
+
 def has_too_few_raters(case: Case, settings: CaseSettings) -> bool:
     """True for a case that is to be left out.
 
     Raises:
         DatasetError: if such cases are to be refused.
     """
-    if case.soft or case.hard is not None or len(case.raters) >= settings.min_raters:
+    if not lacks_raters(case, settings.min_raters):
         return False
     if settings.few_raters == "refuse":
         raise DatasetError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.splits import NUM_FOLDS
 from nnunet_softlabel.conversion.case_records import CaseRecord
+from nnunet_softlabel.conversion.settings import Fusion, lacks_raters
 from nnunet_softlabel.formats.soft_labels import SummaryOfContents
 
 FEW_CASES = 0.2  # a rater with a smaller share of the cases may be another folder that fits the pattern
@@ -47,6 +48,17 @@ def summary_of_cases(cases: Sequence[Case], *, has_split: bool = True) -> tuple[
     return lines, warnings
 
 
+def without_few_raters(cases: Sequence[Case], fusion: Fusion) -> tuple[list[Case], list[str]]:
+    """The cases that a conversion keeps, and a sentence that names those that it drops."""
+    if fusion.few_raters == "refuse":
+        return list(cases), []
+    dropped = [case.name for case in cases if lacks_raters(case, fusion.min_raters)]
+    kept = [case for case in cases if not lacks_raters(case, fusion.min_raters)]
+    count = f"{len(dropped)} cases" if len(dropped) > 1 else "1 case"
+    what = f"fewer than {fusion.min_raters} raters: {count} ({_names(dropped)})"
+    return kept, [f"Left out, for {what}; dataset.json lists them."] if dropped else []
+
+
 def too_few_for_folds(cases: Sequence[Case]) -> list[str]:
     """A warning if nnU-Net's own split of a new data set will fail; groups (patients) have another split."""
     training = sum(not case.is_test for case in cases)
@@ -72,10 +84,12 @@ def _shared_files(cases: Sequence[Case]) -> list[str]:
 
 
 def _without(names: Sequence[str]) -> str:
-    if not names:
-        return ""
+    return f", not {_names(names)}" if names else ""
+
+
+def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f", not {', '.join(names[:MOST_NAMES])}{more}"
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
 
 
 def summary_of_contents(records: Sequence[CaseRecord]) -> SummaryOfContents:

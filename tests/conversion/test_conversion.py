@@ -178,10 +178,15 @@ def test_missing_raters_are_left_out_of_the_mean(rater_folder, nnunet_folders: F
     assert SoftDataset.find(901).about["raters_of_case"][case] == ["1", "3"]
 
 
-def test_cases_with_few_raters_are_dropped_from_everything(rater_folder, nnunet_folders: Folders) -> None:
+def test_cases_with_few_raters_are_dropped_from_everything(
+    rater_folder, nnunet_folders: Folders, capsys
+) -> None:
     rater_folder.rater("case_00", "2").unlink()
     groups = ["--groups", str(rater_folder.root / "cases.csv"), "--group-column", "case"]
     assert run(*rater_folder.arguments(), *groups, "--min-raters", "3", "--few-raters", "drop") == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "Left out, for fewer than 3 raters: 1 case (case_00); dataset.json lists them."
+    assert second == "3 cases: 3 for training, 0 for testing."
     dataset = SoftDataset.find(901)
     assert dataset.cases() == ["case_01", "case_02", "case_03"]
     assert dataset.dataset_json["numTraining"] == 3

@@ -9,7 +9,13 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.splits import NUM_FOLDS
-from nnunet_softlabel.conversion.summary import contents_in_words, summary_of_cases, too_few_for_folds
+from nnunet_softlabel.conversion.settings import Fusion
+from nnunet_softlabel.conversion.summary import (
+    contents_in_words,
+    summary_of_cases,
+    too_few_for_folds,
+    without_few_raters,
+)
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask, write_image
 from tests.conversion.conversion_helpers import run, tree
@@ -58,6 +64,20 @@ def test_fewer_cases_than_nnunet_has_folds_are_a_warning(number, group, warned) 
     assert [text.partition(":")[0] for text in warnings] == (
         ["4 training cases are too few for nnU-Net's 5 folds"] if warned else []
     )
+
+
+def test_cases_that_are_dropped_for_few_raters_are_named_and_do_not_fill_folds() -> None:
+    found = [case("a", "r1", "r2"), *(case(f"c{i}", "r1") for i in range(7))]
+    soft = Case("s", [IMAGE], soft={"lesion": IMAGE})
+    kept, sentences = without_few_raters([*found, soft], Fusion(min_raters=2, few_raters="drop"))
+    assert [case.name for case in kept] == ["a", "s"]
+    assert sentences == [
+        "Left out, for fewer than 2 raters: 7 cases (c0, c1, c2, c3, c4 and 2 more); dataset.json lists them."
+    ]
+    assert too_few_for_folds(found) == []
+    assert too_few_for_folds(kept)
+    assert without_few_raters(found, Fusion(min_raters=2)) == (found, [])
+    assert without_few_raters(found, Fusion(few_raters="drop")) == (found, [])
 
 
 def test_convert_warns_of_too_few_cases_before_the_next_step(rater_folder, nnunet_folders, capsys) -> None:

@@ -46,6 +46,18 @@ def test_regions_hold_the_share_of_annotations_and_single_ones_are_dropped(kidne
     assert tumor.tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
 
 
+def test_the_script_says_what_it_found_and_what_it_leaves_out(kidneys, capsys, nnunet_folders) -> None:
+    assert convert_kits23.main([str(kidneys), "-d", "501", "-np", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "Left out, for fewer than 2 raters: 1 case (case_00586); dataset.json lists them.",
+        "2 cases: 2 for training, 0 for testing.",
+        "Rater annotation1: 2 cases.",
+    ]
+    assert any(line.startswith("Raters dispute ") for line in lines)
+    assert lines[-2].startswith("WARNING: 2 training cases are too few for nnU-Net's 5 folds")
+
+
 def test_an_image_that_was_not_downloaded_is_named_with_the_program_that_fetches_it(
     kidneys, capsys, nnunet_folders
 ) -> None:
