@@ -57,4 +57,10 @@ def run(args: argparse.Namespace) -> None:
     print(format_summary(found.summary))
     print(f"Data set written to {found.dataset}")
     print(f"Candidates to judge: {found.dataset / 'refinement' / 'candidates.html'}")
-    print(f"Next: nnUNetv2_plan_and_preprocess -d {args.o} --verify_dataset_integrity")
+    if found.is_mean:
+        print(
+            f"All labels are the mean of the raters: where those of data set {args.d} are, too, a second "
+            f"round would learn the same."
+        )
+    else:
+        print(f"Next: nnUNetv2_plan_and_preprocess -d {args.o} --verify_dataset_integrity")

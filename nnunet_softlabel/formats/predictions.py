@@ -48,6 +48,11 @@ def predicted_cases(folder: Path, *, file_ending: str) -> list[str]:
         "predict with `nnUNetv2_predict --save_probabilities`; for validation cases run "
         "`nnUNetv2_train ... --val --npz`, which trains nothing"
     )
+    if not cases and segmented:
+        raise DatasetError(
+            f"{folder}: holds segmentations alone, no .npz probabilities; {remedy}. An ensemble keeps them "
+            f"with `nnUNetv2_ensemble ... --save_npz`; `nnUNetv2_evaluate_folder` scores postprocessed masks."
+        )
     if not cases:
         raise DatasetError(f"{folder}: holds no .npz probabilities; {remedy}.")
     if missing:

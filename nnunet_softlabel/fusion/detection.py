@@ -201,7 +201,12 @@ def _model(found: Fit, readers: _Readers, reason: str) -> DetectionModel:
 
 
 def bootstrapped_rates(
-    model: DetectionModel, cases: Sequence[Sequence[Candidate]], groups: Sequence[str], *, n: int = 100
+    model: DetectionModel,
+    cases: Sequence[Sequence[Candidate]],
+    groups: Sequence[str],
+    *,
+    known: Sequence[Sequence[bool | None]] | None = None,
+    n: int = 100,
 ) -> dict[str, NDArray[Any]]:
     """Rates of the same model fitted to groups drawn with replacement.
 
@@ -209,6 +214,7 @@ def bootstrapped_rates(
         model: from `estimate_detection`, and not the mean.
         cases: its candidates, case by case.
         groups: of each case.
+        known: what somebody adjudicated, as the model was given it.
         n: number of draws.
 
     Returns:
@@ -216,10 +222,15 @@ def bootstrapped_rates(
     """
     structure = next(s for s in STRUCTURES if s.name == model.name)
     names, rng = tuple(model.sensitivity), np.random.default_rng(0)
-    members: dict[str, list[Candidate]] = {}
-    for case, group in zip(cases, groups, strict=True):
-        members.setdefault(group, []).extend(case)
-    evidences = [evidence_of(c, names, model.log_size) for _, c in sorted(members.items()) if c]
+    said = known if known is not None else [[None] * len(case) for case in cases]
+    members: dict[str, list[tuple[Candidate, bool | None]]] = {}
+    for case, of_case, group in zip(cases, said, groups, strict=True):
+        members.setdefault(group, []).extend(zip(case, of_case, strict=True))
+    evidences = [
+        evidence_of([c for c, _ in pairs], names, model.log_size, [k for _, k in pairs])
+        for _, pairs in sorted(members.items())
+        if pairs
+    ]
     readers = _Readers(names, model.log_size, model.has_network)
     drawn = []
     for _ in range(n):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import check_is_no_pipe, visible
+from nnunet_softlabel.formats.nnunet_folders import missing_model
 
 REMEDY = "train it with `nnUNetv2_train ... --npz` (or `--val --npz` if it is trained)"
 
@@ -30,6 +31,8 @@ def held_out_predictions(training: Path, splits_file: Path, cases: Sequence[str]
             raise UsageError(
                 f"{training}: holds fold_all alone, whose network saw every case; train the five folds."
             )
+        if not training.is_dir():
+            raise UsageError(missing_model(training.name.partition("__")[0], training))
         raise UsageError(f"{training}: no fold was trained there; see -tr, -p and -c.")
     if not splits_file.is_file():
         raise DatasetError(

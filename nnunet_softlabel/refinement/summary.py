@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_softlabel.fusion.candidate import Candidate
 from nnunet_softlabel.fusion.detection import bootstrapped_rates
 from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.refinement.candidates import JudgedCandidate
@@ -108,10 +107,7 @@ def _of_label(
         c.posterior is not None and c.posterior > 0.5 and len(c.marked_by) == 1 and len(c.candidate.votes) > 1
         for c in judged
     )
-    by_case: dict[str, list[Candidate]] = {}
-    for c in sorted(judged, key=lambda c: (c.case, c.number)):
-        by_case.setdefault(c.case, []).append(c.candidate)
-    drawn = bootstrapped_rates(model, list(by_case.values()), [groups[case] for case in by_case], n=DRAWS)
+    drawn = _drawn_rates(judged, model, groups)
     summary["rates"] = {
         rater: {
             "sensitivity": [round(s, 4), *_interval(drawn[rater][:, 0])],
@@ -121,6 +117,21 @@ def _of_label(
     }
     summary["raters"] = _counts(judged, groups, is_anonymous)
     return summary
+
+
+def _drawn_rates(
+    judged: Sequence[JudgedCandidate], model: DetectionModel, groups: Mapping[str, str]
+) -> dict[str, NDArray[Any]]:
+    by_case: dict[str, list[JudgedCandidate]] = {}
+    for c in sorted(judged, key=lambda c: (c.case, c.number)):
+        by_case.setdefault(c.case, []).append(c)
+    return bootstrapped_rates(
+        model,
+        [[c.candidate for c in case] for case in by_case.values()],
+        [groups[name] for name in by_case],
+        known=[[c.adjudicated for c in case] for case in by_case.values()],
+        n=DRAWS,
+    )
 
 
 def _counts(

@@ -34,7 +34,14 @@ def _smaller(path):
 
 BAD = {
     "no folder": (lambda d: shutil.rmtree(d.predictions), "no such folder"),
-    "no npz": (lambda d: [p.unlink() for p in d.predictions.glob("*.npz")], "--save_probabilities"),
+    "no npz": (
+        lambda d: [p.unlink() for p in d.predictions.glob("*.npz")],
+        r"segmentations alone, .*--save_probabilities.*_ensemble .* --save_npz.*_evaluate_folder` scores",
+    ),
+    "nothing": (
+        lambda d: [p.unlink() for p in d.predictions.iterdir()],
+        r"holds no \.npz probabilities; predict with `nnUNetv2_predict --save_probabilities`",
+    ),
     "one npz missing": (
         lambda d: (d.predictions / "case1.npz").unlink(),
         "case case1 has a segmentation but no",

@@ -269,3 +269,15 @@ def test_rates_are_fitted_again_to_patients_drawn_with_replacement() -> None:
     np.testing.assert_array_equal(list(again.values()), list(found.values()))
     of_one_patient = bootstrapped_rates(model, cases, ["p"] * 40, n=3)
     assert all(np.ptp(rates, axis=0).max() == 0 for rates in of_one_patient.values())
+
+
+def test_of_one_patient_the_rates_are_those_of_the_model_with_what_was_adjudicated() -> None:
+    cases, _ = draw((0.8, 0.6, 0.4), n_cases=15)
+    known = [[sum(c.votes.values()) >= 2 for c in case] for case in cases]  # single marks are no lesions
+    model = estimate_detection(cases, known=known)
+    assert model.inventions
+    of_one_patient = bootstrapped_rates(model, cases, ["p"] * 15, known=known, n=1)
+    for name, rates in model.rates().items():
+        assert of_one_patient[name][0] == pytest.approx(rates, abs=1e-3)
+    unheard = bootstrapped_rates(model, cases, ["p"] * 15, n=1)
+    assert abs(unheard["b"][0] - model.rates()["b"]).max() > 0.1

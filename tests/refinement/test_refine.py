@@ -106,6 +106,7 @@ def test_lesions_come_back_and_inventions_go(
     out = capsys.readouterr().out
     assert "rater a: found" in out
     assert "cases to look at" in out
+    assert "Next: nnUNetv2_plan_and_preprocess -d 911" in out
     dataset = refined(nnunet_folders.raw)
     labels = [dataset.read_soft(case) for case in dataset.cases()]
     first = [first_round.dataset.read_soft(case) for case in dataset.cases()]
@@ -239,6 +240,13 @@ def test_without_splits_nobody_can_tell(
 
 def test_untrained_folds_are_named(first_round: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["refine", "-d", "910", "-tr", "Other", "-c", "2d", "-o", "911"]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "Other__nnUNetPlans__2d is not there; train the model first, or choose with -tr, -p and -c" in message
+    )
+    assert "what is there: nnUNetTrainerSoftCE__nnUNetPlans__3d_fullres" in message
+    (first_round.results.parent / "Other__nnUNetPlans__2d").mkdir()
+    assert main(["refine", "-d", "910", "-tr", "Other", "-c", "2d", "-o", "911"]) == 2
     assert "no fold was trained there" in capsys.readouterr().err
 
 
@@ -248,7 +256,10 @@ def test_networks_that_have_not_learnt_leave_the_mean(
     for path in first_round.results.rglob("*.npz"):
         np.savez(path, probabilities=np.full((2, *SHAPE), 0.5, np.float32))
     assert run() == 0
-    assert "networks have hardly learnt" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "networks have hardly learnt" in printed
+    assert "All labels are the mean of the raters: where those of data set 910 are, too, a second" in printed
+    assert "Next:" not in printed
     dataset = refined(nnunet_folders.raw)
     for case in dataset.cases():
         for one, two in zip(dataset.soft_files(case), first_round.dataset.soft_files(case), strict=True):
