@@ -27,7 +27,6 @@ from nnunet_softlabel.refinement.candidates import (
     read_adjudicated,
     write_candidates_csv,
 )
-from nnunet_softlabel.refinement.page import write_page
 from nnunet_softlabel.refinement.predictions import held_out_predictions
 from nnunet_softlabel.refinement.summary import RefinementSummary, summarise
 
@@ -149,6 +148,8 @@ def describe(
     Returns:
         The summary.
     """
+    from nnunet_softlabel.refinement.page import write_page  # matplotlib: workers would wait for it
+
     content = read_json(dataset.folder / CANDIDATES_FILE)
     about = dataset.about
     groups = about.get("groups") or {}

@@ -20,6 +20,7 @@ WORKERS = (
     "evaluation.maps",
     "evaluation.average",
     "evaluation.apply_threshold",
+    "refinement.run",
 )
 
 
