@@ -8,6 +8,7 @@ from scipy import optimize
 from scipy.special import expit, softmax
 from sklearn.isotonic import IsotonicRegression
 
+from nnunet_softlabel.evaluation import voxel_sample
 from nnunet_softlabel.evaluation.map_fitting import (
     METHODS,
     WEIGHTINGS,
@@ -15,7 +16,13 @@ from nnunet_softlabel.evaluation.map_fitting import (
     fit_map,
     object_weights,
 )
-from nnunet_softlabel.evaluation.recalibration import AffineMap, map_from_json, probabilities_of
+from nnunet_softlabel.evaluation.recalibration import (
+    AffineMap,
+    class_against_rest,
+    map_from_json,
+    one_against_rest,
+    probabilities_of,
+)
 from nnunet_softlabel.evaluation.voxel_sample import VoxelSample, sample_voxels
 
 
@@ -307,3 +314,27 @@ def test_isotonic_probabilities_never_reach_0_or_1():
     ((knots, values),) = found.curves
     assert knots == (-3.0, 3.0)
     assert values == (1e-6, 1 - 1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 11])
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_isotonic_curves_are_the_same_in_pieces_to_the_last_bit(channels, has_regions, monkeypatch):
+    """Samples lie in memory voxel by voxel, as `calibrate` draws them."""
+    rng = np.random.default_rng(6)
+    samples = []
+    for n in (700, 1, 90):
+        x, q = rng.normal(-2, 4, (channels, n)), rng.dirichlet(np.ones(channels + 1), n).T[1:]
+        own = (np.asfortranarray(array, np.float32) for array in (x, q))
+        samples.append(VoxelSample(*own, rng.random(n).astype(np.float32), float(q.sum())))
+    whole = fit_map(samples, method="isotonic", has_regions=has_regions)
+    monkeypatch.setattr(voxel_sample, "PIECE", 100)
+    assert len(list(voxel_sample.pieces(channels, 700))) >= 7
+    assert fit_map(samples, method="isotonic", has_regions=has_regions) == whole
+
+
+def test_one_class_against_the_rest_is_a_row_of_all_of_them():
+    log_odds = np.random.default_rng(7).normal(0, 3, (3, 40))
+    rows = [class_against_rest(log_odds, index) for index in range(4)]
+    np.testing.assert_array_equal(np.stack(rows), one_against_rest(log_odds))
+    p = softmax_with_background(log_odds)
+    np.testing.assert_allclose(rows[2], np.log(p[2] / (1 - p[2])), rtol=1e-9)

@@ -69,3 +69,15 @@ def test_large_label_maps_take_a_small_part_of_their_size() -> None:
     packed = PackedMap.of(ball)
     assert sum(len(chunk) for chunk in packed._chunks if isinstance(chunk, bytes)) < ball.nbytes / 20
     np.testing.assert_array_equal(packed.whole(), ball)
+
+
+@chunks_of_any_size
+def test_one_array_serves_chunk_after_chunk(is_packed: bool, monkeypatch) -> None:
+    monkeypatch.setattr(packed_module, "CHUNK", 2)
+    monkeypatch.setattr(packed_module, "PACKED_ABOVE", 0 if is_packed else 1 << 20)
+    maps = [PackedMap.of(np.array(values, np.float32)) for values in ([1, 0, 0, 0, 2], [0, 3, 4, 0, 0])]
+    kept = np.full((3, maps[0].part(0).stop), 9, np.float32)
+    for index in range(maps[0].n_chunks):
+        found = stacked(maps, index, kept)
+        assert np.shares_memory(found, kept)
+        np.testing.assert_array_equal(found, stacked(maps, index))
