@@ -106,7 +106,7 @@ def probability_channels(
         has_known_sums: the sums of this file have been checked before.
 
     Raises:
-        DatasetError: as `read_probabilities`; of sums after the last channel.
+        DatasetError: as `read_probabilities`; of sums before the last channel is given.
     """
     path = folder / f"{case}.npz"
     check_is_no_pipe(path)
@@ -123,15 +123,17 @@ def probability_channels(
     _check_shape(path, own_shape, labels, shape)
     with _told(path), zipfile.ZipFile(path) as content, content.open("probabilities.npy") as stored:
         _array_header(stored)
-        for _ in range(own_shape[0]):
+        for left in reversed(range(own_shape[0])):
             held = [_next_array(stored, shape, dtype).astype(np.float32, copy=False)]
             _clip_checked(path, held[0])
             if sums is not None:
                 sums += held[0]
+            if not left:
+                stored.read()  # to the end, where the checksum is compared
+                if sums is not None:
+                    _check_sums(path, sums)
+                    sums = None  # who works on the last channel needs the memory
             yield held.pop()  # what is handed over is not kept: who takes it may let it go
-        stored.read()  # to the end, where the checksum is compared
-    if sums is not None:
-        _check_sums(path, sums)
 
 
 @contextmanager
