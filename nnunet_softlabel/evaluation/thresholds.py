@@ -157,11 +157,15 @@ def read_thresholds(path: Path | None, names: Sequence[str]) -> Threshold:
         UsageError: without a file.
         DatasetError: if it was tuned for other channels.
     """
-    if path is None or not path.is_file():
-        where = "" if path is None else f" {path} does not exist;"
+    if path is None:
         raise UsageError(
-            f"--threshold {TUNED}:{where} no {FILE_NAME} was found; tune one on validation cases first "
-            f"(nnunet_softlabel tune-threshold), or name the file."
+            f"--threshold {TUNED}: tune one on validation cases first (nnunet_softlabel tune-threshold), and "
+            f"name the file with --threshold-file."
+        )
+    if not path.is_file():
+        raise UsageError(
+            f"--threshold {TUNED}: {path} does not exist; no {FILE_NAME} was found; tune one on validation "
+            f"cases first (nnunet_softlabel tune-threshold), or name the file."
         )
     content = read_json(path)
     values, cases = content.get("thresholds", {}), content.get("cases", [])

@@ -147,7 +147,8 @@ def format_tuned(found: Mapping[str, Any]) -> str:
     """
     cases, beta = len(found["cases"]), found["beta"]
     what = "Dice" if beta == 1 else f"F-beta (beta {beta:g})"
-    lines = [f"{cases} case{'s' * (cases != 1)}, mean {what} before (at 0.5) and after:"]
+    alone = " of each label alone" if len(found["thresholds"]) > 1 else ""
+    lines = [f"{cases} case{'s' * (cases != 1)}, mean {what}{alone} before (at 0.5) and after:"]
     for name, value in found["thresholds"].items():
         score = found["score"][name]
         lines.append(f"{name}: threshold {value:g}, {score['0.5']:.4f} -> {score[str(value)]:.4f}")

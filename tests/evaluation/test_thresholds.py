@@ -107,6 +107,10 @@ def test_tuned_without_its_file_is_refused(build, tmp_path):
     for file in (None, tmp_path / "missing.json"):
         with pytest.raises(UsageError, match="tune one on validation cases first"):
             choose_threshold("tuned", dataset, threshold_file=file)
+    with pytest.raises(UsageError, match=r"name the file with --threshold-file\.$"):
+        choose_threshold("tuned", dataset)
+    with pytest.raises(UsageError, match=r"missing\.json does not exist; no thresholds\.json was found"):
+        choose_threshold("tuned", dataset, threshold_file=tmp_path / "missing.json")
 
 
 def test_tuned_for_other_classes_is_refused(build, tmp_path):

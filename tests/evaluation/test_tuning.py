@@ -241,6 +241,14 @@ def test_a_threshold_at_the_edge_of_the_search_is_warned_of(build, tmp_path):
     assert warning in format_tuned(found)
 
 
+def test_several_labels_are_said_to_be_tuned_each_alone():
+    """In a mask they share voxels, so `evaluate` can give another Dice."""
+    found = {"thresholds": {"a": 0.5}, "score": {"a": {"0.5": 0.7}}, "beta": 1.0, "cases": ["x", "y"]}
+    assert format_tuned(found).startswith("2 cases, mean Dice before (at 0.5) and after:")
+    found = {**found, "thresholds": {"a": 0.5, "b": 0.5}, "score": {n: {"0.5": 0.7} for n in "ab"}}
+    assert format_tuned(found).startswith("2 cases, mean Dice of each label alone before (at 0.5) and after:")
+
+
 def test_the_file_may_lie_in_folders_that_are_not_there_yet(build, tmp_path):
     data = build()
     file = tmp_path / "new" / "deep" / "t.json"

@@ -36,6 +36,7 @@ from tests.training.conftest import in_fresh_process, make_trainer, seed_everyth
 
 WORLD = 2
 PER_RANK = 2
+LONGEST_WAIT_S = 900  # 35 s are usual; a busy machine took more than 300
 CHANNELS = 3
 
 
@@ -54,11 +55,14 @@ def run_ranks(function, folder: Path, *arguments):
     folder = folder / "ranks"
     folder.mkdir()
     processes = [in_fresh_process(_run_rank, function, rank, folder, arguments) for rank in range(WORLD)]
-    for process in processes:
-        process.join(300)
+    late = []
+    for rank, process in enumerate(processes):
+        process.join(LONGEST_WAIT_S)
+        late += [rank] if process.is_alive() else []
         process.kill()
     errors = [path.read_text(encoding="utf-8") for path in folder.glob("*.txt")]
     assert not errors, "\n".join(errors)
+    assert not late, f"ranks {late} have not ended within {LONGEST_WAIT_S} s"
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 
