@@ -117,6 +117,12 @@ def test_two_readers_without_a_network_are_not_told_apart() -> None:
     assert "two raters without a network" in model.reason
 
 
+@pytest.mark.parametrize("sensitivity", [(0.8, 0.7, 0.6), (0.8, 0.7, 0.6, 0.5)])
+def test_three_or_more_readers_without_a_network_are_told_apart(sensitivity) -> None:
+    cases, _ = draw(sensitivity, (0.0,) * len(sensitivity), n_cases=30, has_score=False)
+    assert "two raters" not in estimate_detection(cases).reason
+
+
 def test_inventions_that_look_like_lesions_to_the_network_leave_the_mean() -> None:
     rng = np.random.default_rng(0)
     cases, _ = draw((0.9, 0.8, 0.7), (0.25, 0.15, 0.1), n_other=4)

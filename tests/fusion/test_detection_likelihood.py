@@ -245,6 +245,20 @@ def test_better_is_by_more_than_two_standard_errors_and_more_than_one_unit() -> 
     assert detection._is_better(noisy + 1.4, zero, errors=2)  # 9.6 against 9.2
 
 
+def test_models_are_compared_over_as_many_numbers_as_there_are_patients(monkeypatch) -> None:
+    sizes = []
+    is_better = detection._is_better
+
+    def watched(one, other, **options):
+        sizes.append((one.size, other.size))
+        return is_better(one, other, **options)
+
+    monkeypatch.setattr(detection, "_is_better", watched)
+    cases, _ = draw((0.7, 0.5, 0.3), n_cases=30)
+    estimate_detection(cases, groups=[f"p{i // 2}" for i in range(30)])
+    assert set(sizes) == {(15, 15)}
+
+
 def test_log_1mexp_is_exact_near_and_far() -> None:
     from nnunet_softlabel.fusion.detection_likelihood import _log1mexp
 
