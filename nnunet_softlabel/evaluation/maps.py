@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.consistency import channels_of_models, exhaust
 from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.formats.encoding import is_member
@@ -98,25 +98,42 @@ def write_maps(
 
     Raises:
         DatasetError: if a prediction or its segmentation is missing, or the folders hold other cases.
-        UsageError: if files are there.
+        UsageError: if files are there, or the maps of two classes would be one file.
     """
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
     found.refuse_as_output(output)
     dataset = dataset.for_predictions(found.folders[0])
     kinds = ["probability", "entropy", *(["mutual_information"] if found.models > 1 else [])]
     ending = soft_ending(dataset.file_ending)
-    names = [
-        map_name(case, name, kind, ending)
-        for case in found.cases
-        for name in dataset.labels.names
-        for kind in kinds
-    ]
+    names = _map_names(found.cases, dataset.labels.names, kinds, ending)
     with staged(output, [*names, VOLUMES_FILE], overwrite=overwrite) as new:
         job = partial(_write_case, found=found, folder=new, dataset=dataset, ending=ending)
         fitting = found.processes_that_fit(num_processes, dataset.labels, command="maps")
         of_cases = for_each_case(job, found.cases, fitting, title="maps")
         write_csv(new / VOLUMES_FILE, COLUMNS, [row for rows in of_cases for row in rows])
     return [output / name for name in (*names, VOLUMES_FILE)]
+
+
+def _map_names(cases: Sequence[str], classes: Sequence[str], kinds: Sequence[str], ending: str) -> list[str]:
+    """Names of all maps, case by case.
+
+    Raises:
+        UsageError: if two maps would be one file.
+    """
+    owner: dict[str, tuple[str, str]] = {}
+    names = []
+    for case in cases:
+        for class_name in classes:
+            for kind in kinds:
+                name = map_name(case, class_name, kind, ending)
+                other = owner.setdefault(name.lower(), (case, class_name))
+                if other != (case, class_name):
+                    raise UsageError(
+                        f"the map of case {case}, class {class_name}, and that of case {other[0]}, class "
+                        f"{other[1]}, would be one file, {name}; give the class another name in dataset.json."
+                    )
+                names.append(name)
+    return names
 
 
 def map_name(case: str, class_name: str, kind: str, ending: str) -> str:

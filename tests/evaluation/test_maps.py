@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.evaluation.maps import binary_entropy, mutual_information, write_maps
+from nnunet_softlabel.evaluation.maps import _map_names, binary_entropy, mutual_information, write_maps
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, write_image
 from nnunet_softlabel.formats.labels import Labels
@@ -105,6 +105,31 @@ def test_nothing_is_overwritten_unasked(build, tmp_path):
     with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
     write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("cases", "classes"),
+    [
+        (["k"], ["left/lung", "left_lung"]),
+        (["k"], ["Lung", "lung"]),  # one file on Windows and macOS
+        (["k", "k_left"], ["left_lung", "lung"]),
+    ],
+)
+def test_maps_that_would_be_one_file_are_refused(cases, classes):
+    with pytest.raises(
+        UsageError, match=r"case k.*, class .*, would be one file, k_left.*|k_lung_probability"
+    ):
+        _map_names(cases, classes, ["probability"], ".nii.gz")
+    assert _map_names(["a", "b"], ["c", "d"], ["entropy"], ".png") == [
+        *("a_c_entropy.png", "a_d_entropy.png", "b_c_entropy.png", "b_d_entropy.png"),
+    ]
+
+
+def test_classes_whose_maps_would_be_one_file_leave_nothing(build, tmp_path):
+    data = build(Labels({"a/b": (1,), "a_b": (2,)}))
+    with pytest.raises(UsageError, match=r"class a_b, and that of case .*, class a/b, would be one file"):
+        write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
+    assert not (tmp_path / "maps").exists()
 
 
 def test_folds_are_taken_together(build, tmp_path):
