@@ -238,10 +238,11 @@ def _draw(case: str, *, predictions: Predictions, references: CalibrationTargets
         chosen, weight = choose_voxels(counts, is_easy, most=most, rng=rng)
         drawn = np.stack([channel.reshape(-1)[chosen] for channel in store.channels()])
     # in memory voxel by voxel, as those of `sample_voxels`: sums depend on it
-    log_odds, meant = (np.empty((len(labels.names), len(chosen)), np.float32, order="F") for _ in range(2))
+    log_odds = np.empty((len(labels.names), len(chosen)), np.float32, order="F")
     for part in pieces(*drawn.shape):
         log_odds[:, part] = lifted(log_odds_of(drawn[:, part], has_regions=labels.has_regions))
     del drawn
+    meant = np.empty_like(log_odds)
     for channel, (target, _) in zip(meant, targets.channels(), strict=True):
         channel[...] = target.reshape(-1)[chosen]
     return VoxelSample(log_odds, meant, weight, volume_of(foreground, targets.mask))
