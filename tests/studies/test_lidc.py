@@ -211,7 +211,8 @@ def test_every_seed_is_shown_and_the_mean_of_networks_is_tested_as_a_trainer():
         for r in rows_of_seeds(name, scores)
         for case in "abcdefgh"
     ]
-    text = three_seeds(rows)
+    unfinished = {**row(BASE, "1", "z", 0, [0] * 5), "seed": "1", "dice": "0.0"}
+    text = three_seeds([*rows, unfinished])
     assert f"| `{BASE}` | 1 | 0.6000 |" in text
     assert f"| `{DEFAULT}{seeds.AVERAGED}` | Dice | +0.300 |" in text
     assert f"| `{DEFAULT}` | Dice | +0.100 |" in text

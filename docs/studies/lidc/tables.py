@@ -76,7 +76,15 @@ def recalibration() -> str:
 
 
 def three_seeds(rows: Rows) -> str:
-    """Each seed by itself; then the mean over seeds of each case, against stock and against the default."""
+    """Each seed by itself; then the mean over seeds of each case, against stock and against the default.
+
+    Of the folds that have every network.
+    """
+    names = {row["trainer"] for row in rows}
+    by_fold = {
+        fold: {row["trainer"] for row in rows if row["fold"] == fold} for fold in {r["fold"] for r in rows}
+    }
+    rows = [row for row in rows if by_fold[row["fold"]] == names]
     by_seed = [
         [f"`{name}`", seed, *(f"{_mean(as_soft_metrics(own), metric):.4f}" for metric in METRICS)]
         for name, seed in dict.fromkeys((row["trainer"], row["seed"]) for row in rows)
