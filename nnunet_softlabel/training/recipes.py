@@ -59,6 +59,17 @@ class nnUNetTrainerHardAPL(HardLabelTrainer):
         return self.with_balanced_start(self.fused_loss())
 
 
+class nnUNetTrainerHardAPLNoCE(HardLabelTrainer):
+    """DML + NKL + TV on the hard consensus: for one reader who draws lesions that are none.
+
+    Without cross entropy, which fits every wrong voxel in the end. The regime is that of docs/studies/noise.
+    """
+
+    def build_soft_loss(self) -> Callable[..., Tensor]:
+        """The recipe."""
+        return self.with_balanced_start(self.fused_loss(ce=0.0))
+
+
 class nnUNetTrainerHardBCE(HardLabelTrainer):
     """Cross entropy on the hard consensus: the baseline of Felfeliyan et al. 2022."""
 
@@ -99,6 +110,7 @@ RECIPES: tuple[type[LossTrainer], ...] = (
     nnUNetTrainerSoftCE,
     nnUNetTrainerSoftCEFineTune,
     nnUNetTrainerHardAPL,
+    nnUNetTrainerHardAPLNoCE,
     nnUNetTrainerHardBCE,
 )
 SHORTENED = {

@@ -22,7 +22,7 @@ from nnunet_softlabel.training.trainer import SCORES_FILE, SoftLabelTrainer
 from tests.training.conftest import batches, in_fresh_process, log_text, make_trainer
 
 SOFT = ["nnUNetTrainerAPL", "nnUNetTrainerAPLExpectation", "nnUNetTrainerAPLNoDice", "nnUNetTrainerSoftCE"]
-HARD = ["nnUNetTrainerHardAPL", "nnUNetTrainerHardBCE"]
+HARD = ["nnUNetTrainerHardAPL", "nnUNetTrainerHardAPLNoCE", "nnUNetTrainerHardBCE"]
 
 
 def scores(trainer):
