@@ -190,7 +190,7 @@ def longer_cells() -> Iterator[Cell]:
 def invented_settings() -> list[Setting]:
     """False lesions, with ten seeds: added when five seeds had shown a gain."""
     more = [("invented200", MIRRORED, TWO), ("invented100", LIKE_NNUNET, TWO)]
-    return [("invented100", MIRRORED, TWO), *more]
+    return [("invented100", MIRRORED, (*THREE, *GRID, "Dice+GCE")), *more]
 
 
 def known(scenario: str) -> bool:

@@ -176,7 +176,7 @@ def _against_reference(rows: Rows) -> str:
 def plot(rows: Rows, path: Path) -> None:
     """In every setting: Dice with the active-passive terms minus Dice + CE, both last, both stopped early."""
     settings = [s for s in _settings(rows) if select(_own(rows, *s), loss=SHOWN)]
-    figure = Figure(figsize=(8, 1.2 + 0.32 * len(settings)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + 0.28 * len(settings)), layout="constrained")
     axes = figure.add_subplot()
     for name, of, colour, offset in (("last", _last, "C0", -0.15), ("stopped early", _stopped, "C1", 0.15)):
         pairs = [[select(_own(rows, *s), loss=loss) for loss in (REFERENCE, SHOWN)] for s in settings]
@@ -187,8 +187,8 @@ def plot(rows: Rows, path: Path) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(settings)), [_setting_text(rows, *s) for s in settings])
     axes.invert_yaxis()
-    axes.set_xlabel(f"Dice of {SHOWN} minus {REFERENCE}, mean and 95 % interval over seeds")
-    axes.legend()
+    axes.set_xlabel(f"Dice, {SHOWN} minus {REFERENCE}")
+    axes.legend(loc="lower right")
     figure.savefig(path, dpi=110)
 
 
