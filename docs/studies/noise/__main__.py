@@ -162,7 +162,12 @@ def crop_cells() -> Iterator[Cell]:
 
 
 def section_cells() -> Iterator[Cell]:
-    """All cells in the order in which they are run; those of DESIGN.md's first date come first."""
+    """All cells, each once, in the order in which they are run."""
+    yield from dict.fromkeys(_planned_cells())
+
+
+def _planned_cells() -> Iterator[Cell]:
+    """Those of DESIGN.md's first date come first."""
     first = [*((regime, NOTHING) for regime in REGIMES), (REGIMES[0], MIRRORED)]
     yield from _cells([(*setting, tuple(LOSSES)) for setting in first], SEEDS, by_setting=True)
     if LIDC.is_dir():
