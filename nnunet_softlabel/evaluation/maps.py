@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,15 @@ def _map_names(cases: Sequence[str], classes: Sequence[str], kinds: Sequence[str
     """
     owner: dict[str, tuple[str, str]] = {}
     names = []
-    for case in cases:
-        for class_name in classes:
-            for kind in kinds:
-                name = map_name(case, class_name, kind, ending)
-                other = owner.setdefault(name.lower(), (case, class_name))
-                if other != (case, class_name):
-                    raise UsageError(
-                        f"the map of case {case}, class {class_name}, and that of case {other[0]}, class "
-                        f"{other[1]}, would be one file, {name}; give the class another name in dataset.json."
-                    )
-                names.append(name)
+    for case, class_name, kind in product(cases, classes, kinds):
+        name = map_name(case, class_name, kind, ending)
+        other = owner.setdefault(name.lower(), (case, class_name))
+        if other != (case, class_name):
+            raise UsageError(
+                f"the map of case {case}, class {class_name}, and that of case {other[0]}, class "
+                f"{other[1]}, would be one file, {name}; give the class another name in dataset.json."
+            )
+        names.append(name)
     return names
 
 

@@ -94,8 +94,13 @@ def prepare(work: Path) -> None:
 def run_cell(cell: Cell, *, work: Path) -> list[Row]:
     """Train one trainer on one fold; a row for every case of the fold's validation part."""
     trainer, fold = cell
-    run_benchmark(work / "report", *REDUCED, "-tr", trainer, "-f", fold, "--only", "train")
-    return score(cell, model_folder(work, trainer) / f"fold_{fold}" / "validation", work)
+    return score(cell, trained(work, trainer, fold), work)
+
+
+def trained(work: Path, trainer: str, fold: str, seed: str = "0") -> Path:
+    """The validation folder of a network, which is trained if it is not there."""
+    run_benchmark(work / "report", *REDUCED, "-tr", trainer, "-f", fold, "--seeds", seed, "--only", "train")
+    return model_folder(work, trainer, seed) / f"fold_{fold}" / "validation"
 
 
 def model_folder(work: Path, trainer: str, seed: str = "0") -> Path:
@@ -108,8 +113,7 @@ def seed_cell(cell: Cell, *, work: Path) -> list[Row]:
     """A network with some seed, or the mean of the networks of all seeds."""
     name, seed, fold = cell
     if not name.endswith(seeds.AVERAGED):
-        run_benchmark(work / "report", *REDUCED, "-tr", name, "-f", fold, "--seeds", seed, "--only", "train")
-        return score(cell, model_folder(work, name, seed) / f"fold_{fold}" / "validation", work, seeds.KEY)
+        return score(cell, trained(work, name, fold, seed), work, seeds.KEY)
     trainer = name.removesuffix(seeds.AVERAGED)
     folders = [model_folder(work, trainer, s) / f"fold_{fold}" / "validation" for s in seeds.SEEDS]
     mean = work / "averaged" / trainer / fold

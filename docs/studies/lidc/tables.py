@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from docs.studies.lidc.trainers.fine_tuning import VARIANTS
-from docs.studies.shared.numbers import Rows, markdown, ranks, values, write_tables
+from docs.studies.shared.numbers import Rows, markdown, ranks, select, values, write_tables
 from docs.studies.shared.resumable import read_rows
 from nnunet_softlabel.evaluation.case_scores import MODEL, Row
 from nnunet_softlabel.evaluation.tables import read_rows as read_soft_metrics
@@ -80,16 +80,13 @@ def three_seeds(rows: Rows) -> str:
 
     Of the folds that have every network.
     """
-    names = {row["trainer"] for row in rows}
-    by_fold = {
-        fold: {row["trainer"] for row in rows if row["fold"] == fold} for fold in {r["fold"] for r in rows}
-    }
-    rows = [row for row in rows if by_fold[row["fold"]] == names]
-    by_seed = [
-        [f"`{name}`", seed, *(f"{_mean(as_soft_metrics(own), metric):.4f}" for metric in METRICS)]
-        for name, seed in dict.fromkeys((row["trainer"], row["seed"]) for row in rows)
-        if (own := [row for row in rows if (row["trainer"], row["seed"]) == (name, seed)])
-    ]
+    names, folds = ({row[column] for row in rows} for column in ("trainer", "fold"))
+    whole = {fold for fold in folds if {row["trainer"] for row in select(rows, fold=fold)} == names}
+    rows = [row for row in rows if row["fold"] in whole]
+    by_seed = []
+    for name, seed in dict.fromkeys((row["trainer"], row["seed"]) for row in rows):
+        own = as_soft_metrics(select(rows, trainer=name, seed=seed))
+        by_seed.append([f"`{name}`", seed, *(f"{_mean(own, metric):.4f}" for metric in METRICS)])
     head = ["trainer", "seed", *(TITLES[metric] for metric in METRICS)]
     return f"{markdown(head, by_seed)}\n\n{against(as_soft_metrics(mean_over_seeds(rows)), DEFAULT)}"
 

@@ -62,9 +62,10 @@ GRID: dict[str, Callable[..., Tensor]] = {
     "Dice+APL 1/0.1": WeightedSum((1.0, dice), (1.0, apl(alpha=1.0, beta=0.1))),
     "Dice+APL 10/1": WeightedSum((1.0, dice), (1.0, apl(alpha=10.0, beta=1.0))),
 }
-EXPECTATION = ("Dice+APL 1/1, expectation",)
-ALL_LOSSES = LOSSES | MORE_LOSSES | GRID
-ALL_LOSSES[EXPECTATION[0]] = WeightedSum((1.0, dice), (1.0, apl(mode="expectation")))
+EXPECTATION: dict[str, Callable[..., Tensor]] = {
+    "Dice+APL 1/1, expectation": WeightedSum((1.0, dice), (1.0, apl(mode="expectation")))
+}
+ALL_LOSSES = LOSSES | MORE_LOSSES | GRID | EXPECTATION
 TWO = ("Dice+CE", "Dice+APL 1/1")
 THREE = (*TWO, "Dice+APL 10/0.1")
 # what augments the images: nothing, mirroring, all of nnU-Net's transforms
@@ -168,21 +169,20 @@ def section_cells() -> Iterator[Cell]:
 
 def _planned_cells() -> Iterator[Cell]:
     """Those of DESIGN.md's first date come first."""
-    first = [*((regime, NOTHING) for regime in REGIMES), (REGIMES[0], MIRRORED)]
-    yield from _cells([(*setting, tuple(LOSSES)) for setting in first], SEEDS, by_setting=True)
-    if LIDC.is_dir():
-        yield from _cells([(MISSED_ON_CT, MIRRORED, (*LOSSES, *MORE_LOSSES))], FIVE)
+    for regime, mirrored in [*((regime, NOTHING) for regime in REGIMES), (REGIMES[0], MIRRORED)]:
+        yield from _cells([(regime, mirrored, tuple(LOSSES))], SEEDS)
+    ct = [(MISSED_ON_CT, MIRRORED, (*LOSSES, *MORE_LOSSES))] if known(MISSED_ON_CT) else []
+    yield from _cells(ct, FIVE)
     yield from _cells([(REGIMES[0], LIKE_NNUNET, THREE)], SEEDS)
     yield from _cells([(name, MIRRORED, TWO) for name in MAIN], FIVE)
     yield from longer_cells()
     yield from _cells(invented_settings(), SEEDS)
     weights = [
         (REGIMES[0], MIRRORED, (*GRID, *MORE_LOSSES)),
-        ("missed40, mean of three", MIRRORED, EXPECTATION),
+        ("missed40, mean of three", MIRRORED, tuple(EXPECTATION)),
     ]
     yield from _cells([*weights, *((name, MIRRORED, THREE[2:]) for name in MAIN)], FIVE)
     yield from _cells([(name, MIRRORED, TWO) for name in SIDE], FIVE)
-    ct = [(MISSED_ON_CT, MIRRORED, (*LOSSES, *MORE_LOSSES))] if LIDC.is_dir() else []
     yield from _cells([*ct, *((name, MIRRORED, THREE) for name in MAIN)], LAST_FIVE)
 
 
@@ -203,27 +203,11 @@ def known(scenario: str) -> bool:
     return LIDC.is_dir() or not SCENARIOS[scenario].on_ct
 
 
-def _cells(settings: Sequence[Setting], seeds: Iterable[int], *, by_setting: bool = False) -> Iterator[Cell]:
-    """Regime, augmentation and losses with each seed: seed by seed, or setting by setting."""
-    every = [(setting, seed) for seed in seeds for setting in settings]
-    for (regime, mirrored, names), seed in (
-        sorted(every, key=lambda pair: settings.index(pair[0])) if by_setting else every
-    ):
-        yield from ((regime, mirrored, loss, str(seed)) for loss in names)
-
-
-def main_settings() -> list[Setting]:
-    """Regime, augmentation and losses of the settings that get ten seeds."""
-    on_ct = [(MISSED_ON_CT, MIRRORED, (*LOSSES, *MORE_LOSSES))] if LIDC.is_dir() else []
-    weights = [(REGIMES[0], MIRRORED, (*GRID, *MORE_LOSSES))]
-    means = [(name, MIRRORED, (*THREE, *EXPECTATION)) for name in ("missed40, mean of three",)]
-    return [*on_ct, *weights, *means, *((name, MIRRORED, THREE) for name in MAIN)]
-
-
-def side_settings() -> list[Setting]:
-    """Other shares and sizes, with the two losses of the question and five seeds."""
-    main = {name for name, _, _ in main_settings()}
-    return [(name, MIRRORED, THREE[:2]) for name in SCENARIOS if name not in main]
+def _cells(settings: Sequence[Setting], seeds: Iterable[int]) -> Iterator[Cell]:
+    """Regime, augmentation and losses, seed by seed."""
+    for seed in seeds:
+        for regime, mirrored, names in settings:
+            yield from ((regime, mirrored, loss, str(seed)) for loss in names)
 
 
 def main() -> None:

@@ -29,19 +29,19 @@ def by_seed(rows: Rows, metric: str) -> dict[str, float]:
     return {seed: float(np.mean(values(select(rows, seed=seed), metric))) for seed in seeds}
 
 
-def mean_and_interval(numbers: Iterable[float]) -> tuple[float, float, float]:
-    """Mean with the 95 % t interval; the interval is NaN for fewer than two numbers."""
+def mean_and_interval(numbers: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean with the t interval of that level; the interval is NaN for fewer than two numbers."""
     array = np.asarray([x for x in numbers if not np.isnan(x)])
     if len(array) < 2:
         return (float(array.mean()) if len(array) else float("nan"), float("nan"), float("nan"))
-    half = stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
+    half = stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
     return float(array.mean()), float(array.mean() - half), float(array.mean() + half)
 
 
-def paired(first: Rows, second: Rows, metric: str) -> tuple[float, float, float]:
+def paired(first: Rows, second: Rows, metric: str, level: float = 0.95) -> tuple[float, float, float]:
     """Mean and interval of second minus first, paired by seed."""
     one, two = by_seed(first, metric), by_seed(second, metric)
-    return mean_and_interval([two[seed] - one[seed] for seed in one if seed in two])
+    return mean_and_interval([two[seed] - one[seed] for seed in one if seed in two], level)
 
 
 def difference_text(found: tuple[float, float, float], digits: int = 3, scale: float = 1) -> str:
