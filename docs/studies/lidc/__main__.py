@@ -115,7 +115,7 @@ def seed_cell(cell: Cell, *, work: Path) -> list[Row]:
     if not name.endswith(seeds.AVERAGED):
         return score(cell, trained(work, name, fold, seed), work, seeds.KEY)
     trainer = name.removesuffix(seeds.AVERAGED)
-    folders = [model_folder(work, trainer, s) / f"fold_{fold}" / "validation" for s in seeds.SEEDS]
+    folders = [trained(work, trainer, fold, s) for s in seeds.SEEDS]
     mean = work / "averaged" / trainer / fold
     dataset = SoftDataset.find(DATASET)
     average(dataset, folders, mean, of="probabilities", num_processes=1, overwrite=True)
