@@ -1,10 +1,11 @@
 """Where the active-passive loss pays: one wrong reader on whole images, three readers on crops.
 
-    python -m docs.studies.noise             # runs what the two CSV lack, then the tables
-    python -m docs.studies.noise --tables    # only rewrites tables.md
+    python -m docs.studies.noise                   # runs what two of the CSV lack, then the tables
+    python -m docs.studies.noise --inside FOLDER   # makes inside_nnunet.csv, then the tables
+    python -m docs.studies.noise --tables          # only rewrites tables.md
 
 Design, cells and seeds are in DESIGN.md, written before the first run. Every cell is one network; a later
-session adds seeds by raising SEEDS.
+session adds seeds by raising SEEDS. ``FOLDER`` gets nnU-Net's files and may be thrown away afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from docs.studies.noise import tables
+from docs.studies.noise import inside_nnunet, tables
 from docs.studies.noise.augmentation import nnunet_augmentation
 from docs.studies.noise.data import crops, sections
 from docs.studies.noise.scenarios import MISSED_ON_CT, SCENARIOS
@@ -38,7 +39,7 @@ from nnunet_softlabel.metrics.calibration import brier
 from nnunet_softlabel.metrics.overlap import precision, recall
 
 FOLDER = Path(__file__).parent
-SECTIONS, CROPS = FOLDER / "sections.csv", FOLDER / "crops.csv"
+SECTIONS, CROPS, INSIDE = FOLDER / "sections.csv", FOLDER / "crops.csv", FOLDER / "inside_nnunet.csv"
 SEEDS = range(10)
 FIVE, LAST_FIVE = range(5), range(5, 10)
 BUDGET = NetworkBudget(batch_size=4, optimizer="adamw")  # iterations: see SCENARIOS
@@ -213,12 +214,23 @@ def _cells(settings: Sequence[Setting], seeds: Iterable[int]) -> Iterator[Cell]:
 def main() -> None:
     parser = study_parser(__doc__)
     parser.add_argument("--part", choices=("crops", "sections"), help="Run only this part.")
+    parser.add_argument("--inside", type=Path, metavar="FOLDER", help="Run only the part inside nnU-Net.")
     args = parser.parse_args()
-    if not args.tables and args.part != "sections":
-        run_missing(CROPS, crop_cells(), run_crops, key=CROP_KEY, columns=CROP_COLUMNS, jobs=args.jobs)
-    if not args.tables and args.part != "crops":
-        run_missing(SECTIONS, section_cells(), run_sections, key=KEY, columns=COLUMNS, jobs=args.jobs)
-    tables.write(SECTIONS, CROPS)
+    if args.inside is not None:
+        job = partial(inside_nnunet.run_cell, work=args.inside.resolve())
+        key, columns = inside_nnunet.KEY, inside_nnunet.COLUMNS
+        run_missing(INSIDE, inside_nnunet.cells(), job, key=key, columns=columns, jobs=args.jobs)
+    elif not args.tables:
+        run_parts(args.part, args.jobs)
+    tables.write(SECTIONS, CROPS, INSIDE)
+
+
+def run_parts(part: str | None, jobs: int) -> None:
+    """Crops and sections, or one of them."""
+    if part != "sections":
+        run_missing(CROPS, crop_cells(), run_crops, key=CROP_KEY, columns=CROP_COLUMNS, jobs=jobs)
+    if part != "crops":
+        run_missing(SECTIONS, section_cells(), run_sections, key=KEY, columns=COLUMNS, jobs=jobs)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ TEN = 10  # seeds, which the rule asks for
 PARTS = 6  # of a training, in the table of curves
 
 
-def write(sections: Path, crops: Path) -> None:
-    """Rewrite tables.md and regimes.png beside the two CSV."""
-    crop_rows, section_rows = read_rows(crops), read_rows(sections)
+def write(sections: Path, crops: Path, inside: Path) -> None:
+    """Rewrite tables.md and regimes.png beside the three CSV."""
+    crop_rows, section_rows, inside_rows = read_rows(crops), read_rows(sections), read_rows(inside)
     parts = {
         "Crops around candidates": _crop_means(crop_rows),
         "Crops: what label and loss bring": _effects(crop_rows),
@@ -42,6 +42,8 @@ def write(sections: Path, crops: Path) -> None:
         parts["Whole sections: against Dice + CE"] = _against_reference(section_rows)
         parts["Whole sections: the rule's 99 % intervals"] = _by_the_rule(section_rows)
         plot(section_rows, PLOT)
+    if inside_rows:
+        parts["Inside nnU-Net"] = _inside(inside_rows)
     write_tables(PAGE, parts)
 
 
@@ -188,6 +190,22 @@ def _by_the_rule(rows: Rows) -> str:
                     [regime, mirrored, loss, difference_text(paired(reference, cell, "dice", level=0.99))]
                 )
     return markdown(["error", "mirrored", "loss", "last, at 0.5, minus Dice + CE, 99 %"], lines)
+
+
+def _inside(rows: Rows) -> str:
+    """Both checkpoints of every trainer, and their Dice against the first trainer's."""
+    trainers = list(dict.fromkeys(row["trainer"] for row in rows))
+    lines = []
+    for regime in _regimes(rows):
+        own = _complete(select(rows, regime=regime), ("trainer", "checkpoint"), 2 * len(trainers))
+        last, best = (select(own, trainer=trainers[0], checkpoint=name) for name in ("final", "best"))
+        for row in dict.fromkeys((row["trainer"], row["checkpoint"]) for row in own):
+            cell = select(own, trainer=row[0], checkpoint=row[1])
+            means = [mean_text(values(cell, m)) for m in ("dice", "precision", "recall", "volume")]
+            against = [difference_text(paired(reference, cell, "dice")) for reference in (last, best)]
+            lines.append([regime, f"`{row[0]}`", row[1], str(len(cell)), *means, *against])
+    head = ["error", "trainer", "checkpoint", "seeds", "Dice", "precision", "recall", "volume, times the truth"]
+    return markdown([*head, "Dice minus stock's final", "Dice minus stock's best"], lines)
 
 
 def plot(rows: Rows, path: Path) -> None:
