@@ -142,7 +142,7 @@ SETTINGS = (
     Setting("knee", "0.01", "2000", LONGER, SEEDS, (HEAD,), is_judged=True),
     # does the start that ends itself ever collapse? seeds 0 to 4 are above
     Setting("knee", "0.002", "1600", STARTS[3:], range(5, 50)),
-    Setting("lidc", "0.05", "10000", LONGEST, range(3), (HEAD,)),
+    Setting("lidc", "0.05", "10000", LONGEST, SEEDS, (HEAD,)),
 )
 
 

@@ -72,7 +72,7 @@ def run_cell(cell: Cell, *, work: Path) -> list[Row]:
 
 
 def _prepare(own: Path, parts: tuple[Sections, Sections, Sections], environment: dict[str, str]) -> None:
-    """Convert the wrong reader's masks, plan, and let one fold train on the first part and watch the second."""
+    """Convert the wrong reader's masks, plan, and let a fold train on one part and watch the next."""
     split = {name: _write(own, name, part) for name, part in zip(("train", "val"), parts[:2], strict=True)}
     _write(own, "test", parts[2])
     convert = ["nnunet_softlabel", "convert", "-d", "501", "-n", "Knees", "--channel-names", "T2"]
