@@ -1,7 +1,8 @@
 """Stock and soft labels, raw and recalibrated, one network and the mean of three, on three data sets.
 
-    python -m docs.studies.calibration --work FOLDER          # trains what FOLDER lacks, scores, tables
-    python -m docs.studies.calibration --tables               # only rewrites tables.md and reliability.png
+    python -m docs.studies.calibration --work FOLDER   # trains what FOLDER lacks, scores, tables
+    python -m docs.studies.calibration --rivals        # trains what rivals.csv lacks, then the tables
+    python -m docs.studies.calibration --tables        # only rewrites tables.md and reliability.png
 
 The design, with the rule of choice, is in DESIGN.md, written before the first training. Weights of the
 networks are kept in the work folder (90 trainings, about an hour on one core). Needs the data sets beside
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from docs.studies.calibration import tables
+from docs.studies.calibration import rivals, tables
 from docs.studies.calibration.networks import (
     DATA_SETS,
     FOLDS,
@@ -31,6 +32,7 @@ from docs.studies.calibration.networks import (
 )
 from docs.studies.datasets.__main__ import consensus, split
 from docs.studies.shared.cases import CaseData
+from docs.studies.shared.resumable import Cell, run_missing
 from nnunet_softlabel.evaluation.map_fitting import METHODS, WEIGHTINGS, cross_fit
 from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, log_odds_of, recalibrated
 from nnunet_softlabel.evaluation.voxel_sample import VoxelSample, sample_voxels
@@ -39,7 +41,9 @@ from nnunet_softlabel.metrics.near import near_object as voxels_near
 from nnunet_softlabel.metrics.overlap import dice, qubiq_dice, relative_volume_error
 
 HERE = Path(__file__).parent
-SCREENING, RESULTS, RELIABILITY = (HERE / f"{name}.csv" for name in ("screening", "results", "reliability"))
+SCREENING, RESULTS, RELIABILITY, RIVALS = (
+    HERE / f"{name}.csv" for name in ("screening", "results", "reliability", "rivals")
+)
 RAW, NEAR = "raw", "near"
 VOXELS = 2**18  # drawn from all cases of a data set together
 SCREENED_SEEDS = SEEDS[:1]  # of part 1, see DESIGN.md
@@ -124,13 +128,19 @@ def scores(case: CaseData, p: np.ndarray, near_mm: float) -> Iterator[dict[str, 
 
 
 def scored(name: str, found: Maps) -> list[dict[str, float | str]]:
-    """Rows of all cases of a data set."""
+    """Rows of all cases of a data set that were predicted."""
     data = DATA_SETS[name]
     return [
         {"case": case.name, "group": case.group, **row}
         for case in data.cases()
+        if case.name in found
         for row in scores(case, found[case.name], data.near_mm)
     ]
+
+
+def run_rival(cell: Cell) -> list[dict[str, float | str]]:
+    """Part 3: one of the other ways, on one fold."""
+    return rivals.run_cell(cell, lambda found: scored(rivals.NAME, found))
 
 
 def mean_rows(runs: Sequence[list[dict[str, float | str]]]) -> list[dict[str, float | str]]:
@@ -208,9 +218,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, help="For the weights of the networks.")
     parser.add_argument("--part", choices=["1", "2"], help="Only the choice of the map, or only the rows.")
+    parser.add_argument("--rivals", action="store_true", help="Only other ways, on LIDC.")
+    parser.add_argument("--jobs", type=int, default=1, help="Of --rivals: cells at the same time.")
     parser.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV files.")
     args = parser.parse_args()
-    if not args.tables:
+    if args.rivals:
+        columns = (*rivals.KEY, "case", "group", "class", *tables.METRICS)
+        run_missing(RIVALS, rivals.cells(), run_rival, key=rivals.KEY, columns=columns, jobs=args.jobs)
+    elif not args.tables:
         if args.work is None:
             parser.error("--work is needed for anything but --tables")
         train_missing(args.work, list(networks(list(DATA_SETS))))
@@ -221,7 +236,7 @@ def main() -> None:
             write_csv(RESULTS, [row for rows, _ in found for row in rows])
             write_csv(RELIABILITY, [row for _, rows in found for row in rows])
     if SCREENING.is_file() and RESULTS.is_file():
-        tables.write(SCREENING, RESULTS, RELIABILITY)
+        tables.write(SCREENING, RESULTS, RELIABILITY, RIVALS)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,11 @@ def train_missing(work: Path, wanted: Sequence[Network]) -> None:
             print(f"{number}/{len(wanted)} {network.file(work).stem}", flush=True)
 
 
+def seed_of(seed: int, fold: int) -> int:
+    """Of the training of a fold."""
+    return 100 * seed + fold
+
+
 def _trained(network: Network) -> torch.nn.Module:
     data = DATA_SETS[network.data]
     training, _ = split(data.cases(), network.fold)
@@ -101,7 +106,7 @@ def _trained(network: Network) -> torch.nn.Module:
         np.concatenate([case.image for case in training]),
         np.concatenate([label.swapaxes(0, 1) for label in wanted]),
         CANDIDATES[LOSS_OF[network.label]].loss(),
-        seed=100 * network.seed + network.fold,
+        seed=seed_of(network.seed, network.fold),
         budget=data.budget,
         draw=np.concatenate([soft.any(axis=(0, 2, 3)) for soft, _ in pairs]),
     )

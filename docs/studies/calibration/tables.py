@@ -36,6 +36,7 @@ COMPARISONS = (  # (label, networks, recalibrated?) minus the same
     (("soft", THREE, False), ("soft", ONE, False)),
     (("soft", THREE, True), ("stock", THREE, True)),
 )
+STUDY_SEEDS = 3  # of the main rows, whose scores in the CSV are means over them
 Row = tuple[str, str, bool]
 
 
@@ -97,8 +98,13 @@ def rows_of(rows: Rows, data: str, row: Row, recalibration: str) -> Rows:
 
 
 def by_patient(rows: Rows, metric: str) -> dict[tuple[str, str], tuple[str, float]]:
-    """(case, class) -> patient and value."""
-    return {(row["case"], row["class"]): (row["group"], float(row[metric] or "nan")) for row in rows}
+    """(case, class) -> patient and value, the mean where it was scored several times."""
+    found: dict[tuple[str, str], tuple[str, list[float]]] = {}
+    for row in rows:
+        found.setdefault((row["case"], row["class"]), (row["group"], []))[1].append(
+            float(row[metric] or "nan")
+        )
+    return {key: (group, float(np.mean(numbers))) for key, (group, numbers) in found.items()}
 
 
 def means_table(rows: Rows, data: str) -> str:
@@ -118,14 +124,48 @@ def differences_table(rows: Rows, data: str, recalibration: str) -> str:
     lines = []
     for first, second in COMPARISONS:
         one, two = (rows_of(rows, data, row, recalibration) for row in (first, second))
-        cells = [title(first) + " - " + title(second)]
-        for metric in METRICS:
-            before, after = by_patient(two, metric), by_patient(one, metric)
-            pairs = [(after[k][0], after[k][1] - before[k][1]) for k in after if k in before]
-            interval = mean_interval([d for _, d in pairs], [g for g, _ in pairs])
-            cells.append(difference_text((interval.mean, interval.low, interval.high), DIGITS.get(metric, 3)))
-        lines.append(cells)
+        lines.append([f"{title(first)} - {title(second)}", *(difference(two, one, m) for m in METRICS)])
     return markdown(["difference", *METRICS.values()], lines)
+
+
+def difference(before: Rows, after: Rows, metric: str) -> str:
+    """After minus before, paired by case, bootstrap over patients."""
+    one, two = by_patient(before, metric), by_patient(after, metric)
+    pairs = [(two[key][0], two[key][1] - one[key][1]) for key in two if key in one]
+    interval = mean_interval([d for _, d in pairs], [g for g, _ in pairs])
+    return difference_text((interval.mean, interval.low, interval.high), DIGITS.get(metric, 3))
+
+
+def rivals_table(rows: Rows, found: Rows) -> str:
+    """Other ways on LIDC beside rows of the study: means, and differences to soft labels as trained.
+
+    A case of several seeds counts with their mean, as in the rows of the study.
+    """
+    own = select(rows, data="lidc")
+    shown: dict[str, Rows] = {
+        f"{label}, {networks}": rows_of(own, "lidc", (label, networks, False), "")
+        for networks in (ONE, THREE)
+        for label in ("stock", "soft")
+    }
+    shown |= {name: select(found, rival=name) for name in dict.fromkeys(row["rival"] for row in found)}
+    reference = shown[f"soft, {ONE}"]
+    lines = []
+    for name, cell in shown.items():
+        seeds = len({row["seed"] for row in cell}) if "seed" in cell[0] else STUDY_SEEDS
+        about = [name, str(seeds), str(len(by_patient(cell, "dice")))]
+        lines.append([*about, *(f"{_mean_of(cell, m):.{DIGITS.get(m, 3)}f}" for m in METRICS)])
+    differences = [
+        [name, *(difference(reference, cell, metric) for metric in METRICS)]
+        for name, cell in shown.items()
+        if cell is not reference
+    ]
+    means = markdown(["network", "seeds", "nodules", *METRICS.values()], lines)
+    return f"{means}\n\n{markdown(['minus soft, one', *METRICS.values()], differences)}"
+
+
+def _mean_of(rows: Rows, metric: str) -> float:
+    """The mean over cases and classes."""
+    return float(np.nanmean([value for _, value in by_patient(rows, metric).values()]))
 
 
 def title(row: Row) -> str:
@@ -156,9 +196,9 @@ def plot(rows: Rows, path: Path, recalibration: str) -> None:
     figure.savefig(path, dpi=80, metadata={"Software": None})
 
 
-def write(screening: Path, results: Path, reliability: Path) -> None:
+def write(screening: Path, results: Path, reliability: Path, rivals: Path) -> None:
     """Write ``tables.md`` and ``reliability.png``."""
-    screened, rows = read_rows(screening), read_rows(results)
+    screened, rows, others = read_rows(screening), read_rows(results), read_rows(rivals)
     scored = [f"{method} {weighting}" for method, weighting in COMPARED if weighting]
     parts = {"choice of the map": rank_table(screened)}
     cells = list(dict.fromkeys((row["data"], row["label"]) for row in screened))
@@ -167,5 +207,7 @@ def write(screening: Path, results: Path, reliability: Path) -> None:
         parts[f"rows, {data}"] = means_table(rows, data)
         for recalibration in scored:
             parts[f"differences, {data}, {recalibration}"] = differences_table(rows, data, recalibration)
+    if others:
+        parts["other ways, lidc"] = rivals_table(rows, others)
     write_tables(PAGE, parts)
     plot(read_rows(reliability), PLOT, scored[0])  # the one that can be folded
