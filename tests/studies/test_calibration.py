@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from docs.studies.calibration import __main__ as study
-from docs.studies.calibration import tables
+from docs.studies.calibration import rivals, tables
 from docs.studies.calibration.networks import StudyData
 from docs.studies.shared.cases import CaseData
 from docs.studies.shared.small_network import NetworkBudget
@@ -75,3 +78,66 @@ def test_every_case_is_scored_before_and_after(data):
     assert [row["case"] for row in rows[0]] == [case.name for case in cases]
     nll = [np.mean([row["nll_near"] for row in group]) for group in rows]
     assert nll[1] < nll[0]
+
+
+@pytest.mark.parametrize("readers", [3, 4])
+def test_a_reader_by_lot_is_one_of_the_readers_and_each_comes_as_often(readers):
+    votes = np.random.default_rng(readers).random((readers, 1, 1, 8, 8)) < 0.5
+    code = torch.from_numpy(rivals.coded(votes))  # (1, Z, H, W): a batch of one image
+    batch = torch.cat([1 - code, code], dim=1).repeat(1200, 1, 1, 1)
+    images, target = rivals.one_reader_by_lot(0)(torch.zeros(1200, 1, 8, 8), batch)
+    assert torch.equal(target.sum(dim=1), torch.ones(1200, 8, 8))
+    drawn = target[:, 1].numpy().astype(bool)
+    counts = [int((drawn == own).all(axis=(1, 2)).sum()) for own in votes[:, 0, 0]]
+    assert sum(counts) == 1200
+    assert min(counts) > 0.8 * 1200 / readers
+    assert not images.any()
+
+
+def test_labels_of_one_consensus_are_smoothed_within_slices():
+    votes = np.zeros((3, 1, 2, 8, 8), bool)
+    votes[:2, 0, 0, 2:6, 2:6] = True  # two of three readers, on the first slice only
+    smoothed = rivals.label_of(votes, "consensus smoothed", 0)
+    assert smoothed.shape == (2, 1, 8, 8)
+    assert sorted(np.unique(smoothed.round(6)).tolist()) == pytest.approx([0.05, 0.95])
+    svls = rivals.label_of(votes, "SVLS of the consensus", 0)
+    assert not svls[1].any()
+    assert svls[0, 0, 3, 3] == pytest.approx(1)
+    assert 0.5 < svls[0, 0, 2, 2] < 1
+    assert 0 < svls[0, 0, 1, 1] < 0.5
+    assert not rivals.label_of(votes, "one reader", 2).any()
+    assert rivals.label_of(votes, "mean", 0).max() == pytest.approx(2 / 3)
+
+
+def test_networks_of_single_readers_are_averaged_and_only_the_test_cases_are_scored(data, monkeypatch):
+    small = replace(study.DATA_SETS["small"], budget=NetworkBudget(iterations=1, batch_size=2))
+    for module in (study, rivals):
+        monkeypatch.setitem(module.DATA_SETS, rivals.NAME, small)
+    readers = []
+    trained = rivals.trained
+    monkeypatch.setattr(rivals, "trained", lambda *of: readers.append(of[-1]) or trained(*of))
+    two = replace(rivals.RIVALS["Dice + CE, mean of three networks, one reader each"], networks=2)
+    monkeypatch.setitem(rivals.RIVALS, "two", two)
+    rows = study.run_rival(("two", "1", "0"))
+    assert readers == [0, 1]
+    assert {row["case"] for row in rows} == {case.name for case in study.case_parts("small")["1"]}
+    assert {(row["rival"], row["fold"], row["seed"]) for row in rows} == {("two", "1", "0")}
+
+
+def scored_rows(value: float, **about: str):
+    metrics = dict.fromkeys(tables.METRICS, str(value))
+    return [{"case": f"c{k}", "group": f"p{k}", "class": "1", **about, **metrics} for k in range(4)]
+
+
+def test_a_rival_of_two_seeds_counts_with_their_mean_against_soft_labels():
+    main = [
+        row
+        for label, value in (("stock", 0.3), ("soft", 0.5))
+        for networks in (tables.ONE, tables.THREE)
+        for row in scored_rows(value, data="lidc", label=label, networks=networks, recalibration="raw")
+    ]
+    found = scored_rows(0.6, rival="SVLS", seed="0") + scored_rows(0.8, rival="SVLS", seed="1")
+    lines = tables.rivals_table(main, found).splitlines()
+    assert "| SVLS | 2 | 4 | 0.700 |" in "\n".join(lines)
+    assert any(line.startswith("| SVLS | +0.200") for line in lines)
+    assert any(line.startswith("| stock, one | 3 | 4 | 0.300") for line in lines)

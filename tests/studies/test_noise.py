@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from docs.studies.noise import __main__ as study
-from docs.studies.noise import data
+from docs.studies.noise import data, inside_nnunet, tables
 from docs.studies.noise.augmentation import nnunet_augmentation
 from docs.studies.noise.scenarios import MISSED_ON_CT, SCENARIOS, Scenario
 from docs.studies.refine.scenes import Tiles
@@ -93,3 +96,55 @@ def test_every_cell_is_planned_once_and_its_scenario_is_known():
     assert len(cells) == len(set(cells))
     assert {cell[0] for cell in cells} == {name for name in SCENARIOS if study.known(name)}
     assert {cell[2] for cell in cells} == set(study.ALL_LOSSES)
+
+
+def test_inside_nnunet_the_test_sections_have_no_label_and_both_checkpoints_are_scored(tmp_path, monkeypatch):
+    """nnU-Net's commands are recorded; one checkpoint predicts the truth, the other nothing."""
+    parts = data.Sections(np.ones((3, 8, 8), np.float32), masks(3)[:, :8, :8], masks(3)[:, 10:18, 10:18])
+    monkeypatch.setattr(inside_nnunet, "sections", lambda regime, seed: (parts, parts, parts))
+    commands = []
+
+    def run(command, environment):
+        commands.append(command[:1] + [name for name in command if name.startswith("checkpoint_")])
+        if command[0] == "nnunet_softlabel" and command[1] == "convert":
+            (Path(environment["nnUNet_preprocessed"]) / "Dataset501_Knees").mkdir()
+        if command[0] == "nnUNetv2_predict":
+            into = Path(command[command.index("-o") + 1])
+            into.mkdir(parents=True)
+            for i, mask in enumerate(parts.truth):
+                found = mask if "checkpoint_best.pth" in command else np.zeros_like(mask)
+                sitk.WriteImage(
+                    sitk.GetImageFromArray(found[None].astype(np.uint8)), into / f"test_{i:03d}.nii.gz"
+                )
+
+    monkeypatch.setattr(inside_nnunet, "_run", run)
+    rows = inside_nnunet.run_cell(("invented100", "nnUNetTrainer", "3"), work=tmp_path)
+    assert [(row["checkpoint"], row["dice"], row["volume"]) for row in rows] == [
+        ("final", 0, 0),
+        ("best", 1, 1),
+    ]
+    own = tmp_path / "invented100_3"
+    drawn = sorted(path.name[:3] for path in (own / "drawn").iterdir())
+    assert drawn == ["tra"] * 3 + ["val"] * 3
+    assert len(list((own / "test").iterdir())) == 3
+    assert commands[-2:] == [["nnUNetv2_predict", f"checkpoint_{name}.pth"] for name in ("final", "best")]
+    splits = (own / "preprocessed" / "Dataset501_Knees" / "splits_final.json").read_text()
+    assert splits.index("train_000") < splits.index("val_000")
+
+
+def test_inside_nnunet_each_trainer_is_held_against_both_checkpoints_of_stock():
+    dice = {
+        ("nnUNetTrainer", "final"): 0.5,
+        ("nnUNetTrainer", "best"): 0.6,
+        ("Ours", "final"): 0.7,
+        ("Ours", "best"): 0.8,
+    }
+    about = {"regime": "invented100", "precision": "0.5", "recall": "0.5", "volume": "1"}
+    rows = [
+        {**about, "trainer": trainer, "checkpoint": name, "seed": str(seed), "dice": str(value + seed / 100)}
+        for (trainer, name), value in dice.items()
+        for seed in range(3)
+    ]
+    lines = tables._inside(rows[:-1]).splitlines()  # the last seed of one cell is missing
+    assert lines[-2].startswith("| invented100 | `Ours` | final | 2 | 0.705 |")
+    assert "| +0.200 (+0.200 to +0.200) * | +0.100 (+0.100 to +0.100) * |" in lines[-2]
