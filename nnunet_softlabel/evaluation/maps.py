@@ -118,6 +118,9 @@ def write_maps(
 def _map_names(cases: Sequence[str], classes: Sequence[str], kinds: Sequence[str], ending: str) -> list[str]:
     """Names of all maps, case by case.
 
+    Classes that differ in capitals only are one file on some disks. Cases that do are not, for they lie
+    beside each other already, as predictions.
+
     Raises:
         UsageError: if two maps would be one file.
     """
@@ -125,7 +128,8 @@ def _map_names(cases: Sequence[str], classes: Sequence[str], kinds: Sequence[str
     names = []
     for case, class_name, kind in product(cases, classes, kinds):
         name = map_name(case, class_name, kind, ending)
-        other = owner.setdefault(name.lower(), (case, class_name))
+        key = map_name(case, class_name.lower(), kind, ending)
+        other = owner.setdefault(key, (case, class_name))
         if other != (case, class_name):
             raise UsageError(
                 f"the map of case {case}, class {class_name}, and that of case {other[0]}, class "

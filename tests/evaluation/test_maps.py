@@ -125,6 +125,12 @@ def test_maps_that_would_be_one_file_are_refused(cases, classes):
     ]
 
 
+def test_cases_that_differ_in_capitals_have_maps_of_their_own():
+    assert _map_names(["Knee", "knee"], ["lesion"], ["entropy"], ".png") == [
+        *("Knee_lesion_entropy.png", "knee_lesion_entropy.png"),
+    ]
+
+
 def test_classes_whose_maps_would_be_one_file_leave_nothing(build, tmp_path):
     data = build(Labels({"a/b": (1,), "a_b": (2,)}))
     with pytest.raises(UsageError, match=r"class a_b, and that of case .*, class a/b, would be one file"):

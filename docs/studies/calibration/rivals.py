@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from docs.studies.calibration.networks import DATA_SETS, FOLDS, SEEDS, seed_of
 from docs.studies.datasets.__main__ import labels_of, split
 from docs.studies.shared.cases import CaseData
-from docs.studies.shared.losses import CANDIDATES, fused
+from docs.studies.shared.losses import CANDIDATES, fused, last_part_ce
 from docs.studies.shared.resumable import Cell, Row
 from docs.studies.shared.small_network import Augmentation, StudyLoss, predict, train
 from nnunet_softlabel.fusion import RaterVotes
@@ -39,17 +39,11 @@ class Rival:
     networks: int = 1
 
 
-def ends_with_ce() -> StudyLoss:
-    """DML + CE, the last part CE alone."""
-    whole, ce = fused(nkl=0.0, tv=0.0), fused(dml=0.0, nkl=0.0, tv=0.0)
-    return lambda z, q, progress: (ce if progress >= 1 - LAST else whole)(z, q, progress)
-
-
 DML_CE, STOCK = CANDIDATES["DML+CE"].loss, CANDIDATES["stock"].loss
 RIVALS = {
     "DML + CE with balanced start, mean": Rival("mean", CANDIDATES["balanced start, DML+CE"].loss),
     "CE alone, mean": Rival("mean", lambda: fused(dml=0.0, nkl=0.0, tv=0.0)),
-    "DML + CE, the last 40 % CE alone, mean": Rival("mean", ends_with_ce),
+    "DML + CE, the last 40 % CE alone, mean": Rival("mean", lambda: last_part_ce(DML_CE(), LAST)),
     "DML + CE, one reader by lot per image and iteration": Rival("by lot", DML_CE),
     "DML + CE, SVLS of the consensus": Rival("SVLS of the consensus", DML_CE),
     "DML + CE, label smoothing of the consensus": Rival("consensus smoothed", DML_CE),

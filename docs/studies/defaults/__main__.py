@@ -22,7 +22,7 @@ from docs.studies.defaults import tables
 from docs.studies.defaults.tables import Setting
 from docs.studies.shared import images
 from docs.studies.shared.cases import LIDC, brain_growth_cases, bubil_cases, hippocampus_cases
-from docs.studies.shared.losses import BATCH, fused, stock
+from docs.studies.shared.losses import BATCH, fused, last_part_ce, stock
 from docs.studies.shared.resumable import Cell, Row, run_missing, study_parser
 from docs.studies.shared.scores import best_threshold, score_images
 from docs.studies.shared.small_network import NetworkBudget, StudyLoss, predict, train
@@ -59,35 +59,15 @@ def plain(loss: StudyLoss) -> Callable[[int], tuple[StudyLoss, None]]:
     return lambda iterations: (loss, None)
 
 
-def with_start(*, ends_itself: bool, **weights: float) -> Callable[[int], tuple[StudyLoss, BalancedStart]]:
-    """A fused loss with the package's start, or with one that always lasts its quarter."""
+def with_start(
+    ending: StudyLoss, *, ends_itself: bool = True
+) -> Callable[[int], tuple[StudyLoss, BalancedStart]]:
+    """The package's start of DML + CE, or one that always lasts its quarter, then another loss."""
 
     def make(iterations: int) -> tuple[StudyLoss, BalancedStart]:
-        settled = FusedSoftLoss(TermWeights(**weights), sums=BATCH)
+        settled = FusedSoftLoss(TermWeights(**DML_CE), sums=BATCH)
         start = BalancedStart(settled.with_balance(), settled, window=25 if ends_itself else iterations)
         start.set_length(iterations)
-
-        def loss(logits: Tensor, target: Tensor, progress: float) -> Tensor:
-            value = start(logits, target)
-            start.advance()
-            return value
-
-        return loss, start
-
-    return make
-
-
-def last_part_ce(loss: StudyLoss, share: float) -> StudyLoss:
-    """Cross entropy alone in the last part of a training."""
-    ce = fused(dml=0.0, nkl=0.0, tv=0.0)
-    return lambda z, q, progress: (ce if progress >= 1 - share else loss)(z, q, progress)
-
-
-def as_trainer(ending: StudyLoss) -> Callable[[int], tuple[StudyLoss, BalancedStart]]:
-    """The trainers' start, then another loss; the start is left out where foreground is plenty."""
-
-    def make(iterations: int) -> tuple[StudyLoss, BalancedStart]:
-        _, start = with_start(ends_itself=True, **DML_CE)(iterations)
 
         def loss(logits: Tensor, target: Tensor, progress: float) -> Tensor:
             value = start(logits, target) if start.is_starting else ending(logits, target, progress)
@@ -111,16 +91,16 @@ DEFAULT, HEAD = "DML+CE", "DML+CE, affine head last"
 RECIPES = {
     "stock": Recipe("majority", plain(stock)),
     "DML+CE, no start": Recipe("soft", plain(fused(**DML_CE))),
-    "DML+CE, start of a quarter": Recipe("soft", with_start(ends_itself=False, **DML_CE)),
-    "DML+CE, start ends itself": Recipe("soft", with_start(ends_itself=True, **DML_CE)),
+    "DML+CE, start of a quarter": Recipe("soft", with_start(fused(**DML_CE), ends_itself=False)),
+    "DML+CE, start ends itself": Recipe("soft", with_start(fused(**DML_CE))),
     "0.3 DML+CE, no start": Recipe("soft", plain(fused(dml=0.3, **DML_CE))),
     "DML+CE, last fifth CE": Recipe("soft", plain(last_part_ce(fused(**DML_CE), 0.2))),
     "CE, no start": Recipe("soft", plain(fused(dml=0.0, **DML_CE))),
-    # part 2: with the trainers' start
-    DEFAULT: Recipe("soft", as_trainer(fused(**DML_CE))),
-    "DML of the majority + CE": Recipe("soft", as_trainer(region_of_majority)),
-    "DML+CE, then CE": Recipe("soft", as_trainer(last_part_ce(fused(**DML_CE), 0.2))),
-    "CE": Recipe("soft", as_trainer(fused(dml=0.0, **DML_CE))),
+    # part 2
+    DEFAULT: Recipe("soft", with_start(fused(**DML_CE))),
+    "DML of the majority + CE": Recipe("soft", with_start(region_of_majority)),
+    "DML+CE, then CE": Recipe("soft", with_start(last_part_ce(fused(**DML_CE), 0.2))),
+    "CE": Recipe("soft", with_start(fused(dml=0.0, **DML_CE))),
 }
 STARTS = ("stock", "DML+CE, no start", "DML+CE, start of a quarter", "DML+CE, start ends itself")
 ENDINGS = ("stock", "DML+CE, no start", "0.3 DML+CE, no start", "DML+CE, last fifth CE", "CE, no start")

@@ -46,6 +46,12 @@ def balanced(logits: Tensor, target: Tensor, progress: float) -> Tensor:
     return 0.5 * sum(active_passive_loss(logits, target, mask=mask) for mask in (is_marked, ~is_marked))
 
 
+def last_part_ce(loss: StudyLoss, share: float) -> StudyLoss:
+    """Cross entropy alone in the last part of a training."""
+    ce = fused(dml=0.0, nkl=0.0, tv=0.0)
+    return lambda z, q, progress: (ce if progress >= 1 - share else loss)(z, q, progress)
+
+
 def warmed_up(loss: StudyLoss) -> StudyLoss:
     """Cross entropy first."""
 
