@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,9 @@ CELLS = [("a", "0"), ("a", "1"), ("b", "0")]
 def rows_of(cell):
     if cell[0] == "broken":
         raise RuntimeError("a cell that fails")
+    if cell[0] == "leaves a file":
+        Path(cell[1]).write_text("ran", encoding="utf-8")
+        return [{"name": cell[0], "seed": cell[1], "value": 0.0}]
     return [{"name": cell[0], "seed": cell[1], "value": 10.0 * int(cell[1])}]
 
 
@@ -78,3 +82,10 @@ def test_results_of_another_script_are_not_mixed_in(tmp_path):
     with pytest.raises(SystemExit, match="has other columns"):
         run(path)
     assert path.read_text() == "name,other\na,0\n"
+
+
+def test_a_cell_that_fails_is_told_before_the_others_have_run(tmp_path):
+    files = [tmp_path / str(k) for k in range(20)]
+    with pytest.raises(RuntimeError, match="a cell that fails"):
+        run(tmp_path / "x.csv", [("broken", "0"), *(("leaves a file", str(file)) for file in files)])
+    assert not files[-1].exists()  # a few may be on their way to the process already

@@ -83,8 +83,11 @@ def _results(
     function: Callable[[Cell], Sequence[Row]], cells: Sequence[Cell], jobs: int
 ) -> Iterator[Sequence[Row]]:
     with ProcessPoolExecutor(jobs, initializer=_one_thread) as pool:
-        for future in as_completed([pool.submit(function, cell) for cell in cells]):
-            yield future.result()
+        try:
+            for future in as_completed([pool.submit(function, cell) for cell in cells]):
+                yield future.result()
+        finally:  # a cell that fails is told at once, not when all others have run in vain
+            pool.shutdown(cancel_futures=True)
 
 
 def _one_thread() -> None:
