@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,14 @@ from docs.studies.noise import data, inside_nnunet, tables
 from docs.studies.noise.augmentation import nnunet_augmentation
 from docs.studies.noise.scenarios import MISSED_ON_CT, SCENARIOS, Scenario
 from docs.studies.refine.scenes import Tiles
+
+
+def search(trainer):
+    """As nnU-Net finds it in the study's folder."""
+    spec = importlib.util.spec_from_file_location("control", inside_nnunet.OWN_TRAINERS / "control.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, trainer)
 
 
 @pytest.fixture
@@ -132,19 +141,29 @@ def test_inside_nnunet_the_test_sections_have_no_label_and_both_checkpoints_are_
     assert splits.index("train_000") < splits.index("val_000")
 
 
-def test_inside_nnunet_each_trainer_is_held_against_both_checkpoints_of_stock():
-    dice = {
-        ("nnUNetTrainer", "final"): 0.5,
-        ("nnUNetTrainer", "best"): 0.6,
-        ("Ours", "final"): 0.7,
-        ("Ours", "best"): 0.8,
-    }
+def test_inside_nnunet_each_trainer_is_held_against_stock_and_the_control():
+    dice = {"nnUNetTrainer": 0.5, "nnUNetTrainerHardAPLNoCE": 0.7, "nnUNetTrainerHardDMLCE": 0.6}
     about = {"regime": "invented100", "precision": "0.5", "recall": "0.5", "volume": "1"}
     rows = [
-        {**about, "trainer": trainer, "checkpoint": name, "seed": str(seed), "dice": str(value + seed / 100)}
-        for (trainer, name), value in dice.items()
+        {
+            **about,
+            "trainer": trainer,
+            "checkpoint": name,
+            "seed": str(seed),
+            "dice": str(more + value + seed / 100),
+        }
+        for trainer, value in dice.items()
+        for name, more in (("final", 0), ("best", 0.02))
         for seed in range(3)
     ]
     lines = tables._inside(rows[:-1]).splitlines()  # the last seed of one cell is missing
-    assert lines[-2].startswith("| invented100 | `Ours` | final | 2 | 0.705 |")
-    assert "| +0.200 (+0.200 to +0.200) * | +0.100 (+0.100 to +0.100) * |" in lines[-2]
+    own = next(line for line in lines if "`nnUNetTrainerHardAPLNoCE` | final" in line)
+    assert own.startswith("| invented100 | `nnUNetTrainerHardAPLNoCE` | final | 2 | 0.705 |")
+    gains = [f"+{gain} (+{gain} to +{gain}) *" for gain in ("0.200", "0.180", "0.100")]
+    assert own.endswith(f"| {' | '.join(gains)} |")
+
+
+def test_the_control_differs_from_the_recipe_in_the_loss_alone():
+    recipe, control = (search(name) for name in inside_nnunet.TRAINERS[1:])
+    assert issubclass(control, recipe)
+    assert [name for name in vars(control) if not name.startswith("__")] == ["build_soft_loss"]

@@ -16,7 +16,8 @@ from docs.studies.shared.resumable import Cell, Row
 from docs.studies.shared.scores import mean_dice
 from nnunet_softlabel.metrics.overlap import precision, recall
 
-TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardAPLNoCE")
+TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardAPLNoCE", "nnUNetTrainerHardDMLCE")  # stock, recipe, control
+OWN_TRAINERS = Path(__file__).parent / "trainers"
 REGIMES = ("invented100",)
 SEEDS = range(10)
 CHECKPOINTS = ("final", "best")  # nnU-Net's best: on the validation cases, whose labels are as wrong
@@ -28,7 +29,7 @@ IN_THIS_PROCESS = {"nnUNet_n_proc_DA": "0"}  # augmentation; nnU-Net's planner r
 
 
 def cells() -> Iterator[Cell]:
-    """Both trainers of a seed before the next seed, so that what is done is paired."""
+    """All trainers of a seed before the next seed, so that what is done is paired."""
     for regime in REGIMES:
         for seed in SEEDS:
             yield from ((regime, trainer, str(seed)) for trainer in TRAINERS)
@@ -43,7 +44,7 @@ def run_cell(cell: Cell, *, work: Path) -> list[Row]:
     """
     regime, trainer, seed = cell
     own = work / f"{regime}_{seed}"
-    environment = os.environ | ON_CPU
+    environment = os.environ | ON_CPU | {"nnUNet_extTrainer": str(OWN_TRAINERS)}
     for name in ("raw", "preprocessed"):
         (own / name).mkdir(parents=True, exist_ok=True)
         environment[f"nnUNet_{name}"] = str(own / name)

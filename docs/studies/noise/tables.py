@@ -26,6 +26,11 @@ BASELINE, PAIR = ("majority", "BCE"), ("anatomy", "APL")
 METRICS = ("dice", "precision", "recall", "brier")
 REFERENCE = "Dice+CE"
 SHOWN = "Dice+APL 1/1"  # in the plot
+INSIDE_REFERENCES = {
+    "stock's final": ("nnUNetTrainer", "final"),
+    "stock's best": ("nnUNetTrainer", "best"),
+    "the control's final": ("nnUNetTrainerHardDMLCE", "final"),
+}
 TEN = 10  # seeds, which the rule asks for
 PARTS = 6  # of a training, in the table of curves
 
@@ -193,20 +198,19 @@ def _by_the_rule(rows: Rows) -> str:
 
 
 def _inside(rows: Rows) -> str:
-    """Both checkpoints of every trainer, and their Dice against the first trainer's."""
-    trainers = list(dict.fromkeys(row["trainer"] for row in rows))
+    """Both checkpoints of every trainer, and their Dice against those of `INSIDE_REFERENCES`."""
+    number = len({(row["trainer"], row["checkpoint"]) for row in rows})
     lines = []
     for regime in _regimes(rows):
-        own = _complete(select(rows, regime=regime), ("trainer", "checkpoint"), 2 * len(trainers))
-        last, best = (select(own, trainer=trainers[0], checkpoint=name) for name in ("final", "best"))
-        for row in dict.fromkeys((row["trainer"], row["checkpoint"]) for row in own):
-            cell = select(own, trainer=row[0], checkpoint=row[1])
+        own = _complete(select(rows, regime=regime), ("trainer", "checkpoint"), number)
+        for trainer, name in dict.fromkeys((row["trainer"], row["checkpoint"]) for row in own):
+            cell = select(own, trainer=trainer, checkpoint=name)
             means = [mean_text(values(cell, m)) for m in ("dice", "precision", "recall", "volume")]
-            against = [difference_text(paired(reference, cell, "dice")) for reference in (last, best)]
-            lines.append([regime, f"`{row[0]}`", row[1], str(len(cell)), *means, *against])
-    head = ["error", "trainer", "checkpoint", "seeds", "Dice", "precision", "recall"]
-    more = ["volume, times the truth", "Dice minus stock's final", "Dice minus stock's best"]
-    return markdown([*head, *more], lines)
+            references = [select(own, trainer=t, checkpoint=c) for t, c in INSIDE_REFERENCES.values()]
+            against = [difference_text(paired(reference, cell, "dice")) for reference in references]
+            lines.append([regime, f"`{trainer}`", name, str(len(cell)), *means, *against])
+    head = ["error", "trainer", "checkpoint", "seeds", "Dice", "precision", "recall", "volume"]
+    return markdown([*head, *(f"Dice minus {name}" for name in INSIDE_REFERENCES)], lines)
 
 
 def plot(rows: Rows, path: Path) -> None:
