@@ -26,11 +26,14 @@ BASELINE, PAIR = ("majority", "BCE"), ("anatomy", "APL")
 METRICS = ("dice", "precision", "recall", "brier")
 REFERENCE = "Dice+CE"
 SHOWN = "Dice+APL 1/1"  # in the plot
+STOCK, RECIPE = "nnUNetTrainer", "nnUNetTrainerHardAPLNoCE"
 INSIDE_REFERENCES = {
-    "stock's final": ("nnUNetTrainer", "final"),
-    "stock's best": ("nnUNetTrainer", "best"),
+    "stock's final": (STOCK, "final"),
+    "stock's best": (STOCK, "best"),
     "the control's final": ("nnUNetTrainerHardDMLCE", "final"),
 }
+Interval = tuple[float, float, float]  # mean, low, high
+KINDS = ("invented", "missed", "swap", "shift", "ct")  # of errors, as the plot orders settings
 TEN = 10  # seeds, which the rule asks for
 PARTS = 6  # of a training, in the table of curves
 
@@ -46,7 +49,7 @@ def write(sections: Path, crops: Path, inside: Path) -> None:
         parts["Whole sections, wrong readers"] = _curves(section_rows)
         parts["Whole sections: against Dice + CE"] = _against_reference(section_rows)
         parts["Whole sections: the rule's 99 % intervals"] = _by_the_rule(section_rows)
-        plot(section_rows, PLOT)
+        plot(section_rows, inside_rows, PLOT)
     if inside_rows:
         parts["Inside nnU-Net"] = _inside(inside_rows)
     write_tables(PAGE, parts)
@@ -213,23 +216,45 @@ def _inside(rows: Rows) -> str:
     return markdown([*head, *(f"Dice minus {name}" for name in INSIDE_REFERENCES)], lines)
 
 
-def plot(rows: Rows, path: Path) -> None:
+def plot(rows: Rows, inside: Rows, path: Path) -> None:
     """In every setting: Dice with the active-passive terms minus Dice + CE, both last, both stopped early."""
-    settings = [s for s in _settings(rows) if select(_own(rows, *s), loss=SHOWN)]
-    figure = Figure(figsize=(8, 1.2 + 0.28 * len(settings)), layout="constrained")
+    found = {**_gains(rows), **_gains_inside(inside)}
+    gains = {title: found[title] for kind in KINDS for title in found if title.startswith(kind)}
+    figure = Figure(figsize=(8, 1.2 + 0.28 * len(gains)), layout="constrained")
     axes = figure.add_subplot()
-    for name, of, colour, offset in (("last", _last, "C0", -0.15), ("stopped early", _stopped, "C1", 0.15)):
-        pairs = [[select(_own(rows, *s), loss=loss) for loss in (REFERENCE, SHOWN)] for s in settings]
-        found = np.array([paired(of(first), of(second), "dice") for first, second in pairs])
-        reach = np.nan_to_num(np.abs(found[:, 1:].T - found[:, 0]))
-        places = np.arange(len(settings)) + offset
-        axes.errorbar(found[:, 0], places, xerr=reach, fmt="o", markersize=4, color=colour, label=name)
+    for i, (name, colour, offset) in enumerate((("last", "C0", -0.15), ("stopped early", "C1", 0.15))):
+        drawn = np.array([gain[i] for gain in gains.values()])
+        reach = np.nan_to_num(np.abs(drawn[:, 1:].T - drawn[:, 0]))
+        places = np.arange(len(gains)) + offset
+        axes.errorbar(drawn[:, 0], places, xerr=reach, fmt="o", markersize=4, color=colour, label=name)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(settings)), [_setting_text(rows, *s) for s in settings])
+    axes.set_yticks(range(len(gains)), list(gains))
     axes.invert_yaxis()
-    axes.set_xlabel(f"Dice, {SHOWN} minus {REFERENCE}")
-    axes.legend(loc="lower right")
+    axes.set_xlabel("Dice with the active-passive loss minus Dice with CE")
+    axes.legend(loc="upper left")
     figure.savefig(path, dpi=110)
+
+
+def _gains(rows: Rows) -> dict[str, tuple[Interval, ...]]:
+    """Setting -> gain at the last iteration, and of both stopped early."""
+    found = {}
+    for setting in _settings(rows):
+        first, second = (select(_own(rows, *setting), loss=loss) for loss in (REFERENCE, SHOWN))
+        if second:
+            gains = tuple(paired(of(first), of(second), "dice") for of in (_last, _stopped))
+            found[_setting_text(rows, *setting)] = gains
+    return found
+
+
+def _gains_inside(rows: Rows) -> dict[str, tuple[Interval, ...]]:
+    """The same inside nnU-Net: of the final checkpoints, and of the best."""
+    found = {}
+    for regime in _regimes(rows):
+        own = [select(rows, regime=regime, trainer=trainer) for trainer in (STOCK, RECIPE)]
+        pairs = [[select(part, checkpoint=name) for part in own] for name in ("final", "best")]
+        title = f"{regime}, inside nnU-Net ({len(_seeds(own[1]))})"
+        found[title] = tuple(paired(first, second, "dice") for first, second in pairs)
+    return found
 
 
 def _setting_text(rows: Rows, regime: str, mirrored: str) -> str:
