@@ -13,7 +13,7 @@ import torch
 from docs.studies.noise import __main__ as study
 from docs.studies.noise import data, inside_nnunet, tables
 from docs.studies.noise.augmentation import nnunet_augmentation
-from docs.studies.noise.scenarios import MISSED_ON_CT, SCENARIOS, Scenario
+from docs.studies.noise.scenarios import INVENTED_ON_CT, MISSED_ON_CT, SCENARIOS, Scenario
 from docs.studies.refine.scenes import Tiles
 
 
@@ -52,6 +52,14 @@ def test_nodules_are_left_out_and_never_invented_on_ct(sixty_patients):
     assert not drawn[~has].any()
     assert 0.2 < 1 - drawn[has].mean() < 0.6
     assert {int(one.sum()) for one in training.drawn[drawn]} == {4, 16}  # one reader each, not the majority
+
+
+def test_nodules_are_invented_on_empty_tiles_only_and_never_left_out(sixty_patients, monkeypatch):
+    monkeypatch.setattr(data, "on_vessel", lambda shape, tile, rng: np.roll(shape, 2, axis=0))
+    training = data.sections(INVENTED_ON_CT, 1)[0]
+    has, drawn = training.truth.any(axis=(1, 2)), training.drawn.any(axis=(1, 2))
+    assert drawn[has].all()
+    assert 0.1 < drawn[~has].mean() < 0.7
 
 
 def masks(number):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from docs.studies.noise.scenarios import SCENARIOS, SHIFT, Scenario
-from docs.studies.refine.scenes import nodules_and_empty_tiles
+from docs.studies.refine.scenes import nodules_and_empty_tiles, on_vessel
 from docs.studies.shared.labels import mean_in_bone_bright
 from docs.studies.shared.small_network import normalised
 from nnunet_softlabel.fusion import RaterVotes, majority_vote, mean_vote
@@ -47,7 +47,7 @@ def sections(regime: str, seed: int) -> tuple[Sections, Sections, Sections]:
     """To train on and to stop on, both with the readers' errors, and to test on."""
     scenario = SCENARIOS[regime]
     if scenario.on_ct:
-        return _ct(seed, scenario.share)
+        return _ct(seed, scenario)
     parts, start = [], 5_000_000 + 1000 * seed
     for number in (scenario.training, VALIDATION, TEST):
         knees = [knee(s) for s in range(start, start + number)]
@@ -64,8 +64,8 @@ def _label(drawn: np.ndarray, scenario: Scenario) -> np.ndarray:
     return mean if scenario.label == "mean" else mean > 0.5
 
 
-def _ct(seed: int, share: float) -> tuple[Sections, Sections, Sections]:
-    """LIDC tiles, one in three without a nodule; each label is a reader by lot, who leaves out nodules.
+def _ct(seed: int, scenario: Scenario) -> tuple[Sections, Sections, Sections]:
+    """LIDC tiles, one in three without a nodule; each label is a reader by lot, who leaves out or invents some.
 
     The truth is the majority of all readers. The parts hold different patients.
     """
@@ -82,9 +82,15 @@ def _ct(seed: int, share: float) -> tuple[Sections, Sections, Sections]:
         nothing = np.zeros((len(blank), *found[0][0].shape), dtype=bool)
         truth = np.stack([outlines.mean(axis=0) > 0.5 for _, outlines in found])
         one = np.stack([outlines[rng.integers(len(outlines))] for _, outlines in found])
-        one[rng.random(len(one)) < share] = False
+        invented = nothing.copy()
+        if scenario.error == "missed":
+            one[rng.random(len(one)) < scenario.share] = False
+        else:
+            for i in np.flatnonzero(rng.random(len(blank)) < scenario.share):
+                shape = found[int(rng.integers(len(found)))][1][0]
+                invented[i] = on_vessel(shape, blank[i], rng)
         images = np.stack([*(image for image, _ in found), *blank]).astype(np.float32)
-        parts.append(Sections(images, np.concatenate([one, nothing]), np.concatenate([truth, nothing])))
+        parts.append(Sections(images, np.concatenate([one, invented]), np.concatenate([truth, nothing])))
     return parts[0], parts[1], parts[2]
 
 

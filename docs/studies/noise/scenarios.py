@@ -23,7 +23,8 @@ class Scenario:
         label: of several readers; of one it makes no difference.
         iterations: of each training.
         every: so many iterations between two scores.
-        on_ct: on LIDC tiles, a nodule of which is left out with probability ``share``; the number of tiles is
+        on_ct: on LIDC tiles. ``missed`` leaves out a nodule with probability ``share``. ``invented`` draws a
+            nodule's shape on a bright place in that share of the tiles without any. The number of tiles is
             that of the patients.
     """
 
@@ -37,7 +38,7 @@ class Scenario:
     on_ct: bool = False
 
 
-MISSED_ON_CT = "ct, missed40"
+MISSED_ON_CT, INVENTED_ON_CT = "ct, missed40", "ct, invented40"
 SHIFT = 6  # pixels of 2 mm; a lesion is about as wide
 SCENARIOS = {
     "missed20": Scenario("missed", 0.2),
@@ -62,5 +63,6 @@ SCENARIOS = {
     "missed40, 4000 iterations": Scenario("missed", 0.4, iterations=4000, every=400),
     "missed40, 20000 iterations": Scenario("missed", 0.4, iterations=20_000, every=500),
     MISSED_ON_CT: Scenario("missed", 0.4, on_ct=True),
+    INVENTED_ON_CT: Scenario("invented", 0.4, on_ct=True),
     "ct, missed40, 4000 iterations": Scenario("missed", 0.4, iterations=4000, every=400, on_ct=True),
 }

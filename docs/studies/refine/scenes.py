@@ -152,7 +152,7 @@ def _scenes(
             else:
                 image[scene][box] = empty[int(rng.integers(len(empty)))][1]
                 shape = nodules[int(rng.integers(len(nodules)))][2][0]
-                invented = _on_vessel(shape, image[scene][box], rng)
+                invented = on_vessel(shape, image[scene][box], rng)
                 makes = rng.random(3) < INVENTIONS if regime in ("invented", "all") else np.zeros(3, bool)
                 votes[scene][(slice(None), *box)] = invented & makes[:, None, None]
     truth = outlines.sum(axis=1) > 2
@@ -175,7 +175,7 @@ def _finds(regime: str | None, rank: float, rng: np.random.Generator) -> np.ndar
     return (luck < 1 - np.asarray(MISSES))[:, None, None]
 
 
-def _on_vessel(shape: np.ndarray, tile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def on_vessel(shape: np.ndarray, tile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A nodule's shape moved to one of the brighter places of a tile without any."""
     bright = ndimage.gaussian_filter(tile, 1.5)
     inner = np.zeros(tile.shape, bool)
