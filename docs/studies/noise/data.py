@@ -65,7 +65,7 @@ def _label(drawn: np.ndarray, scenario: Scenario) -> np.ndarray:
 
 
 def _ct(seed: int, scenario: Scenario) -> tuple[Sections, Sections, Sections]:
-    """LIDC tiles, one in three without a nodule; each label is a reader by lot, who leaves out or invents some.
+    """LIDC tiles, one in three without a nodule; each label is one reader, who leaves out or invents some.
 
     The truth is the majority of all readers. The parts hold different patients.
     """
