@@ -226,12 +226,14 @@ def test_seeds_are_trained_fold_by_fold_and_their_mean_comes_last():
 
 
 def test_the_mean_is_that_of_the_three_networks_of_the_fold(tmp_path, monkeypatch):
-    averaged = []
+    averaged, trained = [], []
+    monkeypatch.setattr(lidc_study, "run_benchmark", lambda report, *flags: trained.append(flags))
     monkeypatch.setattr(lidc_study.SoftDataset, "find", lambda _: None)
     monkeypatch.setattr(lidc_study, "average", lambda _, folders, output, **__: averaged.extend(folders))
     monkeypatch.setattr(lidc_study, "evaluate", lambda *_, **__: None)
     monkeypatch.setattr(lidc_study, "rows_of", lambda _, folder, scores, about: [about])
     (found,) = lidc_study.seed_cell((f"{BASE}{seeds.AVERAGED}", "0 1 2", "4"), work=tmp_path)
+    assert [flags[flags.index("--seeds") + 1] for flags in trained] == ["0", "1", "2"]  # if not there yet
     assert [folder.parts[-5] for folder in averaged] == ["seed_0", "seed_1", "seed_2"]
     assert all(folder.parts[-2:] == ("fold_4", "validation") for folder in averaged)
     assert (found["seed"], found["fold"]) == ("0 1 2", "4")
