@@ -17,7 +17,14 @@ from skimage.io import imread
 from docs.studies.datasets.__main__ import labels_of, split
 from docs.studies.shared.cases import DATA, CaseData, hippocampus_cases, lidc_cases
 from docs.studies.shared.losses import CANDIDATES
-from docs.studies.shared.small_network import NetworkBudget, build_network, normalised, train
+from docs.studies.shared.small_network import (
+    Augmentation,
+    NetworkBudget,
+    StudyLoss,
+    build_network,
+    normalised,
+    train,
+)
 
 STOCK, SOFT = "stock", "soft"
 LOSS_OF = {STOCK: "stock", SOFT: "DML+CE"}  # of docs/studies/shared/losses.py
@@ -101,14 +108,29 @@ def _trained(network: Network) -> torch.nn.Module:
     data = DATA_SETS[network.data]
     training, _ = split(data.cases(), network.fold)
     pairs = [labels_of(case.votes) for case in training]
-    wanted = [soft if network.label == SOFT else majority for soft, majority in pairs]
+    wanted = [(soft if network.label == SOFT else majority).swapaxes(0, 1) for soft, majority in pairs]
+    loss = CANDIDATES[LOSS_OF[network.label]].loss()
+    return fit(training, wanted, loss, seed=seed_of(network.seed, network.fold), budget=data.budget)
+
+
+def fit(
+    training: Sequence[CaseData],
+    labels: Sequence[np.ndarray],
+    loss: StudyLoss,
+    *,
+    seed: int,
+    budget: NetworkBudget,
+    augment: Augmentation | None = None,
+) -> torch.nn.Module:
+    """Train on slices with labels ``(Z, C, H, W)`` per case; those that a reader marked come more often."""
     return train(
         np.concatenate([case.image for case in training]),
-        np.concatenate([label.swapaxes(0, 1) for label in wanted]),
-        CANDIDATES[LOSS_OF[network.label]].loss(),
-        seed=seed_of(network.seed, network.fold),
-        budget=data.budget,
-        draw=np.concatenate([soft.any(axis=(0, 2, 3)) for soft, _ in pairs]),
+        np.concatenate(labels),
+        loss,
+        seed=seed,
+        budget=budget,
+        draw=np.concatenate([case.votes.any(axis=(0, 1, 3, 4)) for case in training]),
+        augment=augment,
     )
 
 

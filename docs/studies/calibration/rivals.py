@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from docs.studies.calibration.networks import DATA_SETS, FOLDS, SEEDS, seed_of
+from docs.studies.calibration.networks import DATA_SETS, FOLDS, SEEDS, fit, seed_of
 from docs.studies.datasets.__main__ import labels_of, split
 from docs.studies.shared.cases import CaseData
 from docs.studies.shared.losses import CANDIDATES, fused, last_part_ce
 from docs.studies.shared.resumable import Cell, Row
-from docs.studies.shared.small_network import Augmentation, StudyLoss, predict, train
+from docs.studies.shared.small_network import Augmentation, StudyLoss, predict
 from nnunet_softlabel.fusion import RaterVotes
 from nnunet_softlabel.fusion.smoothing import spatially_varying_label_smoothing
 
@@ -77,26 +77,21 @@ def run_cell(cell: Cell, score: Callable[[dict[str, np.ndarray]], list[Row]]) ->
 
 def trained(rival: Rival, training: list[CaseData], seed: int, reader: int) -> nn.Module:
     """One network; ``reader`` counts where each network has its own."""
-    labels = np.concatenate([label_of(case.votes, rival.label, reader) for case in training])
-    return train(
-        np.concatenate([case.image for case in training]),
-        labels,
-        rival.loss(),
-        seed=seed,
-        budget=DATA_SETS[NAME].budget,
-        draw=np.concatenate([case.votes.any(axis=(0, 1, 3, 4)) for case in training]),
-        augment=one_reader_by_lot(seed) if rival.label == "by lot" else None,
-    )
+    labels = [label_of(case.votes, rival.label, reader) for case in training]
+    augment = one_reader_by_lot(seed) if rival.label == "by lot" else None
+    return fit(training, labels, rival.loss(), seed=seed, budget=DATA_SETS[NAME].budget, augment=augment)
 
 
 def label_of(votes: np.ndarray, label: Label, reader: int) -> np.ndarray:
     """What a network learns of a case with votes ``(R, 1, Z, H, W)``, as slices ``(Z, 1, H, W)``."""
     soft, majority = labels_of(votes)
     if label == "SVLS of the consensus":
-        single = RaterVotes(majority[None] > 0.5, ("consensus",), (1.0, 1.0, 1.0))
-        soft = np.stack(
-            [spatially_varying_label_smoothing(_slice(single, z))[0] for z in range(majority.shape[1])]
-        )[None]
+        # within slices, for the networks see slices
+        slices = [
+            RaterVotes(majority[None, :, z] > 0.5, ("consensus",), (1.0, 1.0))
+            for z in range(majority.shape[1])
+        ]
+        soft = np.stack([spatially_varying_label_smoothing(one) for one in slices], axis=1)
     elif label == "consensus smoothed":
         soft = majority * (1 - SMOOTHED) + SMOOTHED / 2
     elif label == "one reader":
@@ -104,11 +99,6 @@ def label_of(votes: np.ndarray, label: Label, reader: int) -> np.ndarray:
     elif label == "by lot":
         soft = coded(votes)
     return soft.swapaxes(0, 1)
-
-
-def _slice(raters: RaterVotes, z: int) -> RaterVotes:
-    """The votes of one slice: the networks see slices, so labels are smoothed within them."""
-    return RaterVotes(raters.votes[:, :, z], raters.names, raters.spacing_mm[1:])
 
 
 def coded(votes: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from docs.studies.calibration.networks import SEEDS
 from docs.studies.shared.numbers import Rows, difference_text, markdown, ranks, select, values, write_tables
 from docs.studies.shared.resumable import read_rows
 from nnunet_softlabel.report.significance import mean_interval
@@ -36,7 +37,6 @@ COMPARISONS = (  # (label, networks, recalibrated?) minus the same
     (("soft", THREE, False), ("soft", ONE, False)),
     (("soft", THREE, True), ("stock", THREE, True)),
 )
-STUDY_SEEDS = 3  # of the main rows, whose scores in the CSV are means over them
 Row = tuple[str, str, bool]
 
 
@@ -151,7 +151,9 @@ def rivals_table(rows: Rows, found: Rows) -> str:
     reference = shown[f"soft, {ONE}"]
     lines = []
     for name, cell in shown.items():
-        seeds = len({row["seed"] for row in cell}) if "seed" in cell[0] else STUDY_SEEDS
+        seeds = (
+            len({row["seed"] for row in cell}) if "seed" in cell[0] else len(SEEDS)
+        )  # of the main rows: means over all
         about = [name, str(seeds), str(len(by_patient(cell, "dice")))]
         lines.append([*about, *(f"{_mean_of(cell, m):.{DIGITS.get(m, 3)}f}" for m in METRICS)])
     differences = [
