@@ -2,6 +2,7 @@
 
     python -m docs.studies.calibration --work FOLDER   # trains what FOLDER lacks, scores, tables
     python -m docs.studies.calibration --rivals        # trains what rivals.csv lacks, then the tables
+    python -m docs.studies.calibration --averaging     # trains what averaging.csv lacks, then the tables
     python -m docs.studies.calibration --tables        # only rewrites tables.md and reliability.png
 
 The design, with the rule of choice, is in DESIGN.md, written before the first training. Weights of the
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from docs.studies.calibration import rivals, tables
+from docs.studies.calibration import averaging, rivals, tables
 from docs.studies.calibration.networks import (
     DATA_SETS,
     FOLDS,
@@ -41,8 +42,8 @@ from nnunet_softlabel.metrics.near import near_object as voxels_near
 from nnunet_softlabel.metrics.overlap import dice, qubiq_dice, relative_volume_error
 
 HERE = Path(__file__).parent
-SCREENING, RESULTS, RELIABILITY, RIVALS = (
-    HERE / f"{name}.csv" for name in ("screening", "results", "reliability", "rivals")
+SCREENING, RESULTS, RELIABILITY, RIVALS, AVERAGING = (
+    HERE / f"{name}.csv" for name in ("screening", "results", "reliability", "rivals", "averaging")
 )
 RAW, NEAR = "raw", "near"
 VOXELS = 2**18  # drawn from all cases of a data set together
@@ -143,6 +144,11 @@ def run_rival(cell: Cell) -> list[dict[str, float | str]]:
     return rivals.run_cell(cell, lambda found: scored(rivals.NAME, found))
 
 
+def run_averaging(cell: Cell) -> list[dict[str, float | str]]:
+    """Part 4: one training on one fold, its prediction averaged over more and more."""
+    return averaging.run_cell(cell, lambda found: scored(rivals.NAME, found))
+
+
 def mean_rows(runs: Sequence[list[dict[str, float | str]]]) -> list[dict[str, float | str]]:
     """The same cases scored several times: the mean of each score."""
     return [
@@ -219,12 +225,22 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="For the weights of the networks.")
     parser.add_argument("--part", choices=["1", "2"], help="Only the choice of the map, or only the rows.")
     parser.add_argument("--rivals", action="store_true", help="Only other ways, on LIDC.")
-    parser.add_argument("--jobs", type=int, default=1, help="Of --rivals: cells at the same time.")
+    parser.add_argument(
+        "--averaging", action="store_true", help="Only what a prediction is averaged over, on LIDC."
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="Of --rivals and --averaging: cells at the same time."
+    )
     parser.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV files.")
     args = parser.parse_args()
     if args.rivals:
         columns = (*rivals.KEY, "case", "group", "class", *tables.METRICS)
         run_missing(RIVALS, rivals.cells(), run_rival, key=rivals.KEY, columns=columns, jobs=args.jobs)
+    elif args.averaging:
+        columns = (*averaging.KEY, "averaged", "case", "group", "class", *tables.METRICS)
+        run_missing(
+            AVERAGING, averaging.cells(), run_averaging, key=averaging.KEY, columns=columns, jobs=args.jobs
+        )
     elif not args.tables:
         if args.work is None:
             parser.error("--work is needed for anything but --tables")

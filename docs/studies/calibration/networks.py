@@ -121,6 +121,7 @@ def fit(
     seed: int,
     budget: NetworkBudget,
     augment: Augmentation | None = None,
+    watch: Callable[[int, torch.nn.Module], None] | None = None,
 ) -> torch.nn.Module:
     """Train on slices with labels ``(Z, C, H, W)`` per case; those that a reader marked come more often."""
     return train(
@@ -131,6 +132,7 @@ def fit(
         budget=budget,
         draw=np.concatenate([case.votes.any(axis=(0, 1, 3, 4)) for case in training]),
         augment=augment,
+        watch=watch,
     )
 
 

@@ -27,7 +27,7 @@ KEY = ("rival", "fold", "seed")
 SMOOTHED = 0.1
 LAST = 0.4  # share of a training that ends with cross entropy alone
 SLOTS = 12  # three readers four times, or four readers three times
-Label = Literal["mean", "consensus smoothed", "SVLS of the consensus", "by lot", "one reader"]
+Label = Literal["mean", "consensus", "consensus smoothed", "SVLS of the consensus", "by lot", "one reader"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ class Rival:
     networks: int = 1
 
 
-DML_CE, STOCK = CANDIDATES["DML+CE"].loss, CANDIDATES["stock"].loss
+STOCK, DML_CE, DML_CE_START = (
+    CANDIDATES[name].loss for name in ("stock", "DML+CE", "balanced start, DML+CE")
+)
 RIVALS = {
-    "DML + CE with balanced start, mean": Rival("mean", CANDIDATES["balanced start, DML+CE"].loss),
+    "DML + CE with balanced start, mean": Rival("mean", DML_CE_START),
     "CE alone, mean": Rival("mean", lambda: fused(dml=0.0, nkl=0.0, tv=0.0)),
     "DML + CE, the last 40 % CE alone, mean": Rival("mean", lambda: last_part_ce(DML_CE(), LAST)),
     "DML + CE, one reader by lot per image and iteration": Rival("by lot", DML_CE),
@@ -92,6 +94,8 @@ def label_of(votes: np.ndarray, label: Label, reader: int) -> np.ndarray:
             for z in range(majority.shape[1])
         ]
         soft = np.stack([spatially_varying_label_smoothing(one) for one in slices], axis=1)
+    elif label == "consensus":
+        soft = majority
     elif label == "consensus smoothed":
         soft = majority * (1 - SMOOTHED) + SMOOTHED / 2
     elif label == "one reader":
