@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from docs.studies.calibration import __main__ as study
-from docs.studies.calibration import rivals, tables
+from docs.studies.calibration import averaging, rivals, tables
 from docs.studies.calibration.networks import StudyData
 from docs.studies.shared.cases import CaseData
 from docs.studies.shared.small_network import NetworkBudget
@@ -54,7 +54,8 @@ def data(monkeypatch):
     cases = []
     for k in range(10):
         votes = rng.random((2, 1, 2, 16, 16)) < 0.3
-        cases.append(CaseData(f"c{k}", f"p{k}", np.zeros((2, 16, 16)), votes, None, (1.0, 1.0, 1.0)))
+        image = np.random.default_rng(k).normal(size=(2, 16, 16))
+        cases.append(CaseData(f"c{k}", f"p{k}", image, votes, None, (1.0, 1.0, 1.0)))
     found = StudyData(lambda: tuple(cases), 2, NetworkBudget())
     monkeypatch.setitem(study.DATA_SETS, "small", found)
     p = {c.name: np.clip(rng.random((1, 2, 16, 16)) ** 3, 1e-4, 1 - 1e-4) for c in cases}
@@ -141,3 +142,74 @@ def test_a_rival_of_two_seeds_counts_with_their_mean_against_soft_labels():
     assert "| SVLS | 2 | 4 | 0.700 |" in "\n".join(lines)
     assert any(line.startswith("| SVLS | +0.200") for line in lines)
     assert any(line.startswith("| stock, one | 3 | 4 | 0.300") for line in lines)
+
+
+def test_one_training_is_scored_with_all_that_its_prediction_is_averaged_over(data, monkeypatch):
+    small = replace(study.DATA_SETS["small"], budget=NetworkBudget(iterations=3, batch_size=2))
+    for module in (study, averaging):
+        monkeypatch.setitem(module.DATA_SETS, averaging.NAME, small)
+    rows = study.run_averaging(("default", "1", "0"))
+    own = {case.name for case in study.case_parts("small")["1"]}
+    assert {(row["averaged"], row["case"]) for row in rows} == {
+        (averaged, case)
+        for averaged in ("nothing", "mirrored images", "late weights", "both")
+        for case in own
+    }
+    assert {(row["learnt"], row["fold"], row["seed"]) for row in rows} == {("default", "1", "0")}
+
+
+def test_late_weights_are_an_exponential_average_and_leave_the_training_alone(data, monkeypatch):
+    small = replace(study.DATA_SETS["small"], budget=NetworkBudget(iterations=3, batch_size=2))
+    monkeypatch.setitem(averaging.DATA_SETS, averaging.NAME, small)
+    cases, steps = list(data[0]), []
+    fit = averaging.fit
+
+    def watched(*of, watch, **about):
+        def both(iteration, network):
+            watch(iteration, network)
+            steps.append([p.detach().clone() for p in network.parameters()])
+
+        return fit(*of, watch=both, **about)
+
+    monkeypatch.setattr(averaging, "fit", watched)
+    last, late = averaging.trained(averaging.TRAININGS["stock"], cases, 0)
+    d = averaging.DECAY
+    for index, p in enumerate(late.parameters()):
+        first, second, third = (step[index] for step in steps)
+        torch.testing.assert_close(p, d * (d * first + (1 - d) * second) + (1 - d) * third)
+    labels = [rivals.label_of(case.votes, "consensus", 0) for case in cases]
+    alone = fit(cases, labels, rivals.STOCK(), seed=0, budget=small.budget)
+    for p, q in zip(last.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_mirrored_prediction_turns_with_its_image(data):
+    network = averaging.fit(
+        data[0], [rivals.label_of(c.votes, "mean", 0) for c in data[0]], rivals.DML_CE(),
+        seed=0, budget=NetworkBudget(iterations=2, batch_size=2),
+    )  # fmt: skip
+    image = np.random.default_rng(1).normal(size=(2, 16, 16)).astype(np.float32)
+    case = replace(data[0][0], image=image)
+    turned = replace(case, image=image[:, ::-1].copy())
+    p, q = (averaging.predicted(network, c, mirrors=True) for c in (case, turned))
+    np.testing.assert_allclose(p, q[:, :, ::-1], atol=1e-6)
+    assert not np.allclose(
+        averaging.predicted(network, case, mirrors=False),
+        averaging.predicted(network, turned, mirrors=False)[:, :, ::-1],
+        atol=1e-6,
+    )
+
+
+def test_averages_are_compared_as_stated():
+    rows = [
+        row
+        for learnt, averaged, value in (
+            ("stock", "nothing", 0.3), ("stock", "mirrored images", 0.4), ("default", "mirrored images", 0.6)
+        )
+        for row in scored_rows(value, learnt=learnt, averaged=averaged, seed="0")
+    ]  # fmt: skip
+    table = tables.averaging_table(rows)
+    assert "| stock | mirrored images | 1 | 4 | 0.400 |" in table
+    assert "| default, mirrored images - stock, mirrored images | +0.200" in table
+    assert "| stock, mirrored images - stock, nothing | +0.100" in table
+    assert "default, nothing" not in table  # not run yet

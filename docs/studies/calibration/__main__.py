@@ -252,7 +252,7 @@ def main() -> None:
             write_csv(RESULTS, [row for rows, _ in found for row in rows])
             write_csv(RELIABILITY, [row for _, rows in found for row in rows])
     if SCREENING.is_file() and RESULTS.is_file():
-        tables.write(SCREENING, RESULTS, RELIABILITY, RIVALS)
+        tables.write(SCREENING, RESULTS, RELIABILITY, RIVALS, AVERAGING)
 
 
 if __name__ == "__main__":

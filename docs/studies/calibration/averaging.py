@@ -48,8 +48,8 @@ def run_cell(cell: Cell, score: Callable[[dict[str, np.ndarray]], list[Row]]) ->
         (PLAIN, last, False), (MIRRORED, last, True), (LATE_WEIGHTS, late, False), (BOTH, late, True)
     ):  # fmt: skip
         found = {case.name: predicted(network, case, mirrors=mirrors) for case in test}
-        about = dict(zip(KEY, cell, strict=True)) | {"averaged": averaged}
-        rows += [about | row for row in score(found)]
+        about = {**dict(zip(KEY, cell, strict=True)), "averaged": averaged}
+        rows += [{**about, **row} for row in score(found)]
     return rows
 
 

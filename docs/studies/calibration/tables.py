@@ -37,6 +37,18 @@ COMPARISONS = (  # (label, networks, recalibrated?) minus the same
     (("soft", THREE, False), ("soft", ONE, False)),
     (("soft", THREE, True), ("stock", THREE, True)),
 )
+AVERAGES = (  # (learnt, averaged over) minus the same
+    (("default", "nothing"), ("stock", "nothing")),
+    (("default", "mirrored images"), ("stock", "mirrored images")),
+    (("default", "both"), ("stock", "both")),
+    *(
+        ((learnt, more), (learnt, less))
+        for learnt in ("stock", "default")
+        for more, less in (
+            ("mirrored images", "nothing"), ("late weights", "nothing"), ("both", "mirrored images")
+        )
+    ),
+)  # fmt: skip
 Row = tuple[str, str, bool]
 
 
@@ -165,6 +177,32 @@ def rivals_table(rows: Rows, found: Rows) -> str:
     return f"{means}\n\n{markdown(['minus soft, one', *METRICS.values()], differences)}"
 
 
+def averaging_table(rows: Rows) -> str:
+    """What a prediction is averaged over: means, and the comparisons stated in DESIGN.md."""
+    cells: dict[tuple[str, str], Rows] = {}
+    for row in rows:
+        cells.setdefault((row["learnt"], row["averaged"]), []).append(row)
+    lines = [
+        [
+            *name,
+            str(len({row["seed"] for row in cell})),
+            str(len(by_patient(cell, "dice"))),
+            *(f"{_mean_of(cell, m):.{DIGITS.get(m, 3)}f}" for m in METRICS),
+        ]
+        for name, cell in sorted(cells.items(), reverse=True)
+    ]
+    differences = [
+        [
+            f"{', '.join(first)} - {', '.join(second)}",
+            *(difference(cells[second], cells[first], metric) for metric in METRICS),
+        ]
+        for first, second in AVERAGES
+        if first in cells and second in cells
+    ]
+    means = markdown(["learnt", "averaged over", "seeds", "nodules", *METRICS.values()], lines)
+    return f"{means}\n\n{markdown(['difference', *METRICS.values()], differences)}"
+
+
 def _mean_of(rows: Rows, metric: str) -> float:
     """The mean over cases and classes."""
     return float(np.nanmean([value for _, value in by_patient(rows, metric).values()]))
@@ -198,9 +236,9 @@ def plot(rows: Rows, path: Path, recalibration: str) -> None:
     figure.savefig(path, dpi=80, metadata={"Software": None})
 
 
-def write(screening: Path, results: Path, reliability: Path, rivals: Path) -> None:
+def write(screening: Path, results: Path, reliability: Path, rivals: Path, averaging: Path) -> None:
     """Write ``tables.md`` and ``reliability.png``."""
-    screened, rows, others = read_rows(screening), read_rows(results), read_rows(rivals)
+    screened, rows, others, averaged = map(read_rows, (screening, results, rivals, averaging))
     scored = [f"{method} {weighting}" for method, weighting in COMPARED if weighting]
     parts = {"choice of the map": rank_table(screened)}
     cells = list(dict.fromkeys((row["data"], row["label"]) for row in screened))
@@ -211,5 +249,7 @@ def write(screening: Path, results: Path, reliability: Path, rivals: Path) -> No
             parts[f"differences, {data}, {recalibration}"] = differences_table(rows, data, recalibration)
     if others:
         parts["other ways, lidc"] = rivals_table(rows, others)
+    if averaged:
+        parts["averaged predictions, lidc"] = averaging_table(averaged)
     write_tables(PAGE, parts)
     plot(read_rows(reliability), PLOT, scored[0])  # the one that can be folded
