@@ -40,7 +40,7 @@ def test_every_experiment_gives_rows_for_its_table(tmp_path, monkeypatch):
     (tmp_path / "raters").mkdir()
     monkeypatch.setattr(tables, "read_rows", lambda path: texts)
     tables.write(tmp_path / "results.csv")
-    assert (tmp_path / "raters" / "tables.md").read_text().count("## ") == 5
+    assert (tmp_path / "raters" / "tables.md").read_text().count("## ") == 6
 
 
 def test_no_cell_is_twice_and_folds_come_in_order():

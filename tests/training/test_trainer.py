@@ -1,4 +1,4 @@
-"""The six trainers in nnU-Net's plain modes, in process."""
+"""The trainers in nnU-Net's plain modes, in process."""
 
 import csv
 import pickle

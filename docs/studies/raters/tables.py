@@ -48,6 +48,7 @@ def write(results: Path) -> None:
         "At a glance": at_a_glance(rows),
         "Labels and numbers of raters, brain growth": networks_table(rows),
         "Differences to the mean of all seven": differences_table(rows),
+        "Seven raters minus one": more_raters_table(rows),
         "A rater who was left out": left_out_table(rows),
     }
     write_tables(PAGE, {title: text for title, text in parts.items() if text})
@@ -86,6 +87,18 @@ def differences_table(rows: Rows) -> str:
         if (base and own[0]["experiment"] != MEAN[0]) or own[0]["variant"] != MEAN[1]
     ]
     return markdown(["label", "raters", "loss", *SCORES.values()], lines) if lines else ""
+
+
+def more_raters_table(rows: Rows) -> str:
+    """What six further raters bring, with each loss."""
+    found = {(tuple(names[1:]), names[0]): with_class(own) for names, own in networks_of(rows)}
+    lines = []
+    for label, loss in (("mean", "`balanced start, DML+CE`"), ("consensus", "`stock`")):
+        few, all_seven = (found.get(((count, loss), label)) for count in ("1", "7"))
+        if few and all_seven:
+            scores = (difference_text(paired_by_case(few, all_seven, m)) for m in SCORES)
+            lines.append([label, loss, *scores])
+    return markdown(["label", "loss", *SCORES.values()], lines) if lines else ""
 
 
 def at_a_glance(rows: Rows) -> str:
