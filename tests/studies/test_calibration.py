@@ -206,10 +206,11 @@ def test_averages_are_compared_as_stated():
         for learnt, averaged, value in (
             ("stock", "nothing", 0.3), ("stock", "mirrored images", 0.4), ("default", "mirrored images", 0.6)
         )
-        for row in scored_rows(value, learnt=learnt, averaged=averaged, seed="0")
+        for row in scored_rows(value, learnt=learnt, averaged=averaged, fold="3", seed="0")
     ]  # fmt: skip
     table = tables.averaging_table(rows)
-    assert "| stock | mirrored images | 1 | 4 | 0.400 |" in table
+    assert "| stock | mirrored images | 0 to 4 | 1 | 4 | 0.400 |" in table
     assert "| default, mirrored images - stock, mirrored images | +0.200" in table
     assert "| stock, mirrored images - stock, nothing | +0.100" in table
     assert "default, nothing" not in table  # not run yet
+    assert "0 to 2" not in table  # nor any of these folds

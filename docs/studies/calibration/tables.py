@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from docs.studies.calibration.networks import SEEDS
+from docs.studies.calibration.networks import FOLDS, SEEDS
 from docs.studies.shared.numbers import Rows, difference_text, markdown, ranks, select, values, write_tables
 from docs.studies.shared.resumable import read_rows
 from nnunet_softlabel.report.significance import mean_interval
@@ -37,6 +37,7 @@ COMPARISONS = (  # (label, networks, recalibrated?) minus the same
     (("soft", THREE, False), ("soft", ONE, False)),
     (("soft", THREE, True), ("stock", THREE, True)),
 )
+GOAL_FOLDS = (0, 1, 2)  # of the trial that set the goals of the default
 AVERAGES = (  # (learnt, averaged over) minus the same
     (("default", "nothing"), ("stock", "nothing")),
     (("default", "mirrored images"), ("stock", "mirrored images")),
@@ -182,15 +183,14 @@ def averaging_table(rows: Rows) -> str:
     cells: dict[tuple[str, str], Rows] = {}
     for row in rows:
         cells.setdefault((row["learnt"], row["averaged"]), []).append(row)
-    lines = [
-        [
-            *name,
-            str(len({row["seed"] for row in cell})),
-            str(len(by_patient(cell, "dice"))),
-            *(f"{_mean_of(cell, m):.{DIGITS.get(m, 3)}f}" for m in METRICS),
-        ]
-        for name, cell in sorted(cells.items(), reverse=True)
-    ]
+    lines = []
+    for folds in (FOLDS, GOAL_FOLDS):
+        for name, cell in sorted(cells.items(), reverse=True):
+            own = [row for row in cell if int(row["fold"]) in folds]
+            if own:
+                counts = (len({row["seed"] for row in own}), len(by_patient(own, "dice")))
+                means = (f"{_mean_of(own, m):.{DIGITS.get(m, 3)}f}" for m in METRICS)
+                lines.append([*name, f"{folds[0]} to {folds[-1]}", *map(str, counts), *means])
     differences = [
         [
             f"{', '.join(first)} - {', '.join(second)}",
@@ -199,8 +199,8 @@ def averaging_table(rows: Rows) -> str:
         for first, second in AVERAGES
         if first in cells and second in cells
     ]
-    means = markdown(["learnt", "averaged over", "seeds", "nodules", *METRICS.values()], lines)
-    return f"{means}\n\n{markdown(['difference', *METRICS.values()], differences)}"
+    head = ["learnt", "averaged over", "folds", "seeds", "nodules", *METRICS.values()]
+    return f"{markdown(head, lines)}\n\n{markdown(['difference', *METRICS.values()], differences)}"
 
 
 def _mean_of(rows: Rows, metric: str) -> float:
