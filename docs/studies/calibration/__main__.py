@@ -223,15 +223,16 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, help="For the weights of the networks.")
-    parser.add_argument("--part", choices=["1", "2"], help="Only the choice of the map, or only the rows.")
-    parser.add_argument("--rivals", action="store_true", help="Only other ways, on LIDC.")
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--part", choices=["1", "2"], help="Only the choice of the map, or only the rows.")
+    what.add_argument("--rivals", action="store_true", help="Only other ways, on LIDC.")
+    what.add_argument(
         "--averaging", action="store_true", help="Only what a prediction is averaged over, on LIDC."
     )
     parser.add_argument(
         "--jobs", type=int, default=1, help="Of --rivals and --averaging: cells at the same time."
     )
-    parser.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV files.")
+    what.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV files.")
     args = parser.parse_args()
     if args.rivals:
         columns = (*rivals.KEY, "case", "group", "class", *tables.METRICS)

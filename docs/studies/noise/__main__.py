@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("crops", "sections"), help="Run only this part.")
     parser.add_argument("--inside", type=Path, metavar="FOLDER", help="Run only the part inside nnU-Net.")
     args = parser.parse_args()
-    if args.inside is not None:
+    if args.inside is not None and not args.tables:
         job = partial(inside_nnunet.run_cell, work=args.inside.resolve())
         key, columns = inside_nnunet.KEY, inside_nnunet.COLUMNS
         run_missing(INSIDE, inside_nnunet.cells(), job, key=key, columns=columns, jobs=args.jobs)
