@@ -18,8 +18,12 @@ from nnunet_softlabel.metrics.overlap import precision, recall
 
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerHardAPLNoCE", "nnUNetTrainerHardDMLCE")  # stock, recipe, control
 OWN_TRAINERS = Path(__file__).parent / "trainers"
-REGIMES = ("invented100",)
-SEEDS = range(10)
+# trainers and seeds of each regime
+SETTINGS = {
+    "invented100": (TRAINERS, range(10)),
+    "invented200": (TRAINERS[:2], range(5)),
+    "missed40": (TRAINERS[:2], range(5)),
+}
 CHECKPOINTS = ("final", "best")  # nnU-Net's best: on the validation cases, whose labels are as wrong
 PLANS, SCHEDULE = "nnUNetPlansReduced4", ("--epochs", "20", "--iterations", "200")
 KEY = ("regime", "trainer", "seed")
@@ -29,10 +33,11 @@ IN_THIS_PROCESS = {"nnUNet_n_proc_DA": "0"}  # augmentation; nnU-Net's planner r
 
 
 def cells() -> Iterator[Cell]:
-    """All trainers of a seed before the next seed, so that what is done is paired."""
-    for regime in REGIMES:
-        for seed in SEEDS:
-            yield from ((regime, trainer, str(seed)) for trainer in TRAINERS)
+    """All trainers and regimes of a seed before the next seed, so that what is done is paired."""
+    for seed in range(max(seeds.stop for _, seeds in SETTINGS.values())):
+        for regime, (trainers, seeds) in SETTINGS.items():
+            if seed in seeds:
+                yield from ((regime, trainer, str(seed)) for trainer in trainers)
 
 
 def run_cell(cell: Cell, *, work: Path) -> list[Row]:

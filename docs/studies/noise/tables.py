@@ -202,15 +202,16 @@ def _by_the_rule(rows: Rows) -> str:
 
 def _inside(rows: Rows) -> str:
     """Both checkpoints of every trainer, and their Dice against those of `INSIDE_REFERENCES`."""
-    number = len({(row["trainer"], row["checkpoint"]) for row in rows})
     lines = []
     for regime in _regimes(rows):
-        own = _complete(select(rows, regime=regime), ("trainer", "checkpoint"), number)
+        own = select(rows, regime=regime)
+        number = len({(row["trainer"], row["checkpoint"]) for row in own})
+        own = _complete(own, ("trainer", "checkpoint"), number)
         for trainer, name in dict.fromkeys((row["trainer"], row["checkpoint"]) for row in own):
             cell = select(own, trainer=trainer, checkpoint=name)
             means = [mean_text(values(cell, m)) for m in ("dice", "precision", "recall", "volume")]
             references = [select(own, trainer=t, checkpoint=c) for t, c in INSIDE_REFERENCES.values()]
-            against = [difference_text(paired(reference, cell, "dice")) for reference in references]
+            against = [difference_text(paired(r, cell, "dice")) if r else "-" for r in references]
             lines.append([regime, f"`{trainer}`", name, str(len(cell)), *means, *against])
     head = ["error", "trainer", "checkpoint", "seeds", "Dice", "precision", "recall", "volume"]
     return markdown([*head, *(f"Dice minus {name}" for name in INSIDE_REFERENCES)], lines)
