@@ -169,6 +169,16 @@ def test_inside_nnunet_each_trainer_is_held_against_stock_and_the_control():
     assert own.startswith("| invented100 | `nnUNetTrainerHardAPLNoCE` | final | 2 | 0.705 |")
     gains = [f"+{gain} (+{gain} to +{gain}) *" for gain in ("0.200", "0.180", "0.100")]
     assert own.endswith(f"| {' | '.join(gains)} |")
+    without = [{**row, "regime": "missed40"} for row in rows if "Hard" not in row["trainer"]]
+    last = tables._inside(rows + without).splitlines()[-1]  # the control was not run there
+    assert last.startswith("| missed40 | `nnUNetTrainer` | best | 3 | 0.530 |")
+    assert last.endswith("| +0.020 (+0.020 to +0.020) * | +0.000 (+0.000 to +0.000) | - |")
+
+
+def test_inside_nnunet_a_seed_is_whole_before_the_next_begins():
+    cells = list(inside_nnunet.cells())
+    assert len(set(cells)) == len(cells)
+    assert [int(seed) for _, _, seed in cells] == sorted(int(seed) for _, _, seed in cells)
 
 
 def test_the_control_differs_from_the_recipe_in_the_loss_alone():
