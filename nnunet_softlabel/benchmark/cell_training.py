@@ -59,9 +59,12 @@ def train_cell(
 
 
 def missing_model(grid: BenchmarkGrid, cell: Cell) -> Cell | None:
-    """The cell whose model this one goes on from, if that is not done yet."""
-    needed = grid.begins_with(cell)
-    return None if needed is None or recorded_outcome(grid, needed).is_done else needed
+    """A cell that is not done and that this one goes on from: its model, or a first stage of the grid."""
+    model = grid.begins_with(cell)
+    needed = [other for other in grid.cells if grid.needs(cell, other)]
+    if model is not None and model not in needed:
+        needed.append(model)
+    return next((other for other in needed if not recorded_outcome(grid, other).is_done), None)
 
 
 def recorded_outcome(grid: BenchmarkGrid, cell: Cell) -> Outcome:

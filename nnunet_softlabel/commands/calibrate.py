@@ -60,7 +60,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fit, print the scores before and after, and say what was written."""
-    from nnunet_softlabel.evaluation.calibrate import FitTarget, calibrate, page_beside
+    from nnunet_softlabel.evaluation.calibrate import NO_METHOD, FitTarget, calibrate, page_beside
     from nnunet_softlabel.evaluation.calibration_scores import format_scores
     from nnunet_softlabel.formats.files import refuse_existing
     from nnunet_softlabel.formats.soft_dataset import SoftDataset
@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
     page = page_beside(file)
     if page == file:
         raise UsageError(f"-o {file}: the page with the diagrams takes this name; end the file in .json.")
-    refuse_existing([page], overwrite=args.overwrite, advice="choose another place, or pass --overwrite")
+    if args.method != NO_METHOD:
+        refuse_existing([page], overwrite=args.overwrite, advice="choose another place, or pass --overwrite")
     found = calibrate(
         SoftDataset.find(args.d),
         folders,
@@ -95,6 +96,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"Written: {file}\nReliability before and after: {page}")
     else:
         print(f"Not written: {found['why']}.")
+    if found["removed"]:
+        print(f"The earlier map {file} is removed, with its page: --overwrite asked for another one.")
 
 
 def _folders(args: argparse.Namespace) -> tuple[list[Path], Path]:

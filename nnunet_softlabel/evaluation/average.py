@@ -20,7 +20,7 @@ from nnunet_softlabel.evaluation.ensemble import (
     SEARCHED,
     Predictions,
     check_geometry,
-    is_recalibrated,
+    joined_digests,
 )
 from nnunet_softlabel.evaluation.recalibration import log_odds_of, probabilities_of
 from nnunet_softlabel.evaluation.records import CalibrationRecord
@@ -43,13 +43,17 @@ Reader = Callable[[Predictions, SoftDataset, str, tuple[int, ...]], Iterator[NDA
 
 
 class MadeFrom(TypedDict):
-    """What probability files were made from; lies beside them."""
+    """What probability files were made from; lies beside them.
+
+    ``digest`` names the calibration, or all of those behind a mean; None for the network's own probabilities.
+    """
 
     command: str
     of: NotRequired[str]
     folders: list[str]
     calibration: NotRequired[CalibrationRecord]
     recalibrated: bool
+    digest: str | None
 
 
 @public
@@ -94,14 +98,13 @@ def average(
             f"-i: each case lies in {found.models} of the {len(folders)} folders; every folder must hold "
             f"every case."
         )
-    marks = {is_recalibrated(folder) for folder in folders}
-    if len(marks) > 1:
-        raise UsageError("-i: some folders hold recalibrated probabilities, others the network's own.")
+    digest = joined_digests(folders)
     record: MadeFrom = {
         "command": "average",
         "of": of,
         "folders": [str(f) for f in folders],
-        "recalibrated": marks.pop(),
+        "recalibrated": digest is not None,
+        "digest": digest,
     }
     return _write_all(
         dataset,
@@ -156,6 +159,7 @@ def apply_calibration(
         "folders": [str(folder) for folder in found.folders],
         "calibration": found.calibration.about,
         "recalibrated": True,
+        "digest": found.calibration.digest,
     }
     _write_all(dataset, found, output, _mean, record=record, num_processes=num_processes, overwrite=overwrite)
     return found
@@ -198,7 +202,7 @@ def _write_all(
     overwrite: bool,
 ) -> list[str]:
     """All cases or none, with nnU-Net's files beside them and a record of what they were made from."""
-    found.refuse_as_output(output)
+    found.refuse_as_output(output, replaces=True)
     left = {path.stem for path in output.glob("*.npz")}.difference(found.cases)
     if left:
         raise UsageError(f"{output / min(left)}.npz: is no case of -i; choose another -o.")

@@ -45,6 +45,7 @@ VOXELS = 2**20  # drawn from all cases together, so that memory does not grow wi
 FEWEST_VOXELS = 256  # of a case
 PARTS = 5  # of the cases of a single fold, by patient
 PageOf = Callable[[CalibrationContent], str]
+NO_METHOD = "none"  # only the scores: files stay as they are
 DECISIVE = ("nll", "nll_near")  # a map must lower both
 
 
@@ -96,20 +97,22 @@ def calibrate(
         method: of `map_fitting.METHODS`.
         target: what the map is fitted to.
         num_processes: spawned workers.
-        overwrite: replace the file.
+        overwrite: replace the file; a map that does not help leaves none. Method ``none`` changes no file.
         page_of: makes a page that is written beside the file, of the same name with .html; None writes none.
 
     Returns:
-        The content of the file, and ``written``; if it is False, ``why`` says so in words.
+        The content of the file, and ``written``; if it is False, ``why`` says so in words, and ``removed``
+        whether an earlier map was replaced by nothing.
 
     Raises:
         UsageError: if the file is there, or if all cases are of one patient.
         DatasetError: if a prediction or a reference is missing or does not fit.
     """
     target = target or FitTarget()
-    refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
-    check_can_be_made(file)
-    refuse_another_kind(file, "parts", "calibrate")
+    if method != NO_METHOD:  # which writes nothing
+        refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
+        check_can_be_made(file)
+        refuse_another_kind(file, "parts", "calibrate")
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
     for folder in found.folders:
         refuse_recalibrated(folder)
@@ -151,8 +154,10 @@ def calibrate(
         "versions": tables.versions(),
     }
     why = _why_not(content["scores"], method)
-    _write(file, None if why else content, page_of)
-    return {**content, "written": not why, "why": why}
+    removed = bool(why) and method != NO_METHOD and file.is_file()
+    if method != NO_METHOD:
+        _write(file, None if why else content, page_of)
+    return {**content, "written": not why, "why": why, "removed": removed}
 
 
 def _write(file: Path, content: CalibrationContent | None, page_of: PageOf | None) -> None:
@@ -250,7 +255,7 @@ def _draw(case: str, *, predictions: Predictions, references: CalibrationTargets
 
 def _why_not(scores: Mapping[str, Mapping[str, BeforeAfter]], method: str) -> str:
     """Why a map is not stored; empty if it is."""
-    if method == "none":
+    if method == NO_METHOD:
         return "the method none changes nothing"
     worse = []
     for metric in DECISIVE:

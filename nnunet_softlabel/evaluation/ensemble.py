@@ -51,7 +51,7 @@ class Predictions:
 
         Raises:
             DatasetError: if a folder is incomplete, or some cases lie in more folders than others.
-            UsageError: for no folder, or one given twice.
+            UsageError: for no folder, one given twice, or recalibrated probabilities beside others.
         """
         given = [folders] if isinstance(folders, Path) else list(folders)
         if not given:
@@ -72,6 +72,8 @@ class Predictions:
                 f"{len(found[most])}; a mean over different models is no comparison. Give folds with "
                 f"different cases, or models that predicted the same cases."
             )
+        if len({is_recalibrated(folder) for folder in given}) > 1:
+            raise UsageError("-i: some folders hold recalibrated probabilities, others the network's own.")
         return cls({case: tuple(found[case]) for case in sorted(found)})
 
     @property
@@ -90,6 +92,16 @@ class Predictions:
         return len(next(iter(self.folders_of.values())))
 
     @property
+    def recalibrated_by(self) -> str | None:
+        """Digest of the calibration behind the probabilities, now or when the folders were written, or None.
+
+        Models that have a calibration each are named by all of them.
+        """
+        if self.calibration is not None:
+            return self.calibration.digest
+        return joined_digests(self.folders)
+
+    @property
     def note(self) -> str:
         """What is done to the probabilities, for the user; empty for one folder as it is."""
         parts = []
@@ -100,6 +112,8 @@ class Predictions:
             parts.append(f"recalibrated with {self.calibration.file}")
             if own:
                 parts.append(f"{own} cases with the map that has not seen them")
+        elif self.recalibrated_by is not None:
+            parts.append(f"recalibrated before, with the calibration {self.recalibrated_by}")
         return ", ".join(parts)
 
     def processes_that_fit(
@@ -123,8 +137,12 @@ class Predictions:
         """nnU-Net's own segmentation of a case, which holds its geometry."""
         return self.folders_of[case][0] / f"{case}{file_ending}"
 
-    def refuse_as_output(self, output: Path) -> None:
-        """Refuse to write into a folder of predictions.
+    def refuse_as_output(self, output: Path, *, replaces: bool = False) -> None:
+        """Refuse to write into a folder of predictions, these or others.
+
+        Args:
+            output: folder that is asked for.
+            replaces: predictions that `average` or `apply_calibration` wrote may be replaced.
 
         Raises:
             UsageError: naming it.
@@ -133,6 +151,12 @@ class Predictions:
             raise UsageError(
                 f"-o {output}: the predictions themselves lie there, with nnU-Net's own segmentations; "
                 f"choose another folder."
+            )
+        is_validation = output.name == "validation" and output.parent.name.startswith("fold_")
+        is_ours = replaces and (output / RECORD).is_file()
+        if is_validation or (not is_ours and any(output.glob("*.npz"))):
+            raise UsageError(
+                f"-o {output}: predictions lie there, with segmentations of their own; choose another folder."
             )
 
     def with_calibration(self, file: Path | str | None, labels: Labels) -> Predictions:
@@ -225,6 +249,12 @@ def refuse_recalibrated(folder: Path) -> None:
     """
     if is_recalibrated(folder):
         raise UsageError(f"{folder}: holds recalibrated probabilities already; give the network's own.")
+
+
+def joined_digests(folders: Sequence[Path]) -> str | None:
+    """The calibrations that made the probabilities of the folders, None for the network's own."""
+    records = [read_json(folder / RECORD) for folder in folders if is_recalibrated(folder)]
+    return " + ".join(sorted({str(record.get("digest")) for record in records})) or None
 
 
 def is_recalibrated(folder: Path) -> bool:

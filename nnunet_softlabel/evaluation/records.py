@@ -155,10 +155,11 @@ class CalibrationContent(CalibrationScores):
 
 
 class Calibrated(CalibrationContent):
-    """What `calibrate` found; ``why`` in words if it was not written."""
+    """What `calibrate` found; ``why`` in words if it was not written; whether an earlier map is gone."""
 
     written: bool
     why: str
+    removed: bool
 
 
 class TunedThresholds(TypedDict):
@@ -172,4 +173,5 @@ class TunedThresholds(TypedDict):
     cases: list[str]
     models_averaged: int
     calibration: str | None
+    cases_without: dict[str, int]  # the class, in all references
     digest: NotRequired[str]  # of the files, in a benchmark

@@ -210,7 +210,7 @@ def refuse_leak(threshold: Threshold, cases: Sequence[str]) -> None:
 
 def refuse_other_calibration(threshold: Threshold, predictions: Predictions) -> None:
     """Refuse a threshold that was tuned on other probabilities: raw ones, or recalibrated ones."""
-    used = None if predictions.calibration is None else predictions.calibration.digest
+    used = predictions.recalibrated_by
     if threshold.choice == TUNED and threshold.calibration != used:
         raise UsageError(
             f"--threshold tuned: it was tuned on {_kind(threshold.calibration)}, these are {_kind(used)}; "

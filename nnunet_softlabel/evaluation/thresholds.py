@@ -133,7 +133,8 @@ def choose_threshold(
     """The rule behind ``--threshold``: a number, ``tuned`` or ``rater-corrected``.
 
     Raises:
-        UsageError: for anything else, a number outside (0, 1), or ``tuned`` without a file.
+        UsageError: for anything else, a number outside (0, 1), ``tuned`` without a file, or a file beside a
+            number.
         DatasetError: if the data set does not allow ``rater-corrected``, or the file does not fit.
     """
     names = dataset.labels.names
@@ -147,6 +148,11 @@ def choose_threshold(
         value = math.nan
     if not 0 < value < 1:
         raise UsageError(f"--threshold {choice}: give a number in (0, 1), {TUNED} or {RATER_CORRECTED}.")
+    if threshold_file is not None:
+        raise UsageError(
+            f"--threshold-file {threshold_file}: belongs to --threshold {TUNED} or {RATER_CORRECTED}; the "
+            f"threshold is {choice}."
+        )
     return Threshold(str(choice), dict.fromkeys(names, value))
 
 

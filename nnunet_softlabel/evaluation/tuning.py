@@ -114,7 +114,8 @@ def tune_threshold(
     )
     num_processes = predicted.processes_that_fit(num_processes, dataset.labels)
     found = list(for_each_case(job, chosen, num_processes, title="tune"))
-    mean = np.mean(found, axis=0)  # (channels, candidates)
+    mean = np.mean([case.scores for case in found], axis=0)  # (channels, candidates)
+    without = np.sum([case.is_without for case in found], axis=0)
     content: TunedThresholds = {
         "thresholds": {
             name: _best(curve) for name, curve in zip(dataset.labels.names, mean, strict=True)
@@ -128,7 +129,8 @@ def tune_threshold(
         "dataset": dataset.folder.name,
         "cases": chosen,
         "models_averaged": predicted.models,
-        "calibration": None if predicted.calibration is None else predicted.calibration.digest,
+        "calibration": predicted.recalibrated_by,
+        "cases_without": dict(zip(dataset.labels.names, without.tolist(), strict=True)),
     }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)
@@ -152,6 +154,13 @@ def format_tuned(found: Mapping[str, Any]) -> str:
     for name, value in found["thresholds"].items():
         score = found["score"][name]
         lines.append(f"{name}: threshold {value:g}, {score['0.5']:.4f} -> {score[str(value)]:.4f}")
+    if found.get("cases_without"):
+        lines += [
+            f"{name}: {count} case{'s' * (count != 1)} without it; such a case counts 1 where nothing is "
+            f"predicted, else 0. evaluate leaves out the rightly empty ones."
+            for name, count in found["cases_without"].items()
+            if count
+        ]
     first, last = CANDIDATES[0], CANDIDATES[-1]
     lines += [
         f"Warning: {name}: the threshold {value:g} lies at the edge of the search, {first:g} to {last:g}; "
@@ -160,6 +169,14 @@ def format_tuned(found: Mapping[str, Any]) -> str:
         if value in (first, last)
     ]
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CaseCurves:
+    """Of a case: F-beta ``(channels, candidates)``; of each channel whether no reference has it."""
+
+    scores: NDArray[Any]
+    is_without: NDArray[Any]
 
 
 def _cases_to_tune_on(
@@ -181,8 +198,8 @@ def _scores_of_candidates(
     predictions: Predictions,
     goal: TuningGoal,
     truth: KnownTruth | None,
-) -> NDArray[Any]:
-    """F-beta ``(channels, candidates)`` of one case."""
+) -> CaseCurves:
+    """One case at all candidates."""
     labels = dataset.labels
     known = References.of(dataset, case, split=goal.split)
     hard = known.hard
@@ -196,12 +213,14 @@ def _scores_of_candidates(
             raise DatasetError(f"Case {case}: no rater's label map is kept; tune against the consensus.")
     channels = foreground_channels(predictions.channels(case, dataset, hard.shape), labels)
     scores = np.empty((len(references), len(labels.names), len(CANDIDATES)))
+    is_without = np.ones(len(labels.names), bool)
     for index, (values, p) in enumerate(zip(labels.values.values(), channels, strict=True)):
         for own, reference in zip(scores, references, strict=True):
             mask = None if labels.ignore is None else (reference != labels.ignore) & (hard != labels.ignore)
             member = is_member(reference, values)
+            is_without[index] &= not member.any()
             own[index] = [_score(member, p > t, goal.beta, mask) for t in CANDIDATES]
-    return np.asarray(np.mean(scores, axis=0))
+    return CaseCurves(np.asarray(np.mean(scores, axis=0)), is_without)
 
 
 def _score(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nnunet_softlabel.evaluation.case_scores import MODEL, Row
-from nnunet_softlabel.evaluation.comparisons import CONSENSUS, RATERS, SOFT
+from nnunet_softlabel.evaluation.comparisons import CONSENSUS, RATERS, SOFT, TRUTH
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 from nnunet_softlabel.metrics.raters_together import RATERS_METRICS
 from nnunet_softlabel.metrics.registry import BETTER, METRICS
@@ -234,8 +234,12 @@ def compare(
 
 
 def primary_tests(rows: Iterable[Row]) -> tuple[str, ...]:
-    """`PRIMARY_TESTS`, and lesion F1 where some case has several lesions (a value between 0 and 1)."""
-    has_several = any(0 < float(row.get("lesion_recall", NAN)) < 1 for row in rows)
+    """`PRIMARY_TESTS`, and lesion F1 where the network finds a part of the lesions of some case.
+
+    A case with one lesion has a recall of 0 or 1. The raters' rows are means over raters, and say nothing.
+    """
+    own = (row for row in rows if row["prediction"] == MODEL and row["reference"] in (CONSENSUS, TRUTH))
+    has_several = any(0 < float(row.get("lesion_recall", NAN)) < 1 for row in own)
     return (*PRIMARY_TESTS, LESION_TEST) if has_several else PRIMARY_TESTS
 
 

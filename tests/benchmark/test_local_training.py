@@ -82,6 +82,23 @@ def test_second_stages_are_trained_after_the_first_stages_of_all_folds(
     assert stages == ["3d_fullres"] * 3 + ["2d"] * 3
 
 
+def test_a_second_stage_waits_for_first_stages_that_are_trained_elsewhere(
+    grid_factory, fake_training, monkeypatch
+):
+    from filelock import FileLock
+
+    with_cascade(monkeypatch)
+    grid = grid_factory(trainers=TRAINERS[:1], configurations=("3d_fullres", "2d"), folds=[0, 1])
+    lock = grid.record_file(grid.cells[1]).with_suffix(".lock")
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        outcome = benchmark(grid, num_processes=1, only="train", log=silent)
+    waits = f"not trained: waits for {grid.cells[1].name}"
+    assert list(map(str, outcome.values())) == ["done", "in training elsewhere", waits, waits]
+    benchmark(grid, num_processes=1, only="train", log=silent)
+    assert [arguments["configuration"] for arguments in fake_training] == ["3d_fullres"] * 2 + ["2d"] * 2
+
+
 def test_a_cascade_without_all_first_stages_is_a_problem_before_the_first_training(grid_factory, monkeypatch):
     with_cascade(monkeypatch)
 

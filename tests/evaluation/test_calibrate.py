@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.apply_threshold import ImageFiles, apply_threshold
 from nnunet_softlabel.evaluation.average import apply_calibration, average
 from nnunet_softlabel.evaluation.calibrate import FitTarget, calibrate
 from nnunet_softlabel.evaluation.calibrate import _draw as draw
@@ -19,7 +20,7 @@ from nnunet_softlabel.evaluation.consistency import stock_threshold
 from nnunet_softlabel.evaluation.ensemble import SEARCHED, Predictions
 from nnunet_softlabel.evaluation.recalibration import log_odds_of
 from nnunet_softlabel.evaluation.run import Scoring, evaluate
-from nnunet_softlabel.evaluation.thresholds import Threshold, decide
+from nnunet_softlabel.evaluation.thresholds import Threshold, decide, read_thresholds
 from nnunet_softlabel.evaluation.tuning import tune_threshold
 from nnunet_softlabel.evaluation.voxel_sample import sample_voxels
 from nnunet_softlabel.formats.images import read_mask, write_image
@@ -149,6 +150,9 @@ def test_a_map_that_does_not_help_is_not_written(build, tmp_path):
     assert not found["written"]
     assert "does not help" in found["why"]
     assert not file.exists()
+    assert found["removed"]
+    again = calibrate(data.dataset, data.predictions, file, num_processes=1)
+    assert not again["removed"]
 
 
 def test_networks_that_predict_nothing_at_all_are_refused_in_one_line(build, tmp_path):
@@ -184,6 +188,33 @@ def test_no_method_reports_and_writes_nothing(folds, tmp_path):
     assert not (tmp_path / "c.json").exists()
     for pair in found["scores"]["lesion"].values():
         assert pair["before"] == pytest.approx(pair["after"], abs=1e-6)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_no_method_leaves_an_earlier_map_alone(folds, tmp_path, overwrite):
+    data, folders = folds
+    file = tmp_path / "c.json"
+    calibrate(data.dataset, folders, file, num_processes=1)
+    before = file.read_bytes()
+    found = calibrate(data.dataset, folders, file, method="none", num_processes=1, overwrite=overwrite)
+    assert not found["removed"]
+    assert file.read_bytes() == before
+
+
+def test_the_command_says_that_an_earlier_map_is_gone(build, tmp_path, monkeypatch, capsys):
+    data = build(cases=4)
+    for path in data.predictions.glob("*.npz"):  # already as good as can be
+        soft = data.dataset.read_soft(path.stem)
+        np.savez_compressed(path, probabilities=np.concatenate([1 - soft, soft]))
+        path.with_name(f"{path.stem}.nii.gz").unlink()
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({"parts": {}}), encoding="utf-8")
+    monkeypatch.setenv("nnUNet_raw", str(data.dataset.folder.parent))
+    flags = ["calibrate", "-d", "900", "-i", str(data.predictions), "-o", str(file), "-np", "1"]
+    assert main([*flags, "--method", "none"]) == 0
+    assert "removed" not in capsys.readouterr().out
+    assert main([*flags, "--overwrite"]) == 0
+    assert f"The earlier map {file} is removed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
@@ -281,6 +312,57 @@ def test_a_threshold_tuned_on_other_probabilities_is_refused(folds, tmp_path):
     tune_threshold(data.dataset, folders[0], tuned, num_processes=1, overwrite=True)
     with pytest.raises(UsageError, match="tuned on the network's own"):
         evaluate(data.dataset, folders[1], tmp_path / "o2", scoring=recalibrated, num_processes=1)
+
+
+def test_a_threshold_fits_probabilities_that_were_recalibrated_before(folds, tmp_path):
+    data, folders = folds
+    dataset, file = data.dataset, tmp_path / "model" / "calibration.json"
+    calibrate(dataset, folders, file, num_processes=1)
+    written = [tmp_path / "w0", tmp_path / "w1"]
+    for folder, output in zip(folders, written, strict=True):
+        apply_calibration(dataset, folder, output, file=file, num_processes=1)
+    tuned = {name: tmp_path / f"{name}.json" for name in ("raw", "now", "before")}
+    tune_threshold(dataset, folders[0], tuned["raw"], num_processes=1)
+    tune_threshold(dataset, folders[0], tuned["now"], calibration=file, num_processes=1)
+    tune_threshold(dataset, written[0], tuned["before"], num_processes=1)
+    assert json.loads(tuned["now"].read_text()) == json.loads(tuned["before"].read_text())
+
+    def cut(name, folder, calibration=None):
+        threshold = read_thresholds(tuned[name], dataset.labels.names)
+        scoring = Scoring(threshold="tuned", threshold_file=tuned[name], calibration=calibration)
+        evaluate(dataset, folder, tmp_path / "o", scoring=scoring, num_processes=1, overwrite=True)
+        apply_threshold(
+            folder, tmp_path / "masks", threshold, dataset.labels,
+            files=ImageFiles(".nii.gz"), calibration=calibration, num_processes=1, overwrite=True,
+        )  # fmt: skip
+
+    for name in ("now", "before"):
+        cut(name, folders[1], file)
+        cut(name, written[1])
+        with pytest.raises(UsageError, match="tuned on probabilities recalibrated"):
+            cut(name, folders[1])
+    with pytest.raises(UsageError, match="tuned on the network's own"):
+        cut("raw", written[1])
+    with pytest.raises(UsageError, match="some folders hold recalibrated"):
+        Predictions.find([folders[0], written[1]], file_ending=".nii.gz")
+    assert "recalibrated before" in Predictions.find(written, file_ending=".nii.gz").note
+
+
+def test_a_mean_of_recalibrated_models_is_known_as_recalibrated(build, tmp_path):
+    data = build(cases=8)
+    sharpen(data.predictions)
+    models, written = [data.predictions, second_model(data, tmp_path)], []
+    for number, folder in enumerate(models):
+        file = tmp_path / f"c{number}.json"
+        method = ("affine", "temperature")[number]
+        calibrate(data.dataset, folder, file, method=method, num_processes=1)
+        written.append(tmp_path / f"w{number}")
+        apply_calibration(data.dataset, folder, written[-1], file=file, num_processes=1)
+    average(data.dataset, written, tmp_path / "mean", num_processes=1)
+    digests = [Predictions.find(f, file_ending=".nii.gz").recalibrated_by for f in written]
+    found = Predictions.find(tmp_path / "mean", file_ending=".nii.gz")
+    assert found.recalibrated_by == " + ".join(sorted(digests))
+    assert Predictions.find(models, file_ending=".nii.gz").recalibrated_by is None
 
 
 def test_commands_from_fitting_to_scores(folds, tmp_path, monkeypatch, capsys):
@@ -441,6 +523,37 @@ def test_what_is_there_is_replaced_only_when_asked(build, tmp_path):
     average(data.dataset, folders, tmp_path / "o", num_processes=1, overwrite=True)
     with pytest.raises(UsageError, match="predictions themselves"):
         average(data.dataset, folders, folders[1], num_processes=1, overwrite=True)
+
+
+@pytest.mark.parametrize("place", ["fold_0/validation", "of_a_network"])
+def test_predictions_of_a_network_are_never_replaced(build, tmp_path, place):
+    data = build()
+    other = tmp_path / place
+    shutil.copytree(data.predictions, other)
+    before = {path.name: path.read_bytes() for path in other.iterdir()}
+    models = [data.predictions, second_model(data, tmp_path)]
+    for write in (
+        lambda: average(data.dataset, models, other, num_processes=1, overwrite=True),
+        lambda: apply_threshold(
+            data.predictions, other, 0.3, data.dataset.labels,
+            files=ImageFiles(".nii.gz"), num_processes=1, overwrite=True,
+        ),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match="predictions lie there, with segmentations of their own"):
+            write()
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == before
+
+
+def test_masks_are_not_written_over_those_of_recalibrated_probabilities(folds, tmp_path):
+    data, folders = folds
+    file = tmp_path / "model" / "calibration.json"
+    calibrate(data.dataset, folders, file, num_processes=1)
+    apply_calibration(data.dataset, folders, tmp_path / "w", file=file, num_processes=1)
+    with pytest.raises(UsageError, match="predictions lie there"):
+        apply_threshold(
+            folders, tmp_path / "w", 0.3, data.dataset.labels,
+            files=ImageFiles(".nii.gz"), num_processes=1, overwrite=True,
+        )  # fmt: skip
 
 
 def test_folds_are_tuned_and_cut_as_one(folds, tmp_path):

@@ -113,6 +113,13 @@ def test_tuned_without_its_file_is_refused(build, tmp_path):
         choose_threshold("tuned", dataset, threshold_file=tmp_path / "missing.json")
 
 
+def test_a_threshold_file_beside_a_number_is_refused(build, tmp_path):
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps({"thresholds": {"lesion": 0.34}, "cases": ["x"]}))
+    with pytest.raises(UsageError, match=r"belongs to --threshold tuned or rater-corrected; .* is 0\.5"):
+        choose_threshold("0.5", build().dataset, threshold_file=file)
+
+
 def test_tuned_for_other_classes_is_refused(build, tmp_path):
     file = tmp_path / "thresholds.json"
     file.write_text(json.dumps({"thresholds": {"liver": 0.34}}))

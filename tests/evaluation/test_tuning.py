@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 
@@ -35,6 +36,29 @@ def test_tuning_finds_the_low_threshold_that_low_probabilities_need(build, tmp_p
     assert 0.2 <= found["thresholds"]["lesion"] <= 0.36
     assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8")) == found
     assert found["cases"] == ["case0", "case1", "case2", "case3"]
+
+
+def test_cases_without_the_class_are_counted_and_told(build, tmp_path):
+    data = build()
+    for case in ("case0", "case1"):
+        empty = np.zeros_like(data.dataset.read_hard(case))
+        _, grid = read_mask(data.dataset.folder / "labelsTr" / f"{case}.nii.gz")
+        write_image(data.dataset.folder / "labelsTr" / f"{case}.nii.gz", empty, grid)
+        p = np.load(data.predictions / f"{case}.npz")["probabilities"]
+        predict_again(data, case, np.stack([np.ones_like(p[0]), np.zeros_like(p[0])]))
+    found = tune_threshold(data.dataset, data.predictions, tmp_path / "t.json", num_processes=1)
+    assert found["cases_without"] == {"lesion": 2}
+    assert "lesion: 2 cases without it; such a case counts 1 where nothing is predicted" in format_tuned(
+        found
+    )
+    evaluate(data.dataset, data.predictions, tmp_path / "o", num_processes=1)
+    with (tmp_path / "o" / "soft_metrics.csv").open() as file:
+        rows = [
+            r for r in csv.DictReader(file) if (r["reference"], r["prediction"]) == ("consensus", "model")
+        ]
+    drawn = [float(row["dice"]) for row in rows if row["dice"] not in ("", "nan")]
+    assert len(drawn) == 2
+    assert found["score"]["lesion"]["0.5"] == pytest.approx((sum(drawn) + 2) / 4, abs=1e-5)
 
 
 def test_more_weight_on_recall_lowers_the_threshold(build, tmp_path):

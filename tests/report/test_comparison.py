@@ -314,10 +314,19 @@ def test_patients_are_drawn_whole_and_ranked_by_their_mean():
     ("recall", "has_several"), [(0.5, True), (0.0, False), (1.0, False), (math.nan, False)]
 )
 def test_lesions_are_tested_where_some_case_has_several(recall, has_several):
-    rows = [{"lesion_recall": 1.0}, {"lesion_recall": recall}, {}]
+    about = {"prediction": "model", "reference": "consensus"}
+    rows = [{"lesion_recall": 1.0, **about}, {"lesion_recall": recall, **about}, about]
     assert primary_tests(rows) == (
         ("dice", "brier_near", "lesion_f1") if has_several else ("dice", "brier_near")
     )
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"), [("rater1", "raters"), ("model", "raters"), ("model", "rater1")]
+)
+def test_means_over_raters_do_not_say_that_a_case_has_several_lesions(prediction, reference):
+    rows = [{"lesion_recall": 2 / 3, "prediction": prediction, "reference": reference}]
+    assert primary_tests(rows) == ("dice", "brier_near")
 
 
 def test_a_difference_stands_if_p_is_below_alpha_and_the_interval_excludes_0():

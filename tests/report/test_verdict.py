@@ -291,8 +291,9 @@ def test_a_short_training_is_a_trial(base, iterations, is_trial):
 
 
 def test_lesion_f1_is_primary_only_where_cases_have_several_lesions():
-    assert primary_tests([{"lesion_recall": 1.0}, {"lesion_recall": 0.0}]) == ("dice", "brier_near")
-    assert primary_tests([{"lesion_recall": 0.5}]) == ("dice", "brier_near", "lesion_f1")
+    found = [{"lesion_recall": r, "prediction": "model", "reference": "truth"} for r in (1.0, 0.0, 0.5)]
+    assert primary_tests(found[:2]) == ("dice", "brier_near")
+    assert primary_tests(found) == ("dice", "brier_near", "lesion_f1")
 
 
 def test_only_primary_tests_carry_the_correction(base):
