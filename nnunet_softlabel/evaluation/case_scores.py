@@ -208,7 +208,7 @@ def _of_probabilities(
     assert view.prediction is not None, "the view of a model"
     if members:
         masks = [view.of_patterns(m) for m in members.values()]
-        together = measure_raters(masks, view.prediction, view.setting)
+        together = measure_raters(masks, view.prediction, view.setting(votes.everybody_answered()))
     found = _ClassScores(
         model=model,
         together=together,
@@ -222,8 +222,9 @@ def _of_probabilities(
         found.raters = rater_comparisons(patterns, index, votes, data.labels)
         drawn = {name: patterns.of_patterns(m) for name, m in members.items()}
         if len(drawn) > 1:
+            setting = patterns.setting(votes.everybody_answered())
             found.raters_together = [
-                measure_raters([drawn[other] for other in votes.others(name)], own, patterns.setting)
+                measure_raters([drawn[other] for other in votes.others(name)], own, setting)
                 for name, own in drawn.items()
             ]
     return found

@@ -28,7 +28,9 @@ from nnunet_softlabel.evaluation.voxel_sample import VoxelSample, pieces
 SMALLEST_SHARE = 0.1  # of the median volume: smaller objects, and empty cases, count as that
 SMALLEST_SCALE = 1e-3  # a map must not turn probabilities around
 BIN_WIDTH = 0.05  # in log-odds: isotonic regression sees means of bins
-CLIPPED = 1e-6  # isotonic probabilities lie in [1e-6, 1 - 1e-6]: a certain and wrong voxel costs 13.8
+# Isotonic probabilities lie between these. A certain and wrong voxel costs 20.7, or 13.8. The lower bound is
+# below 1 / voxels of an image: what all background gets must not add up to an object.
+LOWEST, HIGHEST = 1e-9, 1 - 1e-6
 
 Weighting = Literal["voxels", "objects", "roots"]
 
@@ -177,7 +179,11 @@ def _of_curve(
 def _isotonic_curve(
     x: NDArray[Any], q: NDArray[Any], weight: NDArray[Any]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Knots: the mean log-odds and the mean target of each run of bins that share a value."""
+    """Knots at both ends of each run of bins that share a value, so that the curve is flat there.
+
+    With one knot per run, background below the first rise would get a part of that rise, and background is
+    so much that its volume would grow.
+    """
     bins = np.floor(x / BIN_WIDTH).astype(np.int64)
     bins -= bins.min()  # log-odds of float32 probabilities fill a few thousand bins at most
     is_filled = np.bincount(bins) > 0
@@ -186,11 +192,11 @@ def _isotonic_curve(
     )
     mean_q = sum_q / mass
     fitted = scipy.optimize.isotonic_regression(mean_q, weights=mass)
-    first = fitted.blocks[:-1]
-    total = np.add.reduceat(mass, first)
-    knots = np.add.reduceat(sum_x, first) / total
-    values = np.clip(np.add.reduceat(mass * mean_q, first) / total, CLIPPED, 1 - CLIPPED)
-    return floats(knots), floats(values)
+    starts, ends = fitted.blocks[:-1], fitted.blocks[1:] - 1
+    values = np.clip(fitted.x[starts], LOWEST, HIGHEST)
+    at = np.unique(np.concatenate([starts, ends]))
+    block_of = np.searchsorted(starts, at, side="right") - 1
+    return floats((sum_x / mass)[at]), floats(values[block_of])
 
 
 def fit_none(pooled: _Pooled, has_regions: bool) -> AffineMap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from nnunet_softlabel.evaluation.references import References
 from nnunet_softlabel.formats.encoding import is_member
 from nnunet_softlabel.formats.images import voxels_in
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
-from nnunet_softlabel.metrics.surface import distances_between, mean_distance_mm, surface_of
+from nnunet_softlabel.metrics.shapes import Shapes
+from nnunet_softlabel.metrics.surface import distances_between, mean_distance_mm
 from nnunet_softlabel.processes import for_each_case
 
 TOLERANCE_CASES = 50  # enough for a median; taken evenly from all cases of the split
@@ -51,14 +53,13 @@ def inter_rater_distance(
 def _distances_of_raters(case: str, *, dataset: SoftDataset, split: str) -> tuple[float, list[float]]:
     references = References.of(dataset, case, split=split)
     spacing_mm = references.grid.spacing_of_axes_mm
-    surfaces = [
-        [surface_of(is_member(m, values), spacing_mm=spacing_mm) for values in dataset.labels.values.values()]
-        for _, m in references.raters()
-    ]
-    distances = [
-        mean_distance_mm(distances_between(a, b))
-        for i, rater in enumerate(surfaces)
-        for other in surfaces[i + 1 :]
-        for a, b in zip(rater, other, strict=True)
-    ]
+    ignore, shapes = dataset.labels.ignore, Shapes(spacing_mm)
+    distances = []
+    for (_, one), (_, other) in combinations(references.raters(), 2):
+        # as scores do: what one of the two did not answer is cut off from both
+        answered = None if ignore is None else (one != ignore) & (other != ignore)
+        for values in dataset.labels.values.values():
+            pair = [is_member(drawn, values) for drawn in (one, other)]
+            surfaces = [shapes.surface(m if answered is None else m & answered) for m in pair]
+            distances.append(mean_distance_mm(distances_between(*surfaces)))
     return min(spacing_mm), distances

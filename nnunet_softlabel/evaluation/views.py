@@ -103,11 +103,19 @@ class VoxelView:
         bins = self.parameters.bins
         return FarVoxels.of(self.far_values, bins=bins).beside(self.prediction, self.far_values, bins=bins)
 
-    @property
-    def setting(self) -> Setting:
-        """Of the metrics of all raters together."""
-        volume, levels = float(np.prod(self.spacing_mm)), self.parameters.ged_levels
-        return Setting(voxel_volume_mm3=volume, levels=levels, counts=self.counts, far=self._far)
+    def setting(self, answered: NDArray[Any] | None) -> Setting:
+        """Of the metrics of all raters together.
+
+        Args:
+            answered: ``(patterns)`` True where every rater did, and nothing else counts; None: everywhere.
+        """
+        return Setting(
+            voxel_volume_mm3=float(np.prod(self.spacing_mm)),
+            levels=self.parameters.ged_levels,
+            mask=None if answered is None else self.of_patterns(answered),
+            counts=self.counts,
+            far=self._far,
+        )
 
 
 @dataclass(frozen=True)

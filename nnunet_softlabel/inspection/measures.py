@@ -26,6 +26,7 @@ class CaseMeasures:
     Attributes:
         dice: pair of raters -> Dice over the voxels that both answered; NaN if both drew nothing.
         volume_mm3: rater -> what was drawn.
+        volume_answered_mm3: rater and another -> what the rater drew where the other answered, too.
         marked_mm3: what any rater marked.
         disputed_mm3: what the answering raters disagree on.
         coincidences: of `fleiss_kappa`; add them up over cases.
@@ -33,6 +34,7 @@ class CaseMeasures:
 
     dice: Mapping[Pair, float]
     volume_mm3: Mapping[str, float]
+    volume_answered_mm3: Mapping[Pair, float]
     marked_mm3: float
     disputed_mm3: float
     coincidences: NDArray[Any]
@@ -62,10 +64,18 @@ class CaseMeasures:
         return mean_of_defined(value for pair, value in self.dice.items() if rater not in pair)
 
     def volume_ratio(self, rater: str) -> float:
-        """Volume over the median of the others'; NaN if most of the others drew nothing."""
-        others = [value for name, value in self.volume_mm3.items() if name != rater]
-        median = float(np.median(others)) if others else 0.0
-        return self.volume_mm3[rater] / median if median > 0 else NAN
+        """Volume over the median of the others'; NaN if most of the others drew nothing.
+
+        With each of the others it is that of the voxels which both answered.
+        """
+        others = [name for name in self.volume_mm3 if name != rater]
+        own = [self.volume_answered_mm3[rater, other] for other in others]
+        theirs = [self.volume_answered_mm3[other, rater] for other in others]
+        if len(set(own)) > 1:
+            theirs = [there / here for here, there in zip(own, theirs, strict=True) if here > 0]
+            own = [1.0]
+        median = float(np.median(theirs)) if theirs else 0.0
+        return own[0] / median if median > 0 else NAN
 
 
 @public
@@ -119,7 +129,7 @@ class _Numbers:
 
     Attributes:
         overlaps: ``(R, R, 2)``, see `pair_overlaps`.
-        volumes: ``(R,)`` voxels that each marked.
+        volumes: ``(R, R)`` voxels that each marked where another, or itself, answered.
         marked: voxels that any rater marked.
         disputed: voxels on which those who answered disagree.
         votes: ``((R + 1) ** 2,)`` voxels by answers and votes, answers first.
@@ -153,7 +163,8 @@ class _Numbers:
             votes[n_raters * (n_raters + 1)] = n
         else:
             votes[:: n_raters + 1] += np.bincount(answered.sum(axis=0), minlength=n_raters + 1)
-        return cls(np.zeros((n_raters, n_raters, 2), np.int64), np.zeros(n_raters, np.int64), 0, 0, votes)
+        nothing = np.zeros((n_raters, n_raters, 2), np.int64)
+        return cls(nothing, nothing[..., 0], 0, 0, votes)
 
     @classmethod
     def of(cls, raters: RaterVotes, channel: int) -> _Numbers:
@@ -164,7 +175,7 @@ class _Numbers:
         code = count.astype(np.int64) + np.multiply(answers, n_raters + 1, dtype=np.int64)
         return cls(
             pair_overlaps(own),
-            np.array([np.count_nonzero(votes) for votes in own.counted_votes()]),
+            np.array([_volumes_where_answered(votes, own) for votes in own.counted_votes()]),
             int(np.count_nonzero(count)),
             int(np.count_nonzero((count > 0) & (count < answers))),
             np.bincount(code.ravel(), minlength=(n_raters + 1) ** 2),
@@ -179,11 +190,24 @@ class _Numbers:
             dice[names[first], names[second]] = 2 * both / total if total else NAN
         return CaseMeasures(
             dice,
-            {name: n * voxel_mm3 for name, n in zip(names, self.volumes.tolist(), strict=True)},
+            {name: float(n) * voxel_mm3 for name, n in zip(names, self.volumes.diagonal(), strict=True)},
+            {
+                (name, other): float(self.volumes[i, j]) * voxel_mm3
+                for i, name in enumerate(names)
+                for j, other in enumerate(names)
+                if i != j
+            },
             self.marked * voxel_mm3,
             self.disputed * voxel_mm3,
             _coincidences(self.votes, len(names)),
         )
+
+
+def _volumes_where_answered(votes: NDArray[Any], raters: RaterVotes) -> list[int]:
+    """``(R,)`` voxels of a rater's votes ``(1, *spatial)`` that each rater answered."""
+    if raters.answered is None:
+        return [int(np.count_nonzero(votes))] * raters.n_raters
+    return [int(np.count_nonzero(votes & answered)) for answered in raters.answered]
 
 
 def fleiss_kappa(coincidences: NDArray[Any]) -> float:

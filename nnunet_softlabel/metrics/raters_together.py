@@ -190,5 +190,7 @@ RATERS_METRICS: dict[str, RatersMetric] = {
 def measure_raters(
     raters: Sequence[NDArray[Any]], prediction: NDArray[Any], setting: Setting
 ) -> dict[str, float]:
-    """Every metric of `RATERS_METRICS`."""
+    """Every metric of `RATERS_METRICS`; all are NaN where no voxel counts."""
+    if setting.mask is not None and not setting.mask.any() and not setting.far.count:
+        return dict.fromkeys(RATERS_METRICS, NAN)
     return {name: metric.function(raters, prediction, setting) for name, metric in RATERS_METRICS.items()}

@@ -75,4 +75,6 @@ class CasePlan:
 
 def resampling_of(theirs: Callable[..., Any]) -> LinearResampling | Callable[..., Any]:
     """The function of a plan, or what stands for nnU-Net's default."""
-    return LinearResampling(theirs.keywords.get("force_separate_z")) if is_linear(theirs) else theirs
+    if not is_linear(theirs):
+        return theirs
+    return LinearResampling(theirs.keywords.get("force_separate_z", False))  # nnU-Net's own default

@@ -16,6 +16,7 @@ from nnunet_softlabel.evaluation.known_truth import TrueCase
 from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
 from nnunet_softlabel.formats.encoding import channels_of, consensus
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.metrics.raters_together import RATERS_METRICS
 from nnunet_softlabel.metrics.registry import Parameters
 from tests.evaluation.whole_image_scores import WholeCase, score_whole_case
 
@@ -172,3 +173,35 @@ def test_two_raters_are_each_others_ceiling_and_one_has_none():
     assert rows["raters"]["unanimous_dice"] == pytest.approx(between)
     one = make_case(3, LABELS[0], SHAPES[1], raters=1, lowest=0.5, with_truth=False)
     assert {r["prediction"] for r in score(one, Parameters(tolerance_mm=1.2)).rows} == {"model"}
+
+
+def half_answered() -> WholeCase:
+    """Two raters of one outline; bob answered the left half of the image only."""
+    labels = Labels({"lesion": (1,)}, ignore=2)
+    ann = np.zeros((20, 20), np.uint8)
+    ann[5:15, 2:18] = 1
+    bob = ann.copy()
+    bob[:, 10:] = 2
+    member = channels_of(ann, labels)
+    return WholeCase(
+        case="case", group="", labels=labels, soft=member.astype(np.float32), hard=ann,
+        raters={"ann": ann, "bob": bob}, spacing_mm=(1.0, 1.0), probabilities=member.astype(np.float32),
+        decision=ann,
+    )  # fmt: skip
+
+
+def test_what_a_rater_did_not_answer_is_no_disagreement():
+    rows = score(half_answered(), Parameters(tolerance_mm=1.0)).rows
+    for prediction in ("model", "rater"):
+        (row,) = (r for r in rows if (r["reference"], r["prediction"]) == ("raters", prediction))
+        assert (row["ged"], row["volume_crps_ml"], row["unanimous_dice"]) == (0, 0, 1)
+        assert row["volume_coverage"] == pytest.approx(0.2)
+
+
+def test_raters_who_answered_no_voxel_in_common_have_no_score_together():
+    case = half_answered()
+    case.raters["ann"][:, :10] = 2
+    rows = score(case, Parameters(tolerance_mm=1.0)).rows
+    (row,) = (r for r in rows if (r["reference"], r["prediction"]) == ("raters", "model"))
+    assert all(np.isnan(row[name]) for name in RATERS_METRICS)
+    assert row["dice"] == 1

@@ -265,6 +265,17 @@ def test_tolerance_is_the_raters_own_distance(build):
     assert "raters' distance" in words or "inter-rater" in words
 
 
+def test_the_edge_of_what_a_rater_did_not_answer_is_no_outline(build):
+    data = build(Labels({"lesion": (1,)}, ignore=2), raters=("ann", "bob"))
+    for case in data.dataset.cases("Tr"):
+        files = data.dataset.rater_files(case)
+        drawn, grid = read_mask(files["ann"])
+        write_image(files["bob"], np.where(np.arange(20) < 10, drawn, 2).astype(np.uint8), grid)
+    finest, words = inter_rater_distance(data.dataset, num_processes=1)
+    assert finest == 1.0
+    assert words == "finest voxel spacing; the raters' distance is 0 mm"
+
+
 def test_results_are_overwritten_only_when_asked(build, tmp_path):
     data = build(cases=1)
     out = tmp_path / "out"

@@ -148,11 +148,12 @@ class _Channel:
     spacing_mm: tuple[float, ...]
     parameters: Parameters
 
-    @property
-    def setting(self) -> Setting:
-        """Of the metrics of all raters together."""
+    def setting(self, raters: RaterMembers) -> Setting:
+        """Of the metrics of all raters together: where every one of them answered."""
         volume = float(np.prod(self.spacing_mm))
-        return Setting(voxel_volume_mm3=volume, levels=self.parameters.ged_levels, mask=self.mask)
+        masks = [m for m in (self.mask, *raters.answered.values()) if m is not None]
+        mask = np.logical_and.reduce(masks) if masks else None
+        return Setting(voxel_volume_mm3=volume, levels=self.parameters.ged_levels, mask=mask)
 
     def compare(
         self,
@@ -210,7 +211,7 @@ def model_scores(channel: _Channel, raters: RaterMembers) -> dict[str, dict[str,
             scores for reference, scores in found.items() if reference.startswith("rater:")
         )
         masks = [members[channel.index] for members in raters.members.values()]
-        found[RATERS] |= measure_raters(masks, channel.probability, channel.setting)
+        found[RATERS] |= measure_raters(masks, channel.probability, channel.setting(raters))
     return found
 
 
@@ -245,7 +246,7 @@ def ceiling_scores(channel: _Channel, raters: RaterMembers, labels: Labels) -> d
         measure_raters(
             [raters.members[other][channel.index] for other in raters.others(name)],
             raters.members[name][channel.index],
-            channel.setting,
+            channel.setting(raters),
         )
         for name in raters.members
     )

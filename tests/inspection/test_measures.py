@@ -53,6 +53,22 @@ def test_kappa_is_krippendorffs_but_for_one_answer_less() -> None:
     assert 1 - fleiss_kappa(one(raters).coincidences) == pytest.approx((1 - alpha) * n / (n - 1))
 
 
+def test_volumes_are_compared_where_both_answered() -> None:
+    # a and b draw the same; b left the right half open, where c, who answered all, marks one pixel less
+    case = one(
+        votes_of(
+            [[1, 1, 1, 1]], [[1, 1, 0, 0]], [[1, 1, 1, 0]],
+            answered=[[[1, 1, 1, 1]], [[1, 1, 0, 0]], [[1, 1, 1, 1]]],
+        )
+    )  # fmt: skip
+    assert case.volume_mm3 == {"a": 8.0, "b": 4.0, "c": 6.0}
+    assert case.volume_ratio("b") == 1  # with a and with c: 2 pixels of 2
+    # with b 2 of 2, with c 4 of 3: the median of theirs to its own is that of 1 and 3 / 4
+    assert case.volume_ratio("a") == pytest.approx(1 / ((1 + 3 / 4) / 2))
+    alone = one(votes_of([[1, 0]], [[0, 0]], answered=[[[1, 1]], [[0, 1]]]))
+    assert np.isnan(alone.volume_ratio("a"))
+
+
 def test_unanswered_voxels_are_left_out() -> None:
     # The third pixel is b's and a did not answer it: of the first two, both marked the same.
     case = one(votes_of([[1, 0, 0]], [[1, 0, 1]], answered=[[[1, 1, 0]], [[1, 1, 1]]]))

@@ -267,3 +267,16 @@ def test_disputed_locations_are_written_beside_the_label(planned_dataset) -> Non
     assert len(rows)
     assert (soft[tuple(rows.T.astype(int))] > 0).all()
     assert np.issubdtype(rows.dtype, np.signedinteger)
+
+
+@pytest.mark.parametrize("named", [{}, {"force_separate_z": False}, {"force_separate_z": None}])
+def test_a_plan_without_a_word_on_thick_slices_is_read_as_nnunet_reads_it(named) -> None:
+    theirs = partial(resample_data_or_seg_to_shape, is_seg=False, order=1, order_z=0, **named)
+    plan = CasePlan([0, 1, 2], [2.0, 1.0, 1.0], (8, 8, 8), SimpleITKIO, resampling_of(theirs))
+    soft = np.zeros((1, 4, 6, 6), np.float32)
+    soft[0, 2] = 1
+    made = preprocess_case(
+        soft, properties((4, 6, 6), [[0, 4], [0, 6], [0, 6]], [5, 1, 1]), plan, shape=(10, 6, 6)
+    )
+    expected = theirs(soft, [10, 6, 6], [5.0, 1.0, 1.0], [2.0, 1.0, 1.0])
+    np.testing.assert_allclose(dequantise(made), expected, atol=2e-5)

@@ -54,10 +54,13 @@ def describe(
             marked += 0 if maps else int(np.count_nonzero(values.max(axis=0) > 0))
         if maps and not is_zero_in_all(maps, index):
             drawn = np.stack([packed.get(index) for packed in maps])
-            if labels.ignore is not None:
-                drawn[drawn == labels.ignore] = 0
+            lowest = highest = drawn
+            if labels.ignore is not None:  # no answer agrees with every answer
+                unanswered = drawn == labels.ignore
+                lowest = np.where(unanswered, np.iinfo(drawn.dtype).max, drawn)
+                highest = drawn = np.where(unanswered, 0, drawn)
             marked += int(np.count_nonzero(drawn.any(axis=0)))
-            disputed += int(np.count_nonzero((drawn[1:] != drawn[0]).any(axis=0)))
+            disputed += int(np.count_nonzero(lowest.min(axis=0) < highest.max(axis=0)))
     return {
         "marked_mm3": float(marked * np.prod(loaded.grid.spacing_mm)),
         "disputed_share": float(disputed / marked) if marked else 0.0,
