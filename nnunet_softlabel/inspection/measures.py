@@ -63,6 +63,11 @@ class CaseMeasures:
         """Mean Dice of the others among themselves."""
         return mean_of_defined(value for pair, value in self.dice.items() if rater not in pair)
 
+    def found_nothing(self, rater: str) -> bool:
+        """True if a rater drew nothing where another, of what the rater answered, drew something."""
+        answered = (mm3 for (_, other), mm3 in self.volume_answered_mm3.items() if other == rater)
+        return self.volume_mm3[rater] == 0 and any(answered)
+
     def volume_ratio(self, rater: str) -> float:
         """Volume over the median of the others'; NaN if most of the others drew nothing.
 

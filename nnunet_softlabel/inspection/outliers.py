@@ -77,7 +77,8 @@ def _without_overlap(class_name: str, cases: Mapping[str, CaseMeasures]) -> list
     found = []
     for name, case in cases.items():
         for (first, second), value in case.dice.items():
-            if value == 0 and case.volume_mm3[first] > 0 and case.volume_mm3[second] > 0:
+            shared = case.volume_answered_mm3
+            if value == 0 and shared[first, second] > 0 and shared[second, first] > 0:
                 reason = f"raters {first} and {second} drew different things (Dice 0)"
                 found.append(Finding(name, class_name, "no overlap", reason))
     return found
@@ -113,7 +114,7 @@ def _volumes(class_name: str, cases: Mapping[str, CaseMeasures]) -> list[Finding
     keys = [
         (name, rater) for name, case in cases.items() for rater, mm3 in case.volume_mm3.items() if mm3 > 0
     ]
-    ratios = np.array([cases[name].volume_ratio(rater) for name, rater in keys])
+    ratios = np.array([cases[name].volume_ratio(rater) or np.nan for name, rater in keys])
     return [
         Finding(name, class_name, "volume", f"rater {rater} drew {ratio:.2f} times the others' median volume")
         for (name, rater), ratio, z in zip(keys, ratios, modified_z(np.log(ratios)), strict=True)
@@ -144,11 +145,15 @@ def median_or_nan(values: Sequence[float]) -> float:
 
 
 def total_volume_bias(rater: str, cases: Sequence[CaseMeasures]) -> float:
-    """The rater's volume over all cases, over the sum of the others' means, minus 1; NaN without others."""
+    """The rater's volume over all cases, over the sum of the others' means, minus 1; NaN without others.
+
+    Both are those of the voxels that the rater and another answered.
+    """
     mine = others = 0.0
     for case in cases:
-        volumes = [mm3 for name, mm3 in case.volume_mm3.items() if name != rater]
-        if volumes:
-            mine += case.volume_mm3[rater]
-            others += float(np.mean(volumes))
+        shared = case.volume_answered_mm3
+        names = [name for name in case.volume_mm3 if name != rater]
+        if names:
+            mine += float(np.mean([shared[rater, name] for name in names]))
+            others += float(np.mean([shared[name, rater] for name in names]))
     return mine / others - 1 if others > 0 else float("nan")

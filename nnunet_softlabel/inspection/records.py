@@ -54,9 +54,10 @@ def dice_of_pairs(found: ClassSummary) -> dict[tuple[str, ...], float]:
 
 
 class CaseSummary(TypedDict):
-    """One class of one case."""
+    """One class of one case; ``found_nothing`` names raters who drew nothing where another drew something."""
 
     volume_mm3: dict[str, float]
+    found_nothing: list[str]
     mean_dice: float
     lowest_dice: float
     lowest_pair: list[str] | None

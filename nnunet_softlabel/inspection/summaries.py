@@ -76,7 +76,7 @@ def _rater_summary(rater: str, cases: Mapping[str, CaseMeasures], rates: Mapping
     own = [case for case in cases.values() if rater in case.volume_mm3]
     return {
         "cases": len(own),
-        "empty_where_others_marked": sum(c.volume_mm3[rater] == 0 and c.marked_mm3 > 0 for c in own),
+        "empty_where_others_marked": sum(case.found_nothing(rater) for case in own),
         "dice_with_others": mean_of_defined([case.with_others(rater) for case in own]),
         "volume_bias": total_volume_bias(rater, own),
         "median_volume_ratio": median_or_nan([case.volume_ratio(rater) for case in own]),
@@ -88,6 +88,7 @@ def case_summary(case: CaseMeasures) -> CaseSummary:
     lowest = case.lowest_pair
     return {
         "volume_mm3": dict(case.volume_mm3),
+        "found_nothing": [rater for rater in case.volume_mm3 if case.found_nothing(rater)],
         "mean_dice": case.mean_dice,
         "lowest_dice": case.dice[lowest] if lowest else NAN,
         "lowest_pair": list(lowest) if lowest else None,

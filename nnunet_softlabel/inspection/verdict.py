@@ -45,8 +45,8 @@ def _agreement(name: str, found: ClassSummary) -> list[str]:
 
 def _missed(name: str, cases: Mapping[str, CaseSummary]) -> list[str]:
     """Whether raters disagree on what is there, and not only on where its edge is."""
-    marked = [found["volume_mm3"] for found in cases.values() if any(found["volume_mm3"].values())]
-    disputed = [volumes for volumes in marked if not all(volumes.values())]
+    marked = [found for found in cases.values() if any(found["volume_mm3"].values())]
+    disputed = [found for found in marked if found["found_nothing"]]
     if len(disputed) < max(1.0, OFTEN * len(marked)):
         return []
     return [

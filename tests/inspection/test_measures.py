@@ -14,6 +14,7 @@ from nnunet_softlabel.inspection import (
     inspect_raters,
     pattern_cases,
 )
+from nnunet_softlabel.inspection.outliers import total_volume_bias
 from tests.conftest import RaterFolder
 from tests.inspection.raters_by_hand import LESION, as_cases, discs, one, votes_of
 
@@ -67,6 +68,19 @@ def test_volumes_are_compared_where_both_answered() -> None:
     assert case.volume_ratio("a") == pytest.approx(1 / ((1 + 3 / 4) / 2))
     alone = one(votes_of([[1, 0]], [[0, 0]], answered=[[[1, 1]], [[0, 1]]]))
     assert np.isnan(alone.volume_ratio("a"))
+
+
+def test_a_rater_who_did_not_answer_missed_nothing() -> None:
+    # b answered the left half, where nobody drew anything; c answered all and drew nothing
+    case = one(
+        votes_of(
+            [[0, 0, 1, 1]], [[0, 0, 0, 0]], [[0, 0, 0, 0]],
+            answered=[[[1, 1, 1, 1]], [[1, 1, 0, 0]], [[1, 1, 1, 1]]],
+        )
+    )  # fmt: skip
+    assert [case.found_nothing(rater) for rater in "abc"] == [False, False, True]
+    assert total_volume_bias("b", [case]) != total_volume_bias("b", [case])  # nothing to compare with
+    assert total_volume_bias("c", [case]) == -1
 
 
 def test_unanswered_voxels_are_left_out() -> None:

@@ -234,7 +234,12 @@ def compared(disputed: float, *, volumes: list[dict[str, float]], **more: object
         "raters_missing": {},
         "raters_per_case": {},
         "per_class": {"lesion": {"disputed_share": disputed}},
-        "per_case": {f"c{i}": {"lesion": {"volume_mm3": v}} for i, v in enumerate(volumes)},
+        "per_case": {
+            f"c{i}": {
+                "lesion": {"volume_mm3": v, "found_nothing": [r for r in v if not v[r] and any(v.values())]}
+            }
+            for i, v in enumerate(volumes)
+        },
         "stand_out": {"raters": []},
         **more,
     }
