@@ -25,8 +25,8 @@ from nnunet_softlabel.formats.soft_dataset import soft_ending
 from nnunet_softlabel.fusion import FUSIONS
 
 
-def check_settings(settings: CaseSettings) -> None:
-    """Refuse options that do not go together.
+def check_settings(settings: CaseSettings, cases: Sequence[Case]) -> None:
+    """Refuse options that do not go together, or not with these cases.
 
     Raises:
         UsageError: naming the flag.
@@ -38,6 +38,10 @@ def check_settings(settings: CaseSettings) -> None:
     if settings.staple_scope == "dataset" and settings.fusion != "staple":
         raise UsageError(
             f"--staple-scope dataset: belongs to --fusion staple, not to {settings.fusion}; leave it out."
+        )
+    if settings.reading.soft_scale is not None and not any(case.soft for case in cases):
+        raise UsageError(
+            "--soft-scale: belongs to ready probability maps (--soft), and no case has any; leave it out."
         )
     settings.priors.check(settings.channel_names)
 

@@ -69,7 +69,7 @@ def preview(
         own, FileOptions().reading(own, values), tuple(channel_names), ending, how.method, dict(how.options),
         staple_scope=how.scope, has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
     )  # fmt: skip
-    check_settings(asked)
+    check_settings(asked, cases)
     settings = CaseSettings(
         own, (files or FileOptions()).reading(own, values), tuple(channel_names), ending,
         min_raters=how.min_raters, few_raters=how.few_raters,

@@ -113,7 +113,7 @@ def convert(
         has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
         links_images=files.links_images,
     )  # fmt: skip
-    check_settings(settings)
+    check_settings(settings, cases)
     kept = [case for case in cases if not has_too_few_raters(case, settings)]
     if all(case.is_test for case in kept):
         raise DatasetError(f"--min-raters {how.min_raters}: leaves no case to train on; lower it.")
@@ -211,7 +211,7 @@ def add_soft_labels(
         how.method, dict(how.options), how.min_raters, hard_labels=dataset / "labelsTr",
         staple_scope=how.scope, has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
     )  # fmt: skip
-    check_settings(settings)
+    check_settings(settings, cases)
     if resume and _is_complete(dataset, work, cases, settings):
         if work.exists():
             remove(work)

@@ -80,6 +80,14 @@ def test_an_interpolated_mask_with_a_slope_is_refused(two_labels, nnunet_folders
     assert "holds fractions such as 0." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_scale_of_probability_maps_without_any_is_refused(rater_folder, nnunet_folders, capsys, dry) -> None:
+    flags = ["--images", *rater_folder.images, "--channel-names", "MR", "--labels", "lesion=1"]
+    flags += ["--raters", rater_folder.rater_pattern, *dry]
+    assert run(*head(*flags, "--soft-scale", "255")) == 2
+    assert "--soft-scale: belongs to ready probability maps" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("scale", "dtype"), [(255, np.uint8), (100, np.float32)])
 def test_probability_maps_of_another_scale(rater_folder, nnunet_folders, capsys, scale: int, dtype) -> None:
     maps = rater_folder.root / "maps"
