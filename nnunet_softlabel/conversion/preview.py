@@ -65,13 +65,14 @@ def preview(
         content = read_dataset_json(dataset)
         own, values = labels_of(dataset, content, None if labels is None else as_label_texts(labels))
         ending = content["file_ending"]
+    reading = (files or FileOptions()).reading(own, values)
     asked = CaseSettings(
-        own, FileOptions().reading(own, values), tuple(channel_names), ending, how.method, dict(how.options),
+        own, reading, tuple(channel_names), ending, how.method, dict(how.options),
         staple_scope=how.scope, has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
     )  # fmt: skip
     check_settings(asked, cases)
     settings = CaseSettings(
-        own, (files or FileOptions()).reading(own, values), tuple(channel_names), ending,
+        own, reading, tuple(channel_names), ending,
         min_raters=how.min_raters, few_raters=how.few_raters,
     )  # fmt: skip
     with naming_all_grids(cases, settings):
