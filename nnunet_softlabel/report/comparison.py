@@ -234,10 +234,7 @@ def compare(
 
 
 def primary_tests(rows: Iterable[Row]) -> tuple[str, ...]:
-    """`PRIMARY_TESTS`, and lesion F1 where the network finds a part of the lesions of some case.
-
-    A case with one lesion has a recall of 0 or 1. The raters' rows are means over raters, and say nothing.
-    """
+    """`PRIMARY_TESTS`, and lesion F1 where the network finds a part of a case's lesions (so it has several)."""
     own = (row for row in rows if row["prediction"] == MODEL and row["reference"] in (CONSENSUS, TRUTH))
     has_several = any(0 < float(row.get("lesion_recall", NAN)) < 1 for row in own)
     return (*PRIMARY_TESTS, LESION_TEST) if has_several else PRIMARY_TESTS
@@ -299,6 +296,5 @@ def _why_dropped(first: float | None, second: float | None, names: tuple[str, st
 def _with_margin(test: PairedDifference, margin: float | None) -> PairedDifference:
     if margin is None:
         return test
-    interval = test.difference
-    bound = interval.low if BETTER[test.metric] == "higher" else -interval.high
+    bound = test.difference.low if BETTER[test.metric] == "higher" else -test.difference.high
     return replace(test, margin=margin, non_inferior=None if math.isnan(bound) else bound > -margin)

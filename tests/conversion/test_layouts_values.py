@@ -81,7 +81,9 @@ def test_an_interpolated_mask_with_a_slope_is_refused(two_labels, nnunet_folders
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_a_scale_of_probability_maps_without_any_is_refused(rater_folder, nnunet_folders, capsys, dry) -> None:
+def test_a_scale_of_probability_maps_without_any_is_refused(
+    rater_folder, nnunet_folders, capsys, dry
+) -> None:
     flags = ["--images", *rater_folder.images, "--channel-names", "MR", "--labels", "lesion=1"]
     flags += ["--raters", rater_folder.rater_pattern, *dry]
     assert run(*head(*flags, "--soft-scale", "255")) == 2
