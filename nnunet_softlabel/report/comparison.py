@@ -234,7 +234,7 @@ def compare(
 
 
 def primary_tests(rows: Iterable[Row]) -> tuple[str, ...]:
-    """`PRIMARY_TESTS`, and lesion F1 where the network finds a part of a case's lesions: it has several then."""
+    """`PRIMARY_TESTS`, and lesion F1 where the network finds a part of the lesions of some case."""
     own = (row for row in rows if row["prediction"] == MODEL and row["reference"] in (CONSENSUS, TRUTH))
     has_several = any(0 < float(row.get("lesion_recall", NAN)) < 1 for row in own)
     return (*PRIMARY_TESTS, LESION_TEST) if has_several else PRIMARY_TESTS
