@@ -234,14 +234,13 @@ def main() -> None:
     )
     what.add_argument("--tables", action="store_true", help="Only rewrite the tables from the CSV files.")
     args = parser.parse_args()
+    scores = ("case", "group", "class", *tables.METRICS)
     if args.rivals:
-        columns = (*rivals.KEY, "case", "group", "class", *tables.METRICS)
+        columns = (*rivals.KEY, *scores)
         run_missing(RIVALS, rivals.cells(), run_rival, key=rivals.KEY, columns=columns, jobs=args.jobs)
     elif args.averaging:
-        columns = (*averaging.KEY, "averaged", "case", "group", "class", *tables.METRICS)
-        run_missing(
-            AVERAGING, averaging.cells(), run_averaging, key=averaging.KEY, columns=columns, jobs=args.jobs
-        )
+        own, columns = rivals.cells(averaging.TRAININGS), (*averaging.KEY, "averaged", *scores)
+        run_missing(AVERAGING, own, run_averaging, key=averaging.KEY, columns=columns, jobs=args.jobs)
     elif not args.tables:
         if args.work is None:
             parser.error("--work is needed for anything but --tables")

@@ -6,7 +6,7 @@ other parts do not. Averaged weights cost nothing at prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain, combinations
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from docs.studies.calibration.networks import DATA_SETS, FOLDS, SEEDS, fit, seed_of
+from docs.studies.calibration.networks import DATA_SETS, fit, seed_of
 from docs.studies.calibration.rivals import DML_CE_START, NAME, STOCK, Rival, label_of
 from docs.studies.datasets.__main__ import split
 from docs.studies.shared.cases import CaseData
@@ -24,13 +24,6 @@ KEY = ("learnt", "fold", "seed")
 TRAININGS = {"stock": Rival("consensus", STOCK), "default": Rival("mean", DML_CE_START)}
 DECAY = 0.998  # of the averaged weights: about 500 iterations, a quarter of a training
 PLAIN, MIRRORED, LATE_WEIGHTS, BOTH = "nothing", "mirrored images", "late weights", "both"
-
-
-def cells() -> Iterator[Cell]:
-    """Both trainings of a fold before the next fold, all folds of a seed before the next seed."""
-    for seed in SEEDS:
-        for fold in FOLDS:
-            yield from ((name, str(fold), str(seed)) for name in TRAININGS)
 
 
 def run_cell(cell: Cell, score: Callable[[dict[str, np.ndarray]], list[Row]]) -> list[Row]:

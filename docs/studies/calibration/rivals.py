@@ -5,7 +5,7 @@ A network here learns the training part of a fold and is scored on its test part
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,11 +53,11 @@ RIVALS = {
 }
 
 
-def cells() -> Iterator[Cell]:
-    """All rivals of a fold before the next fold, and all folds of a seed before the next seed."""
+def cells(names: Iterable[str] = tuple(RIVALS)) -> Iterator[Cell]:
+    """All of these on a fold before the next fold, and all folds of a seed before the next seed."""
     for seed in SEEDS:
         for fold in FOLDS:
-            yield from ((name, str(fold), str(seed)) for name in RIVALS)
+            yield from ((name, str(fold), str(seed)) for name in names)
 
 
 def run_cell(cell: Cell, score: Callable[[dict[str, np.ndarray]], list[Row]]) -> list[Row]:

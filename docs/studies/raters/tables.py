@@ -91,10 +91,10 @@ def differences_table(rows: Rows) -> str:
 
 def more_raters_table(rows: Rows) -> str:
     """What six further raters bring, with each loss."""
-    found = {(tuple(names[1:]), names[0]): with_class(own) for names, own in networks_of(rows)}
+    found = {tuple(names): with_class(own) for names, own in networks_of(rows)}
     lines = []
     for label, loss in (("mean", "`balanced start, DML+CE`"), ("consensus", "`stock`")):
-        few, all_seven = (found.get(((count, loss), label)) for count in ("1", "7"))
+        few, all_seven = (found.get((label, count, loss)) for count in ("1", "7"))
         if few and all_seven:
             scores = (difference_text(paired_by_case(few, all_seven, m)) for m in SCORES)
             lines.append([label, loss, *scores])
