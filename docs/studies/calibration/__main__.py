@@ -6,7 +6,7 @@
     python -m docs.studies.calibration --tables        # only rewrites tables.md and reliability.png
 
 The design, with the rule of choice, is in DESIGN.md, written before the first training. Weights of the
-networks are kept in the work folder (90 trainings, about an hour on one core). Needs the data sets beside
+networks are kept in the work folder (150 trainings, about two hours on one core). Needs the data sets beside
 the source tree.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 from docs.studies.calibration import averaging, rivals, tables
 from docs.studies.calibration.networks import (
     DATA_SETS,
+    FIRST_THREE,
     FOLDS,
     SEEDS,
     SOFT,
@@ -182,7 +183,8 @@ def compare(work: Path, name: str) -> tuple[list[dict[str, float | str]], list[d
     rows, diagrams = [], []
     for label in (STOCK, SOFT):
         single = [predictions(work, name, label, seed) for seed in SEEDS]
-        averaged = {case: np.mean([run[case] for run in single], axis=0) for case in single[0]}
+        members = single[: len(FIRST_THREE)]
+        averaged = {case: np.mean([run[case] for run in members], axis=0) for case in single[0]}
         for size, runs in ((ONE, single), (THREE, [averaged])):
             for method, weighting in tables.COMPARED:
                 after = runs if method == RAW else [
