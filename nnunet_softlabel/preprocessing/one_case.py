@@ -25,6 +25,9 @@ from nnunet_softlabel.preprocessing.case_file import is_made_from, write_case
 from nnunet_softlabel.preprocessing.case_plan import CasePlan
 from nnunet_softlabel.preprocessing.disputed import disputed_locations
 from nnunet_softlabel.preprocessing.records import MadeFrom
+from nnunet_softlabel.preprocessing.unanswered import Answered, filled
+
+RESAMPLED_FROM = 2  # voxels: linear resampling looks at the next one, a cubic one at two
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,18 @@ class Configuration:
 
 
 def make_case(
-    case: str, soft_files: Sequence[Path], made_from: MadeFrom, configuration: Configuration
+    case: str,
+    soft_files: Sequence[Path],
+    label_file: Path,
+    made_from: MadeFrom,
+    configuration: Configuration,
 ) -> str:
     """Preprocess the soft label of one case unless its file says that it was made from the same.
 
     Args:
         case: its name.
         soft_files: one probability map per foreground channel.
+        label_file: its hard label; read where labels know an ignore value and the case is resampled.
         made_from: what decides the result; goes into the file.
         configuration: what is the same for all.
 
@@ -77,6 +85,7 @@ def make_case(
             configuration.plan,
             shape=image.shape[1:],
             is_exclusive=not labels.has_regions,
+            answered=_answered(label_file, hard, properties, configuration),
         )
     except DatasetError as error:
         what = "" if str(error).startswith(str(soft_files[0].parent)) else f"{soft_files[0]} "
@@ -101,6 +110,7 @@ def preprocess_case(
     *,
     shape: Sequence[int],
     is_exclusive: bool = True,
+    answered: Answered | None = None,
 ) -> list[PackedMap]:
     """Transpose, crop and resample foreground probabilities as nnU-Net did the image, channel by channel.
 
@@ -110,6 +120,7 @@ def preprocess_case(
         plan: nnU-Net's, as far as a case needs it.
         shape: spatial shape of the preprocessed image.
         is_exclusive: channels are classes and sum to at most 1.
+        answered: voxels that somebody answered, None for all. The others get the value of a neighbour.
 
     Returns:
         A map ``shape`` of int16 per channel, see `quantise`.
@@ -123,22 +134,53 @@ def preprocess_case(
     if len(target_spacing) < len(spacing):  # a 2d configuration leaves the distance of slices alone
         target_spacing = [spacing[0], *target_spacing]
     resample = partial(plan.resample, shape=shape, spacing=spacing, new_spacing=target_spacing)
+    before = None
+    if answered is not None and answered.before is not None:
+        before = _cropped(answered.before.transpose(axes), properties)
     channels = []
     for channel in soft:
-        channels.append(_resampled(_cropped(channel.transpose(axes), properties), shape, resample))
-        del channel  # before the next one is read
+        cropped = _cropped(channel.transpose(axes), properties)
+        if before is not None and cropped.any():
+            cropped = filled(cropped, before, steps=RESAMPLED_FROM)
+        channels.append(_resampled(cropped, shape, resample, None if answered is None else answered.after))
+        del channel, cropped  # before the next one is read
     return _quantised(channels, is_exclusive=is_exclusive)
 
 
 def _resampled(
-    cropped: NDArray[Any], shape: Sequence[int], resample: Callable[[NDArray[Any]], Any]
+    cropped: NDArray[Any],
+    shape: Sequence[int],
+    resample: Callable[[NDArray[Any]], Any],
+    is_answered: NDArray[Any] | None,
 ) -> PackedMap:
     """A channel on the voxels of the preprocessed image; an empty one is empty there, too."""
     if not cropped.any():
         return PackedMap(shape, np.float32)
     found = cropped if cropped.shape == tuple(shape) else np.asarray(resample(cropped))
     found = np.clip(found, 0, 1, out=None if found is cropped else found)
+    if is_answered is not None:
+        found = filled(found, is_answered)
     return PackedMap.of(found.astype(np.float32, copy=False))
+
+
+def _answered(label_file: Path, hard: Any, properties: Json, configuration: Configuration) -> Answered | None:
+    """Which voxels are not ignored, by the hard label; None if labels know no ignore value.
+
+    Raises:
+        DatasetError: if the hard label is missing or damaged.
+    """
+    ignore = configuration.labels.ignore
+    if ignore is None:
+        return None
+    after = np.asarray(hard[0]) != ignore
+    before = None
+    if tuple(properties["shape_after_cropping_and_before_resampling"]) != after.shape:
+        try:
+            label, _ = configuration.plan.reader_class().read_seg(str(label_file))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise DatasetError(f"{label_file}: cannot be read; convert the data set again.") from error
+        before = label[0] != ignore
+    return Answered(before, after)
 
 
 def _cropped(channel: NDArray[Any], properties: Json) -> NDArray[Any]:

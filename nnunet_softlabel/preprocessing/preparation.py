@@ -174,7 +174,7 @@ class Preparation:
             "transpose_forward": list(self.plans.transpose_forward),
             "resampling": configuration["resampling_fn_probabilities"],
             "resampling_options": configuration["resampling_fn_probabilities_kwargs"],
-        }
+        } | ({} if self.labels.ignore is None else {"unanswered": "filled"})
         return json.loads(json.dumps(plan))
 
     def _entry(self, case: str, num_channels: int, source: str) -> CaseSource:
@@ -220,7 +220,7 @@ class Preparation:
             files = existing_soft_files(raw, case)
             entries[case] = self._entry(case, len(files), hash_files(files))
             raw.check_digest(case, entries[case]["source"])
-            jobs.append((case, files, made_from(plan, entries[case]), shared))
+            jobs.append((case, files, raw.label_file(case), made_from(plan, entries[case]), shared))
         voxels = sum(math.prod(entry["shape"]) for entry in entries.values())
         worthwhile = min(workers.number, 1 + voxels // VOXELS_PER_PROCESS)
         results = run_jobs(

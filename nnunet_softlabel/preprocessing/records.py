@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class PlanRecord(TypedDict):
-    """What of nnU-Net's plan, and of the data set, decides the result; plain values, as in JSON."""
+    """What of nnU-Net's plan, and of the data set, decides the result; plain values, as in JSON.
+
+    Only where labels know an ignore value: what was done to ``unanswered`` voxels (see `filled`).
+    """
 
     format_version: int
     scale: int
@@ -20,6 +23,7 @@ class PlanRecord(TypedDict):
     transpose_forward: list[int]
     resampling: str
     resampling_options: dict[str, object]
+    unanswered: NotRequired[str]
 
 
 class CaseSource(TypedDict):
