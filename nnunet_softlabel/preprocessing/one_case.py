@@ -85,7 +85,7 @@ def make_case(
             configuration.plan,
             shape=image.shape[1:],
             is_exclusive=not labels.has_regions,
-            answered=_answered(label_file, hard, properties, configuration),
+            answered=answered_voxels(label_file, hard, properties, configuration),
         )
     except DatasetError as error:
         what = "" if str(error).startswith(str(soft_files[0].parent)) else f"{soft_files[0]} "
@@ -163,7 +163,9 @@ def _resampled(
     return PackedMap.of(found.astype(np.float32, copy=False))
 
 
-def _answered(label_file: Path, hard: Any, properties: Json, configuration: Configuration) -> Answered | None:
+def answered_voxels(
+    label_file: Path, hard: Any, properties: Json, configuration: Configuration
+) -> Answered | None:
     """Which voxels are not ignored, by the hard label; None if labels know no ignore value.
 
     Raises:
