@@ -22,11 +22,11 @@ import numpy as np
 from docs.studies.calibration import averaging, rivals, tables
 from docs.studies.calibration.networks import (
     DATA_SETS,
-    FIRST_THREE,
     FOLDS,
     SEEDS,
     SOFT,
     STOCK,
+    TRIPLES,
     Network,
     networks,
     probabilities,
@@ -183,16 +183,23 @@ def compare(work: Path, name: str) -> tuple[list[dict[str, float | str]], list[d
     rows, diagrams = [], []
     for label in (STOCK, SOFT):
         single = [predictions(work, name, label, seed) for seed in SEEDS]
-        members = single[: len(FIRST_THREE)]
-        averaged = {case: np.mean([run[case] for run in members], axis=0) for case in single[0]}
-        for size, runs in ((ONE, single), (THREE, [averaged])):
+        averaged = [
+            {case: np.mean([single[seed][case] for seed in three], axis=0) for case in single[0]}
+            for three in TRIPLES
+        ]
+        for size, runs in ((ONE, single), (THREE, averaged)):
             for method, weighting in tables.COMPARED:
                 after = runs if method == RAW else [
                     mapped(name, run, fitted(name, run, method, weighting)) for run in runs
                 ]  # fmt: skip
                 named = f"{method} {weighting}".strip()
                 about = {"data": name, "label": label, "networks": size, "recalibration": named}
-                rows += [about | row for row in mean_rows([scored(name, run) for run in after])]
+                found = [scored(name, run) for run in after]
+                if (size, method) == (ONE, RAW):  # seed by seed, for part 3
+                    for seed, own in zip(SEEDS, found, strict=True):
+                        rows += [about | {"seed": str(seed)} | row for row in own]
+                else:
+                    rows += [about | {"seed": ""} | row for row in mean_rows(found)]
                 diagrams += [about | row for row in reliability(name, after[0])]
                 print(*about.values(), flush=True)
     return rows, diagrams

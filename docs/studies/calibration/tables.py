@@ -150,7 +150,7 @@ def difference(before: Rows, after: Rows, metric: str) -> str:
 
 
 def rivals_table(rows: Rows, found: Rows) -> str:
-    """Other ways on LIDC beside rows of the study: means, and differences to soft labels as trained.
+    """Other ways on LIDC beside rows of the study: means, and differences to soft labels of the same seeds.
 
     A case of several seeds counts with their mean, as in the rows of the study.
     """
@@ -164,18 +164,25 @@ def rivals_table(rows: Rows, found: Rows) -> str:
     reference = shown[f"soft, {ONE}"]
     lines = []
     for name, cell in shown.items():
-        seeds = (
-            len({row["seed"] for row in cell}) if "seed" in cell[0] else len(SEEDS)
-        )  # of the main rows: means over all
-        about = [name, str(seeds), str(len(by_patient(cell, "dice")))]
+        about = [name, str(len(seeds_of(cell))), str(len(by_patient(cell, "dice")))]
         lines.append([*about, *(f"{_mean_of(cell, m):.{DIGITS.get(m, 3)}f}" for m in METRICS)])
     differences = [
-        [name, *(difference(reference, cell, metric) for metric in METRICS)]
+        [name, *(difference(of_seeds(reference, cell), cell, metric) for metric in METRICS)]
         for name, cell in shown.items()
         if cell is not reference
     ]
     means = markdown(["network", "seeds", "nodules", *METRICS.values()], lines)
     return f"{means}\n\n{markdown(['minus soft, one', *METRICS.values()], differences)}"
+
+
+def seeds_of(rows: Rows) -> set[str]:
+    """Seeds that rows were scored with; the rows without one are means over all."""
+    return {row["seed"] for row in rows} - {""} or set(map(str, SEEDS))
+
+
+def of_seeds(rows: Rows, others: Rows) -> Rows:
+    """Those rows whose seeds others have, too."""
+    return [row for row in rows if row["seed"] in seeds_of(others)]
 
 
 def averaging_table(rows: Rows) -> str:
