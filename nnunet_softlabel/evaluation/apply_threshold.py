@@ -16,6 +16,7 @@ from nnunet_softlabel.evaluation.thresholds import Threshold
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.images import file_ending, read_image, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.model_labels import check_labels_of_model
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predictions
 from nnunet_softlabel.formats.predictions import probability_channels
 from nnunet_softlabel.formats.staging import staged
@@ -83,6 +84,7 @@ def apply_threshold(
     threshold = Threshold.of(threshold, labels.names)
     ending, images = files.ending, files.folder
     found = Predictions.find(predictions, file_ending=ending, with_masks=images is None)
+    check_labels_of_model(found.folders, labels)
     found = found.with_calibration(calibration, labels)
     refuse_other_calibration(threshold, found)
     found.refuse_as_output(output)

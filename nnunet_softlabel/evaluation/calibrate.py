@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_softlabel.cases.trained_on import refuse_fold_all
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.calibration_file import FORMAT_VERSION
@@ -105,8 +106,9 @@ def calibrate(
         whether an earlier map was replaced by nothing.
 
     Raises:
-        UsageError: if the file is there, or if all cases are of one patient.
-        DatasetError: if a prediction or a reference is missing or does not fit.
+        UsageError: if the file is there, if all cases are of one patient, or for the cases of fold all.
+        DatasetError: if a prediction or a reference is missing or does not fit, or for a case that its
+            network was trained on.
     """
     target = target or FitTarget()
     if method != NO_METHOD:  # which writes nothing
@@ -114,11 +116,13 @@ def calibrate(
         check_can_be_made(file)
         refuse_another_kind(file, "parts", "calibrate")
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
+    refuse_fold_all(found.folders)
     for folder in found.folders:
         refuse_recalibrated(folder)
     cases, _ = select_cases(dataset, found, split=target.split, cases=None)
+    found.refuse_trained_cases(cases)
     parts = parts_of(dataset, found, cases)
-    dataset = dataset.for_predictions(found.folders[0])
+    dataset = dataset.for_predictions(found.folders)
     references = CalibrationTargets(dataset, target.split, target.against)
     most = max(VOXELS // len(cases), FEWEST_VOXELS)
     draw = partial(_draw, predictions=found, references=references, most=most)

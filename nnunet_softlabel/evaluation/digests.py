@@ -62,7 +62,7 @@ def digest_of_folders(
 ) -> str:
     """`digest_of_scored` over all predicted training cases of one or several folders, not recalibrated."""
     found = Predictions.find(folders, file_ending=dataset.file_ending)
-    own, known = dataset.for_predictions(found.folders[0]), set(dataset.cases("Tr"))
+    own, known = dataset.for_predictions(found.folders), set(dataset.cases("Tr"))
     cases = [case for case in found.cases if case in known]
     return digest_of_scored(own, found, cases, split="Tr", truth=truth)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.cases.trained_on import refuse_trained_cases
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import SEARCHED
 from nnunet_softlabel.evaluation.calibration_file import Calibration, find_calibration, read_calibration
@@ -136,6 +137,15 @@ class Predictions:
     def mask_file(self, case: str, file_ending: str) -> Path:
         """nnU-Net's own segmentation of a case, which holds its geometry."""
         return self.folders_of[case][0] / f"{case}{file_ending}"
+
+    def refuse_trained_cases(self, cases: Iterable[str]) -> None:
+        """Refuse cases of a validation folder that its network was trained on, as far as that is known.
+
+        Raises:
+            DatasetError: naming the first.
+        """
+        for folder in self.folders:
+            refuse_trained_cases(folder, [case for case in cases if folder in self.folders_of[case]])
 
     def refuse_as_output(self, output: Path, *, replaces: bool = False) -> None:
         """Refuse to write into a folder of predictions, these or others.

@@ -103,7 +103,7 @@ def write_maps(
     """
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
     found.refuse_as_output(output)
-    dataset = dataset.for_predictions(found.folders[0])
+    dataset = dataset.for_predictions(found.folders)
     kinds = ["probability", "entropy", *(["mutual_information"] if found.models > 1 else [])]
     ending = soft_ending(dataset.file_ending)
     names = _map_names(found.cases, dataset.labels.names, kinds, ending)

@@ -111,6 +111,7 @@ def score_folder(
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
     found = found.with_calibration(scoring.calibration, dataset.labels)
     chosen, unknown = select_cases(dataset, found, split=split, cases=scoring.cases)
+    found.refuse_trained_cases(chosen)
     raters = len(dataset.rater_files(chosen[0], split))
     num_processes = found.processes_that_fit(num_processes, dataset.labels, command="evaluate", raters=raters)
     threshold_file = scoring.threshold_file
@@ -119,7 +120,7 @@ def score_folder(
     rule = choose_threshold(scoring.threshold, dataset, threshold_file=threshold_file)
     refuse_leak(rule, chosen)
     refuse_other_calibration(rule, found)
-    dataset = dataset.for_predictions(found.folders[0])
+    dataset = dataset.for_predictions(found.folders)
     known = None if truth is None else KnownTruth.find(dataset, truth, chosen)
     digest = digest_of_scored(dataset, found, chosen, split=split, truth=truth)
     tolerance_from = "given"
