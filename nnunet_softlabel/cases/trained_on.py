@@ -1,6 +1,6 @@
-"""Cases in ``fold_X/validation`` that the fold's network was trained on: all of fold all, left-overs of others.
+"""Cases in ``fold_X/validation`` that the network of the fold was trained on.
 
-nnU-Net never empties the folder. After another split, predictions of cases that are now trained on stay there.
+Fold all was trained on all of them. In other folds nnU-Net leaves what it predicted after an earlier split.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.model_labels import check_labels_of_model
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predictions
 from nnunet_softlabel.formats.predictions import probability_channels
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import fewer_for_few, run_jobs
 from nnunet_softlabel.public import public
@@ -39,11 +40,13 @@ class ImageFiles:
         folder: where ``CASE_0000<ending>`` gives the geometry; by default nnU-Net's own segmentation beside
             the probabilities does.
         reader: nnU-Net's reader of the images, if it turns axes; the plans beside the probabilities go first.
+        dataset: that holds the cases; None: a calibration knows them by their names.
     """
 
     ending: str
     folder: Path | None = None
     reader: str | None = None
+    dataset: SoftDataset | None = None
 
 
 @public
@@ -85,7 +88,7 @@ def apply_threshold(
     ending, images = files.ending, files.folder
     found = Predictions.find(predictions, file_ending=ending, with_masks=images is None)
     check_labels_of_model(found.folders, labels)
-    found = found.with_calibration(calibration, labels)
+    found = found.with_calibration(calibration, files.dataset or labels)
     refuse_other_calibration(threshold, found)
     found.refuse_as_output(output)
     cases = found.cases
@@ -112,7 +115,7 @@ def apply_threshold(
             "made_by": f"nnunet_softlabel {__version__}",
             "command": "apply-threshold",
             "predictions": [str(folder) for folder in found.folders],
-            "threshold": asdict(threshold),
+            "threshold": {key: value for key, value in asdict(threshold).items() if key != "origin"},
             "calibration": None if found.calibration is None else found.calibration.about,
         }
         write_json(new / RECORD, record)

@@ -152,7 +152,7 @@ def apply_calibration(
         UsageError: if there is no calibration, if files are there, or for recalibrated probabilities.
     """
     found = Predictions.find(folders, file_ending=dataset.file_ending)
-    found = found.with_calibration(file, dataset.labels)
+    found = found.with_calibration(file, dataset)
     assert found.calibration is not None  # a file was asked for
     record: MadeFrom = {
         "command": "apply-calibration",

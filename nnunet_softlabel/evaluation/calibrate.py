@@ -17,6 +17,7 @@ from nnunet_softlabel.evaluation.calibration_file import FORMAT_VERSION
 from nnunet_softlabel.evaluation.calibration_scores import SCORES, before_and_after, summary_of_scores
 from nnunet_softlabel.evaluation.calibration_targets import CalibrationTargets, Target
 from nnunet_softlabel.evaluation.ensemble import Predictions, refuse_recalibrated
+from nnunet_softlabel.evaluation.fitted_on import digests_of_fitted, image_marks
 from nnunet_softlabel.evaluation.map_fitting import Weighting, cross_fit, fit_map
 from nnunet_softlabel.evaluation.recalibration import log_odds_of
 from nnunet_softlabel.evaluation.records import BeforeAfter, Calibrated, CalibrationContent
@@ -123,6 +124,7 @@ def calibrate(
     found.refuse_trained_cases(cases)
     parts = parts_of(dataset, found, cases)
     dataset = dataset.for_predictions(found.folders)
+    fitted_on = digests_of_fitted(found.folders_of, cases, file)
     references = CalibrationTargets(dataset, target.split, target.against)
     most = max(VOXELS // len(cases), FEWEST_VOXELS)
     draw = partial(_draw, predictions=found, references=references, most=most)
@@ -150,6 +152,8 @@ def calibrate(
         "against": target.against,
         "weighting": target.weighting,
         "folders": [str(folder) for folder in found.folders],
+        "images": image_marks(dataset, cases),
+        "fitted_on": fitted_on,
         "models_averaged": found.models,
         "voxels_drawn": {"of_a_case_at_most": most, "in_all": sum(len(s.weight) for s in samples.values())},
         "all": of_all.to_json(),

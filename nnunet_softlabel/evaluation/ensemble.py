@@ -169,8 +169,10 @@ class Predictions:
                 f"-o {output}: predictions lie there, with segmentations of their own; choose another folder."
             )
 
-    def with_calibration(self, file: Path | str | None, labels: Labels) -> Predictions:
+    def with_calibration(self, file: Path | str | None, like: SoftDataset | Labels) -> Predictions:
         """The same, recalibrated with a file; `SEARCHED` looks beside the predictions, None changes nothing.
+
+        ``like`` says what channels mean; a data set also tells its cases from others of the same name.
 
         Raises:
             UsageError: if there is no such file, if a case cannot be recalibrated fairly, or if the folders
@@ -182,7 +184,8 @@ class Predictions:
         for folder in self.folders:
             refuse_recalibrated(folder)
         path = find_calibration(self.folders) if str(file) == SEARCHED else Path(file)
-        calibration = read_calibration(path, labels)
+        labels, dataset = (like, None) if isinstance(like, Labels) else (like.labels, like)
+        calibration = read_calibration(path, labels).for_cases(self.cases, dataset)
         for case in self.folders_of:
             calibration.map_for(case)
         return replace(self, calibration=calibration)

@@ -16,6 +16,7 @@ from nnunet_softlabel.cases.trained_on import refuse_fold_all
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.consistency import exhaust
 from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.fitted_on import digests_of_fitted, image_marks
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.records import TunedThresholds
 from nnunet_softlabel.evaluation.references import References
@@ -110,10 +111,11 @@ def tune_threshold(
         raise UsageError("--truth: belongs to --against truth; add it.")
     predicted = Predictions.find(predictions, file_ending=dataset.file_ending)
     refuse_fold_all(predicted.folders)
-    predicted = predicted.with_calibration(calibration, dataset.labels)
+    predicted = predicted.with_calibration(calibration, dataset)
     chosen = _cases_to_tune_on(dataset, predicted, split=goal.split, cases=cases)
     predicted.refuse_trained_cases(chosen)
     known = None if goal.truth is None else KnownTruth.find(dataset, goal.truth, chosen)
+    fitted_on = digests_of_fitted(predicted.folders_of, chosen, file)
     job = partial(
         _scores_of_candidates,
         dataset=dataset.for_predictions(predicted.folders),
@@ -140,6 +142,8 @@ def tune_threshold(
         "models_averaged": predicted.models,
         "calibration": predicted.recalibrated_by,
         "cases_without": dict(zip(dataset.labels.names, without.tolist(), strict=True)),
+        "images": image_marks(dataset, chosen),
+        "fitted_on": fitted_on,
     }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)

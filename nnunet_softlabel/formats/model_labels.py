@@ -1,4 +1,4 @@
-"""What the channels of predictions mean, as the model's ``dataset.json`` says: beside them or beside the folds."""
+"""What the channels of predictions mean, as the ``dataset.json`` of their model says."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def check_labels_of_model(folders: Iterable[Path], labels: Labels) -> None:
         own, asked = _in_words(Labels.from_dataset_json(content)), _in_words(labels)
         if own != asked:
             raise DatasetError(
-                f"{folder}: was predicted by a model of the labels {own}, says {file}; the data set has {asked}. "
-                f"Give predictions of a model with the labels of the data set."
+                f"{folder}: was predicted by a model of the labels {own}, says {file}; the data set has "
+                f"{asked}. Give predictions of a model with the labels of the data set."
             )
 
 

@@ -72,7 +72,7 @@ def fold_of_validation(folder: Path) -> Path | None:
 
 
 def file_of_model(folder: Path, name: str) -> Path | None:
-    """A file that nnU-Net writes beside predictions, or beside the folds of ``fold_X/validation``; None without.
+    """A file of the model, which nnU-Net writes beside predictions and beside its folds; None without one.
 
     Args:
         folder: of the predictions.

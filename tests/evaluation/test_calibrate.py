@@ -325,7 +325,8 @@ def test_a_threshold_fits_probabilities_that_were_recalibrated_before(folds, tmp
     tune_threshold(dataset, folders[0], tuned["raw"], num_processes=1)
     tune_threshold(dataset, folders[0], tuned["now"], calibration=file, num_processes=1)
     tune_threshold(dataset, written[0], tuned["before"], num_processes=1)
-    assert json.loads(tuned["now"].read_text()) == json.loads(tuned["before"].read_text())
+    now, before = (json.loads(tuned[name].read_text()) for name in ("now", "before"))
+    assert {**now, "fitted_on": {}} == {**before, "fitted_on": {}}  # the files are others
 
     def cut(name, folder, calibration=None):
         threshold = read_thresholds(tuned[name], dataset.labels.names)
