@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
     cases = sum(len(part["cases"]) for part in found["parts"].values())
     drawn = found["voxels_drawn"]
     print(f"{cases} cases in {len(found['parts'])} parts; each part is recalibrated by the others.")
+    if found["without_raters"]:
+        print(f"Left out, for they have a hard label and no rater: {len(found['without_raters'])} cases.")
     if found["models_averaged"] > 1:
         print(f"The mean of {found['models_averaged']} models' probabilities is recalibrated.")
     print(

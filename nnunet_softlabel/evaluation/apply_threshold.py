@@ -13,7 +13,7 @@ from nnunet_softlabel.evaluation.decision import Decision
 from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.evaluation.run import refuse_other_calibration
 from nnunet_softlabel.evaluation.thresholds import Threshold
-from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.files import refuse_left_over, write_json
 from nnunet_softlabel.formats.images import file_ending, read_image, write_image
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.model_labels import check_labels_of_model
@@ -82,7 +82,8 @@ def apply_threshold(
 
     Raises:
         DatasetError: if a geometry is missing or does not fit.
-        UsageError: if a file exists, the output cannot be made, or is the folder of the predictions.
+        UsageError: if a file exists, the output cannot be made, is the folder of the predictions, or holds
+            other cases of an earlier run.
     """
     threshold = Threshold.of(threshold, labels.names)
     ending, images = files.ending, files.folder
@@ -98,6 +99,8 @@ def apply_threshold(
     for case, source in zip(cases, geometry, strict=True):
         check_geometry(case, source)
     names = [f"{case}{ending}" for case in cases]
+    if (output / RECORD).is_file():
+        refuse_left_over(output, names, f"*{ending}")
     with staged(output, [*names, RECORD], overwrite=overwrite) as new:
         job = partial(
             _write_decision,

@@ -122,6 +122,13 @@ def calibrate(
         refuse_recalibrated(folder)
     cases, _ = select_cases(dataset, found, split=target.split, cases=None)
     found.refuse_trained_cases(cases)
+    without_raters = CalibrationTargets(dataset, target.split, target.against).without_raters(cases)
+    cases = [case for case in cases if case not in without_raters]
+    if not cases:
+        raise DatasetError(
+            f"Case {without_raters[0]}: has its hard label for want of raters, as all cases of -i; calibrate "
+            f"with --against soft or consensus."
+        )
     parts = parts_of(dataset, found, cases)
     dataset = dataset.for_predictions(found.folders)
     fitted_on = digests_of_fitted(found.folders_of, cases, file)
@@ -152,6 +159,7 @@ def calibrate(
         "against": target.against,
         "weighting": target.weighting,
         "folders": [str(folder) for folder in found.folders],
+        "without_raters": without_raters,
         "images": image_marks(dataset, cases),
         "fitted_on": fitted_on,
         "models_averaged": found.models,

@@ -139,7 +139,8 @@ class VoxelsDrawn(TypedDict):
 class CalibrationContent(CalibrationScores):
     """All of ``calibration.json``; ``all`` is the map for new images.
 
-    ``images`` is case -> mark of its image; ``fitted_on`` is file -> digest, relative to this file.
+    ``without_raters`` names cases that were left out. ``images`` is case -> mark of its image. ``fitted_on``
+    is file -> digest, relative to this file.
     """
 
     format_version: int
@@ -150,6 +151,7 @@ class CalibrationContent(CalibrationScores):
     against: str
     weighting: str
     folders: list[str]
+    without_raters: list[str]
     images: dict[str, str]
     fitted_on: dict[str, str]
     models_averaged: int
