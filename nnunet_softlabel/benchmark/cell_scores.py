@@ -8,6 +8,7 @@ from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.digests import digest_of_folders
+from nnunet_softlabel.evaluation.fitted_on import changed_since
 from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE
 from nnunet_softlabel.evaluation.thresholds import TUNED, read_thresholds
@@ -87,6 +88,7 @@ def tune_on_other_folds(
     file = grid.threshold_file(cell)
     folders = [grid.validation_folder(other) for other in others]
     digest = digest_of_folders(grid.references, folders)
-    if not file.is_file() or read_json(file).get("digest") != digest:
+    earlier = read_json(file) if file.is_file() else {}
+    if earlier.get("digest") != digest or changed_since(file, earlier) is not None:
         tuned = tune_threshold(grid.references, folders, file, num_processes=num_processes, overwrite=True)
         write_json(file, tuned | {"digest": digest})

@@ -137,8 +137,8 @@ def _is_scored(grid: BenchmarkGrid, row: Row, folders: Sequence[Path], tuned: Pa
     ):
         return False
     found = Predictions.find(folders, file_ending=grid.references.file_ending)
-    found = found.with_calibration(row.calibration, grid.references.labels)
-    dataset = grid.references.for_predictions(folders[0])
+    found = found.with_calibration(row.calibration, grid.references)
+    dataset = grid.references.for_predictions(folders)
     digest = digest_of_scored(dataset, found, grid.test_cases, split="Ts", truth=grid.scoring.truth)
     return bool(summary.get("digest") == digest)
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         args.o,
         threshold,
         dataset.labels,
-        files=ImageFiles(ending=dataset.file_ending, reader=dataset.reader),
+        files=ImageFiles(ending=dataset.file_ending, reader=dataset.reader, dataset=dataset),
         calibration=args.calibration,
         num_processes=args.np,
         overwrite=args.overwrite,

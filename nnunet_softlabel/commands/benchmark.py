@@ -276,9 +276,9 @@ def _margins(given: list[str]) -> dict[str, float]:
             margins[metric] = float(value)
         except ValueError:
             margins[metric] = -1.0
-        if metric not in allowed or not margins[metric] > 0:
+        if metric not in allowed or not 0 < margins[metric] < float("inf"):
             raise UsageError(
-                f"--margin {text}: expected METRIC=VALUE, a positive value in the unit of one of "
+                f"--margin {text}: expected METRIC=VALUE, a positive number in the unit of one of "
                 f"{', '.join(allowed)}."
             )
     return margins

@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
     cases = sum(len(part["cases"]) for part in found["parts"].values())
     drawn = found["voxels_drawn"]
     print(f"{cases} cases in {len(found['parts'])} parts; each part is recalibrated by the others.")
+    if found["without_raters"]:
+        print(f"Left out, for they have a hard label and no rater: {len(found['without_raters'])} cases.")
     if found["models_averaged"] > 1:
         print(f"The mean of {found['models_averaged']} models' probabilities is recalibrated.")
     print(
@@ -110,6 +112,7 @@ def _folders(args: argparse.Namespace) -> tuple[list[Path], Path]:
         return args.i, args.o
     if not (args.c and args.tr):
         raise UsageError("name the model with -c and -tr, or folders of validation cases with -i.")
+    from nnunet_softlabel.cases.trained_on import ALL
     from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
     from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset, missing_model
 
@@ -117,14 +120,17 @@ def _folders(args: argparse.Namespace) -> tuple[list[Path], Path]:
     model = results / f"{args.tr}__{args.p}__{args.c}"
     if not model.is_dir():
         raise UsageError(missing_model(args.tr, model))
-    folds = args.f or sorted(
+    there = sorted(
         path.parent.name.removeprefix("fold_")
         for path in model.glob("fold_*/validation")
         if any(path.glob("*.npz"))
     )
+    folds = args.f or [fold for fold in there if fold != ALL] or there  # fold all alone is refused later
     if not folds:
         raise UsageError(
             f"{model}: no fold has validation probabilities; train with `nnUNetv2_train --npz`, or make them "
             f"with `nnUNetv2_train ... --val --npz`."
         )
+    if ALL in there and ALL not in folds:
+        print(f"fold_{ALL} is left out: its network was trained on every case.")
     return [model / f"fold_{fold}" / "validation" for fold in folds], args.o or model / FILE_NAME

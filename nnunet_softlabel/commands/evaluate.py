@@ -42,6 +42,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate and print the table."""
+    from nnunet_softlabel.cases.trained_on import ALL, is_fold_all
     from nnunet_softlabel.conversion.grids import moves_in_words
     from nnunet_softlabel.evaluation.run import Scoring, evaluate
     from nnunet_softlabel.evaluation.tables import format_table
@@ -63,6 +64,9 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     print(format_table(summary))
+    for folder in args.i:
+        if is_fold_all(folder):
+            print(f"{folder}: the network of fold {ALL} was trained on these cases; the scores flatter it.")
     for sentence in moves_in_words(summary["truth_moved"]):
         print(f"Truth: {sentence}")
     print(f"Written: {args.o / 'soft_summary.json'}, {args.o / 'soft_metrics.csv'}")

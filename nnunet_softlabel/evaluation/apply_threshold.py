@@ -13,11 +13,13 @@ from nnunet_softlabel.evaluation.decision import Decision
 from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.evaluation.run import refuse_other_calibration
 from nnunet_softlabel.evaluation.thresholds import Threshold
-from nnunet_softlabel.formats.files import write_json
+from nnunet_softlabel.formats.files import refuse_left_over, write_json
 from nnunet_softlabel.formats.images import file_ending, read_image, write_image
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.model_labels import check_labels_of_model
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_predictions
 from nnunet_softlabel.formats.predictions import probability_channels
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.processes import fewer_for_few, run_jobs
 from nnunet_softlabel.public import public
@@ -38,11 +40,13 @@ class ImageFiles:
         folder: where ``CASE_0000<ending>`` gives the geometry; by default nnU-Net's own segmentation beside
             the probabilities does.
         reader: nnU-Net's reader of the images, if it turns axes; the plans beside the probabilities go first.
+        dataset: that holds the cases; None: a calibration knows them by their names.
     """
 
     ending: str
     folder: Path | None = None
     reader: str | None = None
+    dataset: SoftDataset | None = None
 
 
 @public
@@ -78,12 +82,14 @@ def apply_threshold(
 
     Raises:
         DatasetError: if a geometry is missing or does not fit.
-        UsageError: if a file exists, the output cannot be made, or is the folder of the predictions.
+        UsageError: if a file exists, the output cannot be made, is the folder of the predictions, or holds
+            other cases of an earlier run.
     """
     threshold = Threshold.of(threshold, labels.names)
     ending, images = files.ending, files.folder
     found = Predictions.find(predictions, file_ending=ending, with_masks=images is None)
-    found = found.with_calibration(calibration, labels)
+    check_labels_of_model(found.folders, labels)
+    found = found.with_calibration(calibration, files.dataset or labels)
     refuse_other_calibration(threshold, found)
     found.refuse_as_output(output)
     cases = found.cases
@@ -93,6 +99,8 @@ def apply_threshold(
     for case, source in zip(cases, geometry, strict=True):
         check_geometry(case, source)
     names = [f"{case}{ending}" for case in cases]
+    if (output / RECORD).is_file():
+        refuse_left_over(output, names, f"*{ending}")
     with staged(output, [*names, RECORD], overwrite=overwrite) as new:
         job = partial(
             _write_decision,
@@ -110,7 +118,7 @@ def apply_threshold(
             "made_by": f"nnunet_softlabel {__version__}",
             "command": "apply-threshold",
             "predictions": [str(folder) for folder in found.folders],
-            "threshold": asdict(threshold),
+            "threshold": {key: value for key, value in asdict(threshold).items() if key != "origin"},
             "calibration": None if found.calibration is None else found.calibration.about,
         }
         write_json(new / RECORD, record)

@@ -152,7 +152,7 @@ def apply_calibration(
         UsageError: if there is no calibration, if files are there, or for recalibrated probabilities.
     """
     found = Predictions.find(folders, file_ending=dataset.file_ending)
-    found = found.with_calibration(file, dataset.labels)
+    found = found.with_calibration(file, dataset)
     assert found.calibration is not None  # a file was asked for
     record: MadeFrom = {
         "command": "apply-calibration",
@@ -206,7 +206,7 @@ def _write_all(
     left = {path.stem for path in output.glob("*.npz")}.difference(found.cases)
     if left:
         raise UsageError(f"{output / min(left)}.npz: is no case of -i; choose another -o.")
-    dataset = dataset.for_predictions(found.folders[0])
+    dataset = dataset.for_predictions(found.folders)
     for case in found.cases:
         check_geometry(case, found.mask_file(case, dataset.file_ending))
     beside = [found.folders[0] / name for name in BESIDE if (found.folders[0] / name).is_file()]

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_softlabel.cases.trained_on import refuse_fold_all
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import tables
 from nnunet_softlabel.evaluation.calibration_file import FORMAT_VERSION
 from nnunet_softlabel.evaluation.calibration_scores import SCORES, before_and_after, summary_of_scores
 from nnunet_softlabel.evaluation.calibration_targets import CalibrationTargets, Target
 from nnunet_softlabel.evaluation.ensemble import Predictions, refuse_recalibrated
+from nnunet_softlabel.evaluation.fitted_on import digests_of_fitted, image_marks
 from nnunet_softlabel.evaluation.map_fitting import Weighting, cross_fit, fit_map
 from nnunet_softlabel.evaluation.recalibration import log_odds_of
 from nnunet_softlabel.evaluation.records import BeforeAfter, Calibrated, CalibrationContent
@@ -105,8 +107,9 @@ def calibrate(
         whether an earlier map was replaced by nothing.
 
     Raises:
-        UsageError: if the file is there, or if all cases are of one patient.
-        DatasetError: if a prediction or a reference is missing or does not fit.
+        UsageError: if the file is there, if all cases are of one patient, or for the cases of fold all.
+        DatasetError: if a prediction or a reference is missing or does not fit, or for a case that its
+            network was trained on.
     """
     target = target or FitTarget()
     if method != NO_METHOD:  # which writes nothing
@@ -114,11 +117,21 @@ def calibrate(
         check_can_be_made(file)
         refuse_another_kind(file, "parts", "calibrate")
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
+    refuse_fold_all(found.folders)
     for folder in found.folders:
         refuse_recalibrated(folder)
     cases, _ = select_cases(dataset, found, split=target.split, cases=None)
+    found.refuse_trained_cases(cases)
+    without_raters = CalibrationTargets(dataset, target.split, target.against).without_raters(cases)
+    cases = [case for case in cases if case not in without_raters]
+    if not cases:
+        raise DatasetError(
+            f"Case {without_raters[0]}: has its hard label for want of raters, as all cases of -i; calibrate "
+            f"with --against soft or consensus."
+        )
     parts = parts_of(dataset, found, cases)
-    dataset = dataset.for_predictions(found.folders[0])
+    dataset = dataset.for_predictions(found.folders)
+    fitted_on = digests_of_fitted(found.folders_of, cases, file)
     references = CalibrationTargets(dataset, target.split, target.against)
     most = max(VOXELS // len(cases), FEWEST_VOXELS)
     draw = partial(_draw, predictions=found, references=references, most=most)
@@ -146,6 +159,9 @@ def calibrate(
         "against": target.against,
         "weighting": target.weighting,
         "folders": [str(folder) for folder in found.folders],
+        "without_raters": without_raters,
+        "images": image_marks(dataset, cases),
+        "fitted_on": fitted_on,
         "models_averaged": found.models,
         "voxels_drawn": {"of_a_case_at_most": most, "in_all": sum(len(s.weight) for s in samples.values())},
         "all": of_all.to_json(),

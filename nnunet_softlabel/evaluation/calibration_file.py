@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.fitted_on import UNKNOWN, Origin, refuse_changed
 from nnunet_softlabel.evaluation.recalibration import RecalibrationMap, map_from_json
 from nnunet_softlabel.evaluation.records import CalibrationRecord
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 FILE_NAME = "calibration.json"
 FORMAT_VERSION = 1
@@ -27,6 +29,7 @@ class Calibration:
         of_all: fitted on all cases; for new images.
         parts: for the cases of each part (a fold), the map fitted on the other parts.
         part_of: case -> part, of every case that ``of_all`` has seen.
+        origin: whose cases these are.
     """
 
     file: Path
@@ -34,11 +37,18 @@ class Calibration:
     of_all: RecalibrationMap
     parts: Mapping[str, RecalibrationMap]
     part_of: Mapping[str, str]
+    origin: Origin = UNKNOWN
 
     @property
     def about(self) -> CalibrationRecord:
         """Which calibration it is, for records."""
         return {"file": str(self.file), "digest": self.digest}
+
+    def for_cases(self, cases: Sequence[str], dataset: SoftDataset | None) -> Calibration:
+        """The same for cases of a data set, without those that only have the name of one it has seen."""
+        named = [case for case in cases if case in self.part_of]
+        seen = set(self.origin.seen(named, dataset))
+        return replace(self, part_of={c: p for c, p in self.part_of.items() if c in seen or c not in named})
 
     def map_for(self, case: str) -> RecalibrationMap:
         """A map that has not seen the case.
@@ -60,7 +70,7 @@ def read_calibration(file: Path, labels: Labels) -> Calibration:
     """Read what `calibrate` stored.
 
     Raises:
-        UsageError: if there is no such file.
+        UsageError: if there is no such file, or if it was fitted on predictions that have changed since.
         DatasetError: if it is of another version, or was fitted for other channels.
     """
     if not file.is_file():
@@ -76,6 +86,7 @@ def read_calibration(file: Path, labels: Labels) -> Calibration:
             f"{file}: was fitted for the channels {content.get('channels')}, the data set has "
             f"{list(labels.names)}; is this the model's data set?"
         )
+    refuse_changed(file, content, "calibrate")
     try:
         return Calibration(
             file,
@@ -83,6 +94,7 @@ def read_calibration(file: Path, labels: Labels) -> Calibration:
             map_from_json(content["all"]),
             {name: map_from_json(part["map"]) for name, part in content["parts"].items()},
             {case: name for name, part in content["parts"].items() for case in part["cases"]},
+            Origin.of(file, content),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DatasetError(f"{file}: cannot be read ({error}); run calibrate again.") from error

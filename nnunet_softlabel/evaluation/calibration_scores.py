@@ -45,7 +45,7 @@ def before_and_after(
 ) -> dict[str, StateScores]:
     """State -> scores of one case."""
     labels = references.dataset.labels
-    targets = references.of(case)
+    targets = references.of(case, with_marks=True)
     mask, shape, near_mm = targets.mask, targets.shape, Parameters().near_mm
     count = labels.network_channels
     first = count - len(labels.names)  # after the background

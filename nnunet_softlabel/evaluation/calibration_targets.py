@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ class CaseTargets:
         mask: voxels that count, None: all.
         is_hard: the target is the consensus.
         mean: of the raters ``(C, patterns)``; None: the target is the soft label, or the consensus.
-        codes: number of the pattern of each voxel, with ``mean``.
+        votes: of the raters, with ``mean`` and where the soft label does not tell what they marked.
     """
 
     references: References
@@ -37,7 +37,7 @@ class CaseTargets:
     mask: NDArray[Any] | None
     is_hard: bool = False
     mean: NDArray[Any] | None = None
-    codes: NDArray[Any] | None = None
+    votes: VotePatterns | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,14 +50,16 @@ class CaseTargets:
         return self.references.grid.spacing_of_axes_mm
 
     def channels(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Target, float32 ``(*spatial)``, and what any rater marked, of each channel."""
+        """Target, float32 ``(*spatial)``, and what anybody marked, of each channel; see `voxels_of_class`."""
         for index, soft in enumerate(self.references.soft()):
-            marked = soft > 0
+            hard = is_member(self.references.hard, self.labels.values[self.labels.names[index]])
+            marked = (soft > 0) | hard
+            if self.votes is not None and self.votes.raters:
+                marked |= of_voxels(self.votes.anyone(index), self.votes.codes)
             if self.is_hard:
-                values = self.labels.values[self.labels.names[index]]
-                soft = is_member(self.references.hard, values).astype(np.float32)
-            elif self.mean is not None and self.codes is not None:
-                soft = of_voxels(self.mean[index], self.codes)
+                soft = hard.astype(np.float32)
+            elif self.mean is not None and self.votes is not None:
+                soft = of_voxels(self.mean[index], self.votes.codes)
             yield soft, marked
 
 
@@ -69,8 +71,12 @@ class CalibrationTargets:
     split: str
     against: Target
 
-    def of(self, case: str) -> CaseTargets:
+    def of(self, case: str, *, with_marks: bool = False) -> CaseTargets:
         """Targets of a case; the consensus is read, and the raters if they are needed.
+
+        Args:
+            case: its name.
+            with_marks: what any rater marked is needed, too.
 
         Raises:
             DatasetError: as `References`; if the raters are needed and there are none.
@@ -78,9 +84,12 @@ class CalibrationTargets:
         labels = self.dataset.labels
         references = References.of(self.dataset, case, split=self.split)
         mask = None if labels.ignore is None else references.hard != labels.ignore
-        if self.against != "raters" or self._soft_is_mean:
-            return CaseTargets(references, labels, mask, is_hard=self.against == "consensus")
-        votes = VotePatterns.of(references.raters(), labels, references.hard.shape)
+        needs_mean = self.against == "raters" and not self._soft_is_mean
+        votes = None
+        if needs_mean or (with_marks and not self._soft_is_mean):
+            votes = VotePatterns.of(references.raters(), labels, references.hard.shape)
+        if votes is None or not needs_mean:
+            return CaseTargets(references, labels, mask, is_hard=self.against == "consensus", votes=votes)
         if not votes.raters:
             raise DatasetError(
                 f"Case {case}: no rater's label map is kept; calibrate with --against soft or consensus."
@@ -90,7 +99,12 @@ class CalibrationTargets:
             answered = of_voxels(by_pattern, votes.codes)
             if not answered.all():
                 mask = answered if mask is None else answered & mask
-        return CaseTargets(references, labels, mask, mean=mean, codes=votes.codes)
+        return CaseTargets(references, labels, mask, mean=mean, votes=votes)
+
+    def without_raters(self, cases: Sequence[str]) -> list[str]:
+        """Those that have their hard label for want of raters, if the target is the raters' mean."""
+        filled = self.dataset.about.get("cases_from_hard_labels") or ()
+        return [case for case in cases if case in filled] if self.against == "raters" else []
 
     @property
     def _soft_is_mean(self) -> bool:

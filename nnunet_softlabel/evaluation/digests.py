@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from nnunet_softlabel.evaluation.ensemble import Predictions
 from nnunet_softlabel.evaluation.truth import Truth
 from nnunet_softlabel.evaluation.truth_files import files_of_truth, paths_of, with_dataset
 from nnunet_softlabel.formats.files import check_is_no_pipe
-from nnunet_softlabel.formats.predictions import UNREADABLE
+from nnunet_softlabel.formats.predictions import checksums_of
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
@@ -41,7 +40,7 @@ def digest_of_scored(
     of_truth = {} if truth is None else files_of_truth(truth, dataset, cases)
     for case in cases:
         for folder in predictions.folders_of[case]:
-            digest.update(f"\n{case}:{_checksums(folder / f'{case}.npz')}".encode())
+            digest.update(f"\n{case}:{json.dumps(checksums_of(folder / f'{case}.npz'))}".encode())
         files = [dataset.label_file(case, split), *dataset.soft_files(case, split)]
         files += dataset.rater_files(case, split).values()
         files += paths_of(of_truth[case]) if case in of_truth else []
@@ -62,18 +61,6 @@ def digest_of_folders(
 ) -> str:
     """`digest_of_scored` over all predicted training cases of one or several folders, not recalibrated."""
     found = Predictions.find(folders, file_ending=dataset.file_ending)
-    own, known = dataset.for_predictions(found.folders[0]), set(dataset.cases("Tr"))
+    own, known = dataset.for_predictions(found.folders), set(dataset.cases("Tr"))
     cases = [case for case in found.cases if case in known]
     return digest_of_scored(own, found, cases, split="Tr", truth=truth)
-
-
-def _checksums(path: Path) -> str:
-    """Name, size and CRC-32 of what is in an ``.npz``."""
-    check_is_no_pipe(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.dumps([[info.filename, info.file_size, info.CRC] for info in archive.infolist()])
-    except UNREADABLE as error:
-        raise DatasetError(
-            f"{path}: cannot be read as nnU-Net's probabilities ({error}); predict again."
-        ) from error

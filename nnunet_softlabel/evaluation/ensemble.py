@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.cases.trained_on import refuse_trained_cases
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation import SEARCHED
 from nnunet_softlabel.evaluation.calibration_file import Calibration, find_calibration, read_calibration
@@ -137,6 +138,15 @@ class Predictions:
         """nnU-Net's own segmentation of a case, which holds its geometry."""
         return self.folders_of[case][0] / f"{case}{file_ending}"
 
+    def refuse_trained_cases(self, cases: Iterable[str]) -> None:
+        """Refuse cases of a validation folder that its network was trained on, as far as that is known.
+
+        Raises:
+            DatasetError: naming the first.
+        """
+        for folder in self.folders:
+            refuse_trained_cases(folder, [case for case in cases if folder in self.folders_of[case]])
+
     def refuse_as_output(self, output: Path, *, replaces: bool = False) -> None:
         """Refuse to write into a folder of predictions, these or others.
 
@@ -159,8 +169,10 @@ class Predictions:
                 f"-o {output}: predictions lie there, with segmentations of their own; choose another folder."
             )
 
-    def with_calibration(self, file: Path | str | None, labels: Labels) -> Predictions:
+    def with_calibration(self, file: Path | str | None, like: SoftDataset | Labels) -> Predictions:
         """The same, recalibrated with a file; `SEARCHED` looks beside the predictions, None changes nothing.
+
+        ``like`` says what channels mean; a data set also tells its cases from others of the same name.
 
         Raises:
             UsageError: if there is no such file, if a case cannot be recalibrated fairly, or if the folders
@@ -172,7 +184,8 @@ class Predictions:
         for folder in self.folders:
             refuse_recalibrated(folder)
         path = find_calibration(self.folders) if str(file) == SEARCHED else Path(file)
-        calibration = read_calibration(path, labels)
+        labels, dataset = (like, None) if isinstance(like, Labels) else (like.labels, like)
+        calibration = read_calibration(path, labels).for_cases(self.cases, dataset)
         for case in self.folders_of:
             calibration.map_for(case)
         return replace(self, calibration=calibration)

@@ -16,7 +16,7 @@ from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.consistency import channels_of_models, exhaust
 from nnunet_softlabel.evaluation.ensemble import Predictions, check_geometry
 from nnunet_softlabel.formats.encoding import is_member
-from nnunet_softlabel.formats.files import write_csv
+from nnunet_softlabel.formats.files import refuse_left_over, write_csv
 from nnunet_softlabel.formats.images import read_image
 from nnunet_softlabel.formats.orientation import orientation_of
 from nnunet_softlabel.formats.predictions import foreground_channels
@@ -99,14 +99,17 @@ def write_maps(
 
     Raises:
         DatasetError: if a prediction or its segmentation is missing, or the folders hold other cases.
-        UsageError: if files are there, or the maps of two classes would be one file.
+        UsageError: if files are there, or other maps of an earlier run, or the maps of two classes would be
+            one file.
     """
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
     found.refuse_as_output(output)
-    dataset = dataset.for_predictions(found.folders[0])
+    dataset = dataset.for_predictions(found.folders)
     kinds = ["probability", "entropy", *(["mutual_information"] if found.models > 1 else [])]
     ending = soft_ending(dataset.file_ending)
     names = _map_names(found.cases, dataset.labels.names, kinds, ending)
+    for kind in MAPS if (output / VOLUMES_FILE).is_file() else ():
+        refuse_left_over(output, names, f"*_{kind}{ending}")
     with staged(output, [*names, VOLUMES_FILE], overwrite=overwrite) as new:
         job = partial(_write_case, found=found, folder=new, dataset=dataset, ending=ending)
         fitting = found.processes_that_fit(num_processes, dataset.labels, command="maps")

@@ -137,7 +137,11 @@ class VoxelsDrawn(TypedDict):
 
 
 class CalibrationContent(CalibrationScores):
-    """All of ``calibration.json``; ``all`` is the map for new images."""
+    """All of ``calibration.json``; ``all`` is the map for new images.
+
+    ``without_raters`` names cases that were left out. ``images`` is case -> mark of its image. ``fitted_on``
+    is file -> digest, relative to this file.
+    """
 
     format_version: int
     dataset: str
@@ -147,6 +151,9 @@ class CalibrationContent(CalibrationScores):
     against: str
     weighting: str
     folders: list[str]
+    without_raters: list[str]
+    images: dict[str, str]
+    fitted_on: dict[str, str]
     models_averaged: int
     voxels_drawn: VoxelsDrawn
     all: AffineJson | IsotonicJson
@@ -163,7 +170,10 @@ class Calibrated(CalibrationContent):
 
 
 class TunedThresholds(TypedDict):
-    """All of ``thresholds.json``; ``score`` is class -> threshold -> mean score."""
+    """All of ``thresholds.json``; ``score`` is class -> threshold -> mean score.
+
+    ``images`` and ``fitted_on`` as in `CalibrationContent`.
+    """
 
     thresholds: dict[str, float]
     score: dict[str, dict[str, float]]
@@ -174,4 +184,6 @@ class TunedThresholds(TypedDict):
     models_averaged: int
     calibration: str | None
     cases_without: dict[str, int]  # the class, in all references
+    images: dict[str, str]
+    fitted_on: dict[str, str]
     digest: NotRequired[str]  # of the files, in a benchmark

@@ -109,17 +109,18 @@ def score_folder(
     """What `evaluate` writes: the scores of every case, and the summary."""
     split, truth, parameters = scoring.split, scoring.truth, scoring.parameters
     found = Predictions.find(predictions, file_ending=dataset.file_ending)
-    found = found.with_calibration(scoring.calibration, dataset.labels)
+    found = found.with_calibration(scoring.calibration, dataset)
     chosen, unknown = select_cases(dataset, found, split=split, cases=scoring.cases)
+    found.refuse_trained_cases(chosen)
     raters = len(dataset.rater_files(chosen[0], split))
     num_processes = found.processes_that_fit(num_processes, dataset.labels, command="evaluate", raters=raters)
     threshold_file = scoring.threshold_file
     if scoring.threshold == TUNED and threshold_file is None:
         threshold_file = _threshold_file(found)
     rule = choose_threshold(scoring.threshold, dataset, threshold_file=threshold_file)
-    refuse_leak(rule, chosen)
+    refuse_leak(rule, chosen, dataset)
     refuse_other_calibration(rule, found)
-    dataset = dataset.for_predictions(found.folders[0])
+    dataset = dataset.for_predictions(found.folders)
     known = None if truth is None else KnownTruth.find(dataset, truth, chosen)
     digest = digest_of_scored(dataset, found, chosen, split=split, truth=truth)
     tolerance_from = "given"
@@ -198,9 +199,9 @@ def select_cases(
     return chosen, [case for case in wanted if case not in known]
 
 
-def refuse_leak(threshold: Threshold, cases: Sequence[str]) -> None:
+def refuse_leak(threshold: Threshold, cases: Sequence[str], dataset: SoftDataset) -> None:
     """Refuse to judge a tuned threshold on the cases it was tuned on."""
-    seen = sorted(set(threshold.tuned_on).intersection(cases))
+    seen = threshold.origin.seen(sorted(set(threshold.tuned_on).intersection(cases)), dataset)
     if seen:
         raise UsageError(
             f"--threshold tuned: {len(seen)} of these cases ({seen[0]}, ...) chose it, so the scores "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.decision import Decision
+from nnunet_softlabel.evaluation.fitted_on import UNKNOWN, Origin, refuse_changed
 from nnunet_softlabel.evaluation.records import ThresholdRecord
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
@@ -39,12 +40,14 @@ class Threshold:
         tuned_on: cases that a tuned threshold has seen.
         calibration: digest of the calibration whose probabilities it was tuned on; None for the network's
             own.
+        origin: whose cases ``tuned_on`` names.
     """
 
     choice: str
     values: Mapping[str, float]
     tuned_on: tuple[str, ...] = ()
     calibration: str | None = None
+    origin: Origin = UNKNOWN
 
     @classmethod
     def of(cls, threshold: Threshold | float | Mapping[str, float], names: Sequence[str]) -> Threshold:
@@ -160,7 +163,7 @@ def read_thresholds(path: Path | None, names: Sequence[str]) -> Threshold:
     """Read what `tune_threshold` stored.
 
     Raises:
-        UsageError: without a file.
+        UsageError: without a file, or if it was tuned on predictions that have changed since.
         DatasetError: if it was tuned for other channels.
     """
     if path is None:
@@ -189,7 +192,9 @@ def read_thresholds(path: Path | None, names: Sequence[str]) -> Threshold:
     calibration = content.get("calibration")
     if calibration is not None and not isinstance(calibration, str):
         raise DatasetError(f"{path}: its calibration is no digest; tune it again.")
-    return Threshold(TUNED, {n: float(values[n]) for n in names}, tuple(cases), calibration)
+    refuse_changed(path, content, "tune-threshold")
+    numbers = {name: float(values[name]) for name in names}
+    return Threshold(TUNED, numbers, tuple(cases), calibration, Origin.of(path, content))
 
 
 def rater_corrected(dataset: SoftDataset, *, rates_file: Path | None = None) -> dict[str, float]:

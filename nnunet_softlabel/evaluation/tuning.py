@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.cases.trained_on import refuse_fold_all
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.consistency import exhaust
 from nnunet_softlabel.evaluation.ensemble import Predictions
+from nnunet_softlabel.evaluation.fitted_on import digests_of_fitted, image_marks
 from nnunet_softlabel.evaluation.known_truth import KnownTruth
 from nnunet_softlabel.evaluation.records import TunedThresholds
 from nnunet_softlabel.evaluation.references import References
@@ -88,13 +91,18 @@ def tune_threshold(
 
     Returns:
         What is stored: ``thresholds``, the mean score at each candidate, and the cases.
+
+    Raises:
+        UsageError: for goals that cannot be, if the file is there, or for the cases of fold all.
+        DatasetError: if a prediction or a reference is missing or does not fit, or for a case that its
+            network was trained on.
     """
     goal = goal or TuningGoal()
     refuse_existing([file], overwrite=overwrite, advice="choose another place, or pass --overwrite")
     check_can_be_made(file)
     refuse_another_kind(file, "thresholds", "tune-threshold")
-    if not goal.beta > 0:
-        raise UsageError(f"--beta {goal.beta}: must be positive; 1 is Dice.")
+    if not 0 < goal.beta < math.inf:
+        raise UsageError(f"--beta {goal.beta}: must be positive and finite; 1 is Dice.")
     if goal.against == "truth" and goal.truth is None:
         raise UsageError(
             "--against truth: needs --truth, the folder of its label maps, a pattern or a table; add it."
@@ -102,12 +110,15 @@ def tune_threshold(
     if goal.against != "truth" and goal.truth is not None:
         raise UsageError("--truth: belongs to --against truth; add it.")
     predicted = Predictions.find(predictions, file_ending=dataset.file_ending)
-    predicted = predicted.with_calibration(calibration, dataset.labels)
+    refuse_fold_all(predicted.folders)
+    predicted = predicted.with_calibration(calibration, dataset)
     chosen = _cases_to_tune_on(dataset, predicted, split=goal.split, cases=cases)
+    predicted.refuse_trained_cases(chosen)
     known = None if goal.truth is None else KnownTruth.find(dataset, goal.truth, chosen)
+    fitted_on = digests_of_fitted(predicted.folders_of, chosen, file)
     job = partial(
         _scores_of_candidates,
-        dataset=dataset.for_predictions(predicted.folders[0]),
+        dataset=dataset.for_predictions(predicted.folders),
         predictions=predicted,
         goal=goal,
         truth=known,
@@ -131,6 +142,8 @@ def tune_threshold(
         "models_averaged": predicted.models,
         "calibration": predicted.recalibrated_by,
         "cases_without": dict(zip(dataset.labels.names, without.tolist(), strict=True)),
+        "images": image_marks(dataset, chosen),
+        "fitted_on": fitted_on,
     }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)

@@ -141,6 +141,25 @@ def refuse_existing(
         raise UsageError(f"{there}: is already there; {advice}.")
 
 
+def refuse_left_over(output: Path, names: Iterable[str], pattern: str) -> None:
+    """Refuse a folder in which files of an earlier run would stay beside the new ones.
+
+    Args:
+        output: folder, which may not be there.
+        names: of the files that are going to be written.
+        pattern: of such files.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    left = sorted({path.name for path in visible(output, pattern)}.difference(names))
+    if left:
+        raise UsageError(
+            f"{output / left[0]}: is no result of this run, and an earlier run wrote into the folder; choose "
+            f"another -o, or remove the earlier results."
+        )
+
+
 def hash_files(files: Sequence[Path]) -> str:
     """One word for the content of files."""
     digest = hashlib.sha256()

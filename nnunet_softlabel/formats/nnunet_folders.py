@@ -59,6 +59,30 @@ def find_dataset(base: Path, dataset: int | str) -> Path:
     return found[0]
 
 
+def fold_of_validation(folder: Path) -> Path | None:
+    """``fold_X`` of a folder ``fold_X/validation``, also by a link; None for any other folder.
+
+    >>> fold_of_validation(Path("nnUNetTrainer__nnUNetPlans__2d/fold_all/validation")).name
+    'fold_all'
+    """
+    for place in (folder.absolute(), folder.resolve()):
+        if place.name == "validation" and place.parent.name.startswith("fold_"):
+            return place.parent
+    return None
+
+
+def file_of_model(folder: Path, name: str) -> Path | None:
+    """A file of the model, which nnU-Net writes beside predictions and beside its folds; None without one.
+
+    Args:
+        folder: of the predictions.
+        name: such as ``plans.json``.
+    """
+    fold = fold_of_validation(folder)
+    places = [folder, *(() if fold is None else [fold.parent])]
+    return next((place / name for place in places if (place / name).is_file()), None)
+
+
 def missing_model(trainer: str, model: Path) -> str:
     """What to say of a model that is not there: the models of the data set, or that none is trained."""
     there = sorted(path.name for path in model.parent.glob("*__*__*") if path.is_dir())

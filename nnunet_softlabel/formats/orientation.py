@@ -19,6 +19,7 @@ from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import Json, read_json
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import write_image
+from nnunet_softlabel.formats.nnunet_folders import file_of_model
 
 KEEPING = ("SimpleITKIO", "NibabelIO", "NaturalImage2DIO", "Tiff3DIO")  # readers of nnU-Net that turn nothing
 PROBE = (2, 3, 4)  # all sides differ, so that a turn shows
@@ -131,8 +132,6 @@ def reader_of_dataset(dataset_json: Json) -> str | None:
 
 def reader_of_predictions(folder: Path) -> str | None:
     """The reader of the plans beside predictions, or beside the model of a ``fold_X/validation`` folder."""
-    for place in (folder, folder.parent.parent):
-        if (place / "plans.json").is_file():
-            name = read_json(place / "plans.json").get("image_reader_writer")
-            return name if isinstance(name, str) else None
-    return None
+    plans = file_of_model(folder, "plans.json")
+    name = None if plans is None else read_json(plans).get("image_reader_writer")
+    return name if isinstance(name, str) else None

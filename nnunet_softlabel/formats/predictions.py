@@ -71,6 +71,17 @@ def predicted_voxels(path: Path) -> int:
         return 0
 
 
+def checksums_of(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and CRC-32 of what is in an archive such as ``.npz``, from its table of contents.
+
+    Raises:
+        DatasetError: if it is none.
+    """
+    check_is_no_pipe(path)
+    with _told(path), zipfile.ZipFile(path) as archive:
+        return [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
+
+
 def read_probabilities(folder: Path, case: str, labels: Labels, shape: tuple[int, ...]) -> NDArray[Any]:
     """Probabilities ``(K, *spatial)`` of a case: with the background first for classes, K = C for regions.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import is_flat, read_grey, write_image
 
 PNG_ONE = 65535  # a probability of 1 in a 16 bit flat image
+CUTS = np.arange(1, 10, dtype=np.float32) / np.float32(10)  # where metrics cut a map, 0.5 among them
 
 
 def read_probability(path: Path, scale: float | None = None) -> tuple[NDArray[Any], Grid]:
     """Read a probability map as float32 in [0, 1].
 
     The type says which value is 1, never the values: 1 for volumes, floats and 1-bit images, 255 and 65535
-    for flat images of 8 and 16 bit.
+    for flat images of 8 and 16 bit. What 16 bit hold of 0.1, 0.2, ..., 0.9 is read as exactly that, since
+    the stored 0.5 is 32768 / 65535, and no majority.
 
     Args:
         path: the file.
@@ -32,6 +35,8 @@ def read_probability(path: Path, scale: float | None = None) -> tuple[NDArray[An
     if scale is None:
         own = full_scale(path, array.dtype)
         scale = None if own == 1 else own
+    if is_flat(path) and array.dtype == np.uint16 and scale == PNG_ONE:
+        return _values_of_16_bit()[array], grid
     return _as_probability(array, str(path), scale), grid
 
 
@@ -65,6 +70,18 @@ def _as_probability(array: NDArray[Any], what: str, scale: float | None) -> NDAr
     return array if 0 <= least and most <= 1 and array.flags.writeable else np.clip(array, 0, 1)
 
 
+@lru_cache(maxsize=1)
+def _values_of_16_bit() -> NDArray[Any]:
+    """Probability of each value, float32."""
+    table = np.arange(PNG_ONE + 1, dtype=np.float32) / np.float32(PNG_ONE)
+    table[_in_16_bit(CUTS)] = CUTS
+    return table
+
+
+def _in_16_bit(probabilities: NDArray[Any]) -> NDArray[Any]:
+    return np.rint(np.clip(probabilities, 0, 1) * PNG_ONE).astype(np.uint16)
+
+
 def full_scale(path: Path, dtype: np.dtype[Any]) -> float:
     """The value that stands for a probability of 1 in a file of this type.
 
@@ -83,7 +100,7 @@ def full_scale(path: Path, dtype: np.dtype[Any]) -> float:
 def write_probability(path: Path, array: NDArray[Any], grid: Grid) -> None:
     """Write a probability map: float32, or 16 bit with 65535 = 1 where the format is flat."""
     if is_flat(path):
-        array = np.rint(np.clip(array, 0, 1) * PNG_ONE).astype(np.uint16)
+        array = _in_16_bit(array)
     else:
         array = array.astype(np.float32, copy=False)
     write_image(path, array, grid)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -24,6 +24,7 @@ from nnunet_softlabel.formats.files import hash_files, read_json, visible
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.model_labels import check_labels_of_model
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 from nnunet_softlabel.formats.orientation import orientation_of, reader_of_dataset, reader_of_predictions
 from nnunet_softlabel.formats.probability_maps import read_probability
@@ -139,9 +140,14 @@ class SoftDataset:
                 )
         return there
 
-    def for_predictions(self, folder: Path) -> SoftDataset:
-        """The same data set, read with the reader of the plans that these predictions were made with."""
-        reader = reader_of_predictions(folder)
+    def for_predictions(self, folders: Sequence[Path]) -> SoftDataset:
+        """The same data set, read with the reader of the plans that these predictions were made with.
+
+        Raises:
+            DatasetError: if they are of a model with other labels; see `check_labels_of_model`.
+        """
+        check_labels_of_model(folders, self.labels)
+        reader = reader_of_predictions(folders[0])
         if reader is None or reader == self.reader:
             return self
         other = copy.copy(self)

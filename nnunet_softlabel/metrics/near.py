@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from nnunet_softlabel.boxes import bounding_box
 
+SLACK = (
+    1e-4  # of a distance that is asked for: whole voxels lie at it exactly, and headers give 1 mm as 1.000001
+)
+
 
 def near_object(marked: NDArray[Any], *, spacing_mm: tuple[float, ...], near_mm: float) -> NDArray[Any]:
-    """Voxels no further than ``near_mm`` from a voxel that is marked; none if nothing is.
+    """Voxels no further than ``near_mm`` (by 0.01 % at most) from a voxel that is marked; none if nothing is.
 
     Mark what any rater drew (soft label > 0) and never the prediction: every model is then judged on the same
     voxels. The mask is spread by the ball of this radius, 8 voxels to a byte: a distance transform takes 80
@@ -56,8 +60,8 @@ def _spread(
 def _half_width(steps: tuple[int, ...], most: int, spacing_mm: tuple[float, ...], near_mm: float) -> int:
     """Voxels along the last axis that the ball reaches beside these steps along the others; -1 for none."""
     squares = [(step * spacing) * (step * spacing) for step, spacing in zip(steps, spacing_mm, strict=False)]
-    last = spacing_mm[-1]
-    widths = (w for w in range(most, -1, -1) if np.sqrt(sum(squares) + (w * last) * (w * last)) <= near_mm)
+    last, reach_mm = spacing_mm[-1], near_mm * (1 + SLACK)
+    widths = (w for w in range(most, -1, -1) if np.sqrt(sum(squares) + (w * last) * (w * last)) <= reach_mm)
     return next(widths, -1)
 
 

@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from surface_distance import lookup_tables
 
 from nnunet_softlabel.boxes import bounding_box
+from nnunet_softlabel.metrics.near import SLACK
 from nnunet_softlabel.metrics.overlap import NAN, check_same_shape
 
 Distances = dict[str, NDArray[Any]]
@@ -184,7 +185,7 @@ def nsd(
 ) -> float:
     """Normalised surface Dice: share of both surfaces that lies within the tolerance of the other one.
 
-    0 if exactly one mask is empty, NaN if both are.
+    Distances up to 1.0001 times the tolerance are within. 0 if exactly one mask is empty, NaN if both are.
 
     >>> reference, prediction = np.zeros((2, 9), bool), np.zeros((2, 9), bool)
     >>> reference[:, 2:6], prediction[:, 2:8] = True, True
@@ -194,7 +195,7 @@ def nsd(
     """
     if distances is None:
         return 0.0 if reference.any() or prediction.any() else NAN
-    return float(surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm))
+    return float(surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm * (1 + SLACK)))
 
 
 def mean_distance_mm(distances: Distances | None) -> float:

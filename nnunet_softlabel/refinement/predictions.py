@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_softlabel.cases.trained_on import refuse_cases_of_fold
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import check_is_no_pipe, visible
 from nnunet_softlabel.formats.nnunet_folders import missing_model
@@ -69,10 +70,5 @@ def _of_fold(
     files = {path.stem: path for path in visible(folder / "validation", "*.npz")}
     if number >= len(splits):
         raise DatasetError(f"{folder}: {splits_file} has only {len(splits)} folds; is it of this training?")
-    for case in sorted(files):
-        if case in splits[number]["train"]:
-            raise DatasetError(
-                f"Case {case}: {folder.name} predicted it and was trained on it, says {splits_file}; "
-                f"a label from such a prediction repeats the first label."
-            )
+    refuse_cases_of_fold(folder, files, splits, splits_file)
     return {case: path for case, path in files.items() if case in wanted and case in splits[number]["val"]}

@@ -17,6 +17,7 @@ from nnunet_softlabel.conversion.settings import Fusion, Running
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.formats.model_labels import check_labels_of_model
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.fusion.detection_model import DetectionModel
@@ -110,6 +111,7 @@ def refine(
     training = first_round.folder(dataset)
     splits_file = environment_folder("nnUNet_preprocessed") / dataset.folder.name / "splits_final.json"
     predictions = held_out_predictions(training, splits_file, dataset.cases())
+    check_labels_of_model({path.parent for path in predictions.values()}, dataset.labels)
     said = {} if adjudicated is None else read_adjudicated(adjudicated, dataset.labels.names)
     if adjudicated is not None:
         check_cases_known(said, dataset.cases(), adjudicated)

@@ -199,9 +199,9 @@ def compare(
         ValueError: for an unknown metric, or a margin that is not positive or has no direction to go with.
     """
     for metric, margin in (margins or {}).items():
-        if metric not in BETTER or BETTER[metric] == "zero" or not margin > 0:
+        if metric not in BETTER or BETTER[metric] == "zero" or not 0 < margin < math.inf:
             raise ValueError(
-                f"margin of {metric!r}: {margin} must be positive, for a metric with a direction"
+                f"margin of {metric!r}: {margin} must be positive and finite, for a metric with a direction"
             )
     unknown = {*metrics, *(primary or ())}.difference(BETTER)
     if unknown:

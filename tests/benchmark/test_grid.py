@@ -55,6 +55,7 @@ def test_unknown_plan_and_configuration_are_refused(grid_factory):
         (["--primary", "volume_error"], "--primary volume_error: is no metric with a direction"),
         (["--margin", "dice"], "--margin dice: expected METRIC=VALUE"),
         (["--margin", "dice=-1"], "--margin dice=-1: expected METRIC=VALUE"),
+        (["--margin", "dice=inf"], "--margin dice=inf: expected METRIC=VALUE"),
         (["--margin", "dise=0.1"], "--margin dise=0.1: expected METRIC=VALUE"),
         (["--cluster-options", "partition=gpu"], "--cluster-options belongs to --cluster"),
         (["--cluster", "local", "--only", "report"], "--only report trains nothing"),

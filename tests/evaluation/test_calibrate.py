@@ -325,7 +325,8 @@ def test_a_threshold_fits_probabilities_that_were_recalibrated_before(folds, tmp
     tune_threshold(dataset, folders[0], tuned["raw"], num_processes=1)
     tune_threshold(dataset, folders[0], tuned["now"], calibration=file, num_processes=1)
     tune_threshold(dataset, written[0], tuned["before"], num_processes=1)
-    assert json.loads(tuned["now"].read_text()) == json.loads(tuned["before"].read_text())
+    now, before = (json.loads(tuned[name].read_text()) for name in ("now", "before"))
+    assert {**now, "fitted_on": {}} == {**before, "fitted_on": {}}  # the files are others
 
     def cut(name, folder, calibration=None):
         threshold = read_thresholds(tuned[name], dataset.labels.names)
@@ -593,3 +594,55 @@ def test_ignored_voxels_count_in_no_score_of_a_calibration(build, tmp_path):
         assert pair["before"] == pytest.approx(means[metric]["mean"], abs=1e-6), metric
     before = np.array(found["reliability_near"]["lesion"]["before"])
     np.testing.assert_allclose(before, summary["reliability"]["lesion"]["near"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("against", ["consensus", "soft"])
+def test_near_the_object_is_what_any_rater_marked_whatever_the_fusion(build, tmp_path, against):
+    data = build(cases=4, about={"fusion": {"method": "majority"}})
+    for case in data.dataset.cases():  # the majority marks less than one of the raters
+        hard, grid = read_mask(data.dataset.label_file(case))
+        write_probability(data.dataset.soft_files(case)[0], (hard > 0).astype(np.float32), grid)
+        eve = data.dataset.rater_files(case)["eve"]
+        drawn, _ = read_mask(eve)
+        drawn[0, 0, :] = 1
+        write_image(eve, drawn, grid)
+    found = calibrate(
+        data.dataset, data.predictions, tmp_path / "c.json",
+        method="none", target=FitTarget(against), num_processes=1,
+    )  # fmt: skip
+    summary = evaluate(data.dataset, data.predictions, tmp_path / "out", num_processes=1)
+    means = summary["mean"]["model"][against]["lesion"]
+    for metric in ("brier_near", "nll_near", "ece_near"):
+        own = found["scores"]["lesion"][metric]["before"]
+        assert own == pytest.approx(means[metric]["mean"], abs=1e-6), metric
+
+
+@pytest.mark.parametrize("fusion", ["mean", "majority"])
+def test_cases_that_have_their_hard_label_for_want_of_raters_are_left_out(
+    build, tmp_path, monkeypatch, capsys, fusion
+):
+    about = {"fusion": {"method": fusion}, "cases_from_hard_labels": ["case1", "case2"]}
+    data = build(cases=6, about=about)
+    sharpen(data.predictions)
+    for case in about["cases_from_hard_labels"]:
+        for path in data.dataset.rater_files(case).values():
+            path.unlink()
+    monkeypatch.setenv("nnUNet_raw", str(data.dataset.folder.parent))
+    file = tmp_path / "c.json"
+    flags = ["-d", "900", "-i", str(data.predictions), "-np", "1", "--method", "temperature"]
+    assert main(["calibrate", *flags, "-o", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 cases in 4 parts" in printed
+    assert "Left out, for they have a hard label and no rater: 2 cases." in printed
+    content = json.loads(file.read_text())
+    assert content["without_raters"] == ["case1", "case2"]
+    assert "case1" not in read_calibration(file, data.dataset.labels).part_of
+    assert not any("case1" in name for name in content["fitted_on"])
+    everything = calibrate(
+        data.dataset, data.predictions, tmp_path / "soft.json", target=FitTarget("soft"), num_processes=1
+    )
+    assert everything["without_raters"] == []
+    for path in data.predictions.glob("case[0345].*"):
+        path.unlink()
+    with pytest.raises(DatasetError, match="Case case1: has its hard label for want of raters"):
+        calibrate(data.dataset, data.predictions, tmp_path / "none.json", num_processes=1)

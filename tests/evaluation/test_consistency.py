@@ -88,9 +88,9 @@ def _with_one_clear_voxel(data, tmp_path):
 
 def test_the_reader_of_the_plans_beside_predictions_is_used(build):
     data = build(cases=1)
-    assert data.dataset.for_predictions(data.predictions).reader is None
+    assert data.dataset.for_predictions([data.predictions]).reader is None
     (data.predictions / "plans.json").write_text(json.dumps({"image_reader_writer": "NibabelIOWithReorient"}))
-    turned = data.dataset.for_predictions(data.predictions)
+    turned = data.dataset.for_predictions([data.predictions])
     assert turned.reader == "NibabelIOWithReorient"
     straight = data.dataset.read_hard("case0")
     np.testing.assert_array_equal(turned.read_hard("case0"), straight[:, ::-1, ::-1])  # LPS to RAS

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -105,6 +106,23 @@ def test_nothing_is_overwritten_unasked(build, tmp_path):
     with pytest.raises(UsageError, match=r"pass overwrite=True\."):
         write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1)
     write_maps(data.dataset, data.predictions, tmp_path / "maps", num_processes=1, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["probability", "mutual_information"])
+def test_maps_of_an_earlier_run_are_refused(build, tmp_path, kind):
+    data, out = build(), tmp_path / "maps"
+    other = tmp_path / "other"
+    shutil.copytree(data.predictions, other)
+    first = [data.predictions, other] if kind == "mutual_information" else data.predictions
+    write_maps(data.dataset, first, out, num_processes=1)
+    (out / "notes.nii.gz").write_bytes(b"of somebody else")
+    if kind == "probability":
+        for path in data.predictions.glob("case3.*"):
+            path.unlink()
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(UsageError, match=rf"case\d_lesion_{kind}\.nii\.gz: is no result of this run"):
+        write_maps(data.dataset, data.predictions, out, num_processes=1, overwrite=True)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.parametrize(

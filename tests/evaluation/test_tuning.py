@@ -138,6 +138,7 @@ def test_scores_on_the_tuning_cases_are_refused(build, tmp_path):
     [
         ({"goal": TuningGoal(beta=0)}, UsageError, "beta 0"),
         ({"goal": TuningGoal(beta=-1)}, UsageError, "beta -1"),
+        ({"goal": TuningGoal(beta=float("inf"))}, UsageError, "beta inf: must be positive and finite"),
         ({"goal": TuningGoal(against="truth")}, UsageError, "folder of its label maps"),
         ({"cases": ["case9"]}, DatasetError, "Case case9: no prediction"),
     ],
@@ -409,3 +410,17 @@ def test_a_truth_belongs_to_tuning_against_it(build, tmp_path):
             data.dataset, data.predictions, tmp_path / "t.json", goal=TuningGoal(truth=tmp_path),
             num_processes=1,
         )  # fmt: skip
+
+
+def test_masks_of_cases_of_an_earlier_run_are_refused(build, tmp_path):
+    data, out = build(), tmp_path / "out"
+    options = {"files": ImageFiles(".nii.gz"), "num_processes": 1, "overwrite": True}
+    apply_threshold(data.predictions, out, 0.4, data.dataset.labels, **options)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for path in data.predictions.glob("case3.*"):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"case3\.nii\.gz: is no result of this run"):
+        apply_threshold(data.predictions, out, 0.6, data.dataset.labels, **options)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    (out / "case3.nii.gz").unlink()
+    assert len(apply_threshold(data.predictions, out, 0.6, data.dataset.labels, **options)) == 3

@@ -39,6 +39,19 @@ def test_flat_probability_comes_back_within_half_a_step(tmp_path: Path, ending: 
     np.testing.assert_allclose(read_probability(tmp_path / f"soft{ending}")[0], soft, atol=0.51 / 65535)
 
 
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_shares_of_readers_come_back_on_their_side_of_a_cut(tmp_path: Path, ending: str) -> None:
+    soft = np.array([[k / n for n in range(1, 33) for k in range(n + 1)]], np.float32)
+    grid = Grid.flat(soft.shape)
+    write_probability(tmp_path / f"soft{ending}", soft, grid)
+    found, _ = read_probability(tmp_path / f"soft{ending}")
+    for cut in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        np.testing.assert_array_equal(found > cut, soft > cut)
+        np.testing.assert_array_equal(found >= cut, soft >= cut)
+    write_probability(tmp_path / f"again{ending}", found, grid)
+    assert (tmp_path / f"again{ending}").read_bytes() == (tmp_path / f"soft{ending}").read_bytes()
+
+
 def test_probability_of_a_volume_is_float32_and_exact(tmp_path: Path) -> None:
     soft = np.random.default_rng(0).random(GRID.shape, dtype=np.float32)
     write_probability(tmp_path / "soft.nii.gz", soft, GRID)

@@ -122,3 +122,13 @@ def test_a_single_slice_has_the_surface_of_the_flat_image(axis):
     )
     assert hd95(thick) == hd95(flat) == 4.0
     assert mean_distance_mm(thick) == mean_distance_mm(flat)
+
+
+def test_a_spacing_that_a_header_rounds_moves_no_voxel_out_of_the_tolerance():
+    first, second = plate(4), plate(5)
+    found = {}
+    for mm in (0.7, 0.700001, 0.71):
+        distances = surface_distances(first, second, spacing_mm=(mm, mm, mm))
+        found[mm] = nsd(first, second, distances, tolerance_mm=0.7)
+    assert found[0.7] == pytest.approx(found[0.700001], abs=1e-6)
+    assert found[0.71] < found[0.7] - 0.1

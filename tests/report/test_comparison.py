@@ -164,7 +164,7 @@ def test_non_inferiority_is_unknown_without_an_interval():
     assert compare_values([0.5], [0.5], margins={"dice": 0.1}).non_inferior is None
 
 
-@pytest.mark.parametrize("margins", [{"dice": 0}, {"volume_error": 0.1}, {"beauty": 1}])
+@pytest.mark.parametrize("margins", [{"dice": 0}, {"dice": math.inf}, {"volume_error": 0.1}, {"beauty": 1}])
 def test_senseless_margins_are_refused(margins):
     with pytest.raises(ValueError, match="margin of"):
         compare([], [], names=("a", "b"), margins=margins)
