@@ -11,6 +11,8 @@ from nnunet_softlabel.cases.rows import read_rows
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.public import public
 
+FEWEST_GROUPS = 6  # for an interval or a test: with fewer, none of signs or ranks can give p < 0.05
+
 
 @public
 def read_groups(path: Path, *, case_column: str = "case", group_column: str = "group") -> dict[str, str]:

@@ -28,10 +28,12 @@ from nnunet_softlabel.formats.files import write_csv, write_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.metrics.froc import froc, lesion_average_precision
 from nnunet_softlabel.metrics.lesions import detection_auc
+from nnunet_softlabel.metrics.overlap import mean_of_defined
 from nnunet_softlabel.metrics.registry import TITLES
 
 SUMMARY_FILE, METRICS_FILE = "soft_summary.json", "soft_metrics.csv"
 COLUMNS = (*KEYS, *TITLES, *EXTRA)
+TRAINING = "training"  # column of a benchmark: which fold and seed
 SUMMARY_VERSION = 1
 PACKAGES = (
     "nnunet-softlabel",
@@ -77,19 +79,23 @@ def summarise(scores: Sequence[CaseScores], *, labels: Labels) -> Scores:
 
 
 def means(rows: Iterable[Row]) -> Means:
-    """Statistics as prediction -> reference -> class -> metric -> entry; NaN is left out and counted."""
-    values: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    """Statistics over cases as prediction -> reference -> class -> metric -> entry.
+
+    A case scored more than once (seeds, folds) counts with its mean. NaN is left out; a case that has nothing
+    else is counted.
+    """
+    values: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
+        prediction, reference, name = (str(row[key]) for key in ("prediction", "reference", "class"))
         for metric in TITLES:
             if metric in row:
-                values[str(row["prediction"]), str(row["reference"]), str(row["class"]), metric].append(
-                    float(row[metric])
-                )
+                values[prediction, reference, name, metric][str(row["case"])].append(float(row[metric]))
     tree: Means = {}
-    for (prediction, reference, name, metric), found in values.items():
+    for (prediction, reference, name, metric), of_cases in values.items():
+        found = [mean_of_defined(own) for own in of_cases.values()]
         defined = [v for v in found if not math.isnan(v)]
-        place = tree.setdefault(prediction, {}).setdefault(reference, {}).setdefault(name, {})
-        place[metric] = {
+        entries = tree.setdefault(prediction, {}).setdefault(reference, {}).setdefault(name, {})
+        entries[metric] = {
             "mean": float(np.mean(defined)) if defined else None,
             "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
             "n": len(defined),
@@ -153,7 +159,9 @@ def write_results(output: Path, scores: Sequence[CaseScores], summary: Summary) 
 
 def write_rows(path: Path, rows: Iterable[Row], *, more_columns: Sequence[str] = ()) -> None:
     """Write one line per case, class, reference and prediction; a metric that does not apply stays empty."""
-    write_csv(path, (*more_columns, *COLUMNS), rows)
+    rows = list(rows)
+    of_trainings = [TRAINING] if any(TRAINING in row for row in rows) else []
+    write_csv(path, (*more_columns, *of_trainings, *COLUMNS), rows)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -25,7 +25,7 @@ from nnunet_softlabel.report.significance import (
     Interval,
     group_means,
     holm,
-    mean_interval,
+    interval_of_mean,
     patient_of,
     rank_test,
 )
@@ -275,7 +275,7 @@ def _paired_difference(
         reference=place["reference"],
         first_mean=mean_of_defined(a_values),
         second_mean=mean_of_defined(b_values),
-        difference=mean_interval(
+        difference=interval_of_mean(
             differences, groups, confidence=bootstrap.confidence, resamples=bootstrap.resamples
         ),
         p_value=p_value,

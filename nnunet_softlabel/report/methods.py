@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnunet_softlabel.cases.groups import FEWEST_GROUPS
 from nnunet_softlabel.evaluation.case_scores import RATER
 from nnunet_softlabel.evaluation.comparisons import CONSENSUS, RATERS, SOFT, TRUTH
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import PairedDifference, home_reference
 from nnunet_softlabel.report.runs import RunResult
-from nnunet_softlabel.report.significance import RESAMPLES
+from nnunet_softlabel.report.significance import RESAMPLES, T_BELOW
 
 REFERENCES = {
     CONSENSUS: "the consensus of the raters",
@@ -110,15 +111,16 @@ def _scoring(runs: Sequence[RunResult], metrics: Sequence[str]) -> list[str]:
 
 
 def _statistics(runs: Sequence[RunResult], comparisons: Sequence[PairedDifference]) -> list[str]:
-    sentences = ["Means have 95 % BCa bootstrap intervals; patients were resampled where cases share one."]
+    sentences = [
+        f"Means and differences over at least {T_BELOW} patients have 95 % BCa bootstrap intervals; patients "
+        f"were resampled, {RESAMPLES:,} times for differences. Over {FEWEST_GROUPS} to {T_BELOW - 1} "
+        f"patients they have 95 % t intervals, over fewer none. A case of no known patient counts as one."
+    ]
     if not comparisons:
         return sentences
     primary = list(dict.fromkeys(TITLES[test.metric] for test in comparisons if test.is_primary))
     family = max(test.family for test in comparisons)
-    sentences.append(
-        f"Differences to {comparisons[0].first} are paired by case; their intervals come from {RESAMPLES:,} "
-        f"bootstrap resamples."
-    )
+    sentences.append(f"Differences to {comparisons[0].first} are paired by case.")
     if primary:
         sentences.append(
             f"{', '.join(primary)} were tested with Wilcoxon's signed rank test on the means of patients, "

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import jinja2
 import numpy as np
 
+from nnunet_softlabel.cases.groups import FEWEST_GROUPS
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.evaluation.case_scores import RATER
 from nnunet_softlabel.evaluation.tables import versions
@@ -25,14 +26,15 @@ from nnunet_softlabel.report.comparison import (
     case_values,
     home_reference,
 )
+from nnunet_softlabel.report.difference_text import excludes_zero, has_too_few
 from nnunet_softlabel.report.findings import Findings, Provenance
 from nnunet_softlabel.report.markup import template_environment, with_code
 from nnunet_softlabel.report.methods import facts, methods_text
 from nnunet_softlabel.report.pictures import CasePicture
 from nnunet_softlabel.report.plots import class_plots, curve_plots, picture_panels, primary_plots
 from nnunet_softlabel.report.runs import RunResult
-from nnunet_softlabel.report.significance import Interval, mean_interval
-from nnunet_softlabel.report.verdict import excludes_zero, verdict
+from nnunet_softlabel.report.significance import T_BELOW, Interval, interval_of_mean
+from nnunet_softlabel.report.verdict import verdict
 
 MEAN_RESAMPLES = 2000  # of the intervals of means; those of differences come with the tests
 PICTURED_CASES, PLOTTED_CLASSES = 9, 4
@@ -135,7 +137,7 @@ def environment() -> jinja2.Environment:
         "with_code": with_code,
     }
     found.globals |= {"titles": TITLES, "better": BETTER, "way": figures.WAY, "excludes_zero": excludes_zero}
-    found.globals |= {"most_joined": figures.MOST_JOINED}
+    found.globals |= {"most_joined": figures.MOST_JOINED, "fewest": FEWEST_GROUPS, "t_below": T_BELOW}
     return found
 
 
@@ -202,22 +204,24 @@ def _interval(
         run.rows, metric=metric, class_name=class_name, reference=reference, prediction=prediction
     )
     values, groups = [v for v, _ in found.values()], [g for _, g in found.values()]
-    return mean_interval(values, groups, resamples=MEAN_RESAMPLES)
+    return interval_of_mean(values, groups, resamples=MEAN_RESAMPLES)
 
 
 def _count(tests: Sequence[PairedDifference]) -> dict[str, int]:
     """How many tests the second trainer wins, loses, leaves open; which could not be made; and intervals."""
     known = [test for test in tests if not math.isnan(test.p_holm)]
-    described = [test for test in tests if not test.is_primary]
+    others = [test for test in tests if not test.is_primary]
+    described = [test for test in others if not math.isnan(test.difference.low)]
     stands = [test for test in known if test.is_significant()]
     better = sum(test.better == test.second for test in stands)
     return {
         "better": better,
         "worse": sum(test.better == test.first for test in stands),
         "open": len(known) - len(stands),
-        "impossible": len(tests) - len(known) - len(described),
+        "impossible": len(tests) - len(known) - len(others),
         "described": len(described),
         "outside": sum(excludes_zero(test) for test in described),
+        "too_few": sum(has_too_few(test) for test in tests),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.evaluation.case_scores import Row
-from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, read_rows
+from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, TRAINING, read_rows
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.public import public
 
@@ -25,7 +25,7 @@ class RunResult:
 
     Attributes:
         name: the trainer, as the page calls it.
-        rows: of ``soft_metrics.csv``, all folds and seeds together.
+        rows: of ``soft_metrics.csv``, all folds and seeds together; ``training`` tells them apart.
         reliability: class -> place (image, near) -> summed table of `calibration.reliability`.
         curves: name of a curve -> one value per epoch.
         training_seconds: time of all trainings together.
@@ -51,7 +51,7 @@ class RunResult:
         tables: dict[str, dict[str, NDArray[Any]]] = {}
         thresholds: dict[str, None] = {}
         for folder in folders:
-            rows += read_rows(folder / METRICS_FILE)
+            rows += [{TRAINING: folder.name, **row} for row in read_rows(folder / METRICS_FILE)]
             summary = read_json(folder / SUMMARY_FILE)
             values = ", ".join(f"{k} {v:.3g}" for k, v in summary["threshold"]["values"].items())
             thresholds[f"{summary['threshold']['choice']} ({values})"] = None

@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from nnunet_softlabel.cases.groups import FEWEST_GROUPS
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.metrics.overlap import NAN, mean_of_defined
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
 SEED = 12345
+T_BELOW = 20  # groups; with fewer, the bootstrap misses the truth too often (docs/evaluation.md)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean with its bootstrap confidence interval; ``method`` is bca, percentile, or why there is none."""
+    """Mean with its confidence interval; ``method`` is bca, percentile, t, or why there is none."""
 
     mean: float
     low: float
@@ -29,6 +31,27 @@ class Interval:
     n: int
     n_groups: int
     method: str
+
+
+def interval_of_mean(
+    values: Sequence[float] | NDArray[Any],
+    groups: Sequence[str] | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Mean over cases with the interval that suits the number of groups.
+
+    Fewer than `FEWEST_GROUPS` have none, fewer than `T_BELOW` a t interval, others that of `mean_interval`.
+    The t interval takes the sums of whole groups, for the mean is a ratio of sums.
+    """
+    array, total, count = _by_group(values, groups)
+    if not FEWEST_GROUPS <= len(count) < T_BELOW or np.ptp(array) == 0:
+        return mean_interval(values, groups, confidence=confidence, resamples=resamples)
+    mean, n = mean_of_defined(array), len(count)
+    error = float(np.sqrt(n / (n - 1) * ((total - mean * count) ** 2).sum())) / len(array)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    return Interval(mean, mean - half, mean + half, len(array), n, "t")
 
 
 def mean_interval(
@@ -40,20 +63,15 @@ def mean_interval(
 ) -> Interval:
     """Mean over cases with a BCa bootstrap interval; whole groups are drawn where cases share one.
 
-    NaN are left out. The interval is NaN with fewer than two groups; where BCa is not defined (few or
-    degenerate values), percentiles stand in, and ``method`` says so. The generator has a fixed seed.
+    NaN are left out. The interval is NaN with fewer than `FEWEST_GROUPS` groups; where BCa is not defined
+    (degenerate values), percentiles stand in, and ``method`` says so. The generator has a fixed seed.
     """
-    array = np.asarray(values, dtype=np.float64)
-    labels = np.arange(len(array)) if groups is None else np.asarray(groups, dtype=object).astype(str)
-    labels, array = labels[~np.isnan(array)], array[~np.isnan(array)]
-    _, index = np.unique(labels, return_inverse=True)
-    count = np.bincount(index) if len(array) else np.zeros(0)
+    array, total, count = _by_group(values, groups)
     mean = mean_of_defined(array)
-    if len(count) < 2:
-        return Interval(mean, NAN, NAN, len(array), len(count), "fewer than two groups")
+    if len(count) < FEWEST_GROUPS:
+        return Interval(mean, NAN, NAN, len(array), len(count), f"fewer than {FEWEST_GROUPS}: no interval")
     if np.ptp(array) == 0:
         return Interval(mean, mean, mean, len(array), len(count), "all values are equal")
-    total = np.bincount(index, weights=array)
     for method in ("bca", "percentile"):
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -64,6 +82,17 @@ def mean_interval(
         if np.isfinite(interval).all():
             break
     return Interval(mean, float(interval.low), float(interval.high), len(array), len(count), method)
+
+
+def _by_group(
+    values: Sequence[float] | NDArray[Any], groups: Sequence[str] | None
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Defined values; their sum and their number in each group."""
+    array = np.asarray(values, dtype=np.float64)
+    labels = np.arange(len(array)) if groups is None else np.asarray(groups, dtype=object).astype(str)
+    labels, array = labels[~np.isnan(array)], array[~np.isnan(array)]
+    _, index = np.unique(labels, return_inverse=True)
+    return array, np.bincount(index, weights=array), np.bincount(index)
 
 
 def _ratio_of_sums(total: NDArray[Any], count: NDArray[Any], axis: int = -1) -> NDArray[Any]:

@@ -6,20 +6,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from nnunet_softlabel.evaluation.case_scores import MODEL, Row
-from nnunet_softlabel.evaluation.comparisons import CONSENSUS
+from nnunet_softlabel.cases.groups import FEWEST_GROUPS
+from nnunet_softlabel.evaluation.case_scores import Row
 from nnunet_softlabel.metrics.registry import TITLES
 from nnunet_softlabel.report.comparison import PairedDifference
-from nnunet_softlabel.report.significance import Interval, smallest_rank_p
+from nnunet_softlabel.report.dead import dead_network, dead_trainings
+from nnunet_softlabel.report.difference_text import (
+    cases_of,
+    describe_difference,
+    excludes_zero,
+    has_too_few,
+    units_of,
+)
+from nnunet_softlabel.report.significance import holm, smallest_rank_p
 
 ALPHA = 0.05
 DEFAULT_ITERATIONS = 250_000  # nnU-Net: 1000 epochs of 250
 TRIAL_BELOW = 0.1  # of them
-# marks far too much: all of the object, in less than a tenth of what is marked
-COVERED_ABOVE, RIGHT_BELOW = 0.95, 0.1
-TINY, MOST_DIGITS = 1e-5, 5  # smaller differences are written as 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ def verdict(
     """
     begin = f"Measured against {to}: " if to else ""
     dead = {name: dead_network(name, own) for name, own in rows.items()}
-    found = [Sentence("dead", text) for texts in dead.values() for text in texts]
+    found = [
+        Sentence("dead", text)
+        for name, texts in dead.items()
+        for text in (*texts, *dead_trainings(name, rows[name]))
+    ]
     if len(rows) > 1:
         found.append(
             Sentence("advice", begin + advice([name for name, texts in dead.items() if not texts], tests))
@@ -62,11 +69,12 @@ def verdict(
         )
     classes = list(dict.fromkeys(test.class_name for test in tests))
     for second in dict.fromkeys(test.second for test in tests):
+        family = [t for t in tests if t.second == second and t.p_holm == t.p_holm]
         for name in classes:
             own = [test for test in tests if (test.second, test.class_name) == (second, name)]
             if own:
                 where = f"{name}: " if len(classes) > 1 else ""
-                found.append(Sentence("trainer", begin + where + trainer_verdict(own)))
+                found.append(Sentence("trainer", begin + where + trainer_verdict(own, family)))
     return found
 
 
@@ -94,12 +102,24 @@ def advice(living: Sequence[str], tests: Sequence[PairedDifference]) -> str:
             f"No test decides. {best.name} looks better in {_all(best.hints)} than {best.baseline}: the "
             f"interval excludes 0.{best.doubt} More cases would tell."
         )
+    elif few := _too_few_for_advice(against, tests):
+        text = few
     elif against:
         text = f"No trainer is shown to be better than {against[0].baseline}: nothing here speaks against it."
     else:
         text = f"The baseline has not learned: compare {_all(living)} in the table."
     losers = [s for s in against if s.worse and not s.better]
     return text + "".join(f" Not {s.name}: worse {_all(s.worse)}." for s in losers)
+
+
+def _too_few_for_advice(against: Sequence[_Standing], tests: Sequence[PairedDifference]) -> str:
+    """A sentence if no primary test of these trainers has enough patients to decide; else empty."""
+    names = {standing.name for standing in against}
+    made = [test for test in tests if test.is_primary and test.second in names and test.difference.n]
+    if not made or not all(map(has_too_few, made)):
+        return ""
+    most = max(made, key=lambda test: test.difference.n_groups)
+    return f"Too few to say which trainer is better: {units_of(most)}, and {FEWEST_GROUPS} are the least."
 
 
 def _use(winners: Sequence[_Standing]) -> str:
@@ -185,88 +205,52 @@ def _all(titles: Sequence[str]) -> str:
     return " and ".join([", ".join(titles[:-1]), titles[-1]]) if len(titles) > 1 else titles[0]
 
 
-def dead_network(name: str, rows: Iterable[Row]) -> list[str]:
-    """Sentences on classes of which a trainer marks nothing, or far too much, in most cases."""
-    sentences = []
-    own = [row for row in rows if (row["reference"], row["prediction"]) == (CONSENSUS, MODEL)]
-    for class_name in dict.fromkeys(str(row["class"]) for row in own):
-        scores = [
-            (float(row.get("precision", np.nan)), float(row.get("recall", np.nan)))
-            for row in own
-            if row["class"] == class_name
-        ]
-        scores = [(precision, recall) for precision, recall in scores if recall == recall]
-        nothing = sum(precision != precision for precision, _ in scores)
-        everything = sum(p < RIGHT_BELOW and recall > COVERED_ABOVE for p, recall in scores)
-        if nothing > len(scores) / 2:
-            sentences.append(
-                f"{name} marks no {class_name} in {nothing} of {len(scores)} cases that have one: "
-                f"this network has not learned, or has collapsed. Do not use it."
-            )
-        elif everything > len(scores) / 2:
-            sentences.append(
-                f"{name} marks far too much {class_name} in {everything} of {len(scores)} cases: the whole "
-                f"object and over nine times as much around it. Do not use this network at this threshold."
-            )
-    return sentences
+def trainer_verdict(tests: Sequence[PairedDifference], family: Sequence[PairedDifference]) -> str:
+    """What the tests of one trainer and class say against the baseline.
 
-
-def trainer_verdict(tests: Sequence[PairedDifference]) -> str:
-    """What the tests of one trainer and class say against the baseline."""
+    Args:
+        tests: of the trainer and class.
+        family: primary tests of the trainer in all classes; Holm corrects for all of them.
+    """
     primary = [test for test in tests if test.is_primary]
-    first = max(tests, key=lambda test: test.difference.n)
-    n, patients = first.difference.n, first.difference.n_groups
-    of = f" of {patients} patients" if patients < n else ""
-    parts = [describe_difference(test) for test in primary]
-    text = f"Over {n} cases{of}, {first.second} against {first.first}: {'; '.join(parts)}."
-    family = max((test.family for test in tests), default=0)
-    smallest = smallest_rank_p(patients)
-    if family and smallest * family >= ALPHA:
-        text += (
-            f" {patients} {'patients' if of else 'cases'} cannot decide {family} tests: the smallest p that "
-            f"they can give is {smallest:.2g}, and {smallest * family:.2g} after correction."
-        )
+    over = {cases_of(test) for test in primary if test.difference.n}
+    have_one_number = len(over) == 1
+    parts = [
+        describe_difference(test)
+        + (f" over {cases_of(test)}" if test.difference.n and not have_one_number else "")
+        for test in primary
+    ]
+    names = f"{tests[0].second} against {tests[0].first}"
+    text = f"Over {over.pop()}, {names}" if have_one_number else names
+    text += f": {'; '.join(parts) or 'no primary test'}."
+    texts = [text, *_powerless(primary, family, name_metrics=not have_one_number)]
     intervals = [test for test in tests if test.difference.low == test.difference.low]
-    outside = sum(excludes_zero(test) for test in intervals)
-    return text + f" Of {len(intervals)} intervals, {outside} exclude 0."
+    if intervals:
+        texts.append(f"Of {len(intervals)} intervals, {sum(map(excludes_zero, intervals))} exclude 0.")
+    return " ".join(texts)
 
 
-def describe_difference(test: PairedDifference) -> str:
-    """One metric: which way, how far, how sure. Absence of proof is never called equality."""
-    title, interval = TITLES[test.metric], test.difference
-    if interval.mean != interval.mean:
-        return f"{title} cannot be compared ({test.reason or 'no case has both'})"
-    better, _, worse = test.wins
-    numbers = _with_range(interval)
-    side = {True: "better", False: "worse"}[test.better == test.second] if test.better else "different"
-    if test.is_significant():
-        return f"{side} {title} ({numbers}; clear)"
-    if excludes_zero(test):
-        count = {"better": better, "worse": worse}.get(side, max(better, worse))
-        counted = f"{side} in {count} of {sum(test.wins)} cases"
-        return f"{side} {title} ({numbers}; {counted}, not decided by the test)"
-    if test.margin is not None and max(abs(interval.low), abs(interval.high)) < test.margin:
-        return f"the same {title} within the margin of {test.margin:g} ({numbers})"
-    return f"no clear difference in {title} ({numbers})"
-
-
-def excludes_zero(test: PairedDifference) -> bool:
-    """Whether the interval of the difference excludes 0."""
-    return test.difference.low > 0 or test.difference.high < 0
-
-
-def _with_range(interval: Interval) -> str:
-    """Mean and ends with three digits, or more where an end would look like 0 and is not."""
-    values = (interval.mean, interval.low, interval.high)
-    smallest = min((abs(v) for v in values if v == v and abs(v) > TINY), default=1.0)
-    digits = next((d for d in (3, 4) if round(smallest, d)), MOST_DIGITS)
-    mean, low, high = (signed(value, digits) for value in values)
-    return f"{mean}, {low} to {high}"
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """Fixed digits after the point with a sign; 0 has none."""
-    if value != value:
-        return "?"
-    text = f"{value:+.{digits}f}"
-    return "0" if float(text) == 0 else text
+def _powerless(
+    primary: Sequence[PairedDifference], family: Sequence[PairedDifference], *, name_metrics: bool
+) -> list[str]:
+    """Sentences on primary tests that cannot decide, whatever comes out: too few cases. Each number once."""
+    smallest = [smallest_rank_p(test.difference.n_groups) for test in family]
+    at_best = {id(test): p for test, p in zip(family, holm(smallest), strict=True)}
+    found: dict[str, list[PairedDifference]] = {}
+    for test in primary:
+        if has_too_few(test) or at_best.get(id(test), 0.0) >= ALPHA:
+            found.setdefault(units_of(test), []).append(test)
+    sentences = []
+    for units, tests in found.items():
+        what = f" on {_all([TITLES[test.metric] for test in tests])}" if name_metrics else ""
+        can_give = f"the smallest p that they can give is {smallest_rank_p(tests[0].difference.n_groups):.2g}"
+        if has_too_few(tests[0]):
+            text = (
+                f"{units} cannot decide{what}: fewer than {FEWEST_GROUPS} have no interval, and {can_give}."
+            )
+        else:
+            corrected = max(at_best.get(id(test), 0.0) for test in tests)
+            what = what or f" {len(family)} tests"
+            text = f"{units} cannot decide{what}: {can_give}, and {corrected:.2g} after correction."
+        sentences.append(text)
+    return sentences

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.benchmark import CellStatus, Outcome, benchmark, format_benchmark, report
-from nnunet_softlabel.benchmark.summary import TABLE_METRICS
+from nnunet_softlabel.benchmark.summary import TABLE_METRICS, trainer_summaries
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.evaluation.tables import read_rows, write_rows
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.report.page import class_summary
+from nnunet_softlabel.report.runs import RunResult
 from tests.benchmark.grids import TRAINERS, differences, silent
 
 
@@ -33,6 +36,38 @@ def test_benchmark_trains_what_is_missing_and_reports(grid_factory, fake_trainin
     assert "nnUNetTrainerAPL" in format_benchmark(grid.output)
     benchmark(grid_factory(), num_processes=1, log=silent)
     assert len(fake_training) == 2  # nothing was trained again
+
+
+def test_table_json_and_page_have_the_same_means_of_cases(tmp_path):
+    """Seed 1 marks nothing in case a: that case has the precision of seed 0, and counts as much as case b."""
+    place = {"class": "lesion", "reference": "consensus", "prediction": "model"}
+    scored = (("a", 0.4), ("b", 0.5), ("a", float("nan")), ("b", 0.9), ("c", float("nan")))
+    run = RunResult("Soft", [{"case": case, **place, "precision": value} for case, value in scored])
+    summary = {"trainers": trainer_summaries([run]), "notes": []}
+    entry = summary["trainers"]["Soft"]["mean"]["model"]["consensus"]["lesion"]["precision"]
+    # case a: 0.4; case b: (0.5 + 0.9) / 2
+    assert (entry["mean"], entry["n"], entry["nan"]) == (pytest.approx(0.55), 2, 1)
+    write_json(tmp_path / "soft_summary.json", summary)
+    assert " 0.5500 " in format_benchmark(tmp_path)
+    (line,) = class_summary("lesion", [run], [], ["precision"])["lines"]
+    interval = line["cells"][0]["interval"]
+    assert (interval.mean, interval.n) == (pytest.approx(entry["mean"]), entry["n"])
+
+
+def test_a_seed_that_marks_nothing_is_told_by_name(grid_factory, fake_training):
+    grid = grid_factory(trainers=TRAINERS[:1], seeds=[0, 1])
+    outcome = benchmark(grid, num_processes=1, log=silent)
+    dead = grid.evaluation_folder(grid.cells[1]) / "soft_metrics.csv"
+    rows = [
+        row | {"dice": 0.0, "recall": 0.0, "precision": float("nan")} if "recall" in row else row
+        for row in read_rows(dead)
+    ]
+    write_rows(dead, rows)
+    report(grid, outcome)
+    verdict = read_json(grid.output / "soft_summary.json")["verdict"]
+    assert verdict[0].startswith(f"nnUNetTrainer: the training {grid.cells[1].name} marks no lesion in ")
+    table = read_rows(grid.output / "soft_metrics.csv")
+    assert {row["training"] for row in table} == {cell.name for cell in grid.cells}
 
 
 def test_page_names_the_versions_it_was_made_with(grid_factory, fake_training):

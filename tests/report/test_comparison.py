@@ -22,6 +22,7 @@ from nnunet_softlabel.report.significance import (
     Interval,
     group_means,
     holm,
+    interval_of_mean,
     mean_interval,
     rank_test,
     smallest_rank_p,
@@ -114,11 +115,11 @@ def test_too_few_pairs_are_nan_with_a_reason(n):
     assert math.isnan(test.p_holm)
     assert not test.is_significant()
     assert "at least two" in test.reason
-    assert test.difference.method == "fewer than two groups"
+    assert test.difference.method == "fewer than 6: no interval"
 
 
 def test_equal_trainers_differ_by_nothing():
-    test = compare_values([0.5, 0.6, 0.7], [0.5, 0.6, 0.7])
+    test = compare_values([0.5, 0.6, 0.7] * 2, [0.5, 0.6, 0.7] * 2)
     assert (test.difference.mean, test.difference.low, test.p_value, test.effect_size) == (0, 0, 1, 0)
     assert test.better is None
 
@@ -160,8 +161,9 @@ def test_non_inferiority_asks_the_worse_end_of_the_interval(rng, metric, change,
     assert test.non_inferior is verdict
 
 
-def test_non_inferiority_is_unknown_without_an_interval():
-    assert compare_values([0.5], [0.5], margins={"dice": 0.1}).non_inferior is None
+@pytest.mark.parametrize("n", [1, 5])
+def test_non_inferiority_is_unknown_without_an_interval(n):
+    assert compare_values([0.5] * n, [0.5] * n, margins={"dice": 0.1}).non_inferior is None
 
 
 @pytest.mark.parametrize("margins", [{"dice": 0}, {"dice": math.inf}, {"volume_error": 0.1}, {"beauty": 1}])
@@ -206,8 +208,8 @@ def test_intervals_leave_nan_out_and_repeat_exactly(rng):
 
 def test_interval_of_nothing_and_of_equal_values():
     assert math.isnan(mean_interval([]).mean)
-    assert mean_interval([0.3]).method == "fewer than two groups"
-    assert mean_interval([0.3, 0.3]).low == 0.3
+    assert math.isnan(interval_of_mean([]).mean)
+    assert mean_interval([0.3] * 6).low == interval_of_mean([0.3] * 6).low == 0.3
 
 
 def test_wilcoxon_is_scipys():
@@ -274,30 +276,53 @@ def test_the_smallest_p_of_ranks_is_that_of_all_pairs_on_one_side():
     assert (smallest_rank_p(0), smallest_rank_p(1), smallest_rank_p(6)) == (1, 1, 1 / 32)
 
 
-def test_less_confidence_is_a_narrower_interval(rng):
-    first, second = np.zeros(10), rng.random(10)
+@pytest.mark.parametrize("n", [10, 30])
+def test_less_confidence_is_a_narrower_interval(rng, n):
+    first, second = np.zeros(n), rng.random(n)
+    by_name = np.argsort([f"case{i}" for i in range(n)])
     widths = []
     for confidence in (0.5, 0.95):
         found = compare_values(first, second, bootstrap=Bootstrap(confidence=confidence)).difference
-        assert found == mean_interval(second - first, confidence=confidence)
+        assert found == interval_of_mean(second[by_name], confidence=confidence)
         widths.append(found.high - found.low)
     assert widths[0] < 0.5 * widths[1]
+
+
+def test_the_number_of_resamples_reaches_the_bootstrap(rng):
+    first, second = np.zeros(30), rng.random(30)
+    by_name = second[np.argsort([f"case{i}" for i in range(30)])]
     few = compare_values(first, second, bootstrap=Bootstrap(resamples=20)).difference
-    assert few == mean_interval(second - first, resamples=20) != mean_interval(second - first)
+    assert few == mean_interval(by_name, resamples=20) != mean_interval(by_name)
 
 
-def test_the_interval_says_how_it_came_about():
-    assert mean_interval([0.3, 0.3, 0.3]) == Interval(
-        pytest.approx(0.3), *[pytest.approx(0.3)] * 2, 3, 3, "all values are equal"
+def test_the_interval_says_how_it_came_about(rng):
+    assert mean_interval([0.3] * 6) == Interval(
+        pytest.approx(0.3), *[pytest.approx(0.3)] * 2, 6, 6, "all values are equal"
     )
-    two = mean_interval([0.1, 0.5, math.nan, 0.9], ["a", "a", "a", "b"])
-    assert (two.mean, two.n, two.n_groups) == (pytest.approx(0.5), 3, 2)
-    assert two.low == pytest.approx(0.3)  # of a alone
-    assert two.high == pytest.approx(0.9)  # of b alone
-    one = mean_interval([0.1, 0.5], ["a", "a"])
-    assert (one.mean, one.n, one.n_groups, one.method) == (pytest.approx(0.3), 2, 1, "fewer than two groups")
-    assert math.isnan(one.low)
-    assert math.isnan(one.high)
+    methods = [interval_of_mean(rng.random(n)).method for n in (5, 6, 19, 20)]
+    assert methods == ["fewer than 6: no interval", "t", "t", "bca"]
+    patients = [f"p{i}" for i in range(5) for _ in range(8)]
+    few = interval_of_mean([*rng.random(40), math.nan], [*patients, "p9"])
+    assert (few.n, few.n_groups, few.method) == (40, 5, "fewer than 6: no interval")
+    assert math.isnan(few.low)
+    assert math.isnan(few.high)
+
+
+def test_few_groups_have_scipys_t_interval(rng):
+    values = rng.normal(size=8)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = interval_of_mean(values)
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    # every case four times: nothing new is told
+    again = interval_of_mean(np.repeat(values, 4), np.repeat([f"p{i}" for i in range(8)], 4))
+    assert (again.low, again.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+@pytest.mark.parametrize("patients", [2, 3, 5, 6, 10])
+def test_intervals_of_few_patients_seldom_exclude_what_is_true(patients):
+    rng = np.random.default_rng(patients)
+    found = [interval_of_mean(rng.normal(size=patients)) for _ in range(400)]
+    assert np.mean([own.low > 0 or own.high < 0 for own in found]) < 0.08  # 0.05, and 2.7 deviations
 
 
 def test_patients_are_drawn_whole_and_ranked_by_their_mean():
@@ -342,7 +367,7 @@ def test_a_difference_stands_if_p_is_below_alpha_and_the_interval_excludes_0():
 
 
 def test_worse_by_exactly_the_margin_is_not_non_inferior():
-    values = np.array([0.5, 0.5, 0.5])
+    values = np.full(6, 0.5)
     assert compare_values(values, values - 0.25, margins={"dice": 0.25}).non_inferior is False
     assert compare_values(values, values - 0.25, margins={"dice": 0.2501}).non_inferior is True
     assert (

@@ -123,6 +123,19 @@ def test_nothing_is_marked_where_nothing_is_significant(stock, tmp_path):
     assert "▼" not in table
 
 
+def test_a_page_of_few_cases_has_no_sign_and_no_interval(stock, tmp_path):
+    _, run = stock
+    few = replace(run, rows=[row for row in run.rows if row["case"] < "case4"])
+    runs = [few, shifted(few, "nnUNetTrainerAPL", 0.05)]
+    tests = compare(few.rows, runs[1].rows, names=("nnUNetTrainer", "nnUNetTrainerAPL"))
+    page = write_report(tmp_path / "r.html", Findings(runs, tests), title="x").read_text(encoding="utf-8")
+    table = page[page.index("<table>") : page.index("</table>")]
+    assert not set(table) & set("▲▼△▽")
+    assert not re.search(r"<small>-?[0-9.]+ to ", page)
+    assert "Too few to say which trainer is better: 4 cases, and 6 are the least." in page
+    assert "fewer than 6 patients: too few for an interval, or to decide." in page
+
+
 def test_one_trainer_without_extras_is_a_page(stock, tmp_path):
     _, run = stock
     page = write_report(tmp_path / "r.html", Findings([RunResult(run.name, run.rows)]), title="x").read_text(

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from nnunet_softlabel.report.comparison import Bootstrap, compare, primary_tests
+from nnunet_softlabel.report.dead import dead_network, dead_trainings
+from nnunet_softlabel.report.difference_text import describe_difference
 from nnunet_softlabel.report.significance import rank_test, smallest_rank_p
-from nnunet_softlabel.report.verdict import dead_network, describe_difference, verdict
+from nnunet_softlabel.report.verdict import verdict
 
 QUICK = Bootstrap(resamples=500)
 
@@ -67,12 +69,57 @@ def test_equality_needs_a_margin(base):
 
 
 def test_few_cases_that_all_agree_are_described_and_the_powerless_test_is_named():
-    dice = np.full(5, 0.7)
-    _, text = say(rows(dice), rows(np.array([0.0, 0.01, 0.0, 0.02, 0.0])))
-    assert "worse Dice (-0.694" in text
-    assert "worse in 5 of 5 cases, not decided by the test" in text
-    assert "5 cases cannot decide 2 tests: the smallest p that they can give is 0.062, and 0.12 after" in text
+    dice = np.full(6, 0.7)
+    _, text = say(rows(dice), rows(np.array([0.0, 0.01, 0.0, 0.02, 0.0, 0.0])))
+    assert "worse Dice (-0.695" in text
+    assert "worse in 6 of 6 cases, not decided by the test" in text
+    assert (
+        "6 cases cannot decide 2 tests: the smallest p that they can give is 0.031, and 0.062 after" in text
+    )
     assert "Of 2 intervals, 1 exclude 0." in text
+
+
+@pytest.mark.parametrize(("patients", "units"), [(5, "5 patients"), (None, "5 cases")])
+def test_too_few_to_decide_are_never_better_or_worse(patients, units):
+    dice = np.full(10 if patients else 5, 0.7)
+    found = say(rows(dice, patients=patients), rows(dice - 0.6, patients=patients))
+    assert found[0] == f"Too few to say which trainer is better: {units}, and 6 are the least."
+    assert found[1].endswith(
+        f" Soft against Stock: Dice -0.600; Brier near the object 0. {units} cannot decide: fewer than 6 "
+        f"have no interval, and the smallest p that they can give is 0.062."
+    )
+
+
+def test_equal_trainers_of_few_patients_are_seldom_told_apart():
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(40):
+        first, second = (rows(rng.normal(0.7, 0.05, 3), brier=0.1) for _ in range(2))
+        told += any("better" in text.replace("which trainer is better", "") for text in say(first, second))
+    assert told == 0
+
+
+def test_each_metric_has_its_own_number_of_cases(base):
+    """Sixteen cases are healthy: their Dice is not defined. Their Brier score is."""
+    dice = np.r_[base[:4], np.full(16, NAN)]
+    first, second = rows(dice), rows(dice + 0.1)
+    for i, row in enumerate(second):
+        row["brier_near"] = 0.03 + 0.0001 * i
+    *_, text = say(first, second)
+    assert text.startswith("Soft against Stock: Dice +0.100 over 4 cases; worse Brier near the object (")
+    assert "; clear) over 20 cases. 4 cases cannot decide on Dice: " in text
+    nothing_else = [row for row in first if row["reference"] == "consensus"]
+    *_, text = say(nothing_else, [row for row in second if row["reference"] == "consensus"])
+    assert text.startswith("Over 4 cases, Soft against Stock: Dice +0.100. 4 cases cannot decide: ")
+
+
+def test_a_test_that_others_leave_power_is_not_called_powerless(base):
+    """Six cases give p = 0.031 at best, which counts twice only while the other test is open."""
+    first, second = rows(np.r_[base[:6], np.full(34, NAN)]), rows(np.r_[base[:6] + 0.1, np.full(34, NAN)])
+    for i, row in enumerate(second):
+        row["brier_near"] = 0.03 + 0.0001 * i
+    *_, text = say(first, second)
+    assert "over 6 cases" in text
+    assert "cannot decide" not in text
 
 
 def test_a_trainer_that_is_clearly_better_and_nowhere_worse_is_the_advice(base):
@@ -119,10 +166,14 @@ def test_who_is_better_in_more_is_the_advice(base):
 
 def test_what_seems_worse_is_said_with_the_advice(base):
     first, second = rows(base), rows(base + np.linspace(0.02, 0.04, 40), precision=0.7)
-    for second_rows, start in ((second, "Use Soft: "), (second[:10], "No test decides. Soft looks better")):
+    hint = "No test decides. Soft looks better"
+    for second_rows, primary, start in (
+        (second, ["dice"], "Use Soft: "),
+        (second[:12], ["dice", "recall"], hint),
+    ):
         tests = compare(
-            first[: len(second_rows)], second_rows, names=("Stock", "Soft"), metrics=["dice", "precision"],
-            primary=["dice"], bootstrap=QUICK,
+            first[: len(second_rows)], second_rows, names=("Stock", "Soft"), primary=primary,
+            metrics=["dice", "precision", "recall"], bootstrap=QUICK,
         )  # fmt: skip
         (text,) = [
             s.text for s in verdict({"Stock": first, "Soft": second_rows}, tests) if s.kind == "advice"
@@ -142,9 +193,9 @@ def test_classes_are_named_where_there_are_several(base):
 
 
 def test_patients_who_are_too_few_are_called_patients():
-    dice = np.full(8, 0.5)
-    *_, text = say(rows(dice, patients=4), rows(dice + np.linspace(0.02, 0.04, 8), patients=4))
-    assert "4 patients cannot decide 2 tests" in text
+    dice = np.full(12, 0.5)
+    *_, text = say(rows(dice, patients=6), rows(dice + np.linspace(0.02, 0.04, 12), patients=6))
+    assert "6 patients cannot decide 2 tests" in text
 
 
 def test_a_metric_without_values_cannot_be_compared(base):
@@ -224,8 +275,8 @@ def test_those_who_gain_and_lose_alike_are_named_together(base):
 
 
 def test_an_interval_without_a_test_is_a_hint():
-    dice = np.full(5, 0.5)
-    found = say(rows(dice), rows(dice + np.linspace(0.02, 0.04, 5)))
+    dice = np.full(6, 0.5)
+    found = say(rows(dice), rows(dice + np.linspace(0.02, 0.04, 6)))
     assert found[0] == (
         "No test decides. Soft looks better in Dice than Stock: the interval excludes 0. "
         "More cases would tell."
@@ -278,6 +329,50 @@ def test_a_network_that_marks_nothing_comes_first(base):
 def test_a_network_that_marks_everything_is_named():
     (text,) = dead_network("Soft", rows(np.full(6, 0.05), precision=0.02, recall=1.0))
     assert "marks far too much lesion in 6 of 6 cases" in text
+
+
+def of_trainings(**dead: float) -> list[dict]:
+    """Rows of trainings by name, over the same six cases; a number is the precision, NaN for no mark."""
+    found = []
+    for name, precision in dead.items():
+        marks = {"precision": precision, "recall": 0.0 if np.isnan(precision) else 1.0}
+        found += [{"training": name, **row} for row in rows(np.zeros(6), **marks)]
+    return found
+
+
+def test_a_case_counts_once_however_often_it_is_scored():
+    dead = rows(np.zeros(4), precision=NAN, recall=0.0)
+    assert dead_network("Soft", dead * 5)[0].startswith(
+        "Soft marks no lesion in 4 of 4 cases that have one: "
+    )
+    everything = rows(np.zeros(4), precision=0.02, recall=1.0)
+    assert "far too much lesion in 4 of 4 cases: " in dead_network("Soft", everything * 5)[0]
+
+
+def test_a_training_that_marks_nothing_is_named_though_others_of_its_trainer_mark():
+    found = of_trainings(seed_0=0.8, seed_1=NAN, seed_2=0.02)
+    assert dead_network("Soft", found) == []
+    nothing, too_much = dead_trainings("Soft", found)
+    assert nothing.startswith("Soft: the training seed_1 marks no lesion in 6 of 6 cases that have one: ")
+    assert nothing.endswith("they are of the cases and trainings that have one.")
+    assert too_much.startswith("Soft: the training seed_2 marks far too much lesion in 6 of 6 cases: ")
+    assert say(rows(np.full(6, 0.7)), found)[0] == nothing
+
+
+def test_trainings_that_all_mark_nothing_are_told_as_their_trainer():
+    found = of_trainings(seed_0=NAN, seed_1=NAN)
+    assert dead_trainings("Soft", found) == []
+    assert dead_network("Soft", found)[0].startswith("Soft marks no lesion in 6 of 6 cases that have one: ")
+
+
+def test_a_trainer_most_of_whose_trainings_mark_nothing_is_no_choice():
+    found = of_trainings(seed_0=0.8, seed_1=NAN, seed_2=NAN)
+    assert (
+        "no lesion in 6 of 6 cases that have one, by most of its trainings: " in dead_network("S", found)[0]
+    )
+    assert [text.split(" marks")[0] for text in dead_trainings("S", found)] == [
+        "S: the training seed_1", "S: the training seed_2",
+    ]  # fmt: skip
 
 
 def test_cases_without_the_object_do_not_make_a_network_dead():
