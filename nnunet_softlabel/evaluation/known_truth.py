@@ -27,6 +27,7 @@ from nnunet_softlabel.evaluation.truth import Truth, own_flag
 from nnunet_softlabel.evaluation.truth_files import files_of_truth, with_dataset
 from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
 from nnunet_softlabel.formats.channels import Channel
+from nnunet_softlabel.formats.class_channels import check_maps
 from nnunet_softlabel.formats.encoding import consensus, is_member
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
@@ -114,6 +115,9 @@ class KnownTruth:
         files, onto = self.cases[case], _Onto(grid, self.truth.regrid)
         if files.soft:
             soft = np.stack([self._read_map(files.soft[name], onto) for name in self.labels.names])
+            what, scale = f"Case {case}: the truth", self.truth.soft_scale
+            with own_flag():
+                check_maps(files.soft, self.labels, self.values, scale=scale, what=what)
             return TrueCase(consensus(_checked(soft, self.labels, case), self.labels), soft, onto.moved)
         maps = [self._read_label_map(source, onto) for source in files.raters.values()]
         if len(maps) == 1:

@@ -19,6 +19,7 @@ from nnunet_softlabel.cases.label_maps import (
 )
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.class_channels import check_maps
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.packed import PackedMap, marked_chunks, stacked
@@ -93,6 +94,13 @@ def read_soft(onto: Onto) -> list[PackedMap]:
         )
         channels.append(PackedMap.of(onto.fitted(probability, f"soft label {name} ({source_name(source)})")))
     _check_range(case, channels)
+    check_maps(
+        case.soft,
+        labels,
+        settings.reading.values,
+        scale=settings.reading.soft_scale,
+        what=f"Case {case.name}: soft labels",
+    )
     if labels.has_regions:
         _check_nested(case, channels, labels)
     else:
