@@ -92,8 +92,8 @@ def _check_nested(masks: Sequence[NDArray[Any]], named: Mapping[str, Sequence[in
         ):
             raise DatasetError(
                 f"{what}: channel {inner} lies inside channel {outer}, but --labels puts {outer} into more "
-                f"regions ({', '.join(sorted(regions[outer]))}); if each channel is a region, give a region its "
-                f"own channel and those inside it, as in whole=1,2,3 core=2,3 enhancing=3."
+                f"regions ({', '.join(sorted(regions[outer]))}); if each channel is a region, give a "
+                f"region its own channel and those inside it, as in whole=1,2,3 core=2,3 enhancing=3."
             )
 
 

@@ -23,11 +23,13 @@ class Segments:
         masks: name, or number of the channel from 1 -> bool ``(*spatial)``.
         grid: where the voxels lie.
         is_cropped: the format stores a part of the image's grid: what is outside is background.
+        has_slice_spacing: the file says how far slices are apart; else the grid has the frames alone.
     """
 
     masks: Mapping[int | str, NDArray[Any]]
     grid: Grid
     is_cropped: bool = True
+    has_slice_spacing: bool = True
 
 
 def label_map_of(
