@@ -74,6 +74,9 @@ def find_cases(
         _add_raters(cases, pattern, extra, mask_files=mask_files, channels=drawn.channels)
     if soft is not None and soft.has_channels:
         _add_soft_channels(cases, soft, extra)
+        if notes is not None:
+            in_order = ", ".join(f"{label} {number}" for label, number in soft.channel_of.items())
+            notes.append(f"Channels of --soft {soft.pattern}: {in_order}.")
     elif soft_pattern is not None:
         _add_soft(cases, soft_pattern, label_names, extra)
     for roi, pattern in zip(rois or {}, mask_patterns.values(), strict=True):

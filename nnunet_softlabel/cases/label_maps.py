@@ -28,6 +28,7 @@ from nnunet_softlabel.formats.labels import Labels, Values, parse_labels, parse_
 from nnunet_softlabel.formats.probability_maps import as_probability, read_probability
 from nnunet_softlabel.formats.regrid import (
     MISSES,
+    NO_SPACING,
     GridError,
     Moved,
     Regrid,
@@ -36,6 +37,7 @@ from nnunet_softlabel.formats.regrid import (
     resampled,
     share_outside,
     shift_mm,
+    spread,
     turned,
 )
 from nnunet_softlabel.formats.segments import Segments, label_map_of
@@ -129,11 +131,13 @@ class LabelMap:
         array: integers ``(*spatial)``.
         grid: where its voxels lie; None for arrays in memory.
         is_cropped: what is outside is background, as in Slicer's files.
+        has_slice_spacing: else it is not known how many slices lie between, as in some DICOM-SEG.
     """
 
     array: NDArray[Any]
     grid: Grid | None
     is_cropped: bool = False
+    has_slice_spacing: bool = True
 
 
 def read_label_map(
@@ -172,7 +176,7 @@ def read_label_map(
         array, own = read_source(source, read_label_file, what)
         return LabelMap(recoded(array, values, what, step=_step_of(source, array)), own)
     array = label_map_of(segments, labels, values, what)
-    return LabelMap(array, segments.grid, segments.is_cropped)
+    return LabelMap(array, segments.grid, segments.is_cropped, segments.has_slice_spacing)
 
 
 def read_label_file(path: Path) -> tuple[NDArray[Any], Grid]:
@@ -258,6 +262,8 @@ def on_grid(label_map: LabelMap, grid: Grid, regrid: Regrid | None) -> tuple[NDA
         if array.shape != grid.shape:
             raise GridError(f"shape {array.shape} instead of {grid.shape}")
         return array, None
+    if not label_map.has_slice_spacing:
+        array, own = spread(array, own, grid)
     if grid.difference(own) is None:
         return array, None
     words = difference_in_words(grid, own)
@@ -268,6 +274,8 @@ def on_grid(label_map: LabelMap, grid: Grid, regrid: Regrid | None) -> tuple[NDA
         box = _placed(*upright, grid, may_cut=regrid is not None)
         if box is not None:
             return box, Moved("placed", words)
+    if not label_map.has_slice_spacing:
+        raise GridError(f"{words}, and {NO_SPACING}", is_hopeless=True)
     if regrid is None:
         raise GridError(words, is_hopeless=MISSES in words or len(own.size) != len(grid.size))
     outside = share_outside(array, own, grid)

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import FORMULA_SIGNS, is_formula
+from nnunet_softlabel.formats.images import FLAT_ENDINGS, VOLUME_ENDINGS
 
 # bytes: the longest file name is 255, and what is written adds an ending, or the name of a temporary file
 LONGEST_NAME = 190
+IMAGE_ENDINGS = (*VOLUME_ENDINGS, *FLAT_ENDINGS)
 
 
 def check_group(name: str, what: str) -> None:
@@ -38,6 +40,12 @@ def check_case_names(names: Iterable[str]) -> None:
         if name.endswith("_seg"):
             raise DatasetError(
                 f"Case {name}: nnU-Net takes names that end in _seg for segmentations; rename it."
+            )
+        ending = next((end for end in IMAGE_ENDINGS if name.lower().endswith(end)), None)
+        if ending is not None:
+            raise DatasetError(
+                f"Case {name}: a case name cannot end in {ending}, which readers of images take for the "
+                f"format; write the whole ending into the pattern, as in {{case}}.nii.gz, or rename the file."
             )
         if name in seen:
             raise DatasetError(f"Case {name}: given twice; case names must be unique.")

@@ -27,10 +27,12 @@ from nnunet_softlabel.evaluation.truth import Truth, own_flag
 from nnunet_softlabel.evaluation.truth_files import files_of_truth, with_dataset
 from nnunet_softlabel.evaluation.vote_patterns import VotePatterns
 from nnunet_softlabel.formats.channels import Channel
+from nnunet_softlabel.formats.class_channels import check_maps
 from nnunet_softlabel.formats.encoding import consensus, is_member
 from nnunet_softlabel.formats.file_checks import value_step
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.labels import Labels, Values
+from nnunet_softlabel.formats.probability_maps import half_step
 from nnunet_softlabel.formats.regrid import GridError, Regrid
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.formats.soft_labels import MoveRecord
@@ -114,7 +116,12 @@ class KnownTruth:
         files, onto = self.cases[case], _Onto(grid, self.truth.regrid)
         if files.soft:
             soft = np.stack([self._read_map(files.soft[name], onto) for name in self.labels.names])
-            return TrueCase(consensus(_checked(soft, self.labels, case), self.labels), soft, onto.moved)
+            what, scale = f"Case {case}: the truth", self.truth.soft_scale
+            with own_flag():
+                check_maps(files.soft, self.labels, self.values, scale=scale, what=what)
+            rounding = sum(half_step(channel, scale) for channel in soft)
+            _check_sums(soft, self.labels, case, rounding)
+            return TrueCase(consensus(soft, self.labels), soft, onto.moved)
         maps = [self._read_label_map(source, onto) for source in files.raters.values()]
         if len(maps) == 1:
             return TrueCase(maps[0], moved=onto.moved)
@@ -175,14 +182,13 @@ def _mean(maps: Sequence[NDArray[Any]], labels: Labels) -> TrueCase:
     return TrueCase(consensus(soft, labels, None if answered is None else ~answered), soft)
 
 
-def _checked(soft: NDArray[Any], labels: Labels, case: str) -> NDArray[Any]:
+def _check_sums(soft: NDArray[Any], labels: Labels, case: str, rounding: float) -> None:
     total = 0.0 if labels.has_regions else float(soft.sum(axis=0).max(initial=0))
-    if total > 1 + 1e-3:
+    if total > 1 + max(rounding, 1e-3) + 1e-5:
         raise DatasetError(
             f"Case {case}: the probability maps of the truth sum to {total:.3f}; classes must sum to at most "
             f"1."
         )
-    return soft
 
 
 def _own_values(array: NDArray[Any], values: Values, source: Source) -> NDArray[Any]:

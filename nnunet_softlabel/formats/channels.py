@@ -107,6 +107,8 @@ def number_of_channels(path: Path, axis: ChannelAxis) -> int:
 
 def _flat_channels(path: Path, axis: ChannelAxis) -> tuple[NDArray[Any], Grid]:
     array, _ = read_flat(path)
+    if array.ndim > 3:
+        raise DatasetError(f"{path}: has pages of colours; store a page, or a colour, per channel.")
     if array.ndim != 3:
         raise DatasetError(f"{path}: has one channel; leave out --rater-axis or --class-axis.")
     if axis == "last" and path.suffix.lower() == ".png":

@@ -16,6 +16,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.segments import Segments
 
 PREAMBLE_BYTES = 128
+SPACING_TOLERANCE = 1e-2  # of a slice, as highdicom has it
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -31,7 +32,8 @@ def is_dicom_file(path: Path) -> bool:
 def read_dicom_segments(path: Path) -> Segments:
     """Read the segments of a file; two of one label are one.
 
-    Frames lie where the file says; frames that it leaves out are empty.
+    Frames lie where the file says; frames that it leaves out are empty. Where it does not say how far slices
+    are apart, the largest step from frame to frame is taken that leads to all of them.
 
     Raises:
         UsageError: if highdicom is not installed.
@@ -39,13 +41,16 @@ def read_dicom_segments(path: Path) -> Segments:
     """
     try:
         import highdicom
+        import pydicom
         import pydicom.errors
     except ImportError as error:
         raise UsageError(
             f"{path}: reading DICOM-SEG needs highdicom; pip install 'nnunet-softlabel[dicom]'."
         ) from error
     try:
-        file = highdicom.seg.segread(path)
+        content = pydicom.dcmread(path)
+        has_slice_spacing = _with_slice_spacing(content)
+        file = highdicom.seg.Segmentation.from_dataset(content, copy=False)
         volume = file.get_volume(skip_overlap_checks=True)
     except (OSError, ValueError, RuntimeError, AttributeError, pydicom.errors.InvalidDicomError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
@@ -58,7 +63,46 @@ def read_dicom_segments(path: Path) -> Segments:
             raise DatasetError(f"{path}: segment {name} holds fractions; save it as a binary segmentation.")
         mask = values != 0
         masks[name] = masks[name] | mask if name in masks else mask
-    return Segments(masks, _grid_of(volume.array.shape[:3], volume.affine))
+    grid = _grid_of(volume.array.shape[:3], volume.affine)
+    return Segments(masks, grid, has_slice_spacing=has_slice_spacing)
+
+
+def _with_slice_spacing(content: Any) -> bool:
+    """Whether a file says how far its slices are apart; where it does not, gets the step between its frames.
+
+    Frames without a slice left out are one thickness apart.
+    """
+    frames = list(content.get("PerFrameFunctionalGroupsSequence") or [])
+    groups = [*(content.get("SharedFunctionalGroupsSequence") or []), *frames]
+    measures = [group.PixelMeasuresSequence[0] for group in groups if group.get("PixelMeasuresSequence")]
+    orientations = [
+        group.PlaneOrientationSequence[0] for group in groups if group.get("PlaneOrientationSequence")
+    ]
+    if any("SpacingBetweenSlices" in measure for measure in measures):
+        return True
+    if not (measures and orientations and frames) or any("PlanePositionSequence" not in f for f in frames):
+        return True  # highdicom says what is missing
+    row, column = np.reshape(np.array(orientations[0].ImageOrientationPatient, float), (2, 3))
+    positions = np.array([frame.PlanePositionSequence[0].ImagePositionPatient for frame in frames], float)
+    step = _common_step(np.unique((positions @ np.cross(row, column)).round(4)))
+    if step is None:
+        return False
+    for measure in measures:
+        measure.SpacingBetweenSlices = f"{step:.10g}"
+    thickness = float(measures[0].get("SliceThickness") or 0)
+    return abs(thickness - step) <= SPACING_TOLERANCE * step
+
+
+def _common_step(places: NDArray[Any]) -> float | None:
+    """The largest distance of which all gaps are multiples; None for one place, and for gaps at random."""
+    gaps = np.diff(places)
+    if not gaps.size:
+        return None
+    for divisor in range(1, 11):
+        step = gaps.min() / divisor
+        if (np.abs(gaps - np.rint(gaps / step) * step) <= SPACING_TOLERANCE * step).all():
+            return float(step)
+    return None
 
 
 def _grid_of(shape: tuple[int, ...], affine: NDArray[Any]) -> Grid:

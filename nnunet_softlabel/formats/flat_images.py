@@ -16,7 +16,9 @@ from nnunet_softlabel.formats.file_checks import check_size
 def flat_array(path: Path) -> tuple[NDArray[Any], bool]:
     """See `images.read_flat`; errors are those of the readers."""
     if path.suffix.lower() not in (".tif", ".tiff"):
-        from skimage import io  # type: ignore[attr-defined]  # takes longer to import than many a volume to read
+        if _colours_of_deep_png(path):
+            return _deep_png(path), False
+        from skimage import io  # type: ignore[attr-defined]  # slow to import
 
         array = np.asarray(io.imread(path))
         return array, array.ndim > 3  # an animation
@@ -24,31 +26,93 @@ def flat_array(path: Path) -> tuple[NDArray[Any], bool]:
 
     try:
         with tifffile.TiffFile(path) as file:
-            check_size(path, math.prod(file.series[0].shape) * file.series[0].dtype.itemsize)
-            array, axes = file.series[0].asarray(), file.series[0].axes
-            is_stack = len(file.pages) > 1
+            return _pages(path, file)
     except tifffile.TiffFileError as error:  # no ValueError in the versions for Python 3.10
         raise ValueError(str(error)) from error
+
+
+def _colours_of_deep_png(path: Path) -> int:
+    """Values per pixel of a png of 16 bit with several, which its usual reader cuts to 8 bit; else 0."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    is_deep = header[:4] == b"\x89PNG" and header[24:25] == b"\x10"
+    return {2: 3, 4: 2, 6: 4}.get(header[25], 0) if is_deep else 0
+
+
+def _deep_png(path: Path) -> NDArray[Any]:
+    import SimpleITK as sitk
+
+    if _colours_of_deep_png(path) == 2:
+        raise DatasetError(f"{path}: a grey image of 16 bit with transparency; store it as grey alone.")
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="PNGImageIO"))
+
+
+def _pages(path: Path, file: Any) -> tuple[NDArray[Any], bool]:
+    """All pages of a TIFF, and whether there are several. A program may write each as a series of its own."""
+    series = [one for one in file.series if not one.keyframe.is_reduced] or file.series[:1]  # no previews
+    first = series[0]
+    if any((one.shape, one.dtype) != (first.shape, first.dtype) for one in series):
+        raise DatasetError(f"{path}: has pages of several sizes or types; store one image per file.")
+    check_size(path, len(series) * math.prod(first.shape) * first.dtype.itemsize)
+    is_stack = sum(len(one.pages) for one in series) > 1
+    if len(series) > 1:
+        return np.stack([one.asarray() for one in series]), is_stack
+    array = first.asarray()
     # colours may be stored one plane after the other; scikit-image takes three pages for colours, too
-    return (np.moveaxis(array, 0, -1) if axes == "SYX" else array), is_stack
+    return (np.moveaxis(array, 0, -1) if first.axes == "SYX" else array), is_stack
 
 
 def label_indices(path: Path) -> NDArray[Any] | None:
-    """The indices ``(y, x)`` of a png or bmp with a palette of colours, which stand for labels; else None.
+    """The indices ``(y, x)`` of an image with a palette of colours, which stand for labels; else None.
 
-    A palette of greys alone holds grey values, as in a png without palette. Errors are those of the readers.
+    A palette of greys alone holds grey values, as without palette. Errors are those of the readers.
     """
     if path.suffix.lower() in (".tif", ".tiff"):
-        return None  # its reader gives indices anyway
+        colours = _tif_palette(path)
+        if colours is None or _are_grey(colours):
+            return None
+        array, is_stack = flat_array(path)
+        return None if is_stack else array.reshape(array.shape[-2:])
     from PIL import Image
 
     with Image.open(path) as image:
         if image.mode != "P":
             return None
         colours = np.reshape(image.getpalette("RGB") or [0, 0, 0], (-1, 3))
-        if (colours == colours[:, :1]).all():
-            return None
-        return np.asarray(image)
+        return None if _are_grey(colours) else np.asarray(image)
+
+
+def greys(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """The grey value of each pixel that is shown, of ``(y, x)`` or ``(y, x, colours)`` as read.
+
+    Raises:
+        DatasetError: for colours, and for transparency that differs from what is drawn.
+    """
+    palette = _tif_palette(path) if path.suffix.lower() in (".tif", ".tiff") else None
+    if palette is not None:
+        array = palette[array]
+    if array.ndim < 3:
+        return array
+    if not _are_grey(array[..., :3]):
+        raise DatasetError(
+            f"{path}: a colour image is no label map; store one grey value per label, or one index of a "
+            f"palette."
+        )
+    return (array if array.shape[-1] == 3 else without_alpha(path, array))[..., 0]
+
+
+def _tif_palette(path: Path) -> NDArray[Any] | None:
+    """Colours ``(index, 3)`` of 8 bit, or None."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        is_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None
+        return (np.asarray(page.colormap).T >> 8).astype(np.uint8) if is_palette else None
+
+
+def _are_grey(colours: NDArray[Any]) -> bool:
+    return bool((colours == colours[..., :1]).all())
 
 
 def write_flat(path: Path, array: NDArray[Any]) -> None:
@@ -69,15 +133,15 @@ def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     """The colours of a flat image, without the transparency in its last channel.
 
     Raises:
-        DatasetError: if transparency is not the same everywhere, and differs from what is drawn.
+        DatasetError: if anything is transparent, and that differs from what is drawn.
     """
     colours, alpha = array[..., :-1], array[..., -1]
     opaque = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1
     is_drawn = (colours != 0).any(axis=-1)
     if (alpha != opaque).any() and not np.array_equal(alpha, is_drawn * np.asarray(opaque, alpha.dtype)):
         raise DatasetError(
-            f"{path}: a grey image with transparency, and grey and transparency show different things; store "
-            f"it as grey alone."
+            f"{path}: a grey image with transparency, and greys and transparency show different things; "
+            f"store it as grey alone."
         )
     return np.ascontiguousarray(colours[..., 0] if colours.shape[-1] == 1 else colours)
 

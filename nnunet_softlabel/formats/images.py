@@ -25,7 +25,7 @@ from nnunet_softlabel.formats.file_checks import (
     check_volume_before_reading,
     reader_of,
 )
-from nnunet_softlabel.formats.flat_images import flat_array, label_indices, without_alpha, write_flat
+from nnunet_softlabel.formats.flat_images import flat_array, greys, label_indices, without_alpha, write_flat
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.nifti import is_nifti, read_header
 from nnunet_softlabel.formats.nifti_voxels import read_plain_nifti
@@ -218,17 +218,9 @@ def _label_indices(path: Path) -> NDArray[Any] | None:
 
 
 def read_grey(path: Path) -> tuple[NDArray[Any], Grid]:
-    """Read one value per voxel as stored; see `read_mask`."""
+    """Read one value per voxel, of a flat image the grey that is shown; see `read_mask`."""
     array, grid = read_image(path)
-    if array.ndim == 3 and is_flat(path):
-        colours = array[..., :3]
-        if not (colours == colours[..., :1]).all():
-            raise DatasetError(
-                f"{path}: a colour image is no label map; store one grey value per label, or one index of a "
-                f"palette."
-            )
-        array = colours[..., 0]
-    return array, grid
+    return (greys(path, array) if is_flat(path) else array), grid
 
 
 def write_image(path: Path, array: NDArray[Any], grid: Grid) -> None:

@@ -132,38 +132,35 @@ def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int | str, int]]:
 
     Label values in the raters' files may be any positive integers; nnU-Net wants 1, 2, 3, ... with ``ignore``
     last. Segments have names: ``lesion=Lesion``, or ``lesion`` where the segment has the name of the label.
+    ``background=3`` names a value, channel or segment that is background, too.
 
     Returns:
         The labels in nnU-Net's values, and the map from the raters' values to them (0 stays 0).
 
     Raises:
-        UsageError: for text of another form, a name or class value given twice, the value 0, or a covered
-            region.
+        UsageError: for text of another form, a name that cannot be, a name or class value given twice, the
+            value 0, or a covered region.
     """
     given: dict[str, tuple[int | str, ...]] = {}
     for text in texts:
         name, values = _name_and_values(text, "--labels")
-        if is_formula(name):
-            raise UsageError(
-                f"--labels {text}: a name cannot begin with = + - @: a spreadsheet would run it as a formula."
-            )
+        _check_name(name, text)
         if name in given:
             raise UsageError(f"--labels: the name {name!r} is given twice.")
-        if name == "background":
-            raise UsageError(
-                f"--labels {text}: 0 is the background and needs no name; name the other values."
-            )
         given[name] = values
-    ignored = given.pop("ignore", None)
+    ignored, background = given.pop("ignore", None), given.pop("background", ())
     if not given:
-        raise UsageError("--labels: name at least one foreground label, as in nodule=1.")
+        besides = "0 is the background; " if background else ""
+        raise UsageError(f"--labels: {besides}name at least one foreground label, as in nodule=1.")
+    if any(value in background for values in (*given.values(), ignored or ()) for value in values):
+        raise UsageError("--labels: background shares a value with a label; give it values of its own.")
     if ignored is not None and (len(ignored) > 1 or any(ignored[0] in v for v in given.values())):
         raise UsageError("--labels: ignore takes one value of its own, as in ignore=255.")
     sources = _in_order(given, ignored)
     is_region = any(len(values) > 1 for values in given.values())
     if not is_region and len(sources) < len(given):
         raise UsageError("--labels: two names share a value; give each class a value of its own.")
-    mapping: dict[int | str, int] = {0: 0}
+    mapping: dict[int | str, int] = {value: 0 for value in (0, *background)}
     mapping |= {value: i for i, value in enumerate(sources, start=1)}
     channels = {name: tuple(mapping[v] for v in values) for name, values in given.items()}
     if not is_region:
@@ -179,9 +176,11 @@ def parse_labels(texts: Sequence[str]) -> tuple[Labels, dict[int | str, int]]:
 def channels_of_labels(labels: Labels, values: Values) -> dict[str, int]:
     """Label -> number in the raters' files, which is its channel where files have a channel per label.
 
-    Labels that have names of segments in place of numbers are numbered in their order.
+    Regions, and labels that have names of segments in place of numbers, are numbered in their order.
     """
     numbers = {label: value for value, label in reversed(list(values.items())) if isinstance(value, int)}
+    if labels.has_regions:
+        numbers = {}  # a value is in several regions, so it cannot be the channel of one
     return {
         name: numbers.get(region[0], i) for i, (name, region) in enumerate(labels.values.items(), start=1)
     }
@@ -233,7 +232,7 @@ def _values_of_rater(
     members |= {name: set(values) for name, values in own.items()}
     regions = {name: set(region) for name, region in labels.values.items()}
     regions |= {"ignore": {labels.ignore}} if labels.ignore is not None else {}
-    values: dict[int | str, int] = {0: 0}
+    values: dict[int | str, int] = {value: 0 for value, label in mapping.items() if label == 0}
     for value in sorted({v for known in members.values() for v in known}, key=str):
         names = {name for name, known in members.items() if value in known}
         same = [
@@ -248,6 +247,18 @@ def _values_of_rater(
             )
         values[value] = same[0]
     return values
+
+
+def _check_name(name: str, text: str) -> None:
+    if is_formula(name):
+        raise UsageError(
+            f"--labels {text}: a name cannot begin with = + - @: a spreadsheet would run it as a formula."
+        )
+    if name.lower() in ("ignore", "background") and name != name.lower():
+        raise UsageError(
+            f"--labels {text}: {name} would be a label to learn; write {name.lower()} in small letters, or "
+            f"take another name."
+        )
 
 
 def _name_and_values(text: str, flag: str) -> tuple[str, tuple[int | str, ...]]:

@@ -82,6 +82,24 @@ def _in_16_bit(probabilities: NDArray[Any]) -> NDArray[Any]:
     return np.rint(np.clip(probabilities, 0, 1) * PNG_ONE).astype(np.uint16)
 
 
+def half_step(array: NDArray[Any], scale: float | None = None) -> float:
+    """How far a probability map may be off because it was stored as integers; 0 if it was not.
+
+    >>> half_step(np.float32([0, 51 / 255, 1])), half_step(np.float32([0, 0.123, 1]))
+    (0.00196078431372549, 0.0)
+
+    Args:
+        array: probabilities as read.
+        scale: the integer that stood for 1, if it is known.
+    """
+    for highest in (scale, 255.0):  # 16 bit are exact enough
+        if highest is not None and highest > 1:
+            numbers = array * np.float32(highest)
+            if (np.abs(numbers - np.rint(numbers)) < 0.01).all():
+                return 0.5 / highest
+    return 0.0
+
+
 def full_scale(path: Path, dtype: np.dtype[Any]) -> float:
     """The value that stands for a probability of 1 in a file of this type.
 

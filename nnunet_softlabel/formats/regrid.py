@@ -5,7 +5,7 @@ Positions are physical, in SimpleITK's order ``(x, y[, z])``; arrays are ``(z, y
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from nnunet_softlabel.formats.soft_labels import MoveRecord
 
 Regrid = Literal["nearest", "linear"]
 MISSES = "misses the image altogether"
+NO_SPACING = "the file does not say how far its slices are apart (SpacingBetweenSlices)"
 POSITION_TOLERANCE = 1e-2  # of a voxel, as `Grid.difference` has it
 
 
@@ -119,6 +120,25 @@ def placed(array: NDArray[Any], own: Grid, grid: Grid) -> NDArray[Any] | None:
         raise GridError("marks voxels outside the image")
     result[tuple(into)] = inside
     return result
+
+
+def spread(array: NDArray[Any], own: Grid, grid: Grid) -> tuple[NDArray[Any], Grid]:
+    """Frames ``(frame, y, x)`` with empty slices between: slices are as far apart as those of ``grid``.
+
+    For files that say where each frame lies, and not how far slices are apart. Unchanged where that is no
+    whole number of slices.
+    """
+    if len(own.size) != 3 or len(grid.size) != 3:
+        return array, own
+    cosines = np.abs(directions(grid).T @ directions(own)[:, 2])
+    slice_mm = grid.spacing_mm[int(np.argmax(cosines))]
+    apart = own.spacing_mm[2] / slice_mm if len(array) > 1 else 1.0
+    number = round(apart)
+    if cosines.max() < 1 - 1e-3 or number < 1 or abs(apart - number) * len(array) > 0.1:
+        return array, own
+    result = np.zeros((number * (len(array) - 1) + 1, *array.shape[1:]), array.dtype)
+    result[::number] = array
+    return result, replace(own, size=result.shape[::-1], spacing_mm=(*own.spacing_mm[:2], slice_mm))
 
 
 def fits(own: Grid, grid: Grid, *, is_cropped: bool) -> bool:

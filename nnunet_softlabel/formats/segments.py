@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.class_channels import check_masks
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.labels import Labels
 
@@ -22,11 +23,13 @@ class Segments:
         masks: name, or number of the channel from 1 -> bool ``(*spatial)``.
         grid: where the voxels lie.
         is_cropped: the format stores a part of the image's grid: what is outside is background.
+        has_slice_spacing: the file says how far slices are apart; else the grid has the frames alone.
     """
 
     masks: Mapping[int | str, NDArray[Any]]
     grid: Grid
     is_cropped: bool = True
+    has_slice_spacing: bool = True
 
 
 def label_map_of(
@@ -44,39 +47,34 @@ def label_map_of(
     Raises:
         DatasetError: for a segment that no label names, or an overlap that no label value stands for.
     """
-    code = np.zeros(segments.grid.shape, np.uint64)
+    code = np.zeros(segments.grid.shape, np.uint32)  # voxel -> which of the sets it is in
+    sets: list[frozenset[int]] = [frozenset()]
     names: dict[int, set[str]] = {}  # bit -> segments that set it
+    if any(isinstance(key, int) for key in segments.masks):
+        check_masks(list(segments.masks.values()), labels, values, what)
     for key, mask in segments.masks.items():
-        if not mask.any() or _is_background(key, mask, segments, values):
+        if not mask.any() or (isinstance(key, int) and key not in values):
             continue
-        for bit in _bits(key, labels, values, what):
-            code[mask] |= np.uint64(1 << bit)
+        bits = frozenset(_bits(key, labels, values, what))
+        for bit in bits:
             names.setdefault(bit, set()).add(str(key))
-    found, inverse = np.unique(code, return_inverse=True)
+        before, inverse = np.unique(code[mask], return_inverse=True)
+        after = [sets[i] | bits for i in before.tolist()]
+        sets += [own for own in dict.fromkeys(after) if own not in sets]
+        code[mask] = np.array([sets.index(own) for own in after], np.uint32)[inverse]
     dtype = np.uint8 if max(_all_values(labels)) < 256 else np.uint16
-    table = np.zeros(len(found), dtype)
-    for i, bits in enumerate(found):
-        own = {bit for bit in names if int(bits) >> bit & 1}
-        value = _value_of(own, labels) if own else 0
+    table = np.zeros(len(sets), dtype)
+    for i in np.unique(code).tolist():
+        value = _value_of(set(sets[i]), labels) if sets[i] else 0
         if value is None:
-            overlapping = sorted({name for bit in own for name in names[bit]})
-            number = int(np.count_nonzero(inverse == i))
+            overlapping = sorted({name for bit in sets[i] for name in names[bit]})
+            number = int(np.count_nonzero(code == i))
             raise DatasetError(
                 f"{what}: the segments {', '.join(overlapping)} meet in {number} voxels, for which --labels "
                 f"has no value; separate them, or name regions, as in whole=A,B core=B."
             )
         table[i] = value
-    return table[inverse].reshape(code.shape)
-
-
-def _is_background(
-    key: int | str, mask: NDArray[Any], segments: Segments, values: Mapping[int | str, int]
-) -> bool:
-    """True for a channel without label that is just what no other channel marks."""
-    if not isinstance(key, int) or key in values:
-        return False
-    others = np.any([other for number, other in segments.masks.items() if number != key], axis=0)
-    return bool((mask == ~others).all())
+    return table[code]
 
 
 def _bits(key: int | str, labels: Labels, values: Mapping[int | str, int], what: str) -> list[int]:
@@ -86,14 +84,16 @@ def _bits(key: int | str, labels: Labels, values: Mapping[int | str, int], what:
         value = values[key]
         bits = [i for i, region in enumerate(labels.values.values()) if value in region]
         return [ignored] if value == labels.ignore else bits
-    if key in labels.names:
-        return [labels.names.index(str(key))]
+    own = labels.values.get(str(key), ())
     if key == "ignore" and labels.ignore is not None:
-        return [ignored]
-    kind = f"channel {key}" if isinstance(key, int) else f"segment {key!r}"
-    hint = f"LABEL={key}"
+        own = (labels.ignore,)
+    others = [other for other, value in values.items() if isinstance(other, str) and value in own]
+    if own and not others:
+        return [ignored if key == "ignore" else labels.names.index(str(key))]
+    hint = f"; the label {key} is the segment {', '.join(others)}" if others else ""
     raise DatasetError(
-        f"{what}: holds the {kind}, which no --labels entry names; name it ({hint}) or remove it."
+        f"{what}: holds the segment {key!r}, which no --labels entry names{hint}; name it (LABEL={key}), say "
+        f"that it is background (background={key}), or remove it."
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_grid, read_image, read_mask
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.packed import PackedMap
-from nnunet_softlabel.formats.regrid import GridError
+from nnunet_softlabel.formats.regrid import NO_SPACING, GridError, directions, offset_voxels, turned
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
 
@@ -124,20 +125,26 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
     """
     problems: list[str] = []
     reference, name_of_reference = _image_grid(case, problems), "the image"
-    maps: dict[str, PackedMap] = {}
-    for rater, source in sorted(case.raters.items()):
-        try:
-            label_map = read_label_map(source, labels, reading, what=source_name(source), rater=rater)
-            if reference is None:
+    read = _label_maps(case, labels, reading, problems)
+    first: dict[str, LabelMap] = {}
+    if reference is None:
+        for rater, label_map in read:
+            first[rater] = label_map
+            if not label_map.is_cropped:
                 reference, name_of_reference = _grid_of(label_map), f"rater {rater}"
+                break
+        else:
+            reference, name_of_reference = _grid_of_boxes(first, problems), "other raters"
+    maps: dict[str, PackedMap] = {}
+    for rater, label_map in chain(first.items(), read):
+        assert reference is not None  # there is a label map
+        try:
             array, moved = on_grid(label_map, reference, reading.regrid)
         except GridError as error:
             problems.append(f"rater {rater}: another grid than {name_of_reference}: {error}")
+            if label_map.is_cropped and not case.images:
+                continue
             array, moved = label_map.array, None
-        except DatasetError as error:
-            problems.append(f"rater {rater}: {error}")
-            continue
-        assert reference is not None  # the first that was read, at the latest
         if moved is not None and moved.how != "placed":
             problems.append(f"rater {rater}: {moved.in_words()} (another grid than {name_of_reference})")
         if array.shape == reference.shape:
@@ -147,9 +154,44 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
     return ReadCase(RaterMaps(maps, labels, reference.spacing_of_axes_mm), tuple(problems))
 
 
+def _label_maps(
+    case: Case, labels: Labels, reading: Reading, problems: list[str]
+) -> Iterator[tuple[str, LabelMap]]:
+    """Rater and label map, one after the other; what cannot be read is a problem."""
+    for rater, source in sorted(case.raters.items()):
+        try:
+            yield rater, read_label_map(source, labels, reading, what=source_name(source), rater=rater)
+        except DatasetError as error:
+            problems.append(f"rater {rater}: {error}")
+
+
 def _grid_of(label_map: LabelMap) -> Grid:
     """Its grid, or one without geometry."""
     return label_map.grid or Grid.without_geometry(label_map.array.shape)
+
+
+def _grid_of_boxes(boxes: dict[str, LabelMap], problems: list[str]) -> Grid | None:
+    """The smallest grid that holds all boxes of a case; takes out those of unknown slices.
+
+    Boxes on other voxels than the first one's are left out of account, and refused later.
+    """
+    for rater in [rater for rater, box in boxes.items() if not box.has_slice_spacing]:
+        problems.append(f"rater {rater}: {NO_SPACING}; give the images, too (--images)")
+        del boxes[rater]
+    if not boxes:
+        return None
+    grids = [_grid_of(box) for box in boxes.values()]
+    low, high = np.zeros(len(grids[0].size)), np.array(grids[0].size)
+    for box, grid in zip(boxes.values(), grids, strict=True):
+        upright = turned(box.array, grid, grids[0])
+        start = None if upright is None else offset_voxels(upright[1], grids[0])
+        if upright is not None and start is not None:
+            low = np.minimum(low, np.rint(start))
+            high = np.maximum(high, np.rint(start) + upright[1].size)
+    origin = np.asarray(grids[0].origin) + directions(grids[0]) @ (low * grids[0].spacing_mm)
+    return replace(
+        grids[0], size=tuple((high - low).astype(int).tolist()), origin=tuple(map(float, origin.tolist()))
+    )
 
 
 def _image_grid(case: Case, problems: list[str]) -> Grid | None:

@@ -89,3 +89,12 @@ def test_into_works_in_a_folder_with_braces(
     assert run(*rater_folder.arguments()) == 0
     into = ["convert", "--into", "901", "--raters", rater_folder.rater_pattern, "-np", "1", "--overwrite"]
     assert run(*into) == 0
+
+
+@pytest.mark.parametrize("name", ["k1.nii", "k1.nii.gz", "K1.PNG", "k1.tif"])
+def test_case_names_that_end_as_images_do_are_refused(name: str) -> None:
+    with pytest.raises(
+        DatasetError, match=rf"Case {name}: a case name cannot end in .*; write the whole ending"
+    ):
+        check_case_names(["k0", name])
+    check_case_names(["k1.niiX", "k.1", "png"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from nnunet_softlabel.formats.dicom_seg import is_dicom_file, read_dicom_segment
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import write_image
 from nnunet_softlabel.formats.labels import parse_labels
+from nnunet_softlabel.formats.regrid import GridError
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
+from nnunet_softlabel.inspection.read import read_case
 from tests.formats.dicom_files import write_dicom as write_on
 
 pytest.importorskip("highdicom")
@@ -79,6 +82,71 @@ def test_convert_takes_dicom(tmp_path: Path, drawn, nnunet_folders) -> None:
     soft = SoftDataset(folder).read_soft("a")
     np.testing.assert_array_equal(soft[0], drawn["Lesion"] / 2)
     np.testing.assert_array_equal(soft[1], drawn["Bone"])
+
+
+def write_without_spacing(path: Path, slices: list[int], thickness: float | None = None) -> np.ndarray:
+    """A lesion in some slices alone; the file does not say how far slices are apart."""
+    import pydicom
+
+    lesion = np.zeros(SHAPE, bool)
+    lesion[slices, 2:5, 3:6] = True
+    write_dicom(path, {"Lesion": lesion})
+    content = pydicom.dcmread(path)
+    measures = content.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    del measures.SpacingBetweenSlices
+    if thickness is not None:
+        measures.SliceThickness = thickness
+    content.save_as(path)
+    return lesion
+
+
+@pytest.mark.parametrize("slices", [[1, 5], [0, 2, 5], [3], [1, 3, 5], [1, 2, 3]], ids=str)
+@pytest.mark.parametrize("regrid", [None, "nearest"])
+def test_without_slice_spacing_frames_lie_on_the_slices_of_the_image(tmp_path: Path, slices, regrid) -> None:
+    lesion = write_without_spacing(tmp_path / "a.dcm", slices)
+    label_map = read_label_map(tmp_path / "a.dcm", *lesion_reading(), what="a")
+    array, _ = on_grid(label_map, GRID, regrid)
+    np.testing.assert_array_equal(array, lesion)
+
+
+def lesion_reading() -> tuple:
+    labels, values = parse_labels(["lesion=Lesion"])
+    return labels, Reading(values)
+
+
+def test_without_slice_spacing_nothing_is_regridded(tmp_path: Path) -> None:
+    write_without_spacing(tmp_path / "a.dcm", [1, 5])
+    label_map = read_label_map(tmp_path / "a.dcm", *lesion_reading(), what="a")
+    assert not label_map.has_slice_spacing
+    image = replace(GRID, spacing_mm=(0.7, 0.9, 3.0))
+    with pytest.raises(
+        GridError, match=r"does not say how far its slices are apart \(SpacingBetweenSlices\)"
+    ):
+        on_grid(label_map, image, "nearest")
+
+
+def test_frames_one_thickness_apart_have_a_spacing(tmp_path: Path) -> None:
+    lesion = write_without_spacing(tmp_path / "a.dcm", [1, 2, 3], thickness=2.5)
+    label_map = read_label_map(tmp_path / "a.dcm", *lesion_reading(), what="a")
+    assert label_map.has_slice_spacing
+    image = replace(GRID, spacing_mm=(0.7, 0.9, 1.25), size=(10, 8, 11))
+    array, _ = on_grid(label_map, image, "nearest")
+    np.testing.assert_array_equal(array[::2], lesion)
+    assert array[[3, 5]].any(axis=(1, 2)).all()  # no slice between is left out
+
+
+def test_inspect_needs_the_image_of_frames_without_slice_spacing(tmp_path: Path) -> None:
+    write_without_spacing(tmp_path / "a.dcm", [1, 5])
+    write_dicom(tmp_path / "b.dcm", {"Lesion": np.ones(SHAPE)})
+    case = Case("a", [], raters={rater: tmp_path / f"{rater}.dcm" for rater in "ab"})
+    read = read_case(case, *lesion_reading())
+    assert read.raters is not None
+    assert list(read.raters.maps) == ["b"]
+    assert read.problems[0].endswith("(SpacingBetweenSlices); give the images, too (--images)")
+    write_image(tmp_path / "i.nii.gz", np.zeros(SHAPE, np.int16), GRID)
+    read = read_case(replace(case, images=[tmp_path / "i.nii.gz"]), *lesion_reading())
+    assert read.raters is not None
+    assert list(read.raters.maps) == ["a", "b"]
 
 
 def test_only_dicom_files_count(tmp_path: Path, drawn) -> None:

@@ -145,7 +145,10 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
 def as_segments(masks: dict) -> Segments:
     from nnunet_softlabel.formats.grid import Grid
 
-    return Segments({key: np.array(mask, bool)[None] for key, mask in masks.items()}, Grid.flat((1, 4)))
+    return Segments(
+        {key: np.array(mask, bool)[None] for key, mask in masks.items()},
+        Grid.flat((1, len(next(iter(masks.values()))))),
+    )
 
 
 def test_a_segment_that_no_label_names_is_an_error_unless_it_is_empty() -> None:
@@ -178,3 +181,23 @@ def test_a_region_alone_gets_its_own_value_or_is_ambiguous() -> None:
     split = Labels({"whole": (1, 2), "left": (1,), "right": (2,)})
     with pytest.raises(DatasetError, match="the segments whole meet in 1 voxels"):
         label_map_of(as_segments({"whole": [1, 0, 0, 0]}), split, {}, "a")
+
+
+def test_a_segment_named_as_the_label_does_not_join_the_one_that_is_named() -> None:
+    labels, values = parse_labels(["lesion=Final"])
+    segments = as_segments({"Final": [1, 0, 0, 0], "lesion": [0, 1, 0, 0]})
+    message = (
+        r"the segment 'lesion', which no --labels entry names; the label lesion is the segment Final; name"
+    )
+    with pytest.raises(DatasetError, match=message):
+        label_map_of(segments, labels, values, "a")
+    labels, values = parse_labels(["lesion=Final", "background=lesion"])
+    assert label_map_of(segments, labels, values, "a").tolist() == [[1, 0, 0, 0]]
+
+
+def test_more_than_64_segments_are_read() -> None:
+    number = 70
+    masks = {f"s{i}": np.arange(number) == i for i in range(number)}
+    labels, values = parse_labels(list(masks))
+    found = label_map_of(as_segments(masks), labels, values, "a")
+    assert found.tolist() == [list(range(1, number + 1))]

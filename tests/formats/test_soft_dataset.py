@@ -100,6 +100,12 @@ def test_label_values_of_raters_become_1_2_3() -> None:
     assert mapping == {0: 0, 10: 1, 20: 2, 255: 3}
 
 
+def test_values_may_be_named_background() -> None:
+    labels, mapping = parse_labels(["a=2", "background=7,255"])
+    assert mapping == {0: 0, 7: 0, 255: 0, 2: 1}
+    assert labels.to_dataset_json() == {"labels": {"background": 0, "a": 1}}
+
+
 def test_regions_keep_their_order() -> None:
     labels, _ = parse_labels(REGIONS)
     assert labels.names == ("whole", "core", "enhancing")
@@ -148,6 +154,9 @@ def test_given_region_order_is_honoured() -> None:
         (["a=1", "ignore=2,3"], "ignore takes one value of its own"),
         (["core=2", "whole=1,2"], "every value of region 'core' is in a later region"),
         (["a=70000"], "70000 is too large"),
+        (["a=1", "background=1"], "background shares a value with a label"),
+        (["a=1", "Ignore=255"], "Ignore would be a label to learn; write ignore in small letters"),
+        (["a=1", "BACKGROUND=2"], "BACKGROUND would be a label to learn; write background in small letters"),
     ],
 )
 def test_wrong_labels_are_refused(texts: list[str], message: str) -> None:

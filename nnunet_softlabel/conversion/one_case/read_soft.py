@@ -19,9 +19,11 @@ from nnunet_softlabel.cases.label_maps import (
 )
 from nnunet_softlabel.conversion.settings import CaseSettings
 from nnunet_softlabel.errors import DatasetError
+from nnunet_softlabel.formats.class_channels import check_maps
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.packed import PackedMap, marked_chunks, stacked
+from nnunet_softlabel.formats.probability_maps import half_step
 from nnunet_softlabel.formats.regrid import GridError, Moved
 
 LARGEST_EXCESS = 1e-2  # of an inner region over an outer one: a network's two channels are not exact
@@ -83,7 +85,7 @@ def read_soft(onto: Onto) -> list[PackedMap]:
         DatasetError: for a file that is missing or unreadable, or holds no probabilities.
     """
     case, settings = onto.case, onto.settings
-    channels, labels = [], settings.labels
+    channels, labels, rounding = [], settings.labels, 0.0
     for name in labels.names:
         if name not in case.soft:
             raise DatasetError(f"Case {case.name}: no probability map for label {name}; add it.")
@@ -91,12 +93,20 @@ def read_soft(onto: Onto) -> list[PackedMap]:
         probability = read_probability_map(
             source, settings.reading.soft_scale, what=f"Case {case.name}: soft label {name}"
         )
+        rounding += half_step(probability.array, settings.reading.soft_scale)
         channels.append(PackedMap.of(onto.fitted(probability, f"soft label {name} ({source_name(source)})")))
     _check_range(case, channels)
+    check_maps(
+        case.soft,
+        labels,
+        settings.reading.values,
+        scale=settings.reading.soft_scale,
+        what=f"Case {case.name}: soft labels",
+    )
     if labels.has_regions:
         _check_nested(case, channels, labels)
     else:
-        _share_one(case, channels)
+        _share_one(case, channels, rounding)
     return channels
 
 
@@ -107,11 +117,11 @@ def _check_range(case: Case, soft: Sequence[PackedMap]) -> None:
             raise DatasetError(f"Case {case.name}: soft labels outside [0, 1]; rescale them.")
 
 
-def _share_one(case: Case, soft: Sequence[PackedMap]) -> None:
-    """Classes must sum to 1; takes off the rounding of 16 bit files, in place."""
+def _share_one(case: Case, soft: Sequence[PackedMap], rounding: float) -> None:
+    """Classes must sum to 1; takes off the rounding of 8 and 16 bit files, in place."""
     chunks = list(marked_chunks(soft))
     highest = max((float(stacked(soft, index).sum(axis=0).max(initial=0)) for index in chunks), default=0.0)
-    if highest > 1 + 1e-3:
+    if highest > 1 + max(rounding, 1e-3) + 1e-5:
         raise DatasetError(
             f"Case {case.name}: the soft labels of its classes sum to {highest:.3f}; "
             f"classes must sum to at most 1."
