@@ -218,7 +218,13 @@ def check_covers_training(
     present = {
         path.name[: -len(f"_0000{ending}")] for path in visible(dataset / "imagesTr", f"*_0000{ending}")
     }
-    given = {case.name for case in cases if not case.is_test}
+    test = next((case.name for case in cases if case.is_test), None)
+    if test is not None:
+        raise DatasetError(
+            f"Case {test}: is a test case, but {dataset.name} gets soft labels for its training cases alone; "
+            f"leave out its rows, or what marks it."
+        )
+    given = {case.name for case in cases}
     missing = sorted(present - given)
     if missing and missing_cases == "refuse":
         raise DatasetError(

@@ -15,7 +15,7 @@ from nnunet_softlabel.arguments import LabelTexts, Texts, as_label_texts, as_tex
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.sizes import processes_for_cases
-from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits_without, write_splits
+from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits_for_labels, write_splits
 from nnunet_softlabel.conversion.case_records import CaseRecord
 from nnunet_softlabel.conversion.checks import (
     check_arguments,
@@ -32,6 +32,12 @@ from nnunet_softlabel.conversion.checks import (
 from nnunet_softlabel.conversion.estimates import estimate
 from nnunet_softlabel.conversion.exchange import exchange, put_back
 from nnunet_softlabel.conversion.grids import naming_all_grids
+from nnunet_softlabel.conversion.kept import (
+    groups_of,
+    keep_test_records,
+    test_cases,
+    with_recorded_groups,
+)
 from nnunet_softlabel.conversion.one_case.fuse import LESION_WISE
 from nnunet_softlabel.conversion.one_case.write import is_whole, write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
@@ -182,7 +188,8 @@ def add_soft_labels(
         fusion: see `convert`; fewer raters in a case than it needs are an error.
         priors: see there.
         missing_cases: of the data set that are not among ``cases``: refuse, or leave them out of training.
-            Their files stay; ``splits_final.json`` leaves them out, and our trainers do.
+            Their files stay; ``splits_final.json`` leaves them out, and our trainers do. It keeps groups
+            (patients) together, of the cases or of an earlier conversion.
         running: number of processes; may replace soft labels that are already there.
 
     Returns:
@@ -196,6 +203,7 @@ def add_soft_labels(
     cases = sorted(cases, key=lambda case: case.name)
     put_back(dataset)
     content = read_dataset_json(dataset)
+    cases = with_recorded_groups(dataset, content, cases)
     own, values = labels_of(dataset, content, None if labels is None else as_label_texts(labels))
     how, running, files = Fusion.of(fusion), running or Running(), files or FileOptions()
     overwrite, resume = running.overwrite, running.resume
@@ -205,7 +213,12 @@ def add_soft_labels(
     check_takes_soft_labels(dataset, content)
     left_out = check_covers_training(cases, dataset, ending, missing_cases)
     splits_file = environment_folder("nnUNet_preprocessed") / dataset.name / "splits_final.json"
-    splits = splits_without(splits_file, left_out, cases, may_replace=overwrite or resume)
+    tests = test_cases(dataset, ending)
+    groups, before = groups_of(content, cases, tests), content.get("soft_labels") or {}
+    splits, notes = splits_for_labels(
+        splits_file, cases, left_out=left_out, were_left_out=before.get("dropped_cases") or [],
+        may_replace=overwrite or resume,
+    )  # fmt: skip
     settings = CaseSettings(
         own, files.reading(own, values), tuple(content["channel_names"].values()), ending,
         how.method, dict(how.options), how.min_raters, hard_labels=dataset / "labelsTr",
@@ -221,9 +234,17 @@ def add_soft_labels(
     if "soft_labels" in content and not overwrite and not is_resumed:
         raise UsageError(f"{dataset}: has soft labels already; add --overwrite to replace them.")
 
+    if tests:
+        notes.append(f"{len(tests)} test cases keep the soft labels that they have.")
+    for note in notes:
+        print(note)
+
     def finish(records: list[CaseRecord], about: SoftLabels) -> None:
         write_candidates(work / "dataset", records)
         about["dropped_cases"] = left_out
+        if groups:
+            about["groups"] = {**groups}
+        keep_test_records(about, before, tests)
         exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
         write_splits(splits_file, splits)
 

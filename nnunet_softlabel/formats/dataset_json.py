@@ -20,6 +20,7 @@ RECORD: dict[str, type | tuple[type, ...]] = {
     "disputed_share": dict,
     "digests": dict,
     "groups": dict,
+    "test_labels": dict,
     "label_values": dict,
     "moved": dict,
     "prior": (dict, type(None)),

@@ -103,6 +103,15 @@ class RatesOfVotes(TypedDict):
     rates_of_raters: NotRequired[RatesOfRaters]
 
 
+class KeptTestLabels(TypedDict):
+    """How the soft labels of the test cases were made, where ``--into`` replaced those for training alone."""
+
+    cases: list[str]
+    made_by: str
+    fusion: FusionRecord | None
+    prior: PriorsRecord | None
+
+
 class SoftLabels(RatesOfVotes):
     """All that is known of a conversion. Data sets of earlier versions lack some keys: ask with ``get``.
 
@@ -122,6 +131,7 @@ class SoftLabels(RatesOfVotes):
         request: of what was asked for.
         sources: of the files that it was made from.
         groups: case -> patient.
+        test_labels: how those of the test cases were made, if by an earlier conversion.
         refined_from: data set and training of the first round.
     """
 
@@ -149,4 +159,5 @@ class SoftLabels(RatesOfVotes):
     request: str
     sources: str
     groups: NotRequired[dict[str, str | None]]
+    test_labels: NotRequired[KeptTestLabels]
     refined_from: NotRequired[dict[str, str]]
