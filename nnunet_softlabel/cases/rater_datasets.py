@@ -44,11 +44,14 @@ def read_rater_datasets(folders: Sequence[Path]) -> RaterDatasets:
         folders: ``DatasetXXX_RATER``; their training cases count.
 
     Raises:
-        UsageError: for fewer than two, or two raters of one name.
+        UsageError: for fewer than two, or one that is given twice.
         DatasetError: if their labels or channels differ by name, or one has no training case.
     """
     if len(folders) < 2:
         raise UsageError("--rater-datasets: give two data sets or more, one per rater.")
+    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--rater-datasets: {twice.name} is given twice; give each rater once.")
     raters = [re.sub(r"^Dataset\d+_", "", folder.name) for folder in folders]
     if len(set(raters)) < len(raters):
         raters = [folder.name for folder in folders]

@@ -133,7 +133,7 @@ def add_parser(commands: Commands) -> None:
         help="Table of the group (patient) of each case: splits keep groups.",
     )
     parser.add_argument(
-        "--group-column", default="group", metavar="NAME", help="Column of --groups (default group)."
+        "--group-column", metavar="NAME", help="Column of --groups, or of --cases-csv (default group)."
     )
     parser.add_argument(
         "--test-cases",

@@ -69,3 +69,9 @@ def test_one_data_set_and_a_missing_label_are_refused(tmp_path: Path) -> None:
     (second / "labelsTr" / "a.png").unlink()
     with pytest.raises(DatasetError, match=r"Case a: Dataset002_b has its image but no .*labelsTr/a.png"):
         read_rater_datasets([first, second])
+
+
+def test_a_data_set_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    first = make_dataset(tmp_path, "Dataset001_a", {"lesion": 1})
+    with pytest.raises(UsageError, match="Dataset001_a is given twice; give each rater once"):
+        read_rater_datasets([first, first])
