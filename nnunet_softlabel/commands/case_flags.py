@@ -99,6 +99,7 @@ def take_rater_datasets(args: argparse.Namespace) -> None:
     found = read_rater_datasets([find_dataset(raw, dataset) for dataset in args.rater_datasets])
     args.labels, args.rater_labels, args.channel_names = found.labels, found.rater_labels, found.channel_names
     args.cases_of_datasets = found.cases
+    print_notes(found.notes)
 
 
 def names_all_files(args: argparse.Namespace) -> bool:

@@ -84,7 +84,7 @@ def cases_of_dataset(args: argparse.Namespace) -> tuple[list[Case], Path, list[s
     from nnunet_softlabel.cases.patterns import literal
     from nnunet_softlabel.conversion.checks import check_takes_soft_labels, labels_of
     from nnunet_softlabel.conversion.exchange import put_back
-    from nnunet_softlabel.formats.dataset_json import read_dataset_json
+    from nnunet_softlabel.formats.dataset_json import channel_names_of, read_dataset_json
     from nnunet_softlabel.formats.labels import channels_of_labels
     from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 
@@ -92,7 +92,7 @@ def cases_of_dataset(args: argparse.Namespace) -> tuple[list[Case], Path, list[s
     put_back(dataset)  # its own raters may be what is fused
     content = read_dataset_json(dataset)
     check_takes_soft_labels(dataset, content)
-    ending, channel_names = content["file_ending"], list(content["channel_names"].values())
+    ending, channel_names = content["file_ending"], channel_names_of(content)
     if args.ignore and "ignore" not in content["labels"]:
         raise UsageError(
             f"--ignore: {dataset.name} has no ignore label; add it to its dataset.json and hard labels."

@@ -62,7 +62,7 @@ def keep_test_records(about: SoftLabels, before: Mapping[str, Any], tests: Itera
         return
     for key in ("raters_of_case", "moved", "disputed_share", "digests"):
         old = before.get(key) or {}
-        new = cast(dict[str, Any], about[key])
+        new = cast(dict[str, object], about[key])
         new |= {name: old[name] for name in kept if name in old}
     about["raters"] = sorted({rater for raters in about["raters_of_case"].values() for rater in raters})
     in_order = "".join(about["digests"][name] for name in sorted(about["digests"]))

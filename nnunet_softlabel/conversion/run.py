@@ -55,7 +55,7 @@ from nnunet_softlabel.conversion.work_folder import (
     unfinished_folder,
 )
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.dataset_json import read_dataset_json
+from nnunet_softlabel.formats.dataset_json import channel_names_of, read_dataset_json
 from nnunet_softlabel.formats.exchange_state import WORK
 from nnunet_softlabel.formats.files import refuse_existing, write_json
 from nnunet_softlabel.formats.nnunet_folders import environment_folder
@@ -220,7 +220,7 @@ def add_soft_labels(
         may_replace=overwrite or resume,
     )  # fmt: skip
     settings = CaseSettings(
-        own, files.reading(own, values), tuple(content["channel_names"].values()), ending,
+        own, files.reading(own, values), tuple(channel_names_of(content)), ending,
         how.method, dict(how.options), how.min_raters, hard_labels=dataset / "labelsTr",
         staple_scope=how.scope, has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
     )  # fmt: skip
