@@ -83,11 +83,13 @@ class SummaryOfContents(TypedDict):
     Attributes:
         disputed_share: of the voxels that any rater marked.
         labels_in_no_file: names.
+        vanished_labels: that raters drew, and of which fusion left nothing.
         identical_raters: pairs who drew the same in all their cases.
     """
 
     disputed_share: float
     labels_in_no_file: list[str]
+    vanished_labels: NotRequired[list[str]]
     identical_raters: list[list[str]]
 
 
