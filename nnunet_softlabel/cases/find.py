@@ -107,11 +107,12 @@ def check_have_raters(cases: Iterable[Case]) -> None:
         )
 
 
-def _files_by_case(pattern: Pattern) -> dict[str, str]:
-    regex = pattern.regex()
+def _files_by_case(pattern: Pattern, known: Iterable[str] = ()) -> dict[str, str]:
+    """Case -> file: a known case where one fits, else what the pattern takes for one."""
+    matcher = CaseMatcher(pattern, known)
     found: dict[str, str] = {}
     for path in pattern.files():
-        if match := regex.fullmatch(path):
+        if match := matcher.match(path) or matcher.anything.fullmatch(path):
             if match["case"] in found:
                 raise DatasetError(
                     f"Case {match['case']}: {pattern.flag} {pattern.text} fits two files, "
@@ -143,7 +144,7 @@ def _without_files_of(
 
 def _known_files(cases: Mapping[str, Case], pattern: Pattern, what: str, extra: Extra) -> dict[str, Path]:
     """Case -> file of the pattern; a file of an unknown case is extra."""
-    files = {name: Path(path) for name, path in _files_by_case(pattern).items()}
+    files = {name: Path(path) for name, path in _files_by_case(pattern, cases).items()}
     own = {str(path) for case in cases.values() for path in case.images if isinstance(path, Path)}
     strangers = {
         str(path): name for name, path in files.items() if name not in cases and str(path) not in own
@@ -232,18 +233,25 @@ def _add_soft(cases: dict[str, Case], pattern: Pattern, label_names: Sequence[st
     image_files = {str(path) for case in cases.values() for path in case.images}
     found = {path: matcher.anything.fullmatch(path) for path in pattern.files() if path not in image_files}
     files = {path: match["case"] for path, match in found.items() if match}
-    strangers = {path: name for path, name in files.items() if not matcher.match(path)}
+    strangers: dict[str, str] = {}
+    maps: dict[tuple[str, str], list[str]] = {}
+    for path, name in files.items():
+        if match := matcher.match(path):
+            label = match["label"] if pattern.has("label") else label_names[0]
+            maps.setdefault((match["case"], label), []).append(path)
+        else:
+            strangers[path] = name
     check_spelled_alike(pattern.text, strangers.values(), cases)
     if strangers and len(strangers) == len(files):
         _refuse_other_names(pattern, strangers, cases)
     for path, name in strangers.items():
         extra.add(path, f"soft label of case {name!r}")
     for name, case in cases.items():
-        cases[name] = replace(case, soft={label: _one_map(pattern, name, label) for label in label_names})
+        soft = {label: _one_map(pattern, name, label, maps.get((name, label))) for label in label_names}
+        cases[name] = replace(case, soft=soft)
 
 
-def _one_map(pattern: Pattern, case: str, label: str) -> Path:
-    files = pattern.filled_files(case=case, label=label)
+def _one_map(pattern: Pattern, case: str, label: str, files: Sequence[str] | None) -> Path:
     if not files:
         missing = pattern.filled(case=case, label=label)
         raise DatasetError(f"Case {case}: no probability map {missing} for label {label}; add it.")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.cases.rows import read_rows
+from nnunet_softlabel.cases.rows import column_named, read_rows
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.public import public
 
@@ -25,14 +25,19 @@ def read_groups(path: Path, *, case_column: str = "case", group_column: str = "g
         DatasetError: if the file cannot be read, lacks a column, or gives a case two groups.
     """
     rows, columns = read_rows(path, "--groups")
-    for column, flag in ((case_column, "--case-column"), (group_column, "--group-column")):
-        if column not in columns:
+    found = []
+    for wanted, flag in ((case_column, "--case-column"), (group_column, "--group-column")):
+        column = column_named(wanted, columns)
+        if column is None:
             raise DatasetError(
-                f"{path}: has no column {column!r}; its columns are {', '.join(columns)} ({flag})."
+                f"{path}: has no column {wanted!r}; its columns are {', '.join(columns)} ({flag})."
             )
+        found.append(column)
     groups: dict[str, str] = {}
     for row in rows:
-        case, group = row[case_column], row[group_column]
+        case, group = (row[column] for column in found)
+        if not case:
+            raise DatasetError(f"{row.place}: has no {case_column}; fill the cell or remove the row.")
         if not group:
             raise DatasetError(f"{row.place}: case {case} has no {group_column}; fill the cell.")
         if groups.setdefault(case, group) != group:

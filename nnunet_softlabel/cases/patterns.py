@@ -13,6 +13,7 @@ from nnunet_softlabel.formats.file_checks import check_is_file
 from nnunet_softlabel.formats.images import FLAT_ENDINGS, VOLUME_ENDINGS
 
 OPENING, CLOSING = "\0", "\1"  # in no path
+WHOLE_NUMBER = "(?!(?<=[0-9])[0-9])"  # not between two digits
 
 
 def literal(path: Path) -> str:
@@ -65,10 +66,6 @@ class Pattern:
         pairs = zip([names[name] for name in self.names], self.literals[1:], strict=True)
         return self.literals[0] + "".join(a + b for a, b in pairs)
 
-    def filled_files(self, **names: str) -> list[str]:
-        """The files that fit with these names in place of the placeholders."""
-        return self._found(self._joined([escape(names[name]) for name in self.names]))
-
     def files(self) -> list[str]:
         """All files that fit, whatever the placeholders stand for.
 
@@ -100,8 +97,9 @@ class Pattern:
         """A regular expression with a group per placeholder, restricted to ``choices`` where given."""
         allowed = {**self.choices, **choices}
         seen: set[str] = set()
-        expression = _literal_expression(self.literals[0])
-        for name, literal in zip(self.names, self.literals[1:], strict=True):
+        expression = _literal_expression(self.literals[0], ends_at_case=self.names[0] == "case")
+        following = [*self.names[1:], ""]
+        for name, literal, next_name in zip(self.names, self.literals[1:], following, strict=True):
             if name in seen:
                 expression += f"(?P={name})"
             else:
@@ -110,7 +108,9 @@ class Pattern:
                 names = sorted(allowed[name], key=lambda n: (-len(n), n)) if name in allowed else None
                 inner = "|".join(map(re.escape, names)) if names is not None else "[^/]+"
                 expression += f"(?P<{name}>{inner})"
-            expression += _literal_expression(literal)
+            expression += _literal_expression(
+                literal, begins_at_case=name == "case", ends_at_case=next_name == "case"
+            )
         return re.compile(expression)
 
 
@@ -128,32 +128,49 @@ def _is_file(path: str) -> bool:
     return True
 
 
-def _literal_expression(text: str) -> str:
-    """The regular expression of the text between placeholders, in which ``*`` and ``**`` are wildcards."""
-    expression = ""
-    for piece in re.split(r"(\*\*/|\*)", text):
-        expression += {"**/": "(?:[^/]+/)*", "*": "[^/]*"}.get(piece, re.escape(piece))
-    return expression
+def _literal_expression(text: str, *, begins_at_case: bool = False, ends_at_case: bool = False) -> str:
+    """The regular expression of the text between placeholders, in which ``*`` and ``**`` are wildcards.
+
+    A wildcard beside ``{case}`` cuts no number: ``{case}*`` finds ``k1_v2`` for the case k1, not ``k10``.
+    """
+    pieces = [piece for piece in re.split(r"(\*\*/|\*)", text) if piece]
+    found = [{"**/": "(?:[^/]+/)*", "*": "[^/]*"}.get(piece, re.escape(piece)) for piece in pieces]
+    if begins_at_case and pieces[:1] == ["*"]:
+        found[0] = f"(?:{WHOLE_NUMBER}[^/]+|)"
+    if ends_at_case and pieces[-1:] == ["*"]:
+        found[-1] = f"(?:[^/]+{WHOLE_NUMBER}|)"
+    return "".join(found)
 
 
 class CaseMatcher:
     """Finds the case, rater and label in a path, given the cases there are.
 
-    Of the names ``a`` and ``a_b`` the file ``a_b_1`` belongs to ``a_b``.
+    The longest name that fits wins: of the names ``a`` and ``a_b`` the file ``a_b_1`` belongs to ``a_b``, of
+    ``12`` and ``A_12`` the file ``anna_A_12`` to ``A_12``.
     """
 
     def __init__(self, pattern: Pattern, cases: Iterable[str], label_names: Sequence[str] = ()) -> None:
-        self.cases = set(cases)
-        labels = {"label": label_names} if label_names else {}
-        self.anything = pattern.regex(**labels)
-        self._make_exact = lambda: pattern.regex(case=self.cases, **labels)
-        self._exact: re.Pattern[str] | None = None
+        self.cases, self.pattern = set(cases), pattern
+        self.labels = {"label": label_names} if label_names else {}
+        self.anything = pattern.regex(**self.labels)
+        self.lengths = sorted({len(case) for case in self.cases}, reverse=True)
+        self._of_case: dict[str, re.Pattern[str]] = {}
 
     def match(self, path: str) -> re.Match[str] | None:
         """The match if the file is of one of the cases."""
         match = self.anything.fullmatch(path)
-        if match is None or match["case"] in self.cases:
-            return match
-        if self._exact is None:  # slow with thousands of cases, and rarely needed
-            self._exact = self._make_exact()
-        return self._exact.fullmatch(path)
+        if match is None:
+            return None
+        for length in self.lengths:
+            if length == len(match["case"]) and match["case"] in self.cases:
+                return match
+            parts = {path[i : i + length] for i in range(len(path) - length + 1)}
+            for case in sorted(parts & self.cases):
+                if longer := self._regex_of(case).fullmatch(path):
+                    return longer
+        return None
+
+    def _regex_of(self, case: str) -> re.Pattern[str]:
+        if case not in self._of_case:
+            self._of_case[case] = self.pattern.regex(case=[case], **self.labels)
+        return self._of_case[case]

@@ -27,9 +27,12 @@ class RaterChannels:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse names without an axis."""
+        """Refuse names without an axis, and a name that is given twice."""
         if self.names and self.axis is None:
             raise UsageError("--rater-names belongs to --rater-axis; add it.")
+        twice = next((name for name in self.names if self.names.count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"--rater-names: the name {twice!r} is given twice; give each channel its own.")
 
     def raters_of(self, path: Path) -> dict[str, Source]:
         """Rater -> the channel.
@@ -77,6 +80,19 @@ def with_raters(case: str, known: Mapping[str, Source], found: Mapping[str, Sour
                 f"{source_name(source)}; keep one, or merge them into one file."
             )
     return {**known, **found}
+
+
+def check_raters_are_there(names: Iterable[str], cases: Iterable[Case], flag: str) -> None:
+    """Refuse a flag for a rater who drew no case: a name may be misspelt.
+
+    Raises:
+        UsageError: naming the raters that there are.
+    """
+    there = {rater for case in cases for rater in case.raters}
+    for name in names:
+        if name not in there:
+            known = ", ".join(sorted(there)) or "none"
+            raise UsageError(f"{flag} {name}: no case has a rater of that name; there is {known}.")
 
 
 def check_are_no_outputs(cases: Iterable[Case]) -> None:

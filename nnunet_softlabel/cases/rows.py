@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,14 @@ class Row:
 
     def __getitem__(self, column: str) -> str:
         return self.fields.get(column, "")
+
+
+def column_named(wanted: str, columns: Sequence[str]) -> str | None:
+    """The column of this name; else the one that differs in capitals alone, if there is one."""
+    if wanted in columns:
+        return wanted
+    alike = [column for column in columns if column.lower() == wanted.lower()]
+    return alike[0] if len(alike) == 1 else None
 
 
 def read_rows(path: Path, flag: str) -> tuple[list[Row], list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from nnunet_softlabel.cases.case import Case
@@ -16,16 +15,19 @@ Splits = list[dict[str, list[str]]]
 
 
 def make_splits(cases: Sequence[Case]) -> Splits:
-    """nnU-Net's own cross-validation split, made over groups instead of cases.
+    """nnU-Net's own cross-validation split of the training cases, made over groups instead of cases.
 
     Raises:
         DatasetError: if there are fewer than two groups.
     """
+    return _folds_over({case.name: str(case.group) for case in cases if not case.is_test})
+
+
+def _folds_over(group_of: Mapping[str, str]) -> Splits:
     # imports scikit-learn, which no other part of a conversion needs
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-    training = [case for case in cases if not case.is_test]
-    groups = sorted({str(case.group) for case in training})
+    groups = sorted(set(group_of.values()))
     if len(groups) < 2:
         raise DatasetError(
             f"Groups (patients): all training cases are in group {', '.join(groups)}; "
@@ -34,44 +36,93 @@ def make_splits(cases: Sequence[Case]) -> Splits:
     folds = generate_crossval_split(groups, seed=12345, n_splits=min(NUM_FOLDS, len(groups)))
     return [
         {
-            side: sorted(case.name for case in training if case.group in set(fold[side]))
+            side: sorted(name for name, group in group_of.items() if group in set(fold[side]))
             for side in ("train", "val")
         }
         for fold in folds
     ]
 
 
-def splits_without(
-    path: Path, left_out: Sequence[str], cases: Sequence[Case], *, may_replace: bool
-) -> Splits | None:
-    """Folds that leave out cases which stay in the data set: nnU-Net trains on all that no fold leaves out.
+def splits_for_labels(
+    path: Path,
+    cases: Sequence[Case],
+    *,
+    left_out: Sequence[str],
+    were_left_out: Sequence[str] = (),
+    may_replace: bool,
+) -> tuple[Splits | None, list[str]]:
+    """Folds of a data set to which soft labels are added: nnU-Net trains on all that no fold leaves out.
+
+    Folds that are there stay as they are for the other cases. New ones take their place where patients would
+    be on both sides, and where an earlier call left out cases that are back and made the folds itself.
 
     Args:
-        path: ``splits_final.json``; its folds stay as they are for the other cases.
-        left_out: names of the cases that are not trained on.
-        cases: that are.
+        path: ``splits_final.json``, which may not be there.
+        cases: that are trained on; those with groups (patients) are split by group.
+        left_out: names of the cases that stay in the data set and are not trained on.
+        were_left_out: the same, before.
         may_replace: the file may be changed.
 
     Returns:
-        What is to be written, nnU-Net's own folds if there are none yet; None if nothing changes.
+        What is to be written, or None if nothing changes; and what the user is told.
 
     Raises:
         UsageError: if the file would change and may not.
         DatasetError: if a fold would have nothing to train on, or to validate with.
     """
-    if not left_out:
-        return None
     _refuse_lost_link(path)
+    has_groups = any(case.group is not None for case in cases)
+    group_of = {case.name: case.name if case.group is None else case.group for case in cases}
     if not path.exists():
-        names = [replace(case, group=case.name) for case in cases]
-        return make_splits(names)
-    if not _cases_of(path) & set(left_out):
-        return None
+        if has_groups:
+            return _folds_over(group_of), [f"Folds that keep groups (patients) together: {path}"]
+        return (_folds_over(group_of) if left_out else None), []
+    listed, folds = _cases_of(path), read_splits(path)
+    if mixed := _mixed_group(folds, group_of):
+        advice = (
+            f"group {mixed} is on both sides of a fold; add --overwrite for folds that keep groups together"
+        )
+        refuse_existing([path], overwrite=may_replace, advice=advice)
+        return _folds_over(group_of), [f"New folds: group {mixed} was on both sides of a fold of {path}."]
+    back = sorted(set(group_of) & set(were_left_out) - listed)
+    if back and _are_made_here(folds, group_of):
+        refuse_existing([path], overwrite=may_replace, advice="add --overwrite for folds with all cases")
+        return _folds_over(group_of), [f"New folds, for {len(back)} cases are back, as {back[0]}: {path}"]
+    lacking = sorted(set(group_of) - listed)
+    notes = [
+        f"{path} stays; it leaves out {len(lacking)} cases that have soft labels, as {name}: they are not "
+        f"trained on. To train on them, move the file away and run this again."
+        for name in lacking[:1]
+    ]
+    if not listed & set(left_out):
+        return None, notes
     advice = "add --overwrite to take the cases without raters out of its folds"
     refuse_existing([path], overwrite=may_replace, advice=advice)
+    return _without(folds, left_out, path), notes
+
+
+def _mixed_group(folds: Splits, group_of: Mapping[str, str]) -> str | None:
+    """A group that is trained on and validated with in one fold."""
+    for fold in folds:
+        train, val = (
+            {group_of[name] for name in fold[side] if name in group_of} for side in ("train", "val")
+        )
+        if train & val:
+            return min(train & val)
+    return None
+
+
+def _are_made_here(folds: Splits, group_of: Mapping[str, str]) -> bool:
+    """True for the very folds that are made for the cases that they list."""
+    listed = sorted({name for fold in folds for side in ("train", "val") for name in fold[side]})
+    made = [{name: of.get(name, name) for name in listed} for of in (group_of, {})]
+    return any(len(set(of.values())) > 1 and folds == _folds_over(of) for of in made)
+
+
+def _without(folds: Splits, left_out: Sequence[str], path: Path) -> Splits:
     folds = [
         {side: [name for name in fold[side] if name not in left_out] for side in ("train", "val")}
-        for fold in read_splits(path)
+        for fold in folds
     ]
     for number, fold in enumerate(folds):
         if not fold["train"] or not fold["val"]:

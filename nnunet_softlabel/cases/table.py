@@ -11,15 +11,13 @@ from pathlib import Path
 
 from nnunet_softlabel.arguments import Texts, as_texts
 from nnunet_softlabel.cases.case import Case, Source, source_name
+from nnunet_softlabel.cases.columns import KNOWN_COLUMNS, with_groups_of, with_known_columns
 from nnunet_softlabel.cases.names import check_case_names, check_file_name
 from nnunet_softlabel.cases.raters import RaterChannels
-from nnunet_softlabel.cases.rows import NO, YES, Row, read_rows
+from nnunet_softlabel.cases.rows import NO, YES, Row, column_named, read_rows
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.channels import ChannelAxis
 from nnunet_softlabel.public import public
-
-KNOWN_COLUMNS = ("case", "image", "rater", "mask", "group", "test", "ignore", "label")
-PREFIXES = ("image", "rater", "label", "roi")
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ def read_case_table(
     path: Path,
     *,
     case_column: str = "case",
+    group_column: str = "group",
     needs_images: bool = True,
     label_names: Sequence[str] = (),
     rater_axis: ChannelAxis | None = None,
@@ -62,6 +61,7 @@ def read_case_table(
     Args:
         path: the table.
         case_column: name of the column of cases.
+        group_column: name of the column of groups (patients), which a table may lack under its usual name.
         needs_images: False if images come from elsewhere.
         label_names: what the column ``label`` may hold; empty: anything.
         rater_axis: masks of rows without rater hold a channel per rater along this axis.
@@ -72,7 +72,10 @@ def read_case_table(
         DatasetError: naming the row of what does not fit, and files that are not there.
     """
     channels = RaterChannels(rater_axis, tuple(as_texts(rater_names, "rater_names")))
-    rows, columns = _with_known_columns(*read_rows(path, "--cases-csv"))
+    rows, columns = with_known_columns(*read_rows(path, "--cases-csv"))
+    case_column = column_named(case_column, columns) or case_column
+    if group_column != "group":
+        rows, columns = with_groups_of(path, rows, columns, group_column)
     layout = _Layout.of(path, columns, case_column, needs_images=needs_images)
     if rater_axis is not None and not (layout.is_long and any(_has_channels(row) for row in rows)):
         raise UsageError(
@@ -99,18 +102,6 @@ def read_case_table(
             )
     cases = [_case(name, found, layout, path) for name, found in sorted(collected.items())]
     return CaseTable(cases, layout.channel_names, layout.ignored)
-
-
-def _with_known_columns(rows: list[Row], columns: list[str]) -> tuple[list[Row], list[str]]:
-    """``Case`` or ``IMAGE:T2`` mean ``case`` and ``image:T2``; names of raters stay as they are."""
-    renamed: dict[str, str] = {}
-    for column in columns:
-        prefix, colon, name = column.partition(":")
-        known = prefix.lower() in (PREFIXES if colon else KNOWN_COLUMNS)
-        new = prefix.lower() + colon + name if known or re.fullmatch(r"(?i)image_\d{4}", column) else column
-        renamed[column] = column if new in columns or new in renamed.values() else new
-    rows = [Row(row.place, {renamed[c]: value for c, value in row.fields.items()}) for row in rows]
-    return rows, list(renamed.values())
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ def add_file_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--case-column",
-        default="case",
         metavar="NAME",
         help="Column of cases in --cases-csv, --groups and --test-cases (default case).",
     )
@@ -100,6 +99,7 @@ def take_rater_datasets(args: argparse.Namespace) -> None:
     found = read_rater_datasets([find_dataset(raw, dataset) for dataset in args.rater_datasets])
     args.labels, args.rater_labels, args.channel_names = found.labels, found.rater_labels, found.channel_names
     args.cases_of_datasets = found.cases
+    print_notes(found.notes)
 
 
 def names_all_files(args: argparse.Namespace) -> bool:
@@ -115,6 +115,11 @@ def check_file_flags(args: argparse.Namespace) -> None:
     """
     patterns = {"--images": args.images, "--raters": args.raters, "--roi": getattr(args, "roi", None)}
     patterns |= {"--soft": getattr(args, "soft", None), "--ignore": getattr(args, "ignore", None)}
+    groups, tests = getattr(args, "groups", None), getattr(args, "test_cases", None)
+    if args.case_column is not None and not (args.cases_csv or groups or tests):
+        raise UsageError("--case-column: belongs to a table, as of --cases-csv; add one.")
+    if getattr(args, "group_column", None) is not None and not (args.cases_csv or groups):
+        raise UsageError("--group-column: belongs to --groups or --cases-csv; add one.")
     if args.rater_names and args.rater_axis is None:
         raise UsageError("--rater-names belongs to --rater-axis; add it.")
     if args.rater_axis is not None and args.class_axis is not None:
@@ -135,7 +140,8 @@ def table_of(args: argparse.Namespace, label_names: Sequence[str], *, needs_imag
         return CaseTable(args.cases_of_datasets)
     table = read_case_table(
         args.cases_csv,
-        case_column=args.case_column,
+        case_column=args.case_column or "case",
+        group_column=_group_column_of_table(args),
         needs_images=needs_images,
         label_names=label_names,
         rater_axis=args.rater_axis,
@@ -144,6 +150,12 @@ def table_of(args: argparse.Namespace, label_names: Sequence[str], *, needs_imag
     if table.ignored_columns:
         print(f"Columns of {args.cases_csv} that are not used: {', '.join(table.ignored_columns)}")
     return table
+
+
+def _group_column_of_table(args: argparse.Namespace) -> str:
+    """``--group-column`` is of the table of ``--groups``, if there is one."""
+    column = None if getattr(args, "groups", None) else getattr(args, "group_column", None)
+    return column or "group"
 
 
 @dataclass(frozen=True)

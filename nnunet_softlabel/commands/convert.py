@@ -133,7 +133,7 @@ def add_parser(commands: Commands) -> None:
         help="Table of the group (patient) of each case: splits keep groups.",
     )
     parser.add_argument(
-        "--group-column", default="group", metavar="NAME", help="Column of --groups (default group)."
+        "--group-column", metavar="NAME", help="Column of --groups, or of --cases-csv (default group)."
     )
     parser.add_argument(
         "--test-cases",
@@ -175,8 +175,7 @@ def run(args: argparse.Namespace) -> None:
         _print_preview(args, cases, dataset, channel_names, common=common)
         return
     if dataset is not None:
-        missing_cases: Literal["refuse", "drop"] = "drop" if args.missing_raters == "drop" else "refuse"
-        folder = add_soft_labels(cases, dataset, missing_cases=missing_cases, **common)
+        folder = add_soft_labels(cases, dataset, missing_cases=_missing_cases(args), **common)
         print_moves(folder)
         print_left_out(folder)
         print(f"Soft labels added to {folder}")
@@ -192,6 +191,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"Data set written to {folder}")
     print_detection(folder)
     print_next(kept, args.d)
+
+
+def _missing_cases(args: argparse.Namespace) -> Literal["refuse", "drop"]:
+    return "drop" if args.missing_raters == "drop" else "refuse"
 
 
 def _fusion_of(args: argparse.Namespace) -> Fusion:
@@ -216,23 +219,18 @@ def _print_preview(
     common: _Common,
 ) -> None:
     from nnunet_softlabel.conversion.checks import check_id_is_free, final_folder, new_dataset
-    from nnunet_softlabel.conversion.preview import preview
+    from nnunet_softlabel.conversion.preview import Target, preview
     from nnunet_softlabel.conversion.summary import with_warnings
-    from nnunet_softlabel.processes import Workers
+    from nnunet_softlabel.formats.dataset_json import read_dataset_json
 
     final = dataset or final_folder(new_dataset(args.d, args.n))
     if dataset is None:
         check_id_is_free(final)
-    lines, warnings = preview(
-        cases,
-        labels=args.labels,
-        channel_names=channel_names,
-        files=common["files"],
-        fusion=common["fusion"],
-        priors=common["priors"],
-        dataset=dataset,
-        workers=Workers(args.np, show_progress=True),
-    )
-    if dataset is None and final.exists() and not (args.overwrite or args.resume):
-        warnings.append(f"{final} is already there: `convert` will ask for --overwrite.")
+    target = Target(final, is_new=dataset is None, missing_cases=_missing_cases(args))
+    lines, warnings = preview(cases, target, channel_names=channel_names, **common)
+    if not (args.overwrite or args.resume) and final.exists():
+        if dataset is None:
+            warnings.append(f"{final} is already there: `convert` will ask for --overwrite.")
+        elif "soft_labels" in read_dataset_json(final):
+            warnings.append(f"{final} has soft labels already: `convert` will ask for --overwrite.")
     print(with_warnings([*lines, "Nothing was written: --dry-run."], warnings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,16 +52,31 @@ def cases_of_files(args: argparse.Namespace) -> tuple[list[Case], None, list[str
 
     channels = channels_of_labels(*parse_labels(args.labels))
     found = found_cases(args, args.images or [], roi_patterns(args), channels)
-    cases = found.cases
+    cases, case_column = found.cases, args.case_column or "case"
     if args.groups is not None:
-        groups = read_groups(args.groups, case_column=args.case_column, group_column=args.group_column)
+        columns = {"case_column": case_column, "group_column": args.group_column or "group"}
+        groups = read_groups(args.groups, **columns)
         cases = with_groups(cases, groups, str(args.groups))
     if args.test_cases:
-        cases = with_test_cases(cases, read_test_names(args.test_cases, args.case_column))
-    channel_names = args.channel_names or found.channel_names
-    if not channel_names:
+        cases = with_test_cases(cases, read_test_names(args.test_cases, case_column))
+    return cases, None, _channel_names(args.channel_names, found.channel_names)
+
+
+def _channel_names(given: Sequence[str] | None, of_table: Sequence[str]) -> list[str]:
+    """Those of ``--channel-names``, which may rename the columns of a table, but not exchange them."""
+    if not given and not of_table:
         raise UsageError("missing: --channel-names (or name the columns of the table image:T2).")
-    return cases, None, list(channel_names)
+    if not given or not of_table or len(given) != len(of_table):  # a wrong number has its own error
+        return list(given or of_table)
+    for name, column in zip(given, of_table, strict=True):
+        if name != column and name in of_table:
+            raise UsageError(
+                f"--channel-names {' '.join(given)}: the columns of the table are in another order, "
+                f"{', '.join(f'image:{column}' for column in of_table)}; leave out --channel-names."
+            )
+        if name != column:
+            print(f"Channel {name}: column image:{column} of the table.")
+    return list(given)
 
 
 def cases_of_dataset(args: argparse.Namespace) -> tuple[list[Case], Path, list[str]]:
@@ -68,7 +84,7 @@ def cases_of_dataset(args: argparse.Namespace) -> tuple[list[Case], Path, list[s
     from nnunet_softlabel.cases.patterns import literal
     from nnunet_softlabel.conversion.checks import check_takes_soft_labels, labels_of
     from nnunet_softlabel.conversion.exchange import put_back
-    from nnunet_softlabel.formats.dataset_json import read_dataset_json
+    from nnunet_softlabel.formats.dataset_json import channel_names_of, read_dataset_json
     from nnunet_softlabel.formats.labels import channels_of_labels
     from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 
@@ -76,7 +92,7 @@ def cases_of_dataset(args: argparse.Namespace) -> tuple[list[Case], Path, list[s
     put_back(dataset)  # its own raters may be what is fused
     content = read_dataset_json(dataset)
     check_takes_soft_labels(dataset, content)
-    ending, channel_names = content["file_ending"], list(content["channel_names"].values())
+    ending, channel_names = content["file_ending"], channel_names_of(content)
     if args.ignore and "ignore" not in content["labels"]:
         raise UsageError(
             f"--ignore: {dataset.name} has no ignore label; add it to its dataset.json and hard labels."
@@ -100,9 +116,11 @@ def fusion_options(args: argparse.Namespace) -> dict[str, str | dict[str, float]
         raise UsageError(f"--weights belongs to --fusion weighted, not to {args.fusion}.")
     if args.weights == ["agreement"]:
         return {"weights": "agreement"}
-    weights = {}
+    weights: dict[str, float] = {}
     for text in args.weights:
         rater, _, number = text.rpartition("=")
+        if rater in weights:
+            raise UsageError(f"--weights {text}: rater {rater} has a weight already; keep one.")
         try:
             weights[rater] = float(number)
         except ValueError:

@@ -93,9 +93,11 @@ def priors_of(args: argparse.Namespace, cases: Sequence[Case]) -> Any:
 
 
 def _weights(texts: list[str]) -> dict[str, float]:
-    weights = {}
+    weights: dict[str, float] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
+        if name in weights:
+            raise UsageError(f"--roi-weight {text}: {name} has a weight already; keep one.")
         try:
             weights[name] = float(number)
         except ValueError:

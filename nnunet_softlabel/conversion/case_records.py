@@ -59,6 +59,7 @@ class Contents(TypedDict):
         soft_voxels: with a probability between 0 and 1.
         pairs: every two raters, and whether they drew the same.
         expected_voxels: label -> sum of its probabilities.
+        drawn_labels: that any rater marked.
     """
 
     marked_mm3: float
@@ -66,6 +67,7 @@ class Contents(TypedDict):
     soft_voxels: int
     pairs: list[tuple[str, str, bool]]
     expected_voxels: dict[str, float]
+    drawn_labels: list[str]
 
 
 class CaseRecord(StepRecord):
@@ -93,6 +95,7 @@ class CaseRecord(StepRecord):
     soft_voxels: NotRequired[int]
     pairs: NotRequired[list[tuple[str, str, bool]]]
     expected_voxels: NotRequired[dict[str, float]]
+    drawn_labels: NotRequired[list[str]]
     moved: NotRequired[dict[str, MoveRecord]]
     hash: NotRequired[str]
     sizes: NotRequired[dict[str, int]]

@@ -13,7 +13,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.groups import check_groups_are_whole
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.names import check_case_names, check_file_name, check_group, check_spelling
-from nnunet_softlabel.cases.raters import check_are_no_outputs
+from nnunet_softlabel.cases.raters import check_are_no_outputs, check_raters_are_there
 from nnunet_softlabel.conversion.settings import CaseSettings, Fusion, StapleScope
 from nnunet_softlabel.conversion.work_folder import UNFINISHED
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -44,6 +44,10 @@ def check_settings(settings: CaseSettings, cases: Sequence[Case]) -> None:
             "--soft-scale: belongs to ready probability maps (--soft), and no case has any; leave it out."
         )
     settings.priors.check(settings.channel_names)
+    check_raters_are_there(settings.reading.of_rater, cases, "--rater-labels")
+    weights = settings.fusion_options.get("weights")
+    if isinstance(weights, Mapping):
+        check_raters_are_there(weights, cases, "--weights")
 
 
 def check_arguments(cases: Sequence[Case], min_raters: int, num_processes: int) -> None:
@@ -218,7 +222,13 @@ def check_covers_training(
     present = {
         path.name[: -len(f"_0000{ending}")] for path in visible(dataset / "imagesTr", f"*_0000{ending}")
     }
-    given = {case.name for case in cases if not case.is_test}
+    test = next((case.name for case in cases if case.is_test), None)
+    if test is not None:
+        raise DatasetError(
+            f"Case {test}: is a test case, but {dataset.name} gets soft labels for its training cases alone; "
+            f"leave out its rows, or what marks it."
+        )
+    given = {case.name for case in cases}
     missing = sorted(present - given)
     if missing and missing_cases == "refuse":
         raise DatasetError(

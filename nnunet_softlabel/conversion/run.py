@@ -15,7 +15,7 @@ from nnunet_softlabel.arguments import LabelTexts, Texts, as_label_texts, as_tex
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions
 from nnunet_softlabel.cases.sizes import processes_for_cases
-from nnunet_softlabel.cases.splits import check_splits_file, make_splits, splits_without, write_splits
+from nnunet_softlabel.cases.splits import write_splits
 from nnunet_softlabel.conversion.case_records import CaseRecord
 from nnunet_softlabel.conversion.checks import (
     check_arguments,
@@ -31,13 +31,25 @@ from nnunet_softlabel.conversion.checks import (
 )
 from nnunet_softlabel.conversion.estimates import estimate
 from nnunet_softlabel.conversion.exchange import exchange, put_back
+from nnunet_softlabel.conversion.folds import (
+    folds_of_existing,
+    folds_of_new,
+    kept_cases,
+    splits_file_of,
+)
 from nnunet_softlabel.conversion.grids import naming_all_grids
+from nnunet_softlabel.conversion.kept import (
+    groups_of,
+    keep_test_records,
+    test_cases,
+    with_recorded_groups,
+)
 from nnunet_softlabel.conversion.one_case.fuse import LESION_WISE
 from nnunet_softlabel.conversion.one_case.write import is_whole, write_case
 from nnunet_softlabel.conversion.prior_settings import Priors
 from nnunet_softlabel.conversion.record import CANDIDATES_FILE, conversion_record, write_candidates
 from nnunet_softlabel.conversion.request import request_digest
-from nnunet_softlabel.conversion.settings import CaseSettings, Fusion, Running, has_too_few_raters
+from nnunet_softlabel.conversion.settings import CaseSettings, Fusion, Running
 from nnunet_softlabel.conversion.sources import digest_of_case, digest_of_sources
 from nnunet_softlabel.conversion.work_folder import (
     UNFINISHED,
@@ -48,11 +60,10 @@ from nnunet_softlabel.conversion.work_folder import (
     run_cases,
     unfinished_folder,
 )
-from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.dataset_json import read_dataset_json
+from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.formats.dataset_json import channel_names_of, read_dataset_json
 from nnunet_softlabel.formats.exchange_state import WORK
 from nnunet_softlabel.formats.files import refuse_existing, write_json
-from nnunet_softlabel.formats.nnunet_folders import environment_folder
 from nnunet_softlabel.formats.soft_labels import SoftLabels
 from nnunet_softlabel.processes import end_if_run_again
 from nnunet_softlabel.public import public
@@ -114,25 +125,24 @@ def convert(
         links_images=files.links_images,
     )  # fmt: skip
     check_settings(settings, cases)
-    kept = [case for case in cases if not has_too_few_raters(case, settings)]
-    if all(case.is_test for case in kept):
-        raise DatasetError(f"--min-raters {how.min_raters}: leaves no case to train on; lower it.")
+    kept = kept_cases(cases, settings)
     final = final_folder(dataset)
     work = final.with_name(f"{UNFINISHED}{final.name}")
     check_id_is_free(final)
     bring_back(work, final)
-    splits_file = environment_folder("nnUNet_preprocessed") / final.name / "splits_final.json"
-    splits = make_splits(kept) if kept[0].group is not None else None
     overwrite, resume = running.overwrite, running.resume
+    splits_file = splits_file_of(final)
     if resume and final.exists() and _is_complete(final, work, cases, settings):
         with claimed_id(final):
             if work.exists():  # killed before the splits were written
+                splits, _ = folds_of_new(final, kept, may_replace=True)
                 put_in_place(work, final, then=partial(write_splits, splits_file, splits))
         return final
     is_resumed = resume and (work / "dataset").is_dir()
     advice = "add --overwrite to replace it, or choose another -d"
     refuse_existing([final], overwrite=overwrite or is_resumed, advice=advice)
-    for note in check_splits_file(splits_file, splits, kept, may_replace=overwrite or resume):
+    splits, notes = folds_of_new(final, kept, may_replace=overwrite or resume)
+    for note in notes:
         print(note)
 
     def finish(records: list[CaseRecord], about: SoftLabels) -> None:
@@ -182,7 +192,8 @@ def add_soft_labels(
         fusion: see `convert`; fewer raters in a case than it needs are an error.
         priors: see there.
         missing_cases: of the data set that are not among ``cases``: refuse, or leave them out of training.
-            Their files stay; ``splits_final.json`` leaves them out, and our trainers do.
+            Their files stay; ``splits_final.json`` leaves them out, and our trainers do. It keeps groups
+            (patients) together, of the cases or of an earlier conversion.
         running: number of processes; may replace soft labels that are already there.
 
     Returns:
@@ -196,6 +207,7 @@ def add_soft_labels(
     cases = sorted(cases, key=lambda case: case.name)
     put_back(dataset)
     content = read_dataset_json(dataset)
+    cases = with_recorded_groups(dataset, content, cases)
     own, values = labels_of(dataset, content, None if labels is None else as_label_texts(labels))
     how, running, files = Fusion.of(fusion), running or Running(), files or FileOptions()
     overwrite, resume = running.overwrite, running.resume
@@ -204,10 +216,12 @@ def add_soft_labels(
     ending, work = content["file_ending"], dataset / WORK
     check_takes_soft_labels(dataset, content)
     left_out = check_covers_training(cases, dataset, ending, missing_cases)
-    splits_file = environment_folder("nnUNet_preprocessed") / dataset.name / "splits_final.json"
-    splits = splits_without(splits_file, left_out, cases, may_replace=overwrite or resume)
+    tests = test_cases(dataset, ending)
+    groups, before = groups_of(content, cases, tests), content.get("soft_labels") or {}
+    splits_file, may_replace = splits_file_of(dataset), overwrite or resume
+    splits, notes = folds_of_existing(dataset, content, cases, left_out=left_out, may_replace=may_replace)
     settings = CaseSettings(
-        own, files.reading(own, values), tuple(content["channel_names"].values()), ending,
+        own, files.reading(own, values), tuple(channel_names_of(content)), ending,
         how.method, dict(how.options), how.min_raters, hard_labels=dataset / "labelsTr",
         staple_scope=how.scope, has_anonymous_raters=how.has_anonymous_raters, priors=priors or Priors(),
     )  # fmt: skip
@@ -221,9 +235,17 @@ def add_soft_labels(
     if "soft_labels" in content and not overwrite and not is_resumed:
         raise UsageError(f"{dataset}: has soft labels already; add --overwrite to replace them.")
 
+    if tests:
+        notes.append(f"{len(tests)} test cases keep the soft labels that they have.")
+    for note in notes:
+        print(note)
+
     def finish(records: list[CaseRecord], about: SoftLabels) -> None:
         write_candidates(work / "dataset", records)
         about["dropped_cases"] = left_out
+        if groups:
+            about["groups"] = {**groups}
+        keep_test_records(about, before, tests)
         exchange(work, dataset, EXCHANGED, {**content, "soft_labels": about})
         write_splits(splits_file, splits)
 

@@ -101,6 +101,7 @@ def summary_of_contents(records: Sequence[CaseRecord]) -> SummaryOfContents:
     total: Counter[str] = Counter()
     for record in records:
         total.update(record.get("expected_voxels", {}))
+    drawn = {name for record in records for name in record.get("drawn_labels", ())}
     marked = sum(record["marked_mm3"] for record in records)
     disputed = sum(record["disputed_share"] * record["marked_mm3"] for record in records)
     shared: dict[tuple[str, str], bool] = {}
@@ -109,7 +110,8 @@ def summary_of_contents(records: Sequence[CaseRecord]) -> SummaryOfContents:
             shared[first, second] = shared.get((first, second), True) and is_same
     return {
         "disputed_share": round(disputed / marked, 6) if marked else 0.0,
-        "labels_in_no_file": [name for name, voxels in total.items() if not voxels],
+        "labels_in_no_file": [name for name, voxels in total.items() if not voxels and name not in drawn],
+        "vanished_labels": [name for name, voxels in total.items() if not voxels and name in drawn],
         "identical_raters": [list(pair) for pair, is_same in shared.items() if is_same],
     }
 
@@ -119,6 +121,10 @@ def contents_in_words(summary: SummaryOfContents) -> tuple[list[str], list[str]]
     share = 100 * summary["disputed_share"]
     lines = [f"Raters dispute {share:.1f} % of what any of them marked, all cases together."]
     warnings = [f"Label {name} occurs in no file." for name in summary["labels_in_no_file"]]
+    warnings += [
+        f"Label {name} was drawn, and fusion and priors left nothing of it."
+        for name in summary.get("vanished_labels", ())
+    ]
     if summary["disputed_share"] >= 1:
         warnings.append("No voxel is marked by all raters of its case; does {rater} stand for persons?")
     warnings += [

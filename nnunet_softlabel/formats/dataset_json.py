@@ -20,6 +20,7 @@ RECORD: dict[str, type | tuple[type, ...]] = {
     "disputed_share": dict,
     "digests": dict,
     "groups": dict,
+    "test_labels": dict,
     "label_values": dict,
     "moved": dict,
     "prior": (dict, type(None)),
@@ -40,6 +41,18 @@ def read_dataset_json(folder: Path) -> Json:
     content = read_json(folder / "dataset.json")
     check_dataset_json(folder, content)
     return content
+
+
+def channel_names_of(content: Mapping[str, Any]) -> list[str]:
+    """Names of the image channels by their numbers, in whatever order the file has them.
+
+    >>> channel_names_of({"channel_names": {"1": "PET", "0": "CT"}})
+    ['CT', 'PET']
+    """
+    names = content["channel_names"]
+    if all(str(number).isdigit() for number in names):
+        return [str(names[number]) for number in sorted(names, key=int)]
+    return [str(name) for name in names.values()]
 
 
 def check_dataset_json(folder: Path, content: Mapping[str, Any]) -> None:

@@ -83,11 +83,13 @@ class SummaryOfContents(TypedDict):
     Attributes:
         disputed_share: of the voxels that any rater marked.
         labels_in_no_file: names.
+        vanished_labels: that raters drew, and of which fusion left nothing.
         identical_raters: pairs who drew the same in all their cases.
     """
 
     disputed_share: float
     labels_in_no_file: list[str]
+    vanished_labels: NotRequired[list[str]]
     identical_raters: list[list[str]]
 
 
@@ -101,6 +103,15 @@ class RatesOfVotes(TypedDict):
 
     rater_rates: NotRequired[dict[str, dict[str, float]]]
     rates_of_raters: NotRequired[RatesOfRaters]
+
+
+class KeptTestLabels(TypedDict):
+    """How the soft labels of the test cases were made, where ``--into`` replaced those for training alone."""
+
+    cases: list[str]
+    made_by: str
+    fusion: FusionRecord | None
+    prior: PriorsRecord | None
 
 
 class SoftLabels(RatesOfVotes):
@@ -122,6 +133,7 @@ class SoftLabels(RatesOfVotes):
         request: of what was asked for.
         sources: of the files that it was made from.
         groups: case -> patient.
+        test_labels: how those of the test cases were made, if by an earlier conversion.
         refined_from: data set and training of the first round.
     """
 
@@ -149,4 +161,5 @@ class SoftLabels(RatesOfVotes):
     request: str
     sources: str
     groups: NotRequired[dict[str, str | None]]
+    test_labels: NotRequired[KeptTestLabels]
     refined_from: NotRequired[dict[str, str]]

@@ -11,7 +11,7 @@ from typing import Any
 from nnunet_softlabel.arguments import LabelTexts
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import FileOptions, Reading, labels_and_reading
-from nnunet_softlabel.cases.raters import check_are_no_outputs
+from nnunet_softlabel.cases.raters import check_are_no_outputs, check_raters_are_there
 from nnunet_softlabel.cases.sizes import processes_for_cases
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
@@ -87,6 +87,7 @@ def inspect_raters(
     """
     labels, reading = labels_and_reading(labels, reading)
     check_are_no_outputs(cases)
+    check_raters_are_there(reading.of_rater, cases, "--rater-labels")
     looked: dict[str, _Looked] = {}
     jobs = [(case, labels, reading) for case in cases]
     results = run_jobs(

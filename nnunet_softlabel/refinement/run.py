@@ -15,6 +15,7 @@ from nnunet_softlabel.conversion.record import CANDIDATES_FILE, detection_models
 from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.conversion.settings import Fusion, Running
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.formats.dataset_json import channel_names_of
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.model_labels import check_labels_of_model
@@ -121,7 +122,7 @@ def refine(
         cases,
         new_dataset(dataset_id, name or default_name(dataset)),
         labels=label_texts(dataset.labels),
-        channel_names=list(dataset.dataset_json["channel_names"].values()),
+        channel_names=channel_names_of(dataset.dataset_json),
         fusion=Fusion("lesion-wise", has_anonymous_raters=bool(about.get("has_anonymous_raters"))),
         files=FileOptions(links_images=links_images),
         running=running,

@@ -236,3 +236,9 @@ def test_two_spellings_of_an_accent_are_told(make_files, options) -> None:
     root = make_files(f"i/{composed}.png", "i/b.png", f"r1/{decomposed}.png", "r1/b.png")
     with pytest.raises(DatasetError, match=r"accents are stored in two ways \('Zoe.u0301', 'Zo.xe9'\)"):
         find_cases([f"{root}/i/{{case}}.png"], raters=[f"{root}/{{rater:r1}}/{{case}}.png"], **options)
+
+
+def test_a_name_for_two_channels_of_raters_is_refused() -> None:
+    files = RaterFiles("r/{case}.nii.gz", axis="last", names=["anna", "bob", "anna"])
+    with pytest.raises(UsageError, match="the name 'anna' is given twice; give each channel its own"):
+        find_cases(["i/{case}.nii.gz"], raters=files)

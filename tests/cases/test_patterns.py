@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,3 +118,49 @@ def test_a_home_folder_is_found_and_an_unknown_one_is_one_line(tmp_path: Path, m
     table.write_text("case,rater,mask\na,anna,~nobody_here/a.nii\n")
     assert run("inspect", "--cases-csv", str(table), "--labels", "a=1") == 2
     assert "mask: no such file" in capsys.readouterr().err
+
+
+def raters_found(root: Path, pattern: str, **options: Any) -> dict[str, dict[str, str]]:
+    cases = find_cases([f"{root}/i/{{case}}.png"], raters=[f"{root}/r/{pattern}"], **options)
+    return {case.name: {rater: Path(str(p)).name for rater, p in case.raters.items()} for case in cases}
+
+
+def test_the_longest_case_name_that_fits_has_the_file(make_files) -> None:
+    root = make_files("i/12.png", "i/A_12.png", "r/anna_12.png", "r/anna_A_12.png", "r/bob_A_12.png")
+    assert raters_found(root, "{rater}_{case}.png", may_lack_raters=True) == {
+        "12": {"anna": "anna_12.png"},
+        "A_12": {"anna": "anna_A_12.png", "bob": "bob_A_12.png"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "own", "other"),
+    [("{rater}/{case}*.png", "k1_v2", "k10_v2"), ("{rater}/*{case}.png", "v2_1k", "v2_11k")],
+)
+def test_a_wildcard_beside_the_case_cuts_no_number(make_files, pattern: str, own: str, other: str) -> None:
+    case = own.replace("v2", "").strip("_")
+    root = make_files(f"i/{case}.png", f"r/anna/{own}.png", f"r/bob/{other}.png")
+    with pytest.raises(DatasetError, match=f"r/bob/{other}.png: rater's file of case .*, which has no image"):
+        raters_found(root, pattern)
+    assert raters_found(root, pattern, extra_files="ignore") == {case: {"anna": f"{own}.png"}}
+
+
+def test_a_wildcard_before_the_case_takes_the_whole_number(make_files) -> None:
+    root = make_files("i/1.png", "i/11.png", "r/anna/v_sub1.png", "r/anna/v_sub11.png", "r/bob/v_sub11.png")
+    assert raters_found(root, "{rater}/*{case}.png") == {
+        "1": {"anna": "v_sub1.png"},
+        "11": {"anna": "v_sub11.png", "bob": "v_sub11.png"},
+    }
+    images = find_cases([f"{root}/r/anna/*{{case}}.png"], may_lack_raters=True)
+    assert [case.name for case in images] == ["1", "11"]
+
+
+def test_no_probability_map_or_mask_is_given_to_two_cases(make_files) -> None:
+    root = make_files("i/k1.png", "i/k10.png", "p/k1_a_l.png", "p/k10_a_l.png", "m/k1x.png", "m/k10x.png")
+    maps = SoftFiles(f"{root}/p/{{case}}*_{{label}}.png", ["l"])
+    k1, k10 = find_cases([f"{root}/i/{{case}}.png"], soft=maps, rois={"m": f"{root}/m/{{case}}*.png"})
+    assert (k1.soft["l"], k10.soft["l"]) == (root / "p/k1_a_l.png", root / "p/k10_a_l.png")
+    assert (k1.rois["m"], k10.rois["m"]) == (root / "m/k1x.png", root / "m/k10x.png")
+    (root / "p/k1_a_l.png").unlink()
+    with pytest.raises(DatasetError, match=r"Case k1: no probability map .* for label l; add it"):
+        find_cases([f"{root}/i/{{case}}.png"], soft=maps)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from nnunet_softlabel.cases.rater_datasets import read_rater_datasets
 from nnunet_softlabel.errors import DatasetError, UsageError
@@ -69,3 +71,34 @@ def test_one_data_set_and_a_missing_label_are_refused(tmp_path: Path) -> None:
     (second / "labelsTr" / "a.png").unlink()
     with pytest.raises(DatasetError, match=r"Case a: Dataset002_b has its image but no .*labelsTr/a.png"):
         read_rater_datasets([first, second])
+
+
+def test_a_data_set_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    first = make_dataset(tmp_path, "Dataset001_a", {"lesion": 1})
+    with pytest.raises(UsageError, match="Dataset001_a is given twice; give each rater once"):
+        read_rater_datasets([first, first])
+
+
+def test_channels_are_taken_by_their_numbers(tmp_path: Path) -> None:
+    folders = [make_dataset(tmp_path, f"Dataset00{i}_{i}", {"lesion": 1}) for i in (1, 2)]
+    content = json.loads((folders[0] / "dataset.json").read_text(encoding="utf-8"))
+    for folder, names in zip(folders, ({"1": "PET", "0": "CT"}, {"0": "CT", "1": "PET"}), strict=True):
+        (folder / "dataset.json").write_text(json.dumps({**content, "channel_names": names}))
+    assert read_rater_datasets(folders).channel_names == ["CT", "PET"]
+
+
+def test_other_images_of_a_case_are_said(tmp_path: Path) -> None:
+    first, second = (make_dataset(tmp_path, name, {"a": 1}) for name in ("Dataset001_a", "Dataset002_b"))
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for folder, level in ((first, 9), (second, 1)):  # the same voxels in other bytes
+        for case in "ab":
+            Image.fromarray(image).save(folder / f"imagesTr/{case}_0000.png", compress_level=level)
+    assert read_rater_datasets([first, second]).notes == []
+    Image.fromarray(image + 1).save(second / "imagesTr/b_0000.png")
+    assert read_rater_datasets([first, second]).notes == [
+        "WARNING: 1 cases have another image in Dataset002_b than in Dataset001_a, as b; the image of "
+        "Dataset001_a is taken. Do these names stand for the same patients?"
+    ]
+    (second / "imagesTr/a_0001.png").touch()
+    (note,) = read_rater_datasets([first, second]).notes
+    assert "2 cases have another image in Dataset002_b than in Dataset001_a, as a;" in note

@@ -249,3 +249,45 @@ def test_wrong_files_of_test_cases(write_table, text: str | bytes, name: str, me
 def test_a_file_that_names_no_test_case_is_refused(write_table, text, name):
     with pytest.raises(UsageError, match="names no case; fill the file, or leave out the flag"):
         read_test_names([str(write_table(text, name))])
+
+
+def test_capitals_in_the_header_are_understood_by_all_tables(write_table) -> None:
+    assert read_test_names([str(write_table("Case,TEST\na,1\nb,0\n"))]) == ["a"]
+    assert read_groups(write_table("CASE,Group\na,p\n")) == {"a": "p"}
+    table = write_table("Patient,Case,Image,Mask\np,a,a.png,a.png\n")
+    (case,) = read_case_table(table, group_column="patient").cases
+    assert (case.name, case.group) == ("a", "p")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("case,test\na,0\nb,1\na,1\n", "row 4: test is '1', but '0' in row 2 of the same case; keep one"),
+        ("case,patient\na,p\n", "has no column test, but patient; add it"),
+        ("case,test\n,1\n", "row 2: has no case; fill the cell or remove the row"),
+    ],
+)
+def test_a_table_of_test_cases_that_is_not_clear_is_refused(write_table, text: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_test_names([str(write_table(text))])
+
+
+def test_a_row_of_groups_without_case_is_refused(write_table) -> None:
+    with pytest.raises(DatasetError, match="row 2: has no case; fill the cell or remove the row"):
+        read_groups(write_table("case,group\n,p\n"))
+
+
+def test_an_empty_cell_says_nothing_of_a_test_case(write_table) -> None:
+    assert read_test_names([str(write_table("case,test\na,1\na,\nb,\n"))]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("case,image,mask\na,a.png,a.png\n", "has no column 'patient'; its columns are case, image, mask"),
+        ("case,mask,patient,group\na,a.png,p,q\n", "has the columns group and patient; keep one"),
+    ],
+)
+def test_a_wrong_column_of_groups_is_refused(write_table, text: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_case_table(write_table(text), group_column="patient")

@@ -126,11 +126,22 @@ BAD_FLAGS = {
     "fusion": (["--fusion", "magic"], "--fusion magic: unknown; choose one of"),
     "weights": (["--weights", "1=1"], "--weights belongs to --fusion weighted, not to mean"),
     "weight": (["--fusion", "weighted", "--weights", "1=x"], "--weights 1=x: expected RATER=WEIGHT"),
+    "stranger's weight": (
+        ["--fusion", "weighted", "--weights", "1=1", "2=1", "3=1", "4=1"],
+        "--weights 4: no case has a rater of that name; there is 1, 2, 3",
+    ),
+    "weight twice": (
+        ["--fusion", "weighted", "--weights", "1=1", "1=2"],
+        "--weights 1=2: rater 1 has a weight already",
+    ),
+    "stranger's labels": (["--rater-labels", "R1:lesion=1"], "--rater-labels R1: no case has a rater"),
     "few weights": (["--fusion", "weighted", "--weights", "1=1"], "--fusion weighted: weights lack 2, 3"),
     "min raters": (["--min-raters", "4"], "Case case_00: 3 of at least 4 raters (--min-raters); add"),
     "drops all": (["--min-raters", "4", "--few-raters", "drop"], "4: leaves no case to train on"),
     "covered": (["--labels", "core=1", "whole=1,2"], "every value of region 'core' is in a later region"),
     "groups": (["--groups", "absent.csv"], "--groups absent.csv: no such file"),
+    "group column": (["--group-column", "x"], "--group-column: belongs to --groups or --cases-csv; add one"),
+    "case column": (["--case-column", "x"], "--case-column: belongs to a table"),
     "channels": (["--channel-names", "CT", "PET"], "1 channels in"),
     "test case": (["--test-cases", "nobody"], "--test-cases: no case is named 'nobody'"),
 }  # fmt: skip

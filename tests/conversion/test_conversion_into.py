@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.find import find_cases
+from nnunet_softlabel.cases.splits import read_splits
 from nnunet_softlabel.conversion.run import add_soft_labels
 from nnunet_softlabel.conversion.settings import Running
 from nnunet_softlabel.errors import DatasetError
@@ -86,3 +88,84 @@ def test_into_refuses_unanswered_voxels_that_have_a_label(nnunet_folders: Folder
         DatasetError, match=r"c0.nii.gz: 1 voxels that no rater answered have a label; give them"
     ):
         add_soft_labels(in_memory_cases([1, 2, 2]), dataset.folder, running=Running(overwrite=True))
+
+
+def test_into_refuses_test_cases(plain_dataset: Path, rater_folder) -> None:
+    found = find_cases(
+        [f"{plain_dataset}/imagesTr/{{case}}_0000.nii.gz"], raters=[rater_folder.rater_pattern]
+    )
+    with pytest.raises(DatasetError, match="Case case_00: is a test case, but Dataset901_Tiny gets soft"):
+        add_soft_labels([replace(found[0], is_test=True), *found[1:]], plain_dataset)
+
+
+def table_with_groups(folder: Path, rater_folder, groups: dict[str, str]) -> Path:
+    table = folder / "groups.csv"
+    rows = [
+        f"{case},{rater},{rater_folder.rater(case, rater)},{group}"
+        for case, group in groups.items()
+        for rater in rater_folder.raters
+    ]
+    table.write_text("\n".join(["case,rater,mask,group", *rows]))
+    return table
+
+
+def test_groups_of_a_table_are_recorded_and_kept_together(
+    plain_dataset: Path, rater_folder, nnunet_folders: Folders, tmp_path: Path, capsys
+) -> None:
+    groups = {"case_00": "p0", "case_01": "p0", "case_02": "p1"}
+    table = table_with_groups(tmp_path, rater_folder, groups)
+    flags = ["convert", "--into", "901", "-np", "1"]
+    assert run(*flags, "--cases-csv", str(table), "--missing-raters", "drop") == 0
+    assert "Folds that keep groups (patients) together: " in capsys.readouterr().out
+    splits = nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json"
+    pairs = [{"train": ["case_00", "case_01"], "val": ["case_02"]}]
+    pairs.append({"train": pairs[0]["val"], "val": pairs[0]["train"]})
+    assert sorted(read_splits(splits), key=str) == sorted(pairs, key=str)
+    # another call knows them still, with other raters and no folds
+    splits.unlink()
+    for rater in rater_folder.raters:
+        rater_folder.rater("case_03", rater).unlink()
+    more = ["--raters", rater_folder.rater_pattern, "--missing-raters", "drop", "--overwrite"]
+    assert run(*flags, *more) == 0
+    assert SoftDataset(plain_dataset).about["groups"] == groups
+    assert sorted(read_splits(splits), key=str) == sorted(pairs, key=str)
+
+
+def test_a_case_whose_group_is_not_recorded_is_refused(
+    plain_dataset: Path, rater_folder, tmp_path: Path, capsys
+) -> None:
+    groups = {"case_00": "p0", "case_01": "p0", "case_02": "p1"}
+    table = table_with_groups(tmp_path, rater_folder, groups)
+    flags = ["convert", "--into", "901", "-np", "1"]
+    assert run(*flags, "--cases-csv", str(table), "--missing-raters", "drop") == 0
+    assert run(*flags, "--raters", rater_folder.rater_pattern, "--overwrite") == 2
+    assert "Case case_03: " in (error := capsys.readouterr().err)
+    assert "records groups (patients), but none of this case; give all groups" in error
+
+
+def test_test_cases_keep_their_soft_labels_and_groups(
+    rater_folder, nnunet_folders: Folders, tmp_path, capsys
+):
+    (tmp_path / "g.csv").write_text("case,group\ncase_00,a\ncase_01,b\ncase_02,c\ncase_03,d\n")
+    more = ["--test-cases", "case_03", "--groups", str(tmp_path / "g.csv")]
+    assert run(*rater_folder.arguments(), *more, "-np", "1") == 0
+    before = SoftDataset.find(901)
+    soft = before.read_soft("case_03", "Ts")
+    for rater in rater_folder.raters:
+        rater_folder.rater("case_03", rater).unlink()
+    into = ["convert", "--into", "901", "--raters", rater_folder.rater_pattern, "--overwrite", "-np", "1"]
+    for fusion in ("majority", "staple"):
+        assert run(*into, "--fusion", fusion) == 0
+        assert "1 test cases keep the soft labels that they have." in capsys.readouterr().out
+    after = SoftDataset.find(901)
+    np.testing.assert_array_equal(after.read_soft("case_03", "Ts"), soft)
+    assert after.about["groups"] == before.about["groups"]
+    assert after.about["raters_of_case"]["case_03"] == before.about["raters_of_case"]["case_03"]
+    assert after.about["digest"] != before.about["digest"]
+    assert after.about["fusion"] == {"method": "staple", "scope": "case"}
+    assert after.about["test_labels"]["cases"] == ["case_03"]
+    assert after.about["test_labels"]["fusion"] == {"method": "mean"}
+    # a training case may not come into the group of a test case
+    table = table_with_groups(tmp_path, rater_folder, {"case_00": "d", "case_01": "b", "case_02": "c"})
+    assert run("convert", "--into", "901", "--cases-csv", str(table), "--overwrite", "-np", "1") == 2
+    assert "group d has case case_00 in training and others in the test set" in capsys.readouterr().err

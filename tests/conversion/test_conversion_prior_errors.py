@@ -29,6 +29,7 @@ WRONG_FLAGS = {
     "no roi file": (["--roi", "bone=absent/{case}.nii.gz"], "--roi absent/{case}.nii.gz: fits no file"),
     "margin alone": (["--roi-margin-mm", "2"], "--roi-margin-mm and --roi-weight belong to --roi; add it"),
     "margin": (["--roi", "ROI", "--roi-margin-mm", "-1"], "--roi-margin-mm -1: takes a number from 0"),
+    "weight twice": (["--roi", "ROI", "--roi-weight", "bone=1", "bone=0"], "bone has a weight already"),
     "weight text": (["--roi", "ROI", "--roi-weight", "bone"], "--roi-weight bone: expected NAME=WEIGHT"),
     "weight name": (["--roi", "ROI", "--roi-weight", "x=1"], "x=1: no --roi has that name; there is bone"),
     "weight": (["--roi", "ROI", "--roi-weight", "bone=2"], "--roi-weight bone=2: weights lie in [0, 1]"),

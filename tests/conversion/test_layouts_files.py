@@ -60,6 +60,32 @@ def test_a_table_may_hold_raters_for_a_data_set_that_is_there(two_labels, nnunet
     check(nnunet_folders, expected, "Dataset900_Plain")
 
 
+def test_a_column_of_a_table_may_hold_the_groups(two_labels, nnunet_folders) -> None:
+    patient = {"case_00": "p", "case_01": "p", "case_02": "q"}
+    table = write_table(two_labels, two_labels.root / "t.csv", patient=patient.get)
+    flags = ["--cases-csv", str(table), "--labels", *two_labels.labels, "--group-column", "patient"]
+    assert run(*head(*flags)) == 0
+    assert SoftDataset.find(901).about["groups"] == patient
+    folds = read_splits(nnunet_folders.preprocessed / "Dataset901_Tiny" / "splits_final.json")
+    assert sorted(sorted(fold["val"]) for fold in folds) == [["case_00", "case_01"], ["case_02"]]
+
+
+def test_channel_names_that_exchange_columns_of_a_table_are_refused(
+    rater_folder_factory, nnunet_folders, tmp_path: Path, capsys
+) -> None:
+    folder = rater_folder_factory(tmp_path / "s", num_cases=2, num_raters=1)
+    table = write_table(folder, folder.root / "t.csv")
+    lines = table.read_text(encoding="utf-8").replace("image:MR;", "image:T2;image:T1;").splitlines()
+    rows = [line.replace(";", f";{line.split(';')[1]};", 1) for line in lines[1:]]
+    table.write_text("\n".join([lines[0], *rows]), encoding="utf-8")
+    flags = ["--cases-csv", str(table), "--labels", *folder.labels]
+    assert run(*head(*flags, "--channel-names", "T1", "T2")) == 2
+    assert "the columns of the table are in another order, image:T2, image:T1;" in capsys.readouterr().err
+    assert run(*head(*flags, "--channel-names", "T2", "MR")) == 0
+    assert "Channel MR: column image:T1 of the table." in capsys.readouterr().out
+    assert SoftDataset.find(901).dataset_json["channel_names"] == {"0": "T2", "1": "MR"}
+
+
 def test_a_table_with_a_group_on_both_sides_is_refused(two_labels, nnunet_folders, capsys) -> None:
     group = {"case_00": "p", "case_01": "p", "case_02": "q"}
     for tests in (("case_00",), tuple(two_labels.cases)):

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunet_softlabel.cases.label_maps import FileOptions
+from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.fusion import RaterVotes, estimate_rater_rates
 from nnunet_softlabel.inspection import (
@@ -176,3 +178,10 @@ def test_bubil_gold_standard_is_person_two(shared_data: Path) -> None:
     pairs = [p for p in summary["per_class"]["lesion"]["pairs"] if usable.issuperset(p["raters"])]
     assert np.mean([p["mean_dice"] for p in pairs]) == pytest.approx(0.864, abs=5e-4)
     assert min(p["lowest_dice"] for p in pairs) == pytest.approx(0.610, abs=5e-4)
+
+
+def test_labels_of_a_rater_who_is_not_there_are_refused(rater_folder: RaterFolder) -> None:
+    cases = pattern_cases([rater_folder.rater_pattern], [])
+    reading = FileOptions(rater_labels=["Bob:lesion=2"])
+    with pytest.raises(UsageError, match="Bob: no case has a rater of that name; there is 1, 2, 3"):
+        inspect_raters(cases, labels=["lesion=1"], reading=reading)

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nnunet_softlabel.cases.case import Case
-from nnunet_softlabel.conversion.case_records import CaseRecord, Contents
-from nnunet_softlabel.conversion.one_case.fuse import fuse_case
-from nnunet_softlabel.conversion.one_case.read import LoadedCase, load_case
-from nnunet_softlabel.conversion.settings import CaseSettings, has_too_few_raters
-from nnunet_softlabel.formats.labels import Labels
+from nnunet_softlabel.conversion.case_records import Contents
+from nnunet_softlabel.conversion.one_case.read import LoadedCase
+from nnunet_softlabel.formats.labels import MAX_LABEL, Labels
 from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
-
-
-def look_at_case(case: Case, settings: CaseSettings) -> CaseRecord:
-    """Read, check and fuse a case, and write nothing.
-
-    Raises:
-        DatasetError: for any file that is not what it should be.
-    """
-    record: CaseRecord = {"case": case.name, "raters": sorted(case.raters), "is_test": case.is_test}
-    if has_too_few_raters(case, settings):
-        record["is_dropped"] = True
-        return record
-    loaded = load_case(case, settings)
-    soft = fuse_case(case, loaded, settings).soft
-    expected = [float(packed.whole().sum(dtype=np.float64)) for packed in soft]
-    record |= describe(soft, loaded, settings.labels, expected)
-    record["moved"] = {what: move.to_json() for what, move in loaded.moved.items()}
-    return record
 
 
 def describe(
@@ -47,6 +28,7 @@ def describe(
     """
     maps = list(loaded.rater_maps.values())
     marked = disputed = n_soft = 0
+    seen, same = np.zeros(MAX_LABEL + 1, bool), _one_per_membership(labels)
     for index in range(soft[0].n_chunks):
         if not is_zero_in_all(soft, index):
             values = stacked(soft, index)
@@ -54,6 +36,8 @@ def describe(
             marked += 0 if maps else int(np.count_nonzero(values.max(axis=0) > 0))
         if maps and not is_zero_in_all(maps, index):
             drawn = np.stack([packed.get(index) for packed in maps])
+            seen[drawn.ravel()] = True
+            drawn = drawn if same is None else same[drawn]
             lowest = highest = drawn
             if labels.ignore is not None:  # no answer agrees with every answer
                 unanswered = drawn == labels.ignore
@@ -67,7 +51,20 @@ def describe(
         "soft_voxels": n_soft,
         "pairs": _pairs(loaded.rater_maps),
         "expected_voxels": dict(zip(labels.names, expected, strict=True)),
+        "drawn_labels": [name for name, values in labels.values.items() if seen[list(values)].any()],
     }
+
+
+def _one_per_membership(labels: Labels) -> NDArray[Any] | None:
+    """Value -> one for all values of the same regions: lesions may be numbered as one likes; None: itself."""
+    if not labels.has_regions:
+        return None
+    values = sorted({value for region in labels.values.values() for value in region})
+    first: dict[tuple[bool, ...], int] = {}
+    same = np.arange(MAX_LABEL + 1, dtype=np.uint16)
+    for value in values:
+        same[value] = first.setdefault(tuple(value in region for region in labels.values.values()), value)
+    return same
 
 
 def _pairs(maps: Mapping[str, PackedMap]) -> list[tuple[str, str, bool]]:

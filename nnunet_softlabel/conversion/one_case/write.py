@@ -110,14 +110,13 @@ def _write_files(
     case: Case, loaded: LoadedCase, fused: Fused, folder: Path, *, settings: CaseSettings
 ) -> list[float]:
     """Write one file after the other, of which one is in memory; the sum of each channel."""
+    check_can_be_written(case, loaded, fused, settings)
     split, ending = "Ts" if case.is_test else "Tr", settings.ending
     if settings.hard_labels is None:
         _write_images(case, loaded, _made(folder / f"images{split}"), settings)
         hard = consensus_of(fused.soft, settings.labels, fused.ignored)
         write_image(_made(folder / f"labels{split}") / f"{case.name}{ending}", hard, loaded.grid)
         del hard
-    else:
-        _check_hard_label(case, fused.ignored, settings)
     files = soft_files(_made(folder / f"softLabels{split}"), case.name, len(fused.soft), soft_ending(ending))
     expected = []
     for path, packed in zip(files, fused.soft, strict=True):
@@ -152,6 +151,24 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def check_can_be_written(case: Case, loaded: LoadedCase, fused: Fused, settings: CaseSettings) -> None:
+    """Refuse what would go wrong only when files are written.
+
+    Raises:
+        DatasetError: for an image that its new format cannot hold, or a hard label that does not fit.
+    """
+    if settings.hard_labels is not None:
+        _check_hard_label(case, fused.ignored, settings)
+        return
+    for source, array in zip(case.images, loaded.images, strict=True):
+        if array is None or (isinstance(source, Path) and _may_be_copied(source, array, settings.ending)):
+            continue
+        if is_flat(Path(f"image{settings.ending}")) and array.dtype not in (np.uint8, np.uint16, bool):
+            raise DatasetError(
+                f"{source_name(source)}: a {array.dtype} image does not fit into PNG; store 8 or 16 bit."
+            )
+
+
 def _check_hard_label(case: Case, ignored: PackedMap | None, settings: CaseSettings) -> None:
     """Refuse voxels that nobody answered and a hard label that is there already does not ignore."""
     if ignored is None or not ignored.any() or settings.hard_labels is None:
@@ -177,11 +194,7 @@ def _write_images(case: Case, loaded: LoadedCase, folder: Path, settings: CaseSe
             else:
                 shutil.copyfile(source, target)
             continue
-        if is_flat(target) and array.dtype not in (np.uint8, np.uint16):
-            if array.dtype != bool:
-                raise DatasetError(
-                    f"{source_name(source)}: a {array.dtype} image does not fit into PNG; store 8 or 16 bit."
-                )
+        if is_flat(target) and array.dtype == bool:
             array = array.astype(np.uint8)
         write_image(target, array, loaded.grid)
 
