@@ -96,6 +96,8 @@ def _train_locked(
     if code == BUSY:
         return Outcome(CellStatus.ELSEWHERE)
     status = CellStatus.DONE if code == 0 else CellStatus.FAILED
+    if made_with["split"] is None:
+        made_with = grid.made_with(cell)  # nnU-Net has made its splits by now
     record = {"made_with": made_with, "status": status.value}
     if code == 0:
         record |= cast(TrainingResult, read_json(result_file))

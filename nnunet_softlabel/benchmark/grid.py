@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -190,7 +191,16 @@ class BenchmarkGrid:
             "plans_hash": hashlib.sha256(self.plans_file.read_bytes()).hexdigest(),
             "soft_labels": self.dataset.about["digest"],
             "code": __version__,
+            "split": self._split_of(cell),
         }
+
+    def _split_of(self, cell: Cell) -> str | None:
+        """A digest of the cases of the cell's fold; None if nnU-Net has not made its splits yet."""
+        splits = self.splits
+        if cell.fold >= len(splits):
+            return None
+        cases = [sorted(splits[cell.fold][side]) for side in ("train", "val")]
+        return f"{hashlib.sha256(json.dumps(cases).encode()).hexdigest()[:12]} of splits_final.json"
 
     def record(self, cell: Cell) -> CellRecord | None:
         """The record of a cell, or None if it was never started.
@@ -205,7 +215,8 @@ class BenchmarkGrid:
         if not isinstance(record.get("made_with"), dict) or record.get("status") not in RECORDED:
             raise UsageError(f"{path}: is no record of a training; delete it, and its results with it.")
         for key, wanted in self.made_with(cell).items():
-            if record["made_with"].get(key) != wanted:
+            is_unknown = key == "split" and record["made_with"].get(key) is None
+            if record["made_with"].get(key) != wanted and not is_unknown:
                 raise UsageError(
                     f"{path}: was made with {key} {record['made_with'].get(key)}, "
                     f"this benchmark asks for {wanted}; "

@@ -23,6 +23,7 @@ class MadeWith(TypedDict):
     plans_hash: str
     soft_labels: str
     code: str
+    split: str | None
 
 
 class StartedBy(TypedDict):

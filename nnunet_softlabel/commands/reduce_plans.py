@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> None:
         "--patch-size", type=int, nargs=3, metavar="N", help="Largest patch, default the plan's."
     )
     parser.add_argument(
-        "--max-stages", type=int, default=4, metavar="N", help="Most resolution stages, default 4."
+        "--max-stages", type=int, default=4, metavar="N", help="Most resolution stages, from 3, default 4."
     )
     parser.add_argument(
         "--cascade", action="store_true", help="Add 3d_lowres and 3d_cascade_fullres to small images."

@@ -205,7 +205,12 @@ def _clip_checked(path: Path, channel: NDArray[Any]) -> None:
     if not channel.size:
         return
     lowest, highest = channel.min(), channel.max()
-    if not (lowest >= -1e-3 and highest <= 1 + 1e-3):  # not a number is neither
+    if math.isnan(lowest):
+        raise DatasetError(
+            f"{path}: holds values that are no probabilities (not a number); see in the log of its training "
+            f"whether the loss was a number, and train again."
+        )
+    if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
         raise DatasetError(f"{path}: holds values that are no probabilities; predict again.")
     if lowest < 0 or highest > 1:
         np.clip(channel, 0, 1, out=channel)

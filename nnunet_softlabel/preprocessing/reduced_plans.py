@@ -7,7 +7,7 @@ original.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,10 @@ from nnunet_softlabel.public import public
 
 # the lowres stage of a cascade has at least this many times fewer voxels; nnU-Net makes none below 2
 LOWRES_FACTOR = 4.0
+# nnU-Net's loss leaves out the output of the lowest resolution; two stages have no other, and it is 0 / 0
+LEAST_STAGES = 3
+WHY_NOT_FEWER = f"with fewer than {LEAST_STAGES} nnU-Net's loss is not a number"
+PLANNED_EDGE, LEAST_EDGE = 4, 2  # voxels of the smallest feature map: nnU-Net's rule, and ours where it fails
 NAMES_OF_NNUNET = ("dataset", "dataset_fingerprint", "splits_final")
 
 
@@ -39,7 +43,7 @@ class NetworkSize:
         batch_size: of every configuration.
         patch_size: largest patch, in voxels along nnU-Net's axes; None keeps the plan's. Its last two numbers
             bound 2d patches.
-        max_stages: most resolution stages of the network.
+        max_stages: most resolution stages of the network; fewer than three become three.
     """
 
     features: int = 8
@@ -66,6 +70,7 @@ def reduce_plans(
     network: NetworkSize | None = None,
     with_cascade: bool = False,
     overwrite: bool = False,
+    log: Callable[[str], None] = print,
 ) -> Path:
     """Write a plans file with a smaller network, batch and patch for every configuration.
 
@@ -84,13 +89,14 @@ def reduce_plans(
         network: its size, and that of its batches and patches.
         with_cascade: add the configurations of a cascade if the plan has none.
         overwrite: replace a reduced plan that is there.
+        log: takes one line for each thing that was decided otherwise than asked for.
 
     Returns:
         The new plans file, in ``nnUNet_preprocessed/DatasetXXX_NAME``.
 
     Raises:
-        UsageError: if the plan is missing, the reduced one is there already, or images are 2D and a cascade
-            is asked for.
+        UsageError: if the plan is missing, the reduced one is there already, images are 2D and a cascade is
+            asked for, or a patch is too small for a network of three stages.
     """
     base = find_dataset(environment_folder("nnUNet_preprocessed"), dataset)
     target = base / f"{name}.json"
@@ -102,10 +108,15 @@ def reduce_plans(
     if with_cascade:
         _add_cascade(reduced["configurations"], plans, name)
     with expecting_shape(base / f"{plans}.json", REMEDY):
-        for configuration in reduced["configurations"].values():
-            if "architecture" in configuration:  # others inherit from one that has it
-                _reduce(configuration, size)
+        own = {key: value for key, value in reduced["configurations"].items() if "architecture" in value}
+        found = {key: _topology(configuration, size) for key, configuration in own.items()}
+    notes = [note for key, topology in found.items() for note in _notes(key, topology, size)]
+    with expecting_shape(base / f"{plans}.json", REMEDY):
+        for key, configuration in own.items():  # others inherit from one of these
+            _reduce(configuration, found[key], size)
     write_json(target, reduced)
+    for note in notes:
+        log(note)
     return target
 
 
@@ -147,26 +158,78 @@ def _add_cascade(configurations: Json, plans: str, name: str) -> None:
     configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
 
 
-def _reduce(configuration: Json, size: NetworkSize) -> None:
-    planned, max_stages = configuration["patch_size"], size.max_stages
-    wanted = list(planned)
+@dataclass(frozen=True)
+class _Topology:
+    """Stages of a network, as nnU-Net's own rule gives them for a patch.
+
+    Attributes:
+        asked: the patch.
+        strides: of every stage.
+        kernels: of every stage.
+        patch: padded to be divisible.
+        planned_stages: with the smallest feature maps that nnU-Net would take.
+        is_of_flag: the patch is smaller than the plan's.
+    """
+
+    asked: Sequence[int]
+    strides: Sequence[Sequence[int]]
+    kernels: Sequence[Sequence[int]]
+    patch: Sequence[int]
+    planned_stages: int
+    is_of_flag: bool
+
+    @property
+    def shape(self) -> str:
+        """The patch, in words."""
+        return " x ".join(str(int(side)) for side in self.asked)
+
+
+def _topology(configuration: Json, size: NetworkSize) -> _Topology:
+    planned, most = configuration["patch_size"], max(size.max_stages, LEAST_STAGES)
+    asked = list(planned)
     if size.patch_size is not None:
         limits = size.patch_size[-len(planned) :]
-        wanted = [min(own, limit) for own, limit in zip(planned, limits, strict=True)]
-    # nnU-Net's own rule gives pooling and kernels that fit the smaller patch, and pads it to be divisible
-    _, strides, kernels, patch, _ = get_pool_and_conv_props(
-        configuration["spacing"], wanted, 4, max_stages - 1
-    )
-    stages = min(len(strides), max_stages)
+        asked = [min(own, limit) for own, limit in zip(planned, limits, strict=True)]
+    by_edge = [
+        get_pool_and_conv_props(configuration["spacing"], asked, edge, most - 1)
+        for edge in (PLANNED_EDGE, LEAST_EDGE)
+    ]
+    planned_stages = min(len(by_edge[0][1]), most)
+    _, strides, kernels, patch, _ = by_edge[planned_stages < LEAST_STAGES]
+    return _Topology(asked, strides[:most], kernels[:most], patch, planned_stages, asked != list(planned))
+
+
+def _notes(name: str, topology: _Topology, size: NetworkSize) -> list[str]:
+    """What is decided otherwise than asked for; refuses a patch that is too small for a network."""
+    if len(topology.strides) < LEAST_STAGES:
+        start = f"{name}: a patch of {topology.shape} voxels has no room for {LEAST_STAGES} resolution stages"
+        if not topology.is_of_flag:
+            raise UsageError(f"{start}; {WHY_NOT_FEWER}; pad the images before they are converted.")
+        advice = "give a larger one (16 voxels along each axis are enough)"
+        raise UsageError(f"--patch-size: {start}; {WHY_NOT_FEWER}; {advice}.")
+    notes = []
+    if size.max_stages < LEAST_STAGES:
+        notes.append(f"{name}: {LEAST_STAGES} resolution stages, not {size.max_stages}; {WHY_NOT_FEWER}.")
+    if topology.planned_stages < LEAST_STAGES:
+        notes.append(
+            f"{name}: feature maps get down to {LEAST_EDGE} voxels along an edge, not {PLANNED_EDGE}, so "
+            f"that a patch of {topology.shape} has {len(topology.strides)} resolution stages, not "
+            f"{topology.planned_stages}; {WHY_NOT_FEWER}."
+        )
+    return notes
+
+
+def _reduce(configuration: Json, topology: _Topology, size: NetworkSize) -> None:
+    stages = len(topology.strides)
     network = configuration["architecture"]["arch_kwargs"]
     network["n_stages"] = stages
-    network["strides"] = [list(map(int, stride)) for stride in strides[:stages]]
-    network["kernel_sizes"] = [list(map(int, kernel)) for kernel in kernels[:stages]]
+    network["strides"] = [list(map(int, stride)) for stride in topology.strides]
+    network["kernel_sizes"] = [list(map(int, kernel)) for kernel in topology.kernels]
     network["features_per_stage"] = [min(size.features * 2**i, 16 * size.features) for i in range(stages)]
     for key in ("n_conv_per_stage", "n_blocks_per_stage"):
         if key in network:
             network[key] = network[key][:1] * stages if len(network[key]) < stages else network[key][:stages]
     decoder = network["n_conv_per_stage_decoder"]
     network["n_conv_per_stage_decoder"] = (decoder + decoder[-1:] * stages)[: stages - 1]
-    configuration["patch_size"] = [int(side) for side in patch]
+    configuration["patch_size"] = [int(side) for side in topology.patch]
     configuration["batch_size"] = size.batch_size

@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.training.records import OfNnunet
@@ -44,6 +45,15 @@ def read_checkpoint(path: Path, *, keeps_on_disk: bool = False) -> OfNnunet:
     if not isinstance(checkpoint, dict):
         raise DatasetError(f"{path}: holds no checkpoint of nnU-Net; train that fold again.")
     return checkpoint
+
+
+def has_finite_weights(weights: Mapping[str, Tensor]) -> bool:
+    """Whether no weight of a network is infinite or not a number.
+
+    >>> has_finite_weights({"bias": torch.tensor([0.0, torch.nan])})
+    False
+    """
+    return all(bool(torch.isfinite(values).all()) for values in weights.values())
 
 
 @contextmanager

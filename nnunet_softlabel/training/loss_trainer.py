@@ -6,16 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_softlabel.cases.splits import refuse_random_fold
+from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import Json
 from nnunet_softlabel.losses import BalancedStart, CompactTargetLoss, FusedSoftLoss, RegionSums, TermWeights
 from nnunet_softlabel.losses.inputs import Activation
 from nnunet_softlabel.preprocessing.preparation import cases_left_out
+from nnunet_softlabel.training.checkpoints import has_finite_weights
 from nnunet_softlabel.training.foreground import PLENTY, foreground_share
 from nnunet_softlabel.training.records import OfNnunet
 
@@ -93,10 +96,20 @@ class LossTrainer(nnUNetTrainer):
         return [c for c in training if c not in left_out], [c for c in validation if c not in left_out]
 
     def _build_loss(self) -> nn.Module:
-        wrapped = super()._build_loss()
+        if self._get_deep_supervision_scales() == []:
+            raise DatasetError(
+                f"{self.plans_manager.plans_name}, {self.configuration_name}: a network of one resolution "
+                f"stage has no output to learn from; plan larger patches."
+            )
+        with np.errstate(invalid="ignore"):  # 0 / 0, see below
+            wrapped = super()._build_loss()
         loss = self._adapt_loss(self._on_compact_targets(self.build_soft_loss()))
         if not isinstance(wrapped, DeepSupervisionWrapper):
             return loss
+        if not np.isfinite(wrapped.weight_factors).all():
+            # nnU-Net leaves out the output of the lowest resolution, of two stages the only one
+            wrapped.weight_factors = (1.0,)
+            self.print_to_log_file("A network of two resolution stages: its only output has the weight 1.")
         wrapped.loss = loss
         return wrapped
 
@@ -147,6 +160,27 @@ class LossTrainer(nnUNetTrainer):
         if reason is not None:
             self.print_to_log_file(f"The balanced start ended {reason}.")
         return result
+
+    def on_train_epoch_end(self, train_outputs: list[OfNnunet]) -> None:
+        """nnU-Net's; a training whose loss is lost ends here, before its weights are saved.
+
+        In mixed precision a step without a finite gradient changes no weight, so a few of them do no harm.
+        """
+        super().on_train_epoch_end(train_outputs)
+        steps = len(train_outputs)
+        lost = sum(not np.isfinite(output["loss"]) for output in train_outputs)
+        what = None
+        if lost == steps:
+            what = "no step has a finite loss"
+        elif not has_finite_weights(self.network.state_dict()):
+            what = "weights are no longer finite numbers"
+        if what is not None:
+            raise DatasetError(
+                f"{type(self).__name__}, epoch {self.current_epoch}: {what}, so this network cannot learn; "
+                f"see whether images hold values that are no numbers, else train with a lower learning rate."
+            )
+        if lost:
+            self.print_to_log_file(f"{lost} of {steps} steps had no finite loss; they changed no weight.")
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's checkpoint; how far the balanced start is lies beside the arguments of the trainer."""

@@ -15,6 +15,7 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.public import public
 from nnunet_softlabel.training.budget import Budget
+from nnunet_softlabel.training.checkpoints import has_finite_weights
 from nnunet_softlabel.training.records import TrainingResult
 from nnunet_softlabel.training.starts_from import SHARE_OF_EPOCHS, starts_from
 
@@ -74,9 +75,11 @@ def train(
         instance.num_val_iterations_per_epoch = max(1, budget.iterations // 5)
     instance.save_every = min(instance.save_every, max(1, instance.num_epochs // 10))
     maybe_load_checkpoint(instance, continues, False, None if continues else _pretrained(instance))
+    _refuse_lost_loss(instance)
     started = time()
     instance.run_training()
     trained = time()
+    _refuse_lost_training(instance)
     instance.perform_actual_validation(True)
     curves = instance.logger.get_checkpoint()
     return {
@@ -89,6 +92,28 @@ def train(
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "curves": {name: [float(v) for v in curves[name]] for name in CURVES if name in curves},
     }
+
+
+def _refuse_lost_loss(trainer: Any) -> None:
+    """nnU-Net's own trainers weigh the only output of a network of two stages 0 / 0."""
+    if not trainer.was_initialized:
+        trainer.initialize()
+    if not np.isfinite(getattr(trainer.loss, "weight_factors", 0)).all():
+        plans, configuration = trainer.plans_manager.plans_name, trainer.configuration_name
+        raise DatasetError(
+            f"{plans}, {configuration}: with two resolution stages the loss of {type(trainer).__name__} is "
+            f"not a number; make the plan again with `nnunet_softlabel reduce-plans`, which takes three."
+        )
+
+
+def _refuse_lost_training(trainer: Any) -> None:
+    """As `LossTrainer` does after each epoch, for nnU-Net's own trainers, too."""
+    losses = trainer.logger.get_value("train_losses", step=None)
+    if not np.isfinite(losses).any() or not has_finite_weights(trainer.network.state_dict()):
+        raise DatasetError(
+            f"{trainer.output_folder}: {type(trainer).__name__} has learned nothing, its loss is not a "
+            f"finite number; see progress.png there, and whether images hold values that are no numbers."
+        )
 
 
 def _pretrained(trainer: Any) -> str | None:

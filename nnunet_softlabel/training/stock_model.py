@@ -16,7 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from torch import Tensor
 
-from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.calibration_file import FILE_NAME
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.labels import Labels
@@ -24,7 +24,7 @@ from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dat
 from nnunet_softlabel.formats.staging import staged
 from nnunet_softlabel.public import public
 from nnunet_softlabel.training import recipes
-from nnunet_softlabel.training.checkpoints import read_checkpoint
+from nnunet_softlabel.training.checkpoints import has_finite_weights, read_checkpoint
 from nnunet_softlabel.training.folding import folded, read_affine_map
 
 STOCK = nnUNetTrainer.__name__
@@ -162,6 +162,11 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
 def _rename_trainer(source: Path, target: Path, change: WeightChange | None) -> None:
     if source.is_file():
         checkpoint = read_checkpoint(source)
+        if not has_finite_weights(checkpoint["network_weights"]):
+            raise DatasetError(
+                f"{source}: holds weights that are not finite numbers, so its training failed; train that "
+                f"fold again."
+            )
         if change is not None:
             checkpoint["network_weights"] = change(checkpoint["network_weights"])
         target.parent.mkdir(parents=True, exist_ok=True)

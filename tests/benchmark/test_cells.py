@@ -9,8 +9,10 @@ from nnunet_softlabel.benchmark import (
     CellCommands,
     ClusterJobs,
     benchmark,
+    cell_training,
     report,
 )
+from nnunet_softlabel.cases.splits import read_splits
 from nnunet_softlabel.cli import main
 from nnunet_softlabel.errors import UsageError
 from nnunet_softlabel.formats.files import read_json, write_json
@@ -81,6 +83,52 @@ def test_a_cell_made_with_something_else_is_refused(grid_factory, fake_training)
     benchmark(grid_factory(), num_processes=1, log=silent)
     with pytest.raises(UsageError, match="was made with iterations 1, this benchmark asks for 2"):
         benchmark(grid_factory(budget=Budget(1, 2, "cpu")), num_processes=1, log=silent)
+
+
+def test_a_cell_of_another_split_is_refused(
+    planned_dataset, grid_factory, fake_training, tmp_path, monkeypatch
+):
+    """The same fold has other cases by now: some would be scored twice, or by networks that saw them."""
+    planned_dataset.copy_to(tmp_path, monkeypatch)
+    grid = grid_factory()
+    benchmark(grid, num_processes=1, log=silent)
+    path = grid.preprocessed / "splits_final.json"
+    folds = read_splits(path)
+    write_json(path, [{side: cases[::-1] for side, cases in fold.items()} for fold in folds])
+    assert set(map(str, benchmark(grid, num_processes=1, log=silent).values())) == {"done"}
+    write_json(path, folds[::-1])
+    with pytest.raises(
+        UsageError, match=r"was made with split \w+ of splits_final.json, this benchmark asks"
+    ):
+        benchmark(grid_factory(), num_processes=1, log=silent)
+
+
+def test_a_cell_knows_the_split_that_its_own_training_made(
+    planned_dataset, grid_factory, fake_training, tmp_path, monkeypatch
+):
+    planned_dataset.copy_to(tmp_path, monkeypatch)
+    grid = grid_factory(trainers=TRAINERS[:1])
+    path = grid.preprocessed / "splits_final.json"
+    folds, popen = read_splits(path), cell_training.subprocess.Popen
+    path.unlink()
+
+    def train(command, **options):
+        write_json(path, folds)
+        return popen(command, **options)
+
+    monkeypatch.setattr(cell_training.subprocess, "Popen", train)
+    assert grid.made_with(grid.cells[0])["split"] is None
+    benchmark(grid, num_processes=1, log=silent)
+    assert read_json(grid.record_file(grid.cells[0]))["made_with"]["split"].endswith("of splits_final.json")
+
+
+def test_a_cell_of_an_unknown_split_is_taken_up(grid_factory, fake_training):
+    """A record of a training that ended before nnU-Net made its splits."""
+    grid = grid_factory(trainers=TRAINERS[:1])
+    record = grid.record_file(grid.cells[0])
+    record.parent.mkdir(parents=True)
+    write_json(record, {"made_with": grid.made_with(grid.cells[0]) | {"split": None}, "status": "started"})
+    assert list(map(str, benchmark(grid, num_processes=1, log=silent).values())) == ["done"]
 
 
 def test_a_cell_in_training_elsewhere_is_left_alone(grid_factory, fake_training):

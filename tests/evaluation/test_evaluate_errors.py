@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nnunet_softlabel.errors import DatasetError, UsageError
+from nnunet_softlabel.evaluation.apply_threshold import ImageFiles, apply_threshold
+from nnunet_softlabel.evaluation.average import average
+from nnunet_softlabel.evaluation.calibrate import calibrate
+from nnunet_softlabel.evaluation.maps import write_maps
 from nnunet_softlabel.evaluation.run import Scoring, evaluate
+from nnunet_softlabel.evaluation.tuning import tune_threshold
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import read_mask, write_image
 
@@ -48,7 +54,7 @@ BAD = {
     ),
     "no archive": (lambda d: (d.predictions / "case1.npz").write_bytes(b"no"), "cannot be read"),
     "other shape": (damage_probabilities, "have shape"),
-    "nan": (store_nan, "no probabilities"),
+    "nan": (store_nan, r"case1.npz: .*no probabilities \(not a number\); see in the log of its training"),
     "no consensus": (lambda d: d.dataset.label_file("case1").unlink(), "Case case1: its reference"),
     "other rater": (damage_rater, "Case case1: bob has shape"),
 }
@@ -104,3 +110,25 @@ def test_a_truth_of_another_shape_is_refused(build, tmp_path):
         evaluate(
             data.dataset, data.predictions, tmp_path / "out", num_processes=1, scoring=Scoring(truth=truth)
         )
+
+
+OTHER_COMMANDS = {
+    "apply_threshold": lambda d, out: apply_threshold(
+        d.predictions, out, 0.3, d.dataset.labels, files=ImageFiles(".nii.gz"), num_processes=1
+    ),
+    "average": lambda d, out: average(d.dataset, [d.predictions, d.others], out, num_processes=1),
+    "calibrate": lambda d, out: calibrate(d.dataset, d.predictions, out, num_processes=1),
+    "write_maps": lambda d, out: write_maps(d.dataset, d.predictions, out, num_processes=1),
+    "tune_threshold": lambda d, out: tune_threshold(d.dataset, d.predictions, out, num_processes=1),
+}
+
+
+@pytest.mark.parametrize("command", OTHER_COMMANDS)
+def test_probabilities_that_are_no_numbers_are_named_by_every_command(build, tmp_path, command):
+    data, others = build(cases=2), tmp_path / "others"
+    shutil.copytree(data.predictions, others)
+    store_nan(data)
+    both = SimpleNamespace(dataset=data.dataset, predictions=data.predictions, others=others)
+    with pytest.raises(DatasetError, match=r"predictions.case1.npz: .*\(not a number\)"):
+        OTHER_COMMANDS[command](both, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_softlabel.errors import UsageError
-from nnunet_softlabel.formats.files import read_json
+from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.preprocessing.reduced_plans import NetworkSize, reduce_plans
 from tests.conversion.conversion_helpers import run, tree
 from tests.nnunet_commands import check_nnunet_understands
@@ -91,6 +92,50 @@ def test_network_of_nothing_is_refused(own, capsys, flag: str, values: list[str]
     assert run("reduce-plans", "-d", "911", "-o", "New", flag, *values) == 2
     assert f"{flag} " in (message := capsys.readouterr().err)
     assert "takes numbers from 1" in message
+    assert not (own.preprocessed / "New.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "note"),
+    [
+        (["--max-stages", "2"], "3d_fullres: 3 resolution stages, not 2; with fewer than 3 nnU-Net's loss"),
+        (["--max-stages", "1"], "2d: 3 resolution stages, not 1; "),
+        (["--patch-size", "8", "8", "8"], "a patch of 8 x 8 x 8 has 3 resolution stages, not 2; with fewer"),
+        (["--patch-size", "8", "8", "8"], "2d: feature maps get down to 2 voxels along an edge, not 4"),
+    ],
+)
+def test_no_network_has_fewer_than_three_stages_and_the_user_is_told(own, capsys, flags, note) -> None:
+    """Of two stages nnU-Net weighs the only output 0 and divides by the sum."""
+    assert run("reduce-plans", "-d", "911", "-o", "New", *flags) == 0
+    assert note in capsys.readouterr().out
+    for configuration in read_json(own.preprocessed / "New.json")["configurations"].values():
+        network = configuration["architecture"]["arch_kwargs"]
+        assert network["n_stages"] == 3
+        assert len(network["strides"]) == len(network["features_per_stage"]) == 3
+        assert len(network["n_conv_per_stage_decoder"]) == 2
+        bottleneck = np.array(configuration["patch_size"]) / np.prod(network["strides"], axis=0)
+        assert (bottleneck >= 2).all()
+
+
+def test_what_fits_is_taken_as_it_was_asked_for(own, capsys) -> None:
+    assert run("reduce-plans", "-d", "911", "-o", "New", "--max-stages", "3") == 0
+    assert "stages" not in capsys.readouterr().out
+
+
+def test_a_patch_without_room_for_three_stages_is_refused(own, capsys) -> None:
+    assert run("reduce-plans", "-d", "911", "-o", "New", "--patch-size", "4", "4", "4") == 2
+    message = capsys.readouterr().err
+    assert "--patch-size: 2d: a patch of 4 x 4 voxels has no room for 3 resolution stages" in message
+    assert "give a larger one" in message
+    assert not (own.preprocessed / "New.json").exists()
+
+
+def test_images_without_room_for_three_stages_are_refused(own) -> None:
+    plan = read_json(own.preprocessed / "nnUNetPlans.json")
+    plan["configurations"]["2d"]["patch_size"] = [4, 6]
+    write_json(own.preprocessed / "Tiny.json", plan)
+    with pytest.raises(UsageError, match=r"2d: a patch of 4 x 6 voxels has no room.*pad the images before"):
+        reduce_plans(911, plans="Tiny", name="New")
     assert not (own.preprocessed / "New.json").exists()
 
 

@@ -1,6 +1,7 @@
 """The recipe that goes on from a trained stock model."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.training.budget import Budget
-from nnunet_softlabel.training.fine_tuning import bare
+from nnunet_softlabel.training.fine_tuning import FoldCases, Origin, bare, check_origin
 from nnunet_softlabel.training.recipes import TRAINERS, nnUNetTrainerSoftCEFineTune
 from nnunet_softlabel.training.run import train
 from nnunet_softlabel.training.starts_from import starts_from
@@ -92,6 +93,112 @@ def test_a_model_of_another_fold_with_the_same_cases_is_taken(trainer_factory, s
     finally:
         write_json(splits, before)
     assert "its last layers are taken too" in log_text(trainer)
+
+
+def validates(checkpoint, cases, *, is_whole=True):
+    """Leave what nnU-Net's validation leaves."""
+    folder = checkpoint.parent / "validation"
+    folder.mkdir()
+    for case in cases:
+        (folder / f"{case}.nii.gz").touch()
+    if is_whole:
+        (folder / "summary.json").write_text("{}", encoding="utf-8")
+
+
+def folds_of(dataset):
+    return json.loads((dataset.preprocessed / "splits_final.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def changed_splits(stock):
+    """The stock model of fold 0, whose cases are fold 1 by now."""
+    dataset, checkpoint = stock
+    splits, before = dataset.preprocessed / "splits_final.json", folds_of(dataset)
+    write_json(splits, [before[1], before[0], *before[2:]])
+    yield dataset, checkpoint, before[0]["val"]
+    write_json(splits, before)
+
+
+def test_the_same_fold_of_other_splits_is_refused(trainer_factory, changed_splits):
+    dataset, checkpoint, validated = changed_splits
+    validates(checkpoint, validated)
+    trainer = fine_tuned(trainer_factory, dataset, checkpoint)
+    seen = folds_of(dataset)[0]["val"]
+    wanted = rf"has seen 2 of the cases that fold 0 validates on \({', '.join(seen)}\); .*put back the one of"
+    with pytest.raises(DatasetError, match=wanted):
+        trainer.run_training()
+
+
+def test_a_fold_that_has_another_number_by_now_is_taken(trainer_factory, changed_splits):
+    dataset, checkpoint, validated = changed_splits
+    validates(checkpoint, validated)
+    trainer = fine_tuned(trainer_factory, dataset, checkpoint, fold=1)
+    trainer.on_train_start()
+    assert "its last layers are taken too" in log_text(trainer)
+    assert "could not be checked" not in log_text(trainer)
+
+
+def test_a_validation_of_both_splits_is_no_proof(trainer_factory, changed_splits):
+    """``--val`` after the splits were changed: the model has seen what it predicts."""
+    dataset, checkpoint, validated = changed_splits
+    validates(checkpoint, [*validated, *folds_of(dataset)[0]["val"]])
+    trainer = fine_tuned(trainer_factory, dataset, checkpoint)
+    with pytest.raises(DatasetError, match=rf"was not trained on {validated[0]}, which fold 0 trains on; "):
+        trainer.run_training()
+
+
+@pytest.mark.parametrize("cases", [0, 1])
+def test_splits_that_cannot_be_checked_are_told(trainer_factory, stock, cases):
+    """Without its validation, or when the validation ended half-way."""
+    dataset, checkpoint = stock
+    validates(checkpoint, folds_of(dataset)[0]["val"][:cases], is_whole=False)
+    trainer = fine_tuned(trainer_factory, dataset, checkpoint)
+    trainer.on_train_start()
+    assert "could not be checked whether splits_final.json is still the one" in log_text(trainer)
+
+
+def test_splits_of_the_training_leave_no_doubt(trainer_factory, stock):
+    dataset, checkpoint = stock
+    validates(checkpoint, folds_of(dataset)[0]["val"])
+    trainer = fine_tuned(trainer_factory, dataset, checkpoint)
+    trainer.on_train_start()
+    assert "could not be checked" not in log_text(trainer)
+
+
+FOLDS = [{"train": ["c", "d"], "val": ["a", "b"]}, {"train": ["a", "b"], "val": ["c", "d"]}]
+
+
+@pytest.mark.parametrize(
+    ("folder", "validated", "is_whole", "message"),
+    [
+        ("fold_0", "ab", True, ""),
+        ("fold_0", "ab", False, ""),
+        ("fold_0", "a", False, "could not be checked"),
+        ("fold_0", "a", True, r"seen 1 of the cases that fold 0 validates on \(b\); .* is not that of its"),
+        ("fold_0", "ac", False, r"seen 1 .*\(b\)"),
+        ("fold_0", "ax", True, r"seen 1 .*\(b\)"),
+        ("fold_0", "abx", True, ""),  # a case that was taken out
+        ("fold_1", "cd", True, r"seen 2 .*\(a, b\); start fold 0 from the checkpoint of fold 0"),
+        ("fold_1", "", False, r"seen 2 .*\(a, b\); start fold 0 from the checkpoint of fold 0"),
+        ("fold_1", "ab", True, ""),
+        ("fold_2", "ab", True, r"has no fold 2; start fold 0"),
+        ("fold_0_old", "ab", True, ""),
+        ("fold_0_old", "cd", True, r"seen 2 .*\(a, b\)"),
+        ("fold_0_old", "", False, "could not be checked"),
+    ],
+)
+def test_what_a_model_has_not_seen_is_what_it_validated(tmp_path, folder, validated, is_whole, message):
+    checkpoint, splits = tmp_path / folder / "checkpoint_final.pth", tmp_path / "splits_final.json"
+    checkpoint.parent.mkdir()
+    write_json(splits, FOLDS)
+    validates(checkpoint, validated, is_whole=is_whole)
+    now = FoldCases(0, FOLDS[0]["train"], FOLDS[0]["val"])
+    try:
+        found = check_origin(Origin(checkpoint, {}), now, splits, file_ending=".nii.gz")
+    except DatasetError as error:
+        found = str(error)
+    assert re.search(message, found)
+    assert bool(found) == bool(message)
 
 
 def test_a_model_of_all_cases_is_refused(trainer_factory, stock):

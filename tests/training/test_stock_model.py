@@ -208,6 +208,20 @@ def test_the_old_model_stays_until_the_new_one_is_whole(trained_model, renamed, 
     assert (target / "fold_0/checkpoint_final.pth").read_bytes() == before
 
 
+def test_a_model_whose_training_failed_is_not_exported(trained_model, tmp_path, monkeypatch):
+    (model, _), out = model_and_image(trained_model, "2d"), tmp_path / "exported"
+    own = tmp_path / "own" / model.parent.name / model.name
+    shutil.copytree(model, own)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "own"))
+    path = own / "fold_0/checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    next(iter(checkpoint["network_weights"].values())).fill_(torch.nan)
+    torch.save(checkpoint, path)
+    with pytest.raises(DatasetError, match=r"fold_0.checkpoint_final.pth: holds weights that are not finite"):
+        export_stock(trained_model[0].id, "2d", out, trainer=TRAINER, plans=REDUCED)
+    assert not list(out.rglob("*.pth"))
+
+
 def test_what_is_trusted_in_a_checkpoint_is_trusted_nowhere_else(trained_model):
     dataset, results = trained_model
     before = set(torch.serialization.get_safe_globals())
