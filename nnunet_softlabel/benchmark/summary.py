@@ -86,7 +86,7 @@ def shared_settings(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict
         "epochs": _shared(record["epochs"] for record in records),
         "iterations per epoch": _shared(record["iterations"] for record in records),
         "device": _shared(record["device"] for record in records),
-        "nnunet_softlabel": made_with["code"],
+        "nnunet_softlabel": _shared(record["made_with"]["code"] for record in records),
     }
 
 
