@@ -16,7 +16,11 @@ from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes, held_out_results, held_out_summary
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
-from nnunet_softlabel.benchmark.recalibrated_rows import recalibrated_cells, recalibrated_folder
+from nnunet_softlabel.benchmark.recalibrated_rows import (
+    notes_on_missing_rows,
+    recalibrated_cells,
+    recalibrated_folder,
+)
 from nnunet_softlabel.benchmark.records import BenchmarkSummary
 from nnunet_softlabel.benchmark.refined_rows import Round, baselines_of_refined, refined_notes, refined_round
 from nnunet_softlabel.benchmark.rounds import Rounds
@@ -24,6 +28,7 @@ from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import (
     difference_record,
+    iterations_of,
     sentences_of,
     shared_settings,
     trainer_summaries,
@@ -126,18 +131,17 @@ def _report(
     pairs = [(first, name) for name, first in baselines.items()]
     comparisons = compare_pairs(rows, pairs, margins=margins, primary=primary)
     all_runs = list(runs.values())
-    notes = make_notes(grid, outcome, finished, all_runs)
+    notes = [*make_notes(grid, outcome, finished, all_runs), *notes_on_missing_rows(grid, finished)]
     notes += [] if rounds is None else refined_notes(grid, rounds, second)
     for path in keep_earlier_page(grid):
         print(f"The earlier page stays: {path}")
     named_rows = [{"trainer": run.name, **row} for run in all_runs for row in run.rows]
     write_rows(grid.output / METRICS_FILE, named_rows, more_columns=["trainer"])
-    settings = shared_settings(grid, outcome)
-    done = [own.grid.record_of_done(cell) for own in every_round for cell in own.cells]
-    iterations = min(record["epochs"] * record["iterations"] for record in done)
+    settings = shared_settings(grid, finished)
     sentences = sentences_of(
-        grid, rows, pairs, comparisons, margins=margins, primary=primary, iterations=iterations
-    )
+        grid, rows, pairs, comparisons,
+        margins=margins, primary=primary, iterations=iterations_of(every_round),
+    )  # fmt: skip
     test = (
         held_out_results(every_round, baselines, margins=margins, primary=primary)
         if grid.scoring.test
