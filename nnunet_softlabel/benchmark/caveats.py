@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
+from nnunet_softlabel.benchmark.origins import version_notes
 from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import Outcome
 from nnunet_softlabel.evaluation.case_scores import RATER
@@ -41,7 +42,13 @@ def make_notes(
             "Each trainer is tested against the first trainer of its own configuration, "
             "and that one against the first configuration."
         )
-    return [*notes, *threshold_notes(grid, runs)]
+    return [*notes, *notes_on_versions(grid, finished), *threshold_notes(grid, runs)]
+
+
+def notes_on_versions(grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """Which trainings other versions of nnU-Net or of this package have made."""
+    records = {cell.name: grid.record_of_done(cell) for cells in finished.values() for cell in cells}
+    return version_notes(records, grid.made_with(grid.cells[0]))
 
 
 def threshold_notes(grid: BenchmarkGrid, runs: Sequence[RunResult]) -> list[str]:

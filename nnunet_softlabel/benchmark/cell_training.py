@@ -95,6 +95,13 @@ def _train_locked(
     code = wait_for_training(process, grid, cell, stop=stop)
     if code == BUSY:
         return Outcome(CellStatus.ELSEWHERE)
+    split = grid.made_with(cell)["split"]
+    if made_with["split"] is None:
+        made_with = {**made_with, "split": split}  # nnU-Net has made its folds meanwhile
+    elif made_with["split"] != split:
+        code = 1
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{grid.splits_file}: changed during this training, which validated other cases.\n")
     status = CellStatus.DONE if code == 0 else CellStatus.FAILED
     if made_with["split"] is None:
         made_with = grid.made_with(cell)  # nnU-Net has made its splits by now

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import cast
 
 from nnunet_softlabel import __version__
+from nnunet_softlabel.benchmark.origins import (
+    SOURCE,
+    SPLIT,
+    changed_file_message,
+    digest_of_fold,
+    what_differs,
+)
 from nnunet_softlabel.benchmark.records import CellRecord, MadeWith
 from nnunet_softlabel.benchmark.settings import Cell, CellCommands, CellScoring, Trainings
 from nnunet_softlabel.benchmark.status import CellStatus
@@ -23,6 +30,7 @@ from nnunet_softlabel.formats.soft_dataset import SoftDataset
 from nnunet_softlabel.public import public
 from nnunet_softlabel.training.budget import Budget
 from nnunet_softlabel.training.starts_from import starts_from
+from nnunet_softlabel.training.trainer_source import digest_of_own_trainer, own_trainer_files
 
 # of a cell, in its record
 RECORDED = tuple(status.value for status in (CellStatus.STARTED, CellStatus.DONE, CellStatus.FAILED))
@@ -151,10 +159,14 @@ class BenchmarkGrid:
         return self.output / "evaluation" / f"{cell.name}{suffix}"
 
     @property
+    def splits_file(self) -> Path:
+        """Where nnU-Net reads its folds, or writes them in the first training."""
+        return self.preprocessed / "splits_final.json"
+
+    @property
     def splits(self) -> list[dict[str, list[str]]]:
         """Training and validation cases of each fold, as nnU-Net reads them; empty if there are none yet."""
-        path = self.preprocessed / "splits_final.json"
-        return read_splits(path) if path.is_file() else []
+        return read_splits(self.splits_file) if self.splits_file.is_file() else []
 
     def validation_cases(self, cell: Cell) -> list[str]:
         """Cases of the cell's fold; empty if nnU-Net has not made its splits yet."""
@@ -179,7 +191,8 @@ class BenchmarkGrid:
             )
 
     def made_with(self, cell: Cell) -> MadeWith:
-        """What must agree before a cell is taken up again."""
+        """What must agree before a cell is taken up again, and the versions."""
+        splits = self.splits
         return {
             "trainer": cell.trainer,
             "configuration": cell.configuration,
@@ -190,17 +203,11 @@ class BenchmarkGrid:
             "plans": self.plans,
             "plans_hash": hashlib.sha256(self.plans_file.read_bytes()).hexdigest(),
             "soft_labels": self.dataset.about["digest"],
+            "split": digest_of_fold(splits[cell.fold]) if cell.fold < len(splits) else None,
+            "trainer_source": digest_of_own_trainer(cell.trainer),
             "code": __version__,
-            "split": self._split_of(cell),
+            "nnunetv2": metadata.version("nnunetv2"),
         }
-
-    def _split_of(self, cell: Cell) -> str | None:
-        """A digest of the cases of the cell's fold; None if nnU-Net has not made its splits yet."""
-        splits = self.splits
-        if cell.fold >= len(splits):
-            return None
-        cases = [sorted(splits[cell.fold][side]) for side in ("train", "val")]
-        return f"{hashlib.sha256(json.dumps(cases).encode()).hexdigest()[:12]} of splits_final.json"
 
     def record(self, cell: Cell) -> CellRecord | None:
         """The record of a cell, or None if it was never started.
@@ -208,20 +215,40 @@ class BenchmarkGrid:
         Raises:
             UsageError: if it was made with something else than this benchmark asks for.
         """
+        record = self._stored_record(cell)
+        if record is None:
+            return None
+        made_with: Mapping[str, object] = record["made_with"]
+        wanted: Mapping[str, object] = self.made_with(cell)
+        key = what_differs(made_with, wanted)
+        if key in (SPLIT, SOURCE):
+            files = [self.splits_file] if key == SPLIT else own_trainer_files(cell.trainer)
+            raise UsageError(changed_file_message(files, self._cells_that_differ_as(cell, key), self.output))
+        if key is not None:
+            raise UsageError(
+                f"{self.record_file(cell)}: was made with {key} {made_with.get(key)}, "
+                f"this benchmark asks for {wanted[key]}; "
+                f"choose another -o, or delete that file and its results."
+            )
+        return record
+
+    def _cells_that_differ_as(self, cell: Cell, key: str) -> list[str]:
+        """Names of the cells that were trained before the same file changed, this one first."""
+        found = {cell.name: None}
+        for other in self.cells:
+            record = self._stored_record(other) if key == SPLIT or other.trainer == cell.trainer else None
+            if record is not None and what_differs(record["made_with"], self.made_with(other)) == key:
+                found[other.name] = None
+        return list(found)
+
+    def _stored_record(self, cell: Cell) -> CellRecord | None:
+        """The record of a cell, whatever it was made with."""
         path = self.record_file(cell)
         if not path.is_file():
             return None
         record = read_json(path)
         if not isinstance(record.get("made_with"), dict) or record.get("status") not in RECORDED:
             raise UsageError(f"{path}: is no record of a training; delete it, and its results with it.")
-        for key, wanted in self.made_with(cell).items():
-            is_unknown = key == "split" and record["made_with"].get(key) is None
-            if record["made_with"].get(key) != wanted and not is_unknown:
-                raise UsageError(
-                    f"{path}: was made with {key} {record['made_with'].get(key)}, "
-                    f"this benchmark asks for {wanted}; "
-                    f"choose another -o, or delete that file and its results."
-                )
         return cast(CellRecord, record)
 
     def record_of_done(self, cell: Cell) -> CellRecord:

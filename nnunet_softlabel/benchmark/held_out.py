@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -24,10 +25,10 @@ CHECKPOINT = "checkpoint_final.pth"
 
 
 class MadeFrom(TypedDict):
-    """What a cell's test predictions were made from; others are not taken for these."""
+    """What a cell's test predictions were made from, as digests; others are not taken for these."""
 
     checkpoint: str
-    images: dict[str, int]
+    images: dict[str, str]
 
 
 class HeldOutRecord(TypedDict):
@@ -157,14 +158,26 @@ def _record_file(grid: BenchmarkGrid, cell: Cell) -> Path:
 
 def _made_from(grid: BenchmarkGrid, cell: Cell) -> MadeFrom:
     checkpoint = grid.fold_folder(cell) / CHECKPOINT
-    try:
-        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DatasetError(
-            f"{checkpoint}: cannot be read ({error.strerror}); train this fold again."
-        ) from error
     files = [path for case in grid.test_cases for path in grid.dataset.image_files(case, "Ts")]
-    return {"checkpoint": digest, "images": {path.name: path.stat().st_size for path in files}}
+    return {
+        "checkpoint": _digest(checkpoint, "train this fold again"),
+        "images": {path.name: _digest(path, "bring this test image back") for path in files},
+    }
+
+
+def _digest(path: Path, advice: str) -> str:
+    """SHA-256 of a file."""
+    try:
+        found = path.stat()
+        return _digest_of_content(path, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror}); {advice}.") from error
+
+
+@cache
+def _digest_of_content(path: Path, size: int, modified_ns: int) -> str:
+    """Computed again in this process only if size or time of the file are others: checkpoints are large."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _is_made_from(grid: BenchmarkGrid, cell: Cell, record: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out import is_predicted
-from nnunet_softlabel.benchmark.held_out_rows import scored_rows
+from nnunet_softlabel.benchmark.held_out_rows import notes_on_partial_rows, scored_rows
 from nnunet_softlabel.benchmark.pages import TEST_METRICS_FILE
 from nnunet_softlabel.benchmark.records import HeldOutSummary
 from nnunet_softlabel.benchmark.refined_rows import Round
@@ -81,6 +81,7 @@ def held_out_notes(every_round: Sequence[Round]) -> list[str]:
         for cell in each.cells
         if not is_predicted(each.grid, cell)
     ]
+    notes += [note for each in every_round for note in notes_on_partial_rows(each.grid, each.finished)]
     if grid.scoring.threshold == TUNED:
         notes.append(
             "Thresholds were tuned per trainer on the validation cases of all its folds. No test case was "

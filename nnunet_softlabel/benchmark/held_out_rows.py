@@ -144,13 +144,39 @@ def _is_scored(grid: BenchmarkGrid, row: Row, folders: Sequence[Path], tuned: Pa
 
 
 def scored_rows(grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]) -> dict[str, list[Row]]:
-    """Name on the page -> rows of it that are scored; a row is there if all of its folders are."""
-    found: dict[str, list[Row]] = {}
+    """Name on the page -> rows of it that are scored; a row has all networks of its trainer."""
+    return {
+        name: rows
+        for name, (rows, predicted) in _rows_by_name(grid, finished).items()
+        if _networks(rows) == _networks(rows, scored=True) == predicted
+    }
+
+
+def notes_on_partial_rows(grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """Which rows are left out, since they would set some seeds or folds of a trainer against all."""
+    notes = []
+    for name, (rows, predicted) in _rows_by_name(grid, finished).items():
+        have = _networks(rows, scored=True)
+        if have != predicted:
+            notes.append(
+                f"{name}: no row of the test set. {have} of {predicted} networks have these scores; the row "
+                f"would set them against all."
+            )
+    return notes
+
+
+def _rows_by_name(
+    grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]
+) -> dict[str, tuple[list[Row], int]]:
+    """Name on the page -> rows of all models of a trainer, scored or not, and how many networks predicted."""
+    found: dict[str, tuple[list[Row], int]] = {}
     for name, cells in finished.items():
         predicted = [cell for cell in cells if is_predicted(grid, cell)]
-        rows = [row for model in models_of(predicted) for row in rows_of(grid, model)]
-        for suffix in dict.fromkeys(row.suffix for row in rows):
-            own = [row for row in rows if row.suffix == suffix]
-            if all((row.folder / SUMMARY_FILE).is_file() for row in own):
-                found[name + suffix] = own
+        for row in (row for model in models_of(predicted) for row in rows_of(grid, model)):
+            found.setdefault(name + row.suffix, ([], len(predicted)))[0].append(row)
     return found
+
+
+def _networks(rows: Sequence[Row], *, scored: bool = False) -> int:
+    """How many networks are in some rows, or in those of them that are scored."""
+    return sum(len(row.cells) for row in rows if not scored or (row.folder / SUMMARY_FILE).is_file())

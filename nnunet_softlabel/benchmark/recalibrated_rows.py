@@ -99,8 +99,20 @@ def recalibrated_cells(
     """Rows of the page that have a recalibrated sister: all of their cells are scored."""
     if grid.scoring.calibrate is None:
         return {}
-    return {
-        name: cells
+    return {name: own for name, own in finished.items() if _number_recalibrated(grid, own) == len(own)}
+
+
+def notes_on_missing_rows(grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """Which trainers have no recalibrated row, where one was asked for."""
+    if grid.scoring.calibrate is None:
+        return []
+    return [
+        f"{name}{RECALIBRATED}: no row. {_number_recalibrated(grid, cells)} of {len(cells)} networks are "
+        f"recalibrated; a map that does not help is not used."
         for name, cells in finished.items()
-        if all((recalibrated_folder(grid, cell) / SUMMARY_FILE).is_file() for cell in cells)
-    }
+        if _number_recalibrated(grid, cells) != len(cells)
+    ]
+
+
+def _number_recalibrated(grid: BenchmarkGrid, cells: Sequence[Cell]) -> int:
+    return sum((recalibrated_folder(grid, cell) / SUMMARY_FILE).is_file() for cell in cells)

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 
 class MadeWith(TypedDict):
-    """What must agree before a cell is taken up again."""
+    """What must agree before a cell is taken up again, and the versions, which need not.
+
+    ``split`` is a digest of the cases of the fold, None until nnU-Net makes its folds; ``trainer_source`` one
+    of the files of a trainer of the user, None for others. Records of earlier versions lack both, and
+    ``nnunetv2``.
+    """
 
     trainer: str
     configuration: str
@@ -22,8 +27,10 @@ class MadeWith(TypedDict):
     plans: str
     plans_hash: str
     soft_labels: str
-    code: str
     split: str | None
+    trainer_source: str | None
+    code: str
+    nnunetv2: str
 
 
 class StartedBy(TypedDict):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nnunet_softlabel import __version__
+from nnunet_softlabel.benchmark.caveats import notes_on_versions
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.rounds import Rounds
 from nnunet_softlabel.benchmark.second_round import read_record
@@ -44,9 +46,9 @@ def baselines_of_refined(second: Round, first: Mapping[str, Sequence[Cell]]) -> 
     return {name: own if own in first else next(iter(first)) for name, own in found.items()}
 
 
-def refined_notes(grid: BenchmarkGrid, rounds: Rounds) -> list[str]:
-    """What a reader must know of the second round."""
-    if rounds.grid is None:
+def refined_notes(grid: BenchmarkGrid, rounds: Rounds, second: Round | None) -> list[str]:
+    """What a reader must know of the second round, where there is one."""
+    if rounds.grid is None or second is None:
         return [f"There is no second round: {rounds.why}."]
     record = read_record(grid)
     assert record is not None, "there is a second round, so its labels have a record"
@@ -66,6 +68,12 @@ def refined_notes(grid: BenchmarkGrid, rounds: Rounds) -> list[str]:
         "cases of the second round are among them. So refined rows may look a little too good on validation "
         "cases. The test set decides."
     )
+    if record["made_from"]["code"] != __version__:
+        notes.append(
+            f"The refined labels were made with nnunet_softlabel {record['made_from']['code']}, not with "
+            f"{__version__}, which is here now."
+        )
+    notes += [f"On refined labels, {text}" for text in notes_on_versions(second.grid, second.finished)]
     if grid.scoring.threshold == RATER_CORRECTED:
         notes.append(f"Refined rows are cut at 0.5: {RATER_CORRECTED} is right for the mean only.")
     if grid.scoring.calibrate is not None:

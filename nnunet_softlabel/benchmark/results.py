@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_softlabel.benchmark.case_pictures import case_pictures
 from nnunet_softlabel.benchmark.caveats import make_notes
 from nnunet_softlabel.benchmark.cell_scores import is_scored
 from nnunet_softlabel.benchmark.cell_training import recorded_outcome
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes, held_out_results, held_out_summary
 from nnunet_softlabel.benchmark.pages import REPORT_FILE, asked_of, keep_earlier_page
-from nnunet_softlabel.benchmark.recalibrated_rows import recalibrated_cells, recalibrated_folder
+from nnunet_softlabel.benchmark.recalibrated_rows import (
+    notes_on_missing_rows,
+    recalibrated_cells,
+    recalibrated_folder,
+)
 from nnunet_softlabel.benchmark.records import BenchmarkSummary
 from nnunet_softlabel.benchmark.refined_rows import Round, baselines_of_refined, refined_notes, refined_round
 from nnunet_softlabel.benchmark.rounds import Rounds
@@ -23,23 +28,19 @@ from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.benchmark.summary import (
     difference_record,
+    iterations_of,
     sentences_of,
     shared_settings,
     trainer_summaries,
 )
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import METRICS_FILE, SUMMARY_FILE, versions, write_rows
-from nnunet_softlabel.formats.files import visible, write_json
+from nnunet_softlabel.formats.files import write_json
 from nnunet_softlabel.formats.locks import held_lock
 from nnunet_softlabel.public import public
-from nnunet_softlabel.report.comparison import (
-    case_values,
-    compare_pairs,
-    home_reference,
-)
+from nnunet_softlabel.report.comparison import compare_pairs
 from nnunet_softlabel.report.findings import Findings, Provenance
 from nnunet_softlabel.report.page import write_report
-from nnunet_softlabel.report.pictures import CasePicture, case_picture, pick_cases
 from nnunet_softlabel.report.runs import RECALIBRATED, REFINED, RunResult
 
 TRAINING_PACKAGES = ("torch", "batchgeneratorsv2", "dynamic-network-architectures")
@@ -117,12 +118,12 @@ def _report(
         )
     runs = {name: _run(grid, name, cells) for name, cells in finished.items()}
     baselines, every_round = _baselines(finished), [Round(grid, finished)]
+    second = None
     if rounds is not None and rounds.grid is not None:
         second = refined_round(rounds.grid, _finished_cells(rounds.grid, rounds.second))
         every_round.append(second)
         runs |= {name: _run(second.grid, name, cells) for name, cells in second.finished.items()}
         baselines |= baselines_of_refined(second, finished)
-    trained_runs = list(runs.values())
     for name, cells in recalibrated_cells(grid, finished).items():
         runs[name + RECALIBRATED] = _recalibrated_run(grid, name + RECALIBRATED, cells)
         baselines[name + RECALIBRATED] = baselines.get(name, next(iter(finished)))
@@ -130,18 +131,17 @@ def _report(
     pairs = [(first, name) for name, first in baselines.items()]
     comparisons = compare_pairs(rows, pairs, margins=margins, primary=primary)
     all_runs = list(runs.values())
-    notes = make_notes(grid, outcome, finished, all_runs)
-    notes += [] if rounds is None else refined_notes(grid, rounds)
+    notes = [*make_notes(grid, outcome, finished, all_runs), *notes_on_missing_rows(grid, finished)]
+    notes += [] if rounds is None else refined_notes(grid, rounds, second)
     for path in keep_earlier_page(grid):
         print(f"The earlier page stays: {path}")
     named_rows = [{"trainer": run.name, **row} for run in all_runs for row in run.rows]
     write_rows(grid.output / METRICS_FILE, named_rows, more_columns=["trainer"])
-    settings = shared_settings(grid, outcome)
-    done = [own.grid.record_of_done(cell) for own in every_round for cell in own.cells]
-    iterations = min(record["epochs"] * record["iterations"] for record in done)
+    settings = shared_settings(grid, finished)
     sentences = sentences_of(
-        grid, rows, pairs, comparisons, margins=margins, primary=primary, iterations=iterations
-    )
+        grid, rows, pairs, comparisons,
+        margins=margins, primary=primary, iterations=iterations_of(every_round),
+    )  # fmt: skip
     test = (
         held_out_results(every_round, baselines, margins=margins, primary=primary)
         if grid.scoring.test
@@ -163,7 +163,7 @@ def _report(
         grid.output / REPORT_FILE,
         Findings(all_runs, comparisons, sentences, notes),
         title=f"{grid.dataset.folder.name}: {_title(list(runs))}",
-        pictures=_pictures(every_round, trained_runs),
+        pictures=case_pictures(every_round),
         provenance=Provenance(
             settings, commands, versions() | {name: metadata.version(name) for name in TRAINING_PACKAGES}
         ),
@@ -233,41 +233,3 @@ def _recalibrated_run(grid: BenchmarkGrid, name: str, cells: Sequence[Cell]) -> 
         [recalibrated_folder(grid, cell) for cell in cells],
         settings={"folds": sorted({c.fold for c in cells}), "seeds": sorted({c.seed for c in cells})},
     )
-
-
-def _pictures(every_round: Sequence[Round], runs: Sequence[RunResult]) -> list[CasePicture]:
-    """Best, median and worst Dice of every trainer in each class, with what every trainer predicted."""
-    pictures = []
-    where = {
-        name: {
-            path.stem: path.parent
-            for cell in cells
-            for path in visible(own.grid.validation_folder(cell), "*.npz")
-        }
-        for own in every_round
-        for name, cells in own.finished.items()
-    }
-    for class_name in runs[0].classes:
-        captions: dict[str, list[str]] = defaultdict(list)
-        for run in runs:
-            for case, caption in pick_cases(run.rows, class_name=class_name).items():
-                captions[case].append(f"{caption} of {run.name}")
-        scores = {run.name: _dice_texts(run, class_name) for run in runs}
-        for case, texts in captions.items():
-            pictures.append(
-                case_picture(
-                    every_round[0].grid.references,
-                    case,
-                    {name: cases[case] for name, cases in where.items() if case in cases},
-                    class_name=class_name,
-                    caption=f"{class_name}; {'; '.join(texts)}",
-                    scores={name: found[case] for name, found in scores.items() if case in found},
-                )
-            )
-    return pictures
-
-
-def _dice_texts(run: RunResult, class_name: str) -> dict[str, str]:
-    """Case -> what stands under the picture of this trainer."""
-    found = case_values(run.rows, metric="dice", class_name=class_name, reference=home_reference("dice"))
-    return {case: f"Dice {value:.3f}" for case, (value, _) in found.items() if value == value}

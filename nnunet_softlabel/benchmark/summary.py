@@ -11,7 +11,8 @@ import numpy as np
 
 from nnunet_softlabel.benchmark.grid import BenchmarkGrid
 from nnunet_softlabel.benchmark.records import BenchmarkSummary, Difference, TrainerSummary
-from nnunet_softlabel.benchmark.status import Outcome
+from nnunet_softlabel.benchmark.refined_rows import Round
+from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.evaluation.case_scores import Row
 from nnunet_softlabel.evaluation.comparisons import TRUTH
 from nnunet_softlabel.evaluation.tables import SUMMARY_FILE, four_digits, means
@@ -42,7 +43,7 @@ def sentences_of(
     *,
     margins: Mapping[str, float] | None,
     primary: Sequence[str] | None,
-    iterations: int | None = None,
+    iterations: Mapping[str, int] | None = None,
 ) -> list[Sentence]:
     """The verdict; a known truth decides where there is one, not raters who miss and invent.
 
@@ -53,7 +54,7 @@ def sentences_of(
         comparisons: of these pairs, each metric against its own reference.
         margins: as in `compare_pairs`.
         primary: as there.
-        iterations: of one training; None if not to be told.
+        iterations: name of a run -> those of one of its trainings; None if not to be told.
     """
     if grid.scoring.truth is None:
         return verdict(rows, comparisons, iterations=iterations)
@@ -61,10 +62,25 @@ def sentences_of(
     return verdict(rows, tests, iterations=iterations, to="the known truth")
 
 
-def shared_settings(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict[str, object]:
-    """What all trainers share."""
+def iterations_of(every_round: Sequence[Round]) -> dict[str, int]:
+    """Name of a run -> iterations of the shortest of its trainings."""
+    return {
+        name: min(record["epochs"] * record["iterations"] for record in map(own.grid.record_of_done, cells))
+        for own in every_round
+        for name, cells in own.finished.items()
+    }
+
+
+def shared_settings(grid: BenchmarkGrid, finished: Mapping[str, Sequence[Cell]]) -> dict[str, object]:
+    """What all trainers share, and what each has of its own in epochs and iterations.
+
+    Args:
+        grid: the benchmark.
+        finished: name of a run -> its finished cells.
+    """
     made_with = grid.made_with(grid.cells[0])
-    records = [grid.record_of_done(cell) for cell in grid.cells if outcome[cell.name].is_done]
+    of_run = {name: [grid.record_of_done(cell) for cell in cells] for name, cells in finished.items()}
+    records = [record for own in of_run.values() for record in own]
     settings: dict[str, object] = {
         "data set": grid.dataset.folder.name,
         "fusion": json.dumps(grid.dataset.about["fusion"]),
@@ -83,10 +99,12 @@ def shared_settings(grid: BenchmarkGrid, outcome: Mapping[str, Outcome]) -> dict
         }
     return settings | {
         "configuration": ", ".join(names),
-        "epochs": _shared(record["epochs"] for record in records),
-        "iterations per epoch": _shared(record["iterations"] for record in records),
+        "epochs": _of_each({name: [r["epochs"] for r in own] for name, own in of_run.items()}),
+        "iterations per epoch": _of_each(
+            {name: [r["iterations"] for r in own] for name, own in of_run.items()}
+        ),
         "device": _shared(record["device"] for record in records),
-        "nnunet_softlabel": made_with["code"],
+        "nnunet_softlabel": _shared(record["made_with"]["code"] for record in records),
     }
 
 
@@ -94,6 +112,12 @@ def _shared(values: Iterable[object]) -> object:
     """The one value, or all of them."""
     found = list(dict.fromkeys(values))
     return found[0] if len(found) == 1 else found
+
+
+def _of_each(values: Mapping[str, Sequence[object]]) -> object:
+    """The one value of all runs, or run -> its value."""
+    found = _shared(value for own in values.values() for value in own)
+    return {name: _shared(own) for name, own in values.items()} if isinstance(found, list) else found
 
 
 def trainer_summaries(runs: Sequence[RunResult]) -> dict[str, TrainerSummary]:

@@ -27,7 +27,7 @@ def facts(plan: Mapping[str, Any], runs: Sequence[RunResult]) -> list[tuple[str,
     found: list[tuple[str, str]] = []
     numbers = sorted({len(run.cases) for run in runs})
     found.append(("cases", " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))))
-    if budget := _budget(plan):
+    if budget := "; ".join(f"{who}: {what}" if who else what for who, what in _budgets(plan)):
         found.append(("training", budget))
     found += [(key, str(plan[key])) for key in ("configuration", "plans", "device") if plan.get(key)]
     folds = sorted({str(fold) for run in runs for fold in run.settings.get("folds", ())})
@@ -38,9 +38,18 @@ def facts(plan: Mapping[str, Any], runs: Sequence[RunResult]) -> list[tuple[str,
     return found
 
 
-def _budget(plan: Mapping[str, Any]) -> str:
+def _budgets(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Trainers and what each training of theirs had; one entry without a name where all had the same."""
     epochs, iterations = plan.get("epochs"), plan.get("iterations per epoch")
-    return f"{epochs} epochs of {iterations} iterations" if epochs and iterations else ""
+    if not (epochs and iterations):
+        return []
+    names = next((list(each) for each in (epochs, iterations) if isinstance(each, Mapping)), [""])
+    of_each: dict[str, list[str]] = {}
+    for name in names:
+        own = [each[name] if isinstance(each, Mapping) else each for each in (epochs, iterations)]
+        numbers = [" or ".join(map(str, n)) if isinstance(n, list) else str(n) for n in own]
+        of_each.setdefault(f"{numbers[0]} epochs of {numbers[1]} iterations", []).append(name)
+    return [(" and ".join(names), budget) for budget, names in of_each.items()]
 
 
 def methods_text(
@@ -70,9 +79,9 @@ def _training(runs: Sequence[RunResult], plan: Mapping[str, Any]) -> list[str]:
     how += [f"plans {plan['plans']}"] if plan.get("plans") else []
     with_what = f" ({'; '.join(how)})" if how else ""
     sentences = [f"Networks were trained with nnU-Net v2{with_what} and the trainers {names}."]
-    if budget := _budget(plan):
-        device = f" on {plan['device']}" if plan.get("device") else ""
-        sentences.append(f"Each training had {budget}{device}.")
+    device = f" on {plan['device']}" if plan.get("device") else ""
+    for who, budget in _budgets(plan):
+        sentences.append(f"Each training{f' of {who}' if who else ''} had {budget}{device}.")
     fusion = plan.get("fusion")
     if fusion and fusion != "null":
         sentences.append(f"Soft labels were made from the raters by this fusion: {_in_words(fusion)}.")

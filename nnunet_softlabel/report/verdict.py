@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,7 +37,7 @@ def verdict(
     rows: dict[str, Sequence[Row]],
     tests: Sequence[PairedDifference],
     *,
-    iterations: int | None = None,
+    iterations: Mapping[str, int] | None = None,
     to: str = "",
 ) -> list[Sentence]:
     """The sentences, in the order in which a reader needs them.
@@ -45,7 +45,7 @@ def verdict(
     Args:
         rows: trainer -> rows of ``soft_metrics.csv``.
         tests: from `compare`, baseline against each other trainer.
-        iterations: of one training; None if not known.
+        iterations: trainer -> those of one of its trainings; None if not known.
         to: what all tests measure against, in words, where it is not each metric's own reference.
     """
     begin = f"Measured against {to}: " if to else ""
@@ -59,14 +59,8 @@ def verdict(
         found.append(
             Sentence("advice", begin + advice([name for name, texts in dead.items() if not texts], tests))
         )
-    if iterations is not None and iterations < TRIAL_BELOW * DEFAULT_ITERATIONS:
-        found.append(
-            Sentence(
-                "trial",
-                f"This is a trial: each training had {iterations:,} iterations. "
-                f"nnU-Net's default has {DEFAULT_ITERATIONS:,}. Longer trainings may say something else.",
-            )
-        )
+    if text := trial(iterations or {}):
+        found.append(Sentence("trial", text))
     classes = list(dict.fromkeys(test.class_name for test in tests))
     for second in dict.fromkeys(test.second for test in tests):
         family = [t for t in tests if t.second == second and t.p_holm == t.p_holm]
@@ -76,6 +70,29 @@ def verdict(
                 where = f"{name}: " if len(classes) > 1 else ""
                 found.append(Sentence("trainer", begin + where + trainer_verdict(own, family)))
     return found
+
+
+def trial(iterations: Mapping[str, int]) -> str:
+    """Which trainers had less than a tenth of nnU-Net's iterations; empty if none.
+
+    >>> trial({"nnUNetTrainer": 25_000, "FineTune": 7_500}).partition(". ")[0]
+    'This is a trial in part: each training of FineTune had 7,500 iterations'
+    """
+    names: dict[int, list[str]] = {}
+    for name, number in iterations.items():
+        if number < TRIAL_BELOW * DEFAULT_ITERATIONS:
+            names.setdefault(number, []).append(name)
+    if not names:
+        return ""
+    are_all = sum(map(len, names.values())) == len(iterations)
+    if are_all and len(names) == 1:
+        text = f"each training had {next(iter(names)):,} iterations"
+    else:
+        text = "; ".join(f"each training of {_all(own)} had {n:,} iterations" for n, own in names.items())
+    return (
+        f"This is a trial{'' if are_all else ' in part'}: {text}. "
+        f"nnU-Net's default has {DEFAULT_ITERATIONS:,}. Longer trainings may say something else."
+    )
 
 
 def advice(living: Sequence[str], tests: Sequence[PairedDifference]) -> str:

@@ -97,9 +97,7 @@ def test_a_cell_of_another_split_is_refused(
     write_json(path, [{side: cases[::-1] for side, cases in fold.items()} for fold in folds])
     assert set(map(str, benchmark(grid, num_processes=1, log=silent).values())) == {"done"}
     write_json(path, folds[::-1])
-    with pytest.raises(
-        UsageError, match=r"was made with split \w+ of splits_final.json, this benchmark asks"
-    ):
+    with pytest.raises(UsageError, match=r"splits_final\.json"):
         benchmark(grid_factory(), num_processes=1, log=silent)
 
 
@@ -119,7 +117,7 @@ def test_a_cell_knows_the_split_that_its_own_training_made(
     monkeypatch.setattr(cell_training.subprocess, "Popen", train)
     assert grid.made_with(grid.cells[0])["split"] is None
     benchmark(grid, num_processes=1, log=silent)
-    assert read_json(grid.record_file(grid.cells[0]))["made_with"]["split"].endswith("of splits_final.json")
+    assert read_json(grid.record_file(grid.cells[0]))["made_with"]["split"]
 
 
 def test_a_cell_of_an_unknown_split_is_taken_up(grid_factory, fake_training):

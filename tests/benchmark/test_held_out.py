@@ -14,8 +14,9 @@ from nnunet_softlabel.benchmark.cluster import CellJob
 from nnunet_softlabel.benchmark.held_out_results import held_out_notes
 from nnunet_softlabel.benchmark.held_out_rows import rows_of, scored_rows
 from nnunet_softlabel.benchmark.preflight import describe_grid, find_problems
+from nnunet_softlabel.benchmark.recalibrated_rows import recalibrated_folder
 from nnunet_softlabel.benchmark.refined_rows import Round
-from nnunet_softlabel.errors import UsageError
+from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.evaluation.average import average
 from nnunet_softlabel.evaluation.run import Scoring, evaluate
 from nnunet_softlabel.formats.encoding import with_background
@@ -142,6 +143,49 @@ def test_predictions_are_resumed_and_redone_for_another_model(grid_factory, fake
     (grid.fold_folder(grid.cells[0]) / "checkpoint_final.pth").write_bytes(b"another")
     benchmark(grid, num_processes=1, log=silent)
     assert sorted(started["fold"] for started in fake_prediction[2:]) == [0, 1]
+
+
+def test_a_test_image_that_was_replaced_is_predicted_again(grid_factory, fake_training, fake_prediction):
+    grid = grid_factory(trainers=TRAINERS[:1])
+    benchmark(grid, num_processes=1, only="train", log=silent)
+    (image,) = grid.dataset.image_files(grid.test_cases[0], "Ts")
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1  # as many bytes as before
+    image.unlink()  # a link to an image of all tests
+    image.write_bytes(content)
+    benchmark(grid, num_processes=1, only="train", log=silent)
+    assert [started["fold"] for started in fake_prediction] == [0, 1, 0, 1]
+    image.unlink()
+    image.symlink_to(image.with_name("nothing"))
+    with pytest.raises(DatasetError, match=r"cannot be read \(No such file .*; bring this test image back"):
+        held_out._made_from(grid, grid.cells[0])
+
+
+def test_a_row_with_some_seeds_only_is_left_out_and_said(
+    grid_factory, fake_training, fake_prediction, monkeypatch
+):
+    monkeypatch.setattr("nnunet_softlabel.evaluation.calibrate.DECISIVE", ())
+    grid = grid_factory(trainers=TRAINERS[:1], seeds=[0, 1], calibrate="temperature")
+    outcome = benchmark(grid, num_processes=1, log=silent)
+    (recalibrated_folder(grid, grid.cells[2]) / "soft_summary.json").unlink()  # no map for seed 1
+    report(grid, outcome)
+    summary = read_json(grid.output / "soft_summary.json")
+    assert list(summary["test"]["trainers"]) == ["nnUNetTrainer", "nnUNetTrainer, mean of 2 folds"]
+    assert list(summary["trainers"]) == ["nnUNetTrainer"]
+    row = "nnUNetTrainer, recalibrated: no row"
+    assert any(f"{row} of the test set. 2 of 4 networks" in note for note in summary["test"]["notes"])
+    assert any(f"{row}. 3 of 4 networks are recalibrated" in note for note in summary["notes"])
+
+
+def test_means_over_unequal_folds_are_no_row(grid_factory, fake_training, fake_prediction):
+    benchmark(grid_factory(trainers=TRAINERS[:1], seeds=[0], folds=[0, 1]), num_processes=1, log=silent)
+    grid = grid_factory(trainers=TRAINERS[:1], seeds=[1], folds=[0])
+    benchmark(grid, num_processes=1, log=silent)
+    grid = grid_factory(trainers=TRAINERS[:1], seeds=[0, 1])
+    report(grid, benchmark(grid, num_processes=1, only="report", log=silent))
+    test = read_json(grid.output / "soft_summary.json")["test"]
+    assert list(test["trainers"]) == ["nnUNetTrainer"]
+    assert any("mean of 2 folds: no row of the test set. 2 of 3 networks" in note for note in test["notes"])
 
 
 def test_a_job_of_a_cluster_trains_and_predicts(grid_factory, fake_training, fake_prediction):

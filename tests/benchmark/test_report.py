@@ -1,17 +1,21 @@
 """What the report of a benchmark says."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nnunet_softlabel.benchmark import CellStatus, Outcome, benchmark, format_benchmark, report
+from nnunet_softlabel.benchmark.case_pictures import Shown, case_pictures
+from nnunet_softlabel.benchmark.refined_rows import Round
 from nnunet_softlabel.benchmark.summary import TABLE_METRICS, trainer_summaries
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.evaluation.tables import read_rows, write_rows
 from nnunet_softlabel.formats.files import read_json, write_json
 from nnunet_softlabel.metrics.registry import TITLES
+from nnunet_softlabel.report.comparison import case_values
 from nnunet_softlabel.report.page import class_summary
 from nnunet_softlabel.report.runs import RunResult
 from tests.benchmark.grids import TRAINERS, differences, silent
@@ -136,6 +140,51 @@ def test_a_short_training_is_called_a_trial_at_the_top(grid_factory, fake_traini
     assert page.index("This is a trial: each training had") < page.index('<h2 id="summary">')
     summary = json.loads((grid.output / "soft_summary.json").read_text())
     assert any("This is a trial" in text for text in summary["verdict"])
+
+
+def test_each_trainer_has_its_own_budget_on_the_page(grid_factory, fake_training):
+    grid = grid_factory()
+    outcome = benchmark(grid, num_processes=1, log=silent)
+    for cell, epochs in zip(grid.cells, (25_000, 7_500), strict=True):
+        write_json(grid.record_file(cell), read_json(grid.record_file(cell)) | {"epochs": epochs})
+    page = " ".join(report(grid, outcome).read_text(encoding="utf-8").split())
+    assert "Each training of nnUNetTrainer had 25000 epochs of 1 iterations on cpu." in page
+    assert "Each training of nnUNetTrainerAPL had 7500 epochs of 1 iterations on cpu." in page
+    summary = read_json(grid.output / "soft_summary.json")
+    assert summary["settings"]["epochs"] == dict(zip(TRAINERS, (25_000, 7_500), strict=True))
+    trial = next(text for text in summary["verdict"] if "trial" in text)
+    assert trial.startswith("This is a trial in part: each training of nnUNetTrainerAPL had 7,500 iterations")
+
+
+def test_a_picture_shows_one_seed_with_its_own_dice(grid_factory, fake_training, monkeypatch):
+    grid = grid_factory(trainers=TRAINERS[:1], seeds=[0, 1], threshold="0.3")
+    outcome = benchmark(grid, num_processes=1, only="train", log=silent)
+    for path in grid.validation_folder(grid.cells[1]).glob("*.npz"):  # this seed marks nothing
+        empty = np.zeros_like(np.load(path)["probabilities"])
+        empty[0] = 1
+        np.savez(path, probabilities=empty)
+    page = report(grid, benchmark(grid, num_processes=1, only="report", log=silent))
+    assert outcome.keys() == {cell.name for cell in grid.cells}
+    (picture, *_) = case_pictures([Round(grid, {TRAINERS[0]: grid.cells})])
+    found = read_rows(grid.evaluation_folder(grid.cells[0]) / "soft_metrics.csv")
+    dice = case_values(found, metric="dice", class_name="lesion", reference="consensus")
+    text = f"Dice {dice[picture.case][0]:.3f} at 0.3, seed 0"
+    assert picture.scores == {TRAINERS[0]: text}
+    assert picture.probabilities[TRAINERS[0]].max() > 0.5
+    assert f"of {TRAINERS[0]}, seed 0" in picture.caption
+    assert text in page.read_text(encoding="utf-8")
+
+
+def test_a_case_of_several_folds_is_shown_by_one_of_them(grid_factory, fake_training):
+    grid = grid_factory(trainers=TRAINERS[:1], folds=[0, 1])
+    benchmark(grid, num_processes=1, log=silent)
+    first, second = grid.cells
+    (case, *_) = grid.validation_cases(first)
+    shutil.copy(grid.validation_folder(first) / f"{case}.npz", grid.validation_folder(second))
+    shown = Shown.of(grid, grid.cells)
+    assert shown.which[case] == ", fold 0"
+    assert shown.folders[case] == grid.validation_folder(first)
+    assert {which for other, which in shown.which.items() if other != case} == {""}
 
 
 def test_sensitivity_of_raters_is_their_mean_recall_of_each_other():

@@ -315,6 +315,16 @@ def test_methods_say_what_the_plan_says(stock):
     assert ("training", "8 epochs of 80 iterations") in facts(plan, [run])
 
 
+def test_methods_say_the_budget_of_each_trainer(stock):
+    _, run = stock
+    plan = {"epochs": {"A": 10, "B": [3, 2], "C": 10}, "iterations per epoch": 250, "device": "cpu"}
+    text = methods_text([run], [], ["dice"], plan, versions={})
+    assert "Each training of A and C had 10 epochs of 250 iterations on cpu." in text
+    assert "Each training of B had 3 or 2 epochs of 250 iterations on cpu." in text
+    budgets = "A and C: 10 epochs of 250 iterations; B: 3 or 2 epochs of 250 iterations"
+    assert ("training", budgets) in facts(plan, [run])
+
+
 @pytest.mark.parametrize(
     ("mean", "low", "high", "expected"),
     [

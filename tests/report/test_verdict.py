@@ -381,8 +381,24 @@ def test_cases_without_the_object_do_not_make_a_network_dead():
 
 @pytest.mark.parametrize(("iterations", "is_trial"), [(360, True), (250_000, False), (None, False)])
 def test_a_short_training_is_a_trial(base, iterations, is_trial):
-    texts = say(rows(base), rows(base + 0.01), iterations=iterations)
+    known = None if iterations is None else {"Stock": iterations, "Soft": iterations}
+    texts = say(rows(base), rows(base + 0.01), iterations=known)
     assert any("This is a trial: each training had 360 iterations" in text for text in texts) == is_trial
+
+
+@pytest.mark.parametrize(
+    ("soft", "said"),
+    [
+        (
+            20_000,
+            "This is a trial: each training of Stock had 10,000 iterations; each training of Soft had 20",
+        ),
+        (25_000, "This is a trial in part: each training of Stock had 10,000 iterations. nnU-Net's"),
+    ],
+)
+def test_trainings_of_unequal_length_are_judged_one_by_one(base, soft, said):
+    texts = say(rows(base), rows(base + 0.01), iterations={"Stock": 10_000, "Soft": soft})
+    assert any(text.startswith(said) for text in texts)
 
 
 def test_lesion_f1_is_primary_only_where_cases_have_several_lesions():
