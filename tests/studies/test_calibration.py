@@ -130,18 +130,24 @@ def scored_rows(value: float, **about: str):
     return [{"case": f"c{k}", "group": f"p{k}", "class": "1", **about, **metrics} for k in range(4)]
 
 
-def test_a_rival_of_two_seeds_counts_with_their_mean_against_soft_labels():
+def test_a_rival_of_two_seeds_counts_with_their_mean_against_soft_labels_of_the_same_seeds():
+    about = {"data": "lidc", "recalibration": "raw"}
+    one = {"networks": tables.ONE}
     main = [
-        row
-        for label, value in (("stock", 0.3), ("soft", 0.5))
-        for networks in (tables.ONE, tables.THREE)
-        for row in scored_rows(value, data="lidc", label=label, networks=networks, recalibration="raw")
+        *scored_rows(0.3, label="stock", seed="0", **one, **about),
+        *scored_rows(0.3, label="stock", seed="2", **one, **about),
+        *(row for seed in "01" for row in scored_rows(0.5, label="soft", seed=seed, **one, **about)),
+        *scored_rows(0.8, label="soft", seed="2", **one, **about),
     ]
+    for label in ("stock", "soft"):
+        main += scored_rows(0.5, label=label, networks=tables.THREE, seed="", **about)
     found = scored_rows(0.6, rival="SVLS", seed="0") + scored_rows(0.8, rival="SVLS", seed="1")
     lines = tables.rivals_table(main, found).splitlines()
     assert "| SVLS | 2 | 4 | 0.700 |" in "\n".join(lines)
     assert any(line.startswith("| SVLS | +0.200") for line in lines)
-    assert any(line.startswith("| stock, one | 3 | 4 | 0.300") for line in lines)
+    assert any(line.startswith("| stock, one | 2 | 4 | 0.300") for line in lines)
+    assert any(line.startswith("| soft, one | 3 | 4 | 0.600") for line in lines)
+    assert any(line.startswith("| soft, mean of three | -0.100") for line in lines)  # of all seeds
 
 
 def test_one_training_is_scored_with_all_that_its_prediction_is_averaged_over(data, monkeypatch):
