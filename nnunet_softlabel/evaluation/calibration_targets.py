@@ -53,13 +53,15 @@ class CaseTargets:
         """Target, float32 ``(*spatial)``, and what anybody marked, of each channel; see `voxels_of_class`."""
         for index, soft in enumerate(self.references.soft()):
             hard = is_member(self.references.hard, self.labels.values[self.labels.names[index]])
-            marked = (soft > 0) | hard
+            marked = soft > 0
+            marked |= hard
             if self.votes is not None and self.votes.raters:
                 marked |= of_voxels(self.votes.anyone(index), self.votes.codes)
             if self.is_hard:
                 soft = hard.astype(np.float32)
             elif self.mean is not None and self.votes is not None:
                 soft = of_voxels(self.mean[index], self.votes.codes)
+            del hard  # who takes the two needs the memory
             yield soft, marked
 
 

@@ -35,7 +35,7 @@ def read_probability(path: Path, scale: float | None = None) -> tuple[NDArray[An
     if scale is None:
         own = full_scale(path, array.dtype)
         scale = None if own == 1 else own
-    if is_flat(path) and array.dtype == np.uint16 and scale == PNG_ONE:
+    if array.dtype == np.uint16 and scale == PNG_ONE:
         return _values_of_16_bit()[array], grid
     return _as_probability(array, str(path), scale), grid
 

@@ -166,6 +166,17 @@ def test_tuned_thresholds_never_saw_the_cases_they_cut(grid_factory, fake_traini
     assert "never on the cases that they cut" in page.read_text(encoding="utf-8")
 
 
+def test_a_threshold_of_a_network_that_changed_is_tuned_again(grid_factory, fake_training):
+    grid = grid_factory(trainers=TRAINERS[:1], folds=[0, 1], threshold="tuned")
+    benchmark(grid, num_processes=1, log=silent)
+    file = grid.threshold_file(grid.cells[0])
+    tuned = read_json(file)
+    write_json(file, tuned | {"fitted_on": dict.fromkeys(tuned["fitted_on"], "of other weights")})
+    outcome = benchmark(grid, num_processes=1, log=silent)
+    assert set(map(str, outcome.values())) == {"done"}
+    assert read_json(file) == tuned
+
+
 def test_another_threshold_scores_again_and_trains_nothing(grid_factory, fake_training):
     for threshold in ("0.5", "0.3"):
         grid = grid_factory(threshold=threshold)

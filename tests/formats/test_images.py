@@ -52,6 +52,11 @@ def test_shares_of_readers_come_back_on_their_side_of_a_cut(tmp_path: Path, endi
     assert (tmp_path / f"again{ending}").read_bytes() == (tmp_path / f"soft{ending}").read_bytes()
 
 
+def test_a_tie_in_a_volume_of_16_bit_is_a_tie(tmp_path: Path) -> None:
+    write_image(tmp_path / "soft.nii.gz", np.full(GRID.shape, 32768, np.uint16), GRID)
+    assert (read_probability(tmp_path / "soft.nii.gz", 65535)[0] == 0.5).all()
+
+
 def test_probability_of_a_volume_is_float32_and_exact(tmp_path: Path) -> None:
     soft = np.random.default_rng(0).random(GRID.shape, dtype=np.float32)
     write_probability(tmp_path / "soft.nii.gz", soft, GRID)
