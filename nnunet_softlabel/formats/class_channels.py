@@ -137,11 +137,16 @@ def _check(
             f"name it (LABEL={number}) or remove it."
         )
     if strangers and with_label and not background and (np.abs(total - 1) <= deviation).all():
-        _check_size(marked, named, seen[0] if seen else strangers[-1], set(strangers), what)
+        _check_size(marked, named, seen[0] if seen else strangers[-1], strangers, what=what)
 
 
 def _check_size(
-    marked: Mapping[int, float], named: Mapping[str, Sequence[int]], last: int, strangers: set[int], what: str
+    marked: Mapping[int, float],
+    named: Mapping[str, Sequence[int]],
+    last: int,
+    strangers: Sequence[int],
+    *,
+    what: str,
 ) -> None:
     """Where each channel is what the others leave, only its size tells the background.
 

@@ -16,6 +16,7 @@ from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.segments import Segments
 
 PREAMBLE_BYTES = 128
+SAME_PLACE_MM = 1e-3
 SPACING_TOLERANCE = 1e-2  # of a slice, as highdicom has it
 
 
@@ -96,9 +97,10 @@ def _with_slice_spacing(content: Any) -> bool:
 def _common_step(places: NDArray[Any]) -> float | None:
     """The largest distance of which all gaps are multiples; None for one place, and for gaps at random."""
     gaps = np.diff(places)
+    gaps = gaps[gaps > SAME_PLACE_MM]
     if not gaps.size:
         return None
-    for divisor in range(1, 11):
+    for divisor in range(1, 31):
         step = gaps.min() / divisor
         if (np.abs(gaps - np.rint(gaps / step) * step) <= SPACING_TOLERANCE * step).all():
             return float(step)

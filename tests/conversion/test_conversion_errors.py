@@ -265,6 +265,16 @@ def test_classes_that_sum_to_more_than_one(nnunet_folders: Folders) -> None:
     np.testing.assert_array_equal(regions.read_soft("c"), np.stack([half, half]))
 
 
+def test_classes_of_8_bit_may_sum_to_more_than_one_by_rounding(nnunet_folders: Folders) -> None:
+    maps = {name: np.full(GRID.shape, n / 255, np.float32) for name, n in {"a": 86, "b": 85, "c": 85}.items()}
+    other = maps | {"b": np.full(GRID.shape, 85.2 / 255, np.float32)}  # no 8 bit: two half steps are left
+    with pytest.raises(DatasetError, match=r"Case c: the soft labels of its classes sum to 1.005"):
+        converted([Case("c", [lambda: (maps["a"], GRID)], soft=other)], ["a=1", "b=2", "c=3"])
+    case = Case("c", [lambda: (maps["a"], GRID)], soft=maps)
+    soft = converted([case], ["a=1", "b=2", "c=3"]).read_soft("c")  # 256 / 255, within three half steps
+    np.testing.assert_allclose(soft[:, 0, 0, 0], np.array([86, 85, 85]) / 256, rtol=1e-6)
+
+
 def test_flat_images_and_volumes_do_not_mix(nnunet_folders: Folders, tmp_path: Path) -> None:
     cases = [Case("a", [tmp_path / "a.png"], {"1": tmp_path / "x"}), Case("b", [tmp_path / "b.nii"])]
     with pytest.raises(DatasetError, match="Flat images and volumes are mixed"):

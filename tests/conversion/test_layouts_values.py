@@ -257,6 +257,24 @@ def test_maps_in_a_channel_per_class(two_labels, nnunet_folders, expected) -> No
     check(nnunet_folders, expected)
 
 
+def test_regions_have_a_channel_each_in_their_order(nnunet_folders: Folders, tmp_path: Path, capsys) -> None:
+    """BraTS: the tumour core has the labels 1 and 3, and is channel 2."""
+    whole, core, enhancing = (np.full((2, 3, 4), p, np.float32) for p in (0.9, 0.5, 0.2))
+    (tmp_path / "p").mkdir()
+    for case in "ab":
+        sitk.WriteImage(sitk.GetImageFromArray(whole), str(tmp_path / f"{case}.nii.gz"))
+        maps = sitk.GetImageFromArray(np.stack([whole, core, enhancing]), isVector=False)
+        sitk.WriteImage(maps, str(tmp_path / "p" / f"{case}.nii.gz"))
+    images = ["--images", str(tmp_path / "{case}.nii.gz"), "--channel-names", "MR"]
+    soft = ["--soft", str(tmp_path / "p" / "{case}.nii.gz"), "--class-axis", "last", "--labels"]
+    assert run(*head(*images, *soft, "WT=1,2,3", "TC=1,3", "ET=3")) == 0
+    assert "{case}.nii.gz: WT 1, TC 2, ET 3." in capsys.readouterr().out
+    found = SoftDataset.find(901).read_soft("a")
+    np.testing.assert_array_equal(found, [whole, core, enhancing])
+    assert run(*head(*images, *soft, "WT=1,2,3", "ET=3", "--overwrite")) == 2
+    assert "has 3 channels for 2 regions" in capsys.readouterr().err
+
+
 def test_flat_stacks_and_colours(tmp_path: Path, nnunet_folders: Folders) -> None:
     """RGB: a rater per colour; opaque transparency is none. TIFF of two pages: a rater per page."""
     import tifffile

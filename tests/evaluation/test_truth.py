@@ -363,6 +363,21 @@ def test_scaled_integers(data, tmp_path, intercept):
     np.testing.assert_array_equal(found, hard)
 
 
+@pytest.mark.parametrize(("value", "is_refused"), [(128 / 255, False), (128.3 / 255, True)])
+def test_maps_of_8_bit_may_sum_to_more_than_1_by_rounding(build, tmp_path, value, is_refused):
+    made = build(Labels({"lesion": (1,), "core": (2,)}), cases=2)
+    for case in ("case0", "case1"):
+        for name, path in zip(("lesion", "core"), made.dataset.soft_files(case), strict=True):
+            array, grid = read_mask(path)
+            constant = np.full_like(array, value, np.float32)
+            write_image(tmp_path / f"{case}_{name}.nii.gz", constant, grid)
+    if is_refused:
+        with pytest.raises(DatasetError, match=r"maps of the truth sum to 1\.006; classes must"):
+            read(made.dataset, tmp_path / "{case}_{label}.nii.gz")
+    else:
+        read(made.dataset, tmp_path / "{case}_{label}.nii.gz")
+
+
 def test_maps_of_two_labels_in_one_file(build, tmp_path):
     made = build(Labels({"lesion": (1,), "core": (2,)}), cases=2)
     for case in ("case0", "case1"):
@@ -370,6 +385,11 @@ def test_maps_of_two_labels_in_one_file(build, tmp_path):
         sitk.WriteImage(sitk.JoinSeries(maps), str(tmp_path / f"{case}.nii.gz"))
     found, hard = read(made.dataset, Truth(tmp_path / "{case}.nii.gz", soft_scale=1, class_axis="last"))
     np.testing.assert_array_equal(found, hard)
+    for case in ("case0", "case1"):
+        maps = [sitk.ReadImage(str(path)) for path in made.dataset.soft_files(case)]
+        sitk.WriteImage(sitk.JoinSeries([*maps, maps[0]]), str(tmp_path / f"{case}.nii.gz"))
+    with pytest.raises(DatasetError, match="which no --truth-labels entry names, and it is not just what"):
+        read(made.dataset, Truth(tmp_path / "{case}.nii.gz", soft_scale=1, class_axis="last"))
     with pytest.raises(UsageError, match=r"maps, of 2 labels; put \{label\} into the pattern, or add"):
         read(made.dataset, Truth(tmp_path / "{case}.nii.gz", soft_scale=1))
     for case in ("case0", "case1"):

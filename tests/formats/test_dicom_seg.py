@@ -14,7 +14,7 @@ from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.label_maps import Reading, on_grid, read_label_map
 from nnunet_softlabel.conversion.run import convert
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.dicom_seg import is_dicom_file, read_dicom_segments
+from nnunet_softlabel.formats.dicom_seg import _common_step, is_dicom_file, read_dicom_segments
 from nnunet_softlabel.formats.grid import Grid
 from nnunet_softlabel.formats.images import write_image
 from nnunet_softlabel.formats.labels import parse_labels
@@ -123,6 +123,21 @@ def test_without_slice_spacing_nothing_is_regridded(tmp_path: Path) -> None:
         GridError, match=r"does not say how far its slices are apart \(SpacingBetweenSlices\)"
     ):
         on_grid(label_map, image, "nearest")
+
+
+@pytest.mark.parametrize(
+    ("places", "step"),
+    [
+        ([0, 12, 36], 12),
+        ([0, 6, 15], 3),
+        ([0, 0.0002, 5], 5),
+        ([4], None),
+        ([0, 1, 1 + (1 + 5**0.5) / 2], None),
+    ],
+)
+def test_the_step_between_frames(places: list[float], step: float | None) -> None:
+    found = _common_step(np.array(places, float))
+    assert found is None if step is None else found == pytest.approx(step, rel=1e-3)
 
 
 def test_frames_one_thickness_apart_have_a_spacing(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_softlabel.cases.names import check_case_names
+from nnunet_softlabel.cases.recode import recoded
 from nnunet_softlabel.errors import DatasetError, UsageError
 from nnunet_softlabel.formats.encoding import SCALE, consensus, dequantise, quantise, with_background
 from nnunet_softlabel.formats.files import read_json, write_json
-from nnunet_softlabel.formats.labels import Labels, parse_labels
+from nnunet_softlabel.formats.labels import Labels, parse_labels, parse_rater_labels
 from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset, missing_model
 from nnunet_softlabel.formats.soft_dataset import SoftDataset
 
@@ -104,6 +105,9 @@ def test_values_may_be_named_background() -> None:
     labels, mapping = parse_labels(["a=2", "background=7,255"])
     assert mapping == {0: 0, 7: 0, 255: 0, 2: 1}
     assert labels.to_dataset_json() == {"labels": {"background": 0, "a": 1}}
+    assert recoded(np.array([0, 7, 2, 255]), mapping, "m").tolist() == [0, 0, 1, 0]
+    of_rater = parse_rater_labels(["r:a=255"], labels, mapping)["r"]
+    assert of_rater == {0: 0, 7: 0, 255: 1}
 
 
 def test_regions_keep_their_order() -> None:
