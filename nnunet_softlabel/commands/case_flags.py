@@ -160,10 +160,11 @@ def _group_column_of_table(args: argparse.Namespace) -> str:
 
 @dataclass(frozen=True)
 class FoundCases:
-    """What the flags find: cases, and the channel names if a table has them."""
+    """What the flags find: cases, channel names if a table has them, and who is left out without raters."""
 
     cases: list[Case]
     channel_names: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def print_notes(notes: Sequence[str]) -> None:
@@ -221,6 +222,7 @@ def found_cases(
             may_lack_raters=True,
             notes=notes,
         )
-    cases = with_missing_raters(cases, args.missing_raters, hard_label=hard_label, notes=notes)
+    kept = with_missing_raters(cases, args.missing_raters, hard_label=hard_label, notes=notes)
     print_notes(notes)
-    return FoundCases(list(cases), channel_names)
+    dropped = sorted({case.name for case in cases} - {case.name for case in kept})
+    return FoundCases(list(kept), channel_names, tuple(dropped))

@@ -156,12 +156,14 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Convert and say where the result is."""
     from nnunet_softlabel.conversion.checks import new_dataset
+    from nnunet_softlabel.conversion.record import record_dropped
     from nnunet_softlabel.conversion.run import add_soft_labels, convert
     from nnunet_softlabel.conversion.settings import Running
 
     take_rater_datasets(args)
     check_flags(args)
-    cases, dataset, channel_names = cases_of_dataset(args) if args.into else cases_of_files(args)
+    given = cases_of_dataset(args) if args.into else cases_of_files(args)
+    cases, dataset, channel_names, dropped = given
     fusion = _fusion_of(args)
     kept = print_cases(cases, fusion)
     common: _Common = {
@@ -187,6 +189,7 @@ def run(args: argparse.Namespace) -> None:
         channel_names=channel_names,
         **common,
     )
+    record_dropped(folder, dropped)
     print_moves(folder)
     print(f"Data set written to {folder}")
     print_detection(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nnunet_softlabel.commands.case_flags import check_file_flags, found_cases, names_all_files
 from nnunet_softlabel.commands.convert_priors import roi_patterns
@@ -44,8 +44,24 @@ def check_flags(args: argparse.Namespace) -> None:
             raise UsageError(f"missing: {', '.join(missing)}.")
 
 
-def cases_of_files(args: argparse.Namespace) -> tuple[list[Case], None, list[str]]:
-    """Cases, no data set, and channel names."""
+class Given(NamedTuple):
+    """What a conversion is given.
+
+    Attributes:
+        cases: of the flags.
+        dataset: folder of the data set that gets soft labels, or None for a new one.
+        channel_names: of the images.
+        dropped: names of the cases without raters that are left out.
+    """
+
+    cases: list[Case]
+    dataset: Path | None
+    channel_names: list[str]
+    dropped: Sequence[str]
+
+
+def cases_of_files(args: argparse.Namespace) -> Given:
+    """Cases of a new data set."""
     from nnunet_softlabel.cases.groups import read_groups, with_groups, with_test_cases
     from nnunet_softlabel.cases.test_names import read_test_names
     from nnunet_softlabel.formats.labels import channels_of_labels, parse_labels
@@ -59,7 +75,8 @@ def cases_of_files(args: argparse.Namespace) -> tuple[list[Case], None, list[str
         cases = with_groups(cases, groups, str(args.groups))
     if args.test_cases:
         cases = with_test_cases(cases, read_test_names(args.test_cases, case_column))
-    return cases, None, _channel_names(args.channel_names, found.channel_names)
+    channel_names = _channel_names(args.channel_names, found.channel_names)
+    return Given(cases, None, channel_names, found.dropped)
 
 
 def _channel_names(given: Sequence[str] | None, of_table: Sequence[str]) -> list[str]:
@@ -79,12 +96,13 @@ def _channel_names(given: Sequence[str] | None, of_table: Sequence[str]) -> list
     return list(given)
 
 
-def cases_of_dataset(args: argparse.Namespace) -> tuple[list[Case], Path, list[str]]:
-    """Cases of a data set that is there, its folder, and its channel names."""
+def cases_of_dataset(args: argparse.Namespace) -> Given:
+    """Cases of a data set that is there."""
     from nnunet_softlabel.cases.patterns import literal
     from nnunet_softlabel.conversion.checks import check_takes_soft_labels, labels_of
     from nnunet_softlabel.conversion.exchange import put_back
     from nnunet_softlabel.formats.dataset_json import channel_names_of, read_dataset_json
+    from nnunet_softlabel.formats.files import visible
     from nnunet_softlabel.formats.labels import channels_of_labels
     from nnunet_softlabel.formats.nnunet_folders import environment_folder, find_dataset
 
@@ -97,7 +115,10 @@ def cases_of_dataset(args: argparse.Namespace) -> tuple[list[Case], Path, list[s
         raise UsageError(
             f"--ignore: {dataset.name} has no ignore label; add it to its dataset.json and hard labels."
         )
-    images = [f"{literal(dataset / 'imagesTr')}/{{case}}_{i:04d}{ending}" for i in range(len(channel_names))]
+    numbers = range(len(channel_names))
+    if not visible(dataset / "imagesTr", f"*_0001{ending}"):  # one file: grey, or of all colours
+        numbers = range(1)
+    images = [f"{literal(dataset / 'imagesTr')}/{{case}}_{i:04d}{ending}" for i in numbers]
     found = found_cases(
         args,
         images,
@@ -105,7 +126,7 @@ def cases_of_dataset(args: argparse.Namespace) -> tuple[list[Case], Path, list[s
         channels_of_labels(*labels_of(dataset, content, args.labels)),
         hard_label=lambda case: dataset / "labelsTr" / f"{case}{ending}",
     )
-    return found.cases, dataset, channel_names
+    return Given(found.cases, dataset, channel_names, found.dropped)
 
 
 def fusion_options(args: argparse.Namespace) -> dict[str, str | dict[str, float]]:

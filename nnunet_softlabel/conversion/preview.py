@@ -22,6 +22,7 @@ from nnunet_softlabel.conversion.checks import (
 )
 from nnunet_softlabel.conversion.estimates import estimate
 from nnunet_softlabel.conversion.folds import folds_of_existing, folds_of_new, kept_cases
+from nnunet_softlabel.conversion.foreign import check_holds_own_files_only
 from nnunet_softlabel.conversion.grids import moves_in_words, naming_all_grids
 from nnunet_softlabel.conversion.kept import groups_of, test_cases, with_recorded_groups
 from nnunet_softlabel.conversion.one_case.look import look_at_case
@@ -100,6 +101,8 @@ def preview(
     may_replace = running.overwrite or running.resume
     if target.is_new:
         kept = kept_cases(cases, settings)
+        if target.folder.exists() and may_replace:
+            check_holds_own_files_only(target.folder)
         _, notes = folds_of_new(target.folder, kept, may_replace=may_replace or target.folder.exists())
     else:
         is_there = "soft_labels" in content

@@ -81,6 +81,15 @@ def conversion_record(
     return about
 
 
+def record_dropped(dataset: Path, names: Sequence[str]) -> None:
+    """Write down cases that were left out before the conversion, for want of raters."""
+    if names:
+        content = read_json(dataset / "dataset.json")
+        about = content["soft_labels"]
+        about["dropped_cases"] = sorted({*about["dropped_cases"], *names})
+        write_json(dataset / "dataset.json", content)
+
+
 def write_candidates(folder: Path, records: Sequence[CaseRecord]) -> None:
     """``lesion_candidates.json``: case -> label -> candidates of lesion-wise fusion; no file of others."""
     found = {record["case"]: record["lesions"] for record in records if "lesions" in record}

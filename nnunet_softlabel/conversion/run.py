@@ -37,6 +37,7 @@ from nnunet_softlabel.conversion.folds import (
     kept_cases,
     splits_file_of,
 )
+from nnunet_softlabel.conversion.foreign import check_holds_own_files_only
 from nnunet_softlabel.conversion.grids import naming_all_grids
 from nnunet_softlabel.conversion.kept import (
     groups_of,
@@ -141,6 +142,8 @@ def convert(
     is_resumed = resume and (work / "dataset").is_dir()
     advice = "add --overwrite to replace it, or choose another -d"
     refuse_existing([final], overwrite=overwrite or is_resumed, advice=advice)
+    if final.exists():
+        check_holds_own_files_only(final)
     splits, notes = folds_of_new(final, kept, may_replace=overwrite or resume)
     for note in notes:
         print(note)

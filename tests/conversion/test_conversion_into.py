@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nnunet_softlabel.cases.case import Case
 from nnunet_softlabel.cases.find import find_cases
@@ -169,3 +170,19 @@ def test_test_cases_keep_their_soft_labels_and_groups(
     table = table_with_groups(tmp_path, rater_folder, {"case_00": "d", "case_01": "b", "case_02": "c"})
     assert run("convert", "--into", "901", "--cases-csv", str(table), "--overwrite", "-np", "1") == 2
     assert "group d has case case_00 in training and others in the test set" in capsys.readouterr().err
+
+
+def test_into_takes_colour_images_of_one_file(nnunet_folders: Folders, tmp_path: Path) -> None:
+    for folder in ("i", "a", "b"):
+        (tmp_path / folder).mkdir()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5, 2:5] = 1
+    for case in ("k1", "k2"):
+        Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / f"i/{case}.png")
+        for rater in "ab":
+            Image.fromarray(mask).save(tmp_path / f"{rater}/{case}.png")
+    flags = ["--raters", f"{tmp_path}/{{rater:a,b}}/{{case}}.png", "-np", "1"]
+    new = ["-d", "901", "-n", "T", "--images", f"{tmp_path}/i/{{case}}.png", "--labels", "c=1"]
+    assert run("convert", *new, "--channel-names", "R", "G", "B", *flags) == 0
+    assert run("convert", "--into", "901", *flags, "--overwrite", "--fusion", "majority") == 0
+    assert SoftDataset.find(901).about["fusion"] == {"method": "majority"}

@@ -178,6 +178,7 @@ def test_cases_without_raters_are_refused_dropped_or_filled(rater_folder, nnunet
     assert run(*rater_folder.arguments(), "--missing-raters", "drop") == 0
     assert "Left out, since no rater has a file: 2 cases (case_01, case_03)." in capsys.readouterr().out
     assert SoftDataset.find(901).cases() == ["case_00", "case_02"]
+    assert SoftDataset.find(901).about["dropped_cases"] == ["case_01", "case_03"]
 
 
 def test_cases_of_a_data_set_are_left_out_of_training(rater_folder, nnunet_folders, capsys) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from nnunet_softlabel.conversion.summary import (
 )
 from nnunet_softlabel.formats.files import read_json
 from nnunet_softlabel.formats.images import read_mask, write_image
-from tests.conversion.conversion_helpers import run, tree
+from tests.conversion.conversion_helpers import converted, in_memory_cases, run, tree
 
 IMAGE = np.zeros((2, 2))
 
@@ -113,6 +114,8 @@ def test_dry_run_prints_that_and_writes_nothing(rater_folder, nnunet_folders, ca
     into = ["convert", "--into", "901", "--raters", rater_folder.rater_pattern]
     before = tree(nnunet_folders.raw)
     assert run(*into, "--dry-run") == 0
+    assert "has soft labels already: `convert` will ask for --overwrite" in capsys.readouterr().out
+    assert run(*into, "--dry-run", "--overwrite") == 0
     assert capsys.readouterr().out == printed
     assert tree(nnunet_folders.raw) == before
 
@@ -157,6 +160,47 @@ def test_dry_run_refuses_what_convert_refuses(
     assert message in capsys.readouterr().err
 
 
+def spoil_roi(folder: Any) -> list[str]:
+    """The ROI mask of one case is cut off."""
+    (folder.root / "roi").mkdir()
+    for name in folder.cases:
+        shutil.copy(folder.rater(name, "1"), folder.root / "roi" / f"{name}.nii.gz")
+    (folder.root / "roi" / "case_02.nii.gz").write_bytes(b"")
+    return ["--roi", f"bone={folder.root}/roi/{{case}}.nii.gz"]
+
+
+def one_group(folder: Any) -> list[str]:
+    (folder.root / "g.csv").write_text("case,group\n" + "".join(f"{name},p\n" for name in folder.cases))
+    return ["--groups", str(folder.root / "g.csv")]
+
+
+LATE = {
+    "ROI": (spoil_roi, "case_02.nii.gz: "),
+    "weights": (lambda f: ["--fusion", "weighted", "--weights", "1=1"], "weights lack 2, 3"),
+    "few raters": (lambda f: ["--min-raters", "4", "--few-raters", "drop"], "leaves no case to train on"),
+    "one group": (one_group, "all training cases are in group p"),
+}
+
+
+@pytest.mark.parametrize("kind", LATE)
+def test_dry_run_refuses_what_convert_finds_late(rater_folder, nnunet_folders, capsys, kind: str) -> None:
+    flags, message = LATE[kind][0](rater_folder), LATE[kind][1]
+    assert run(*rater_folder.arguments(), *flags, "--dry-run", "-np", "1") == 2
+    of_dry_run = capsys.readouterr().err.splitlines()[-1]
+    assert message in of_dry_run
+    assert run(*rater_folder.arguments(), *flags, "-np", "1") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == of_dry_run
+
+
+def test_dry_run_refuses_what_into_refuses(plain_dataset, rater_folder, capsys) -> None:
+    for rater in rater_folder.raters:
+        rater_folder.rater("case_03", rater).unlink()
+    into = ["convert", "--into", "901", "--raters", rater_folder.rater_pattern]
+    assert run(*into, "--dry-run") == 2
+    assert "Case case_03: " in capsys.readouterr().err
+    assert run(*into, "--dry-run", "--missing-raters", "drop") == 0
+
+
 def test_dry_run_says_that_the_data_set_is_there(rater_folder, nnunet_folders, capsys) -> None:
     assert run(*rater_folder.arguments()) == 0
     capsys.readouterr()
@@ -188,6 +232,23 @@ def test_copies_of_a_rater_and_labels_in_no_file_are_warnings(rater_folder, nnun
     write_image(rater_folder.rater("case_00", "2"), array * 0, grid)
     assert run(*arguments, "--overwrite") == 0
     assert "drew the same" not in capsys.readouterr().out
+
+
+def test_a_label_that_fusion_leaves_nothing_of_is_in_files(rater_folder, nnunet_folders, capsys) -> None:
+    mask, grid = read_mask(rater_folder.rater("case_00", "1"))
+    mask.flat[0] = 2  # of one rater in three
+    write_image(rater_folder.rater("case_00", "1"), mask, grid)
+    assert run(*rater_folder.arguments(), "bone=2", "--fusion", "majority") == 0
+    printed = capsys.readouterr().out
+    assert "occurs in no file" not in printed
+    assert "WARNING: Label bone was drawn, and fusion and priors left nothing of it." in printed
+
+
+def test_lesions_of_one_label_may_be_numbered_in_any_way(nnunet_folders) -> None:
+    dataset = converted(in_memory_cases([1, 2, 0, 3], [2, 1, 0, 3]), ["lesion=1,2", "bone=3"])
+    assert dataset.about["summary"]["disputed_share"] == 0
+    dataset = converted(in_memory_cases([1, 2, 0, 3], [2, 3, 0, 3]), ["lesion=1,2", "bone=3"], overwrite=True)
+    assert dataset.about["disputed_share"]["c0"] == pytest.approx(1 / 3)
 
 
 def test_empty_file_of_test_cases_is_refused(rater_folder, nnunet_folders, tmp_path, capsys) -> None:
