@@ -46,9 +46,9 @@ def baselines_of_refined(second: Round, first: Mapping[str, Sequence[Cell]]) -> 
     return {name: own if own in first else next(iter(first)) for name, own in found.items()}
 
 
-def refined_notes(grid: BenchmarkGrid, rounds: Rounds, second: Round | None) -> list[str]:
-    """What a reader must know of the second round, where there is one."""
-    if rounds.grid is None or second is None:
+def refined_notes(grid: BenchmarkGrid, rounds: Rounds) -> list[str]:
+    """What a reader must know of the second round."""
+    if rounds.grid is None:
         return [f"There is no second round: {rounds.why}."]
     record = read_record(grid)
     assert record is not None, "there is a second round, so its labels have a record"
@@ -73,7 +73,8 @@ def refined_notes(grid: BenchmarkGrid, rounds: Rounds, second: Round | None) -> 
             f"The refined labels were made with nnunet_softlabel {record['made_from']['code']}, not with "
             f"{__version__}, which is here now."
         )
-    notes += [f"On refined labels, {text}" for text in notes_on_versions(second.grid, second.finished)]
+    done = [cell for cell in rounds.grid.cells if rounds.second[cell.name].is_done]
+    notes += [f"On refined labels, {text}" for text in notes_on_versions(rounds.grid, {"": done})]
     if grid.scoring.threshold == RATER_CORRECTED:
         notes.append(f"Refined rows are cut at 0.5: {RATER_CORRECTED} is right for the mean only.")
     if grid.scoring.calibrate is not None:

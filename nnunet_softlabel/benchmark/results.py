@@ -118,7 +118,6 @@ def _report(
         )
     runs = {name: _run(grid, name, cells) for name, cells in finished.items()}
     baselines, every_round = _baselines(finished), [Round(grid, finished)]
-    second = None
     if rounds is not None and rounds.grid is not None:
         second = refined_round(rounds.grid, _finished_cells(rounds.grid, rounds.second))
         every_round.append(second)
@@ -132,7 +131,7 @@ def _report(
     comparisons = compare_pairs(rows, pairs, margins=margins, primary=primary)
     all_runs = list(runs.values())
     notes = [*make_notes(grid, outcome, finished, all_runs), *notes_on_missing_rows(grid, finished)]
-    notes += [] if rounds is None else refined_notes(grid, rounds, second)
+    notes += [] if rounds is None else refined_notes(grid, rounds)
     for path in keep_earlier_page(grid):
         print(f"The earlier page stays: {path}")
     named_rows = [{"trainer": run.name, **row} for run in all_runs for row in run.rows]

@@ -48,7 +48,7 @@ def few_pictures(monkeypatch):
     """Pictures and intervals take nearly all of the time."""
     monkeypatch.setattr(page_module, "PICTURED", 2)
     monkeypatch.setattr(summary, "DRAWS", 5)
-    monkeypatch.setattr(results, "_pictures", lambda *_: [])
+    monkeypatch.setattr(results, "case_pictures", lambda *_: [])
     monkeypatch.setitem(fake.BLUR, TRAINER, 0.7)
 
 
@@ -198,6 +198,24 @@ def test_again_nothing_is_done_twice(make_grid, started, quick):
     assert started == []
     assert f"{REFINED}: refined before" in lines
     assert all(outcome.is_done for outcome in rounds.second.values())
+
+
+def test_labels_of_another_version_are_taken_up_and_told(make_grid, started, quick):
+    grid = make_grid(trainers=[TRAINER])
+    both_rounds(grid)
+    file = grid.output / second_round.FOLDER / "refinement.json"
+    record = read_json(file)
+    write_json(file, record | {"made_from": record["made_from"] | {"code": "0.0.1"}})
+    started.clear()
+    rounds = both_rounds(grid)
+    assert started == []
+    notes = refined_notes(grid, rounds)
+    assert any("The refined labels were made with nnunet_softlabel 0.0.1, not with" in note for note in notes)
+    cell = rounds.grid.record_file(rounds.grid.cells[0])
+    record = read_json(cell)
+    write_json(cell, record | {"made_with": record["made_with"] | {"nnunetv2": "2.8.0"}})
+    notes = refined_notes(grid, rounds)
+    assert any(note.startswith(f"On refined labels, 1 of {N_FOLDS} trainings were made") for note in notes)
 
 
 @pytest.mark.parametrize("moment", ["refine", "take_plans", "preprocess_images"])

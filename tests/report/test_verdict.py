@@ -391,7 +391,7 @@ def test_a_short_training_is_a_trial(base, iterations, is_trial):
     [
         (
             20_000,
-            "This is a trial: each training of Stock had 10,000 iterations; each training of Soft had 20",
+            "This is a trial: each training of Stock had 10,000 iterations; each training of Soft",
         ),
         (25_000, "This is a trial in part: each training of Stock had 10,000 iterations. nnU-Net's"),
     ],
