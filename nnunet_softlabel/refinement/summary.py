@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_softlabel.cases.groups import FEWEST_GROUPS
 from nnunet_softlabel.fusion.detection import bootstrapped_rates
 from nnunet_softlabel.fusion.detection_model import DetectionModel
 from nnunet_softlabel.refinement.candidates import JudgedCandidate
@@ -35,6 +36,7 @@ class LabelSummary(TypedDict):
         reason: why this one.
         candidates: their number; of these ``marked_by_nobody`` and ``marked_by_one``.
         held_though_marked_by_nobody: of these, how many the label holds; likewise of one.
+        caution: if the intervals are drawn from too few patients.
         rates: rater -> intervals.
         raters: rater -> found, missed, invented -> number, low and high end.
     """
@@ -46,6 +48,7 @@ class LabelSummary(TypedDict):
     marked_by_one: int
     held_though_marked_by_nobody: NotRequired[int]
     held_though_marked_by_one: NotRequired[int]
+    caution: NotRequired[str]
     rates: NotRequired[dict[str, IntervalOfRate]]
     raters: NotRequired[dict[str, dict[str, list[float]]]]
 
@@ -107,6 +110,12 @@ def _of_label(
         c.posterior is not None and c.posterior > 0.5 and len(c.marked_by) == 1 and len(c.candidate.votes) > 1
         for c in judged
     )
+    patients = len({groups[c.case] for c in judged})
+    if patients < FEWEST_GROUPS:
+        summary["caution"] = (
+            f"Do not rely on these intervals: they are drawn from {patients} patients, and {FEWEST_GROUPS} "
+            f"are the least."
+        )
     drawn = _drawn_rates(judged, model, groups)
     summary["rates"] = {
         rater: {
@@ -186,6 +195,8 @@ def format_summary(summary: RefinementSummary) -> str:
                 else " = {:.2f} ({:.2f} to {:.2f}) of the lesions".format(*rates["sensitivity"])
             )
             lines.append(f"  rater {rater}: " + ", ".join(parts) + (f"; finds{share[2:]}" if share else ""))
+        if "caution" in found:
+            lines.append(f"  {found['caution']}")
     if summary["cases_to_look_at"]:
         cases = ", ".join(f"{case} ({n})" for case, n in summary["cases_to_look_at"].items())
         lines.append(f"cases to look at (doubtful candidates): {cases}")

@@ -27,3 +27,19 @@ def test_intervals_of_rates_are_of_the_model_that_heard_the_expert(monkeypatch) 
     for of_rater in found.values():
         for value, low, high in of_rater.values():
             assert low == high == pytest.approx(value, abs=1e-3)
+
+
+@pytest.mark.parametrize(("patients", "is_told"), [(5, True), (6, False)])
+def test_intervals_of_few_patients_come_with_a_caution(monkeypatch, patients, is_told) -> None:
+    monkeypatch.setattr(summary, "DRAWS", 2)
+    cases, _ = draw((0.8, 0.6, 0.4), n_cases=12)
+    model = estimate_detection(cases)
+    judged = [
+        JudgedCandidate(f"c{i:02d}", "lesion", number, candidate, 0.5, None)
+        for i, case in enumerate(cases)
+        for number, candidate in enumerate(case, start=1)
+    ]
+    groups = {c.case: f"p{int(c.case[1:]) % patients}" for c in judged}
+    text = summary.format_summary(summary.summarise(judged, {"lesion": model}, groups))
+    told = "Do not rely on these intervals: they are drawn from 5 patients, and 6 are the least."
+    assert (told in text) == is_told
