@@ -116,7 +116,8 @@ def _read_dark(path: Source) -> tuple[NDArray[Any], Grid]:
 def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
     """Read the raters of a case; what is wrong with a file is reported and does not stop the others.
 
-    Masks of the image's size whose geometry differs are compared all the same, voxel by voxel.
+    Masks of the image's size whose geometry differs are compared all the same, voxel by voxel. Without an
+    image, boxes are compared in the smallest grid that holds all.
 
     Args:
         case: the files.
@@ -127,7 +128,8 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
     reference, name_of_reference = _image_grid(case, problems), "the image"
     read = _label_maps(case, labels, reading, problems)
     first: dict[str, LabelMap] = {}
-    if reference is None:
+    has_image = reference is not None
+    if not has_image:
         for rater, label_map in read:
             first[rater] = label_map
             if not label_map.is_cropped:
@@ -142,7 +144,7 @@ def read_case(case: Case, labels: Labels, reading: Reading) -> ReadCase:
             array, moved = on_grid(label_map, reference, reading.regrid)
         except GridError as error:
             problems.append(f"rater {rater}: another grid than {name_of_reference}: {error}")
-            if label_map.is_cropped and not case.images:
+            if label_map.is_cropped and not has_image:
                 continue
             array, moved = label_map.array, None
         if moved is not None and moved.how != "placed":

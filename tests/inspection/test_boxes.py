@@ -66,6 +66,10 @@ def test_a_box_on_other_voxels_is_a_problem_and_not_compared(tmp_path: Path) -> 
     assert found.raters is not None
     assert list(found.raters.maps) == ["a"]
     assert found.problems[0].startswith("rater b: another grid than other raters: ")
+    (tmp_path / "i.nii.gz").write_bytes(b"no image")
+    found = read(Case("k", [tmp_path / "i.nii.gz"], raters=raters))
+    assert found.raters is not None
+    assert list(found.raters.maps) == ["a"]
 
 
 def test_a_whole_mask_beside_boxes_is_the_grid(tmp_path: Path) -> None:
