@@ -103,8 +103,6 @@ def _train_locked(
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{grid.splits_file}: changed during this training, which validated other cases.\n")
     status = CellStatus.DONE if code == 0 else CellStatus.FAILED
-    if made_with["split"] is None:
-        made_with = grid.made_with(cell)  # nnU-Net has made its splits by now
     record = {"made_with": made_with, "status": status.value}
     if code == 0:
         record |= cast(TrainingResult, read_json(result_file))
