@@ -162,7 +162,7 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
 def _rename_trainer(source: Path, target: Path, change: WeightChange | None) -> None:
     if source.is_file():
         checkpoint = read_checkpoint(source)
-        if not has_finite_weights(checkpoint["network_weights"]):
+        if not has_finite_weights(checkpoint.get("network_weights", {})):
             raise DatasetError(
                 f"{source}: holds weights that are not finite numbers, so its training failed; train that "
                 f"fold again."
