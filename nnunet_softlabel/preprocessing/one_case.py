@@ -51,19 +51,25 @@ class Configuration:
     reuse: bool = True
 
 
-def make_case(
-    case: str,
-    soft_files: Sequence[Path],
-    label_file: Path,
-    made_from: MadeFrom,
-    configuration: Configuration,
-) -> str:
+@dataclass(frozen=True)
+class CaseFiles:
+    """What was converted of a case.
+
+    Attributes:
+        soft: one probability map per foreground channel.
+        label: its hard label; read where labels know an ignore value and the case is resampled.
+    """
+
+    soft: Sequence[Path]
+    label: Path
+
+
+def make_case(case: str, files: CaseFiles, made_from: MadeFrom, configuration: Configuration) -> str:
     """Preprocess the soft label of one case unless its file says that it was made from the same.
 
     Args:
         case: its name.
-        soft_files: one probability map per foreground channel.
-        label_file: its hard label; read where labels know an ignore value and the case is resampled.
+        files: in the data set.
         made_from: what decides the result; goes into the file.
         configuration: what is the same for all.
 
@@ -77,7 +83,7 @@ def make_case(
     if configuration.reuse and is_made_from(target, made_from):
         return case
     image, hard, _, properties = load_preprocessed(configuration.images, case, configuration.dataset_class)
-    soft = _SoftFiles(soft_files, configuration.plan.reader_class)
+    soft = _SoftFiles(files.soft, configuration.plan.reader_class)
     try:
         quantised = preprocess_case(
             soft,
@@ -85,10 +91,10 @@ def make_case(
             configuration.plan,
             shape=image.shape[1:],
             is_exclusive=not labels.has_regions,
-            answered=answered_voxels(label_file, hard, properties, configuration),
+            answered=answered_voxels(files.label, hard, properties, configuration),
         )
     except DatasetError as error:
-        what = "" if str(error).startswith(str(soft_files[0].parent)) else f"{soft_files[0]} "
+        what = "" if str(error).startswith(str(files.soft[0].parent)) else f"{files.soft[0]} "
         raise DatasetError(f"Case {case}: soft label {what}{error}") from error
     locations: NDArray[Any] = np.empty((0, image.ndim), dtype=np.int16)
     if soft.is_disputed:  # resampling blurs unanimous labels too, which disputes nothing

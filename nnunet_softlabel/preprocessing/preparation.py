@@ -28,7 +28,7 @@ from nnunet_softlabel.formats.soft_dataset import FORMAT_VERSION, SoftDataset
 from nnunet_softlabel.memory import LargestCase, largest_of, processes_that_fit
 from nnunet_softlabel.preprocessing.case_file import TEMPORARY, disputed_digest, is_made_from
 from nnunet_softlabel.preprocessing.case_plan import CasePlan
-from nnunet_softlabel.preprocessing.one_case import Configuration, image_shape, make_case
+from nnunet_softlabel.preprocessing.one_case import CaseFiles, Configuration, image_shape, make_case
 from nnunet_softlabel.preprocessing.records import CaseSource, FileProof, Manifest, PlanRecord
 from nnunet_softlabel.preprocessing.sources import existing_soft_files, made_from
 from nnunet_softlabel.processes import Workers, run_jobs
@@ -220,7 +220,8 @@ class Preparation:
             files = existing_soft_files(raw, case)
             entries[case] = self._entry(case, len(files), hash_files(files))
             raw.check_digest(case, entries[case]["source"])
-            jobs.append((case, files, raw.label_file(case), made_from(plan, entries[case]), shared))
+            own = CaseFiles(files, raw.label_file(case))
+            jobs.append((case, own, made_from(plan, entries[case]), shared))
         voxels = sum(math.prod(entry["shape"]) for entry in entries.values())
         worthwhile = min(workers.number, 1 + voxels // VOXELS_PER_PROCESS)
         results = run_jobs(

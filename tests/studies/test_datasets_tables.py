@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 
+import numpy as np
 import pytest
 
 from docs.studies.datasets import tables as dataset_tables
 from docs.studies.datasets.__main__ import COLUMNS
 from docs.studies.datasets.tables import paired_by_case, write
 
+CASES = "abcdef"  # as many patients as an interval needs
 MEANS = (("raters_long", "1", 0.25), ("cases_long", "all", 0.5), ("cases_long", "25", 0.125))
 
 
@@ -19,11 +21,13 @@ def row(experiment, variant, loss, case, score):
 
 
 def test_differences_pair_the_same_case():
-    base = [row("cases", "all", "stock", "a", 0.5), row("cases", "all", "stock", "b", 0.9)]
-    own = [row("cases", "all", "soft", "b", 1.0), row("cases", "all", "soft", "a", 0.8)]
-    mean, low, high = paired_by_case(base, own, "dice")
-    assert mean == pytest.approx(0.2)
-    assert (low, high) == pytest.approx((0.1, 0.3))
+    before, after = dict(zip(CASES, range(6), strict=True)), dict(zip(CASES, range(1, 7), strict=True))
+    base = [row("cases", "all", "stock", case, before[case]) for case in CASES]
+    own = [row("cases", "all", "soft", case, after[case]) for case in reversed(CASES)]
+    assert paired_by_case(base, own, "dice") == pytest.approx((1, 1, 1))
+    mean, low, high = paired_by_case(base[:2], own[-2:], "dice")
+    assert mean == 1
+    assert np.isnan([low, high]).all()  # of two patients
 
 
 def test_all_raters_is_the_experiment_with_all_cases(tmp_path, monkeypatch):
@@ -31,7 +35,7 @@ def test_all_raters_is_the_experiment_with_all_cases(tmp_path, monkeypatch):
         row(experiment, variant, loss, case, score + (loss == "soft") * 0.25)
         for experiment, variant, score in MEANS
         for loss in ("stock", "soft")
-        for case in "ab"
+        for case in CASES
     ]
     results, page = tmp_path / "study.csv", tmp_path / "page.md"
     with results.open("w", newline="") as file:
