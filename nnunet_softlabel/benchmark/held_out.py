@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from nnunet_softlabel.benchmark.progress import duration, processes_for, wait_fo
 from nnunet_softlabel.benchmark.settings import Cell
 from nnunet_softlabel.benchmark.status import CellStatus, Outcome
 from nnunet_softlabel.errors import DatasetError, UsageError
-from nnunet_softlabel.formats.files import read_json, write_json
+from nnunet_softlabel.formats.files import hash_files, read_json, write_json
 from nnunet_softlabel.formats.locks import held_lock
 from nnunet_softlabel.training.prediction import PredictArguments
 from nnunet_softlabel.training.supervisor import BUSY
@@ -177,7 +176,7 @@ def _digest(path: Path, advice: str) -> str:
 @cache
 def _digest_of_content(path: Path, size: int, modified_ns: int) -> str:
     """Computed again in this process only if size or time of the file are others: checkpoints are large."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hash_files([path])
 
 
 def _is_made_from(grid: BenchmarkGrid, cell: Cell, record: Path) -> bool:

@@ -77,7 +77,8 @@ def splits_for_labels(
         if has_groups:
             return _folds_over(group_of), [f"Folds that keep groups (patients) together: {path}"]
         return (_folds_over(group_of) if left_out else None), []
-    listed, folds = _cases_of(path), read_splits(path)
+    folds = read_splits(path)
+    listed = _cases_of(folds)
     if mixed := _mixed_group(folds, group_of):
         advice = (
             f"group {mixed} is on both sides of a fold; add --overwrite for folds that keep groups together"
@@ -114,7 +115,7 @@ def _mixed_group(folds: Splits, group_of: Mapping[str, str]) -> str | None:
 
 def _are_made_here(folds: Splits, group_of: Mapping[str, str]) -> bool:
     """True for the very folds that are made for the cases that they list."""
-    listed = sorted({name for fold in folds for side in ("train", "val") for name in fold[side]})
+    listed = sorted(_cases_of(folds))
     made = [{name: of.get(name, name) for name in listed} for of in (group_of, {})]
     return any(len(set(of.values())) > 1 and folds == _folds_over(of) for of in made)
 
@@ -167,7 +168,7 @@ def check_splits_file(
         advice = "add --overwrite to replace it, or leave out --groups"
         refuse_existing([path], overwrite=may_replace, advice=advice)
         return []
-    training, listed = {case.name for case in cases if not case.is_test}, _cases_of(path)
+    training, listed = {case.name for case in cases if not case.is_test}, _cases_of(read_splits(path))
     strangers, left_out = sorted(listed - training), sorted(training - listed)
     if strangers:
         raise UsageError(
@@ -186,13 +187,8 @@ def write_splits(path: Path, splits: Splits | None) -> None:
         write_json(path, splits)
 
 
-def _cases_of(path: Path) -> set[str]:
-    check_is_no_pipe(path)
-    try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name) for fold in folds for side in ("train", "val") for name in fold[side]}
-    except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
-        raise DatasetError(f"{path}: cannot be read as nnU-Net's splits ({error}); remove it.") from error
+def _cases_of(folds: Splits) -> set[str]:
+    return {name for fold in folds for side in ("train", "val") for name in fold[side]}
 
 
 def read_splits(path: Path) -> Splits:
@@ -205,7 +201,7 @@ def read_splits(path: Path) -> Splits:
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))
         return [{side: [str(name) for name in fold[side]] for side in ("train", "val")} for fold in folds]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as nnU-Net's splits ({error!r}); remove it.") from error
 
 
