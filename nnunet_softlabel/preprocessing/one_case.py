@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnunet_softlabel.errors import DatasetError
 from nnunet_softlabel.formats.encoding import quantise
 from nnunet_softlabel.formats.files import Json
-from nnunet_softlabel.formats.images import is_flat
+from nnunet_softlabel.formats.images import is_flat, read_mask
 from nnunet_softlabel.formats.labels import Labels
 from nnunet_softlabel.formats.packed import PackedMap, is_zero_in_all, stacked
 from nnunet_softlabel.formats.probability_maps import PNG_ONE, read_probability
@@ -84,6 +84,7 @@ def make_case(case: str, files: CaseFiles, made_from: MadeFrom, configuration: C
         return case
     image, hard, _, properties = load_preprocessed(configuration.images, case, configuration.dataset_class)
     soft = _SoftFiles(files.soft, configuration.plan.reader_class)
+    answered = answered_voxels(files.label, hard, properties, configuration)
     try:
         quantised = preprocess_case(
             soft,
@@ -91,7 +92,7 @@ def make_case(case: str, files: CaseFiles, made_from: MadeFrom, configuration: C
             configuration.plan,
             shape=image.shape[1:],
             is_exclusive=not labels.has_regions,
-            answered=answered_voxels(files.label, hard, properties, configuration),
+            answered=answered,
         )
     except DatasetError as error:
         what = "" if str(error).startswith(str(files.soft[0].parent)) else f"{files.soft[0]} "
@@ -184,8 +185,9 @@ def answered_voxels(
     before = None
     if tuple(properties["shape_after_cropping_and_before_resampling"]) != after.shape:
         try:
+            read_mask(label_file)  # nnU-Net's reader fills what is cut off with zeros
             label, _ = configuration.plan.reader_class().read_seg(str(label_file))
-        except (RuntimeError, OSError, ValueError) as error:
+        except (DatasetError, RuntimeError, OSError, ValueError) as error:
             raise DatasetError(f"{label_file}: cannot be read; convert the data set again.") from error
         before = label[0] != ignore
     return Answered(before, after)

@@ -108,3 +108,14 @@ def test_who_answered_is_read_from_the_hard_label_before_and_after_resampling(tm
         one_case.answered_voxels(
             tmp_path / "other.nii.gz", after[None], about, configuration(tmp_path, IGNORE)
         )
+
+
+def test_a_hard_label_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    """nnU-Net's reader would fill it with zeros, that is with answers."""
+    path = tmp_path / "case.nii"
+    label = np.full(SHAPE, IGNORE, np.uint8)
+    write_image(path, label, Grid.upright(SHAPE, (1, 1, 1)))
+    path.write_bytes(path.read_bytes()[: -label.size // 2])
+    about = {"shape_after_cropping_and_before_resampling": SHAPE}
+    with pytest.raises(DatasetError, match=r"case\.nii: cannot be read; convert the data set again"):
+        one_case.answered_voxels(path, np.zeros((1, 6, 8, 8)), about, configuration(tmp_path, IGNORE))
